@@ -1,0 +1,37 @@
+# Everything from a fresh machine with Python 3.11+ and make; `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo chat test check
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv with the exact versions of constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)  ## train the miniature recipe on this machine, from rows to a loss curve
+	@$(BIN)/python -m lima_ray.encode --show 2
+	@$(BIN)/python -m lima_ray.train
+	@echo
+	@echo "Its base is random and saw 44 rows: the run shows every step, not a model that knows things."
+
+chat: $(READY)  ## talk to the demo's model in the terminal
+	@$(BIN)/python -m lima_ray.chat runs/miniature/export
+
+test: $(READY)  ## the tests, without those marked slow
+	@$(BIN)/python -m pytest -q
+
+check: $(READY)  ## ruff and pyright
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright

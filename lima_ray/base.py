@@ -1,0 +1,130 @@
+"""A random base of any size: a Llama with new weights and a BPE tokenizer trained on your text.
+
+    python -m lima_ray.base --hidden 256 --layers 4 --vocab 4096 --text data.jsonl --out bases/small
+
+It knows nothing, so it is for tests, benchmarks and trials in a real model's shape (a 7B is
+`--hidden 4096 --layers 32 --heads 32 --vocab 32000`) where nothing can be downloaded.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from lima_ray import example
+from lima_ray.errors import UserError, plain_errors
+
+
+def build(
+    text: str,
+    out: Path,
+    hidden: int = 256,
+    layers: int = 4,
+    heads: int = 0,
+    kv_heads: int = 0,
+    mlp: int = 0,
+    vocab: int = 4096,
+    context: int = 2048,
+    dtype: Literal["bfloat16", "float32"] = "bfloat16",
+    seed: int = 0,
+) -> None:
+    """Build a random Llama and its tokenizer, and save both as a Hugging Face model.
+
+    Args:
+        text: rows to train the tokenizer on, in any form `lima_ray.example` reads, or a .txt file.
+        out: directory to write.
+        hidden: width of the residual stream.
+        layers: decoder layers.
+        heads: attention heads; 0 makes each 64 wide.
+        kv_heads: key and value heads (grouped-query attention); 0 makes one for each head.
+        mlp: width of the MLP; 0 takes 8/3 of hidden, rounded up to a multiple of 64.
+        vocab: vocabulary, the 256 bytes and 3 control tokens included.
+        context: longest sequence, in tokens.
+        dtype: format of the saved weights.
+        seed: seed of the weights.
+
+    Raises:
+        UserError: sizes that do not fit each other, or text that cannot be read.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    heads = heads or max(1, hidden // 64)
+    if hidden % heads or (hidden // heads) % 2:
+        raise UserError(f"--hidden {hidden} over {heads} heads: each head needs an even width")
+    if kv_heads and heads % kv_heads:
+        raise UserError(f"--heads {heads} is no multiple of --kv_heads {kv_heads}")
+    if vocab < 260:
+        raise UserError(f"--vocab {vocab} is too small: 256 bytes and 3 control tokens need 260")
+    tokenizer = train_tokenizer(texts_of(text), vocab, context)
+    vocabulary = tokenizer.get_vocab()
+    config: Any = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=mlp or -(-8 * hidden // (3 * 64)) * 64,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads or heads,
+        max_position_embeddings=context,
+        bos_token_id=vocabulary["<s>"],
+        eos_token_id=vocabulary["</s>"],
+        dtype=dtype,
+    )
+    torch.manual_seed(seed)
+    torch.set_default_dtype(getattr(torch, dtype))
+    model = LlamaForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    print(f"{out}: a random Llama of {millions:.1f}M parameters, {len(tokenizer)} tokens")
+
+
+def texts_of(reference: str) -> Iterator[str]:
+    """Every turn of every row, or the lines of a .txt file."""
+    if reference.endswith(".txt"):
+        path = Path(reference)
+        if not path.is_file():
+            raise UserError(f"no file {path}")
+        yield from path.read_text(encoding="utf-8").splitlines()
+        return
+    for row in example.read(reference, dialogues=False):
+        yield from row.turns
+
+
+def train_tokenizer(texts: Iterator[str], vocab: int, context: int):
+    """A byte-level BPE tokenizer that, as LLaMA's, starts a text with `<s>`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    specials = ["<unk>", "<s>", "</s>"]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocab,
+            special_tokens=specials,
+            initial_alphabet=alphabet,
+            show_progress=False,
+        ),
+    )
+    bpe.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", bpe.token_to_id("<s>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        model_max_length=context,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        tyro.cli(build, prog="python -m lima_ray.base", description=__doc__, use_underscores=True)

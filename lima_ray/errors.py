@@ -1,0 +1,19 @@
+"""The error a user can mend: what is wrong, the value, and the way out, without a traceback."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class UserError(Exception):
+    """Bad input or a missing resource; the message says what to change."""
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Print a `UserError` as one message and exit with status 2, for `__main__` blocks."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

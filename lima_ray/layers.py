@@ -1,0 +1,103 @@
+"""Rotary embedding and RMSNorm in few passes over memory, for training a Llama on CPU.
+
+On a CPU these cost as much as a good part of the matrix products, since `transformers` writes each
+as a chain of small operations whose gradients allocate and fill whole tensors. Here each is one
+autograd function with its gradient written out. On a GPU, Liger's kernels do the same.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from transformers.models.llama import modeling_llama
+
+plain_rotary = modeling_llama.apply_rotary_pos_emb
+
+
+class Rotate(torch.autograd.Function):
+    """Rotate pairs (x1, x2), the halves of the last dimension, by angles given as cos and sin."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_BHTD: torch.Tensor, cos_B1TD: torch.Tensor, sin_B1TD: torch.Tensor
+    ) -> torch.Tensor:
+        """cos and sin repeat themselves over the two halves, as `transformers` makes them."""
+        half = x_BHTD.shape[-1] // 2
+        ctx.save_for_backward(cos_B1TD[..., :half], sin_B1TD[..., :half])
+        return rotate(x_BHTD, cos_B1TD[..., :half], sin_B1TD[..., :half], 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None]:
+        """The gradient is turned back by the same angles."""
+        cos_B1TE, sin_B1TE = ctx.saved_tensors
+        return rotate(grad_outputs[0], cos_B1TE, sin_B1TE, -1), None, None
+
+
+def rotate(
+    x_BHTD: torch.Tensor, cos_B1TE: torch.Tensor, sin_B1TE: torch.Tensor, sign: int
+) -> torch.Tensor:
+    """x1 cos - x2 sin and x2 cos + x1 sin; a negative sign turns the other way."""
+    x1, x2 = x_BHTD.chunk(2, dim=-1)
+    out = torch.empty_like(x_BHTD)
+    out1, out2 = out.chunk(2, dim=-1)
+    torch.mul(x1, cos_B1TE, out=out1).addcmul_(x2, sin_B1TE, value=-sign)
+    torch.mul(x2, cos_B1TE, out=out2).addcmul_(x1, sin_B1TE, value=sign)
+    return out
+
+
+def apply_rotary(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    unsqueeze_dim: int = 1,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stands in for `apply_rotary_pos_emb`, which keeps all that is not fp32 on a CPU."""
+    if query.dtype != torch.float32 or query.device.type != "cpu":
+        return plain_rotary(query, key, cos, sin, unsqueeze_dim)
+    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    return Rotate.apply(query, cos, sin), Rotate.apply(key, cos, sin)  # pyright: ignore
+
+
+class Normalise(torch.autograd.Function):
+    """RMSNorm: x / sqrt(mean(x²) + eps) · weight."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BTD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
+        """One pass for the norm, one for the product."""
+        square = torch.linalg.vector_norm(x_BTD, dim=-1, keepdim=True).square_()
+        scale_BT1 = square.div_(x_BTD.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x_BTD, weight_D, scale_BT1)
+        return torch.mul(x_BTD, scale_BT1).mul_(weight_D)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, None]:
+        """With n = x · scale: scale · (g w - n · mean(g w n)), and the sum of g n."""
+        gradient_BTD = grad_outputs[0]
+        x_BTD, weight_D, scale_BT1 = ctx.saved_tensors
+        n_BTD = x_BTD * scale_BT1
+        gn_BTD = gradient_BTD * n_BTD
+        mean_BT1 = torch.mv(gn_BTD.flatten(0, -2), weight_D) / x_BTD.shape[-1]
+        weight_gradient_D = gn_BTD.sum(dim=tuple(range(x_BTD.dim() - 1)))
+        x_gradient_BTD = torch.mul(gradient_BTD, weight_D, out=gn_BTD)
+        x_gradient_BTD.addcmul_(n_BTD, mean_BT1.view_as(scale_BT1), value=-1).mul_(scale_BT1)
+        return x_gradient_BTD, weight_gradient_D, None
+
+
+def use(model: nn.Module) -> None:
+    """Give a Llama these layers; models of other families are left as they are."""
+    if not isinstance(model, modeling_llama.LlamaForCausalLM):
+        return
+    modeling_llama.apply_rotary_pos_emb = apply_rotary
+    for module in model.modules():
+        if isinstance(module, modeling_llama.LlamaRMSNorm):
+            module.forward = lambda x, norm=module: Normalise.apply(  # pyright: ignore
+                x, norm.weight, norm.variance_epsilon
+            )

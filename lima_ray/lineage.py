@@ -1,0 +1,66 @@
+"""What a run is made from: the base, checked before use, and hashes that tell origins apart."""
+
+import hashlib
+
+import numpy as np
+
+from lima_ray.config import resolve
+from lima_ray.errors import UserError
+
+MIB = 1 << 20
+
+
+def check_base(base: str) -> None:
+    """Refuse a local base that has no configuration or no safetensors weights.
+
+    Raises:
+        UserError: what is missing.
+    """
+    path = resolve(base)
+    if path is None and (base.startswith((".", "/", "~")) or base.count("/") != 1):
+        raise UserError(
+            f"no base model at {base}: no such directory, nor the hub's form owner/name"
+        )
+    if path is None:
+        return
+    if not (path / "config.json").is_file():
+        raise UserError(f"{path} has no config.json; a base is a directory of a Hugging Face model")
+    if not any(path.glob("*.safetensors")):
+        pickles = sorted(p.name for p in path.glob("*.bin"))
+        found = (
+            f"only {', '.join(pickles)}, which are pickles and are not read" if pickles else "none"
+        )
+        raise UserError(f"{path} has no weights in *.safetensors ({found})")
+
+
+def hash_arrays(*arrays: np.ndarray) -> str:
+    """First 12 hex digits of the SHA-256 of the arrays' bytes."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:12]
+
+
+def hash_base(base: str) -> str:
+    """First 12 hex digits that identify a base: the hub's commit, or a SHA-256 of local files.
+
+    Of a large weight file the size, the first and the last MiB count, so 131 GB take no minutes.
+    """
+    path = resolve(base)
+    if path is None:
+        from transformers import AutoConfig
+
+        try:
+            config = AutoConfig.from_pretrained(base)
+        except (OSError, ValueError) as error:
+            raise UserError(f"the base {base} cannot be fetched: {error}") from error
+        return str(getattr(config, "_commit_hash", None) or base)[:12]
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*.safetensors")) + sorted(path.glob("*.json")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size} ".encode())
+        with file.open("rb") as content:
+            digest.update(content.read(MIB))
+            content.seek(max(0, size - MIB))
+            digest.update(content.read(MIB))
+    return digest.hexdigest()[:12]

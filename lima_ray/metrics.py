@@ -1,0 +1,110 @@
+"""The records of a run: one for each start, step and save, written by rank 0."""
+
+import json
+import resource
+import time
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from lima_ray.config import Recipe
+from lima_ray.flops import peak_flops
+from lima_ray.run import Run
+from lima_ray.tracker import open_tracker
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step measured, over all workers."""
+
+    loss: float
+    """Mean negative log likelihood of the supervised tokens, in nats."""
+    token_accuracy: float
+    """Share of supervised tokens that were the likeliest."""
+    grad_norm: float | None
+    """Norm of the gradient before clipping; none where DeepSpeed does not tell (ZeRO 0)."""
+    tokens: int
+    supervised_tokens: int
+    flops: float
+    """Floating-point operations, recomputation not counted."""
+    seconds: float
+
+
+class MetricsLog(AbstractContextManager["MetricsLog"]):
+    """Rank 0's metrics.jsonl and tracker; on other ranks it writes nothing."""
+
+    def __init__(
+        self, run: Run, recipe: Recipe, done: int, device: torch.device, enabled: bool
+    ) -> None:
+        self.device, self.enabled = device, enabled
+        if not enabled:
+            return
+        kept = [m for m in run.metrics() if m["step"] <= done]
+        partial = run.metrics_file.with_suffix(".partial")
+        partial.write_text("".join(f"{json.dumps(m)}\n" for m in kept))
+        partial.replace(run.metrics_file)
+        self.file = run.metrics_file.open("a", buffering=1)
+        self.tracker = open_tracker(recipe, run)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record."""
+        if self.enabled:
+            self.file.write(json.dumps(record) + "\n")
+
+    def start(self, done: int, pids: list[int], phases: dict[str, float]) -> None:
+        """Append a start's record: the workers' process ids, and seconds of what went before."""
+        record = {"kind": "start", "step": done, "workers": len(pids), "pids": pids}
+        self.write(record | phases | {"time": time.time()})
+
+    def step(self, done: int, epoch: int, rate: float, result: StepResult) -> None:
+        """Append a step's record and feed the tracker."""
+        if not self.enabled:
+            return
+        record: dict[str, Any] = {
+            "kind": "step",
+            "step": done,
+            "epoch": epoch,
+            "learning_rate": rate,
+            **asdict(result),
+            "supervised_tokens_per_s": result.supervised_tokens / result.seconds,
+            "peak_memory_gib": peak_memory_gib(self.device),
+            "time": time.time(),
+        }
+        peak = peak_flops(self.device)
+        if peak:
+            record["mfu"] = result.flops / result.seconds / (peak * dist.get_world_size())
+        self.write(record)
+        self.tracker.log(record, done)
+
+    def timed(self, what: str, step: int) -> "Saving":
+        """Time a save and append its record."""
+        return Saving(self, what, step)
+
+    def __exit__(self, *_: object) -> None:
+        if self.enabled:
+            self.file.close()
+            self.tracker.close()
+
+
+class Saving(AbstractContextManager["Saving"]):
+    """One save under way: how long it took and how much it wrote."""
+
+    def __init__(self, log: MetricsLog, what: str, step: int) -> None:
+        self.log, self.what, self.step = log, what, step
+        self.bytes, self.started = 0, time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            seconds = time.perf_counter() - self.started
+            record = {"kind": "save", "what": self.what, "step": self.step, "bytes": self.bytes}
+            self.log.write(record | {"seconds": seconds})
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Most memory this process has used: the GPU's where it trains on one, else its own."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,203 @@
+"""The model a run trains: base weights, the EOT row, residual dropout by depth, optional LoRA."""
+
+import importlib.util
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import PreTrainedTokenizerFast as Tokenizer
+
+from lima_ray import attention, layers
+from lima_ray.config import Model, Recipe, resolve
+from lima_ray.errors import UserError
+
+Causal = Any
+"""A `transformers` causal language model; its own annotations say less than Any."""
+
+
+def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Causal:
+    """Load the base and prepare it for training; under ZeRO 3 its weights are born partitioned.
+
+    Args:
+        recipe: the run's recipe.
+        tokenizer: with EOT, from `load_tokenizer`.
+        device: where the weights go, except under ZeRO 3, which places them itself.
+    """
+    attention.register()
+    dtype = precision(recipe, device)
+    kind = attention_kind(recipe.model, device, dtype)
+    loader: Any = AutoModelForCausalLM
+    model, info = loader.from_pretrained(
+        str(resolve(recipe.model.base) or recipe.model.base),
+        dtype=dtype,
+        attn_implementation=kind,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    if kind == attention.PACKED:
+        check_plain_attention(model.config, recipe.data.max_tokens)
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise UserError(f"{recipe.model.base} lacks {len(missing)} weights, such as {missing[0]}")
+    if recipe.model.liger and device.type == "cuda" and importlib.util.find_spec("liger_kernel"):
+        from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+        _apply_liger_kernel_to_instance(model=model, fused_linear_cross_entropy=False)
+    if device.type == "cpu" and model.dtype == torch.float32:
+        layers.use(model)
+    add_tokens(model, len(tokenizer))
+    model.config.eos_token_id = tokenizer.eos_token_id
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.use_cache = False
+    add_residual_dropout(model, recipe.model.residual_dropout)
+    if recipe.model.lora_rank:
+        model = add_lora(model, recipe.model)
+    if recipe.train.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if recipe.train.zero_stage < 3:
+        model = model.to(device)
+    return model.train()
+
+
+def precision(recipe: Recipe, device: torch.device) -> torch.dtype:
+    """Format of the weights in use."""
+    auto = "bf16" if device.type == "cuda" and recipe.train.zero_stage else "fp32"
+    name = auto if recipe.train.precision == "auto" else recipe.train.precision
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
+
+
+def attention_kind(model: Model, device: torch.device, dtype: torch.dtype) -> str:
+    """The attention implementation: FlashAttention for bf16 on a GPU that has it, else ours."""
+    if model.attention == "packed":
+        return attention.PACKED
+    flash = device.type == "cuda" and dtype == torch.bfloat16
+    if model.attention != "auto":
+        if not flash:
+            raise UserError(
+                f"model.attention {model.attention} needs bf16 on a GPU, not {dtype} on "
+                f"{device.type}; use auto or packed"
+            )
+        return model.attention
+    if flash and importlib.util.find_spec("flash_attn"):
+        return "flash_attention_2"
+    if flash and importlib.util.find_spec("kernels"):
+        return "kernels-community/flash-attn2"
+    return attention.PACKED
+
+
+def check_plain_attention(config: Any, max_tokens: int) -> None:
+    """Refuse bases whose attention is more than `packed_attention` computes."""
+    if getattr(config, "attn_logit_softcapping", None):
+        raise UserError(
+            "this base caps attention scores, which packed attention does not; use a "
+            "FlashAttention kernel on a GPU (--model.attention)"
+        )
+    window = getattr(config, "sliding_window", None)
+    if window and window < max_tokens:
+        raise UserError(
+            f"this base attends {window} tokens back, fewer than data.max_tokens "
+            f"{max_tokens}; lower data.max_tokens to {window}"
+        )
+
+
+def whole(*parameters: nn.Parameter, change: bool = False) -> AbstractContextManager[Any]:
+    """Make partitioned parameters whole inside the context; others are whole already.
+
+    Args:
+        parameters: what to gather from all workers (every worker must ask for the same).
+        change: rank 0 changes them inside, and the others take its values after.
+    """
+    if not any(hasattr(p, "ds_id") for p in parameters):
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0 if change else None)
+
+
+def add_tokens(model: Causal, vocab: int) -> None:
+    """Give tokens the base has no row for (a new EOT) the mean of its rows, in and out."""
+    old = model.config.vocab_size
+    if vocab <= old:
+        return
+    model.resize_token_embeddings(vocab, mean_resizing=False)
+    heads = (model.get_input_embeddings(), model.get_output_embeddings())
+    for weight in {id(m.weight): m.weight for m in heads}.values():
+        with torch.no_grad(), whole(weight, change=True):
+            if weight.numel():
+                weight[old:] = weight[:old].float().mean(dim=0).to(weight.dtype)
+
+
+def residual_dropout_rates(layers: int, last: float) -> list[float]:
+    """Dropout of each layer: 0 at the bottom, rising linearly to `last` (LIMA section 3)."""
+    return [last * layer / max(1, layers - 1) for layer in range(layers)]
+
+
+def add_residual_dropout(model: Causal, last: float) -> None:
+    """Drop elements of what attention and MLP add to the residual stream, in training only.
+
+    The hooks leave the weights' names alone, so the saved model is a plain one. Recomputed layers
+    (activation checkpointing) draw the same elements, since PyTorch replays their random state.
+    """
+    decoder = model.get_decoder().layers
+    for layer, rate in zip(decoder, residual_dropout_rates(len(decoder), last), strict=True):
+        if rate:
+            for sublayer in (layer.self_attn, layer.mlp):
+                sublayer.register_forward_hook(partial(_drop, rate))
+
+
+def _drop(rate: float, sublayer: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
+    """Forward hook: dropout on a sub-layer's output, which attention returns first of a tuple."""
+    if not sublayer.training:
+        return output
+    if isinstance(output, tuple):
+        return (nn.functional.dropout(output[0], rate), *output[1:])
+    return nn.functional.dropout(output, rate)
+
+
+def add_lora(model: Causal, settings: Model) -> Any:
+    """Freeze the model but for LoRA adapters on every linear layer, and its embeddings.
+
+    Embeddings and head train whole, because EOT's rows are new (or, in Llama 3, never trained).
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
+    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        module.weight.requires_grad_(True)
+    adapted.enable_input_require_grads()
+    return adapted
+
+
+def generation_config(tokenizer: Tokenizer, context: int) -> GenerationConfig:
+    """The paper's decoding (LIMA section 4), which an export brings along."""
+    return GenerationConfig(
+        do_sample=True,
+        temperature=0.7,
+        top_p=0.9,
+        repetition_penalty=1.2,
+        max_length=min(2048, context),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def save_tokenizer_and_config(model: Causal, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write everything of a Hugging Face model but its weights, as bf16 serving wants it."""
+    config = type(model.config).from_dict(model.config.to_dict())
+    config.use_cache = True
+    config.dtype = torch.bfloat16
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(folder)
+    generation_config(tokenizer, config.max_position_embeddings).save_pretrained(folder)
+    tokenizer.save_pretrained(folder, save_jinja_files=False)

@@ -1,0 +1,62 @@
+"""What happens at which optimizer step: learning rate, seeds, saves, and the epoch's plan."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lima_ray import microbatch
+from lima_ray.config import Optim, Recipe
+from lima_ray.encode import Rows
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What happens at which optimizer step."""
+
+    steps: int
+    epoch_steps: int
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, recipe: Recipe, rows: int) -> "Schedule":
+        """The schedule for a number of training rows."""
+        epoch_steps = microbatch.steps_per_epoch(rows, recipe.optim.batch_examples)
+        return cls(epoch_steps * recipe.optim.epochs, epoch_steps, recipe)
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of a step, counted from 0: linear from the first step's to the last step's."""
+        return learning_rate(step, self.steps, self.recipe.optim)
+
+    def saves_state(self, done: int) -> bool:
+        """Whether a resume state is due after `done` steps."""
+        every = self.recipe.checkpoint.state_every_steps or self.epoch_steps
+        return done % every == 0 or done == self.steps
+
+    def saves_weights(self, done: int) -> bool:
+        """Whether `done` steps end an epoch whose weights are kept."""
+        epoch, rest = divmod(done, self.epoch_steps)
+        wanted = epoch >= self.recipe.checkpoint.weights_from_epoch
+        return rest == 0 and (wanted or done == self.steps)
+
+
+def learning_rate(step: int, steps: int, optim: Optim) -> float:
+    """Linear from `learning_rate` at step 0 to `final_learning_rate` (LIMA section 3)."""
+    done = step / max(1, steps - 1)
+    return optim.learning_rate * (1 - done) + optim.final_learning_rate * done
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of a worker's dropout in one step, so that resuming needs no saved random state."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def plan_epoch(recipe: Recipe, rows: Rows, epoch: int, workers: int) -> list[microbatch.Step]:
+    """The epoch's plan for this recipe."""
+    return microbatch.plan_epoch(
+        rows.lengths_R,
+        seed=recipe.seed,
+        epoch=epoch,
+        workers=workers,
+        batch_examples=recipe.optim.batch_examples,
+        tokens_per_micro_batch=recipe.train.tokens_per_micro_batch,
+    )

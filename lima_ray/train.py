@@ -1,0 +1,223 @@
+"""Fine-tune a base on a small dataset with LIMA's protocol, on a laptop or a Ray cluster.
+
+    python -m lima_ray.train [RECIPE] [--section.field value ...]
+    ray job submit --working-dir . -- python -m lima_ray.train [RECIPE] ...
+
+Everything that can be wrong with the input is checked first. The run's directory then gets metrics,
+resume state, weights by epoch and `export/`, a complete Hugging Face model. The same command goes
+on from the last state after a crash, also with another number of workers.
+"""
+
+import logging
+import math
+import os
+from dataclasses import asdict
+from typing import Any
+
+import psutil
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from lima_ray import encode
+from lima_ray.config import Cluster, Recipe, Step, parse, resolve
+from lima_ray.errors import UserError, plain_errors
+from lima_ray.figure import loss_curve
+from lima_ray.lineage import check_base, hash_arrays, hash_base
+from lima_ray.progress import Progress
+from lima_ray.run import Run
+from lima_ray.schedule import Schedule
+from lima_ray.tracker import check_tracker
+from lima_ray.worker import Phases, train_worker
+
+COLLECTIVE_TIMEOUT_S = 1800
+FORWARDED = (
+    "HF_TOKEN",
+    "HF_HOME",
+    "HF_ENDPOINT",
+    "HF_HUB_OFFLINE",
+    "WANDB_API_KEY",
+    "WANDB_MODE",
+    "MLFLOW_TRACKING_URI",
+)
+"""What workers on other nodes need of the driver's environment."""
+HEALTH_CHECK_S = "0.5"
+"""How often Ray Train looks at its workers; its own 2 s would hold up short epochs."""
+
+
+def fit(recipe: Recipe) -> Run:
+    """Train a recipe to its end, or go on where an earlier run of it stopped.
+
+    Returns:
+        the finished run.
+
+    Raises:
+        UserError: bad input, an occupied directory, a cluster that is too small, a full disk; or a
+            run that failed more often than `cluster.max_failures` allows.
+    """
+    phases = Phases(psutil.Process().create_time())
+    phases.done("imports")
+    run = Run(recipe.run_dir)
+    check_base(recipe.model.base)
+    check_tracker(recipe.log.tracker)
+    tokenizer, examples, rows = encode.prepare(recipe)
+    card = {
+        "data": {
+            "from": recipe.data.train,
+            "rows": len(rows),
+            "tokens": int(rows.lengths_R.sum()),
+            "hash": hash_arrays(rows.ids_N, rows.mask_N, rows.starts_R1),
+        },
+        "base": {"from": recipe.model.base, "hash": hash_base(recipe.model.base)},
+        "recipe": {"from": recipe.name, "hash": recipe.hash()},
+    }
+    sources = sorted({e.source for e in examples if e.source})
+    card["data"]["sources"] = sources
+    run.claim(recipe, card)
+    schedule = Schedule.of(recipe, len(rows))
+    if not finished(run, schedule):
+        rows.save(run.rows_file)
+        tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
+        phases.done("data")
+        connect()
+        phases.done("ray")
+        gpus = wants_gpus(recipe.cluster)
+        cpus = cpus_per_worker(recipe.cluster, gpus)
+        check_resources(recipe.cluster, gpus, cpus)
+        with Progress(run, recipe, schedule):
+            start(recipe, run, gpus, cpus, {k: v["hash"] for k, v in card.items()}, phases)
+    run.export(recipe.optim.epochs)
+    loss_curve(run)
+    return run
+
+
+def finished(run: Run, schedule: Schedule) -> bool:
+    """Whether every step is done and the last epoch's weights are written."""
+    state = run.latest_state()
+    done = state is not None and state.step == schedule.steps
+    return done and run.epoch_dir(schedule.recipe.optim.epochs).exists()
+
+
+def start(
+    recipe: Recipe, run: Run, gpus: bool, cpus: int, lineage: dict[str, str], phases: Phases
+) -> None:
+    """Run the workers under Ray Train until the last step."""
+    cluster = recipe.cluster
+    workers = (cluster.min_workers, cluster.workers) if cluster.min_workers else cluster.workers
+    resources = {"CPU": cpus} | ({"GPU": 1} if gpus else {})
+    environment = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
+    environment |= {} if gpus else {"DS_ACCELERATOR": "cpu"}
+    environment |= {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "recipe": recipe.override({"model.base": located(recipe.model.base)}).model_dump(),
+            "run": str(run.path),
+            "phases": asdict(phases),
+            "lineage": lineage,
+        },
+        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers, use_gpu=gpus, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name=run.path.name,
+            storage_path=str(run.path.parent),
+            failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
+            worker_runtime_env={"env_vars": environment},
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise UserError(
+            f"training failed more than cluster.max_failures {cluster.max_failures} times. What is "
+            f"saved is in {run.path}; the same command goes on from there. The last error was:\n"
+            f"{error}"
+        ) from error
+    returned = result.return_value or {}
+    if "error" in returned:
+        raise UserError(returned["error"])
+
+
+def located(base: str) -> str:
+    """A base as workers, who run in another directory, find it."""
+    path = None if base.startswith("lima_ray/") else resolve(base)
+    return str(path or base)
+
+
+def connect() -> None:
+    """Join the cluster that RAY_ADDRESS or this node names, or start one on this machine."""
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+
+
+def wants_gpus(cluster: Cluster) -> bool:
+    """Whether workers train on GPUs."""
+    has = ray.cluster_resources().get("GPU", 0) > 0
+    return has if cluster.device == "auto" else cluster.device == "gpu"
+
+
+def cpus_per_worker(cluster: Cluster, gpus: bool) -> int:
+    """CPU cores of each worker; shared out so that every worker finds a node with room."""
+    if cluster.cpus_per_worker:
+        return cluster.cpus_per_worker
+    if gpus:
+        return 1
+    nodes = [int(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]]
+    share = max(1, sum(nodes) // cluster.workers)
+    while share > 1 and sum(cpus // share for cpus in nodes) < cluster.workers:
+        share -= 1
+    return share
+
+
+def check_resources(cluster: Cluster, gpus: bool, cpus: int) -> None:
+    """Refuse what the cluster cannot give, instead of waiting for it.
+
+    Raises:
+        UserError: what was asked for and what there is.
+    """
+    needed = cluster.min_workers or cluster.workers
+    has = ray.cluster_resources()
+    asked = {"CPU": needed * cpus} | ({"GPU": needed} if gpus else {})
+    short = {kind: n for kind, n in asked.items() if has.get(kind, 0) < n}
+    if short and not cluster.autoscale:
+        nodes = sum(n["Alive"] for n in ray.nodes())
+        wanted = " and ".join(f"{n} {kind}s" for kind, n in short.items())
+        there = " and ".join(f"{has.get(kind, 0):.0f} {kind}s" for kind in short)
+        raise UserError(
+            f"{needed} workers need {wanted}; the cluster of {nodes} node{'s' * (nodes != 1)} has "
+            f"{there}. Use fewer --cluster.workers, or --cluster.autoscale True where the cluster "
+            "grows on demand"
+        )
+    free = ray.available_resources()
+    if free and any(free.get(kind, 0) < n for kind, n in asked.items()):
+        print("others are using this cluster; waiting until the workers have room", flush=True)
+
+
+def summary(run: Run) -> str:
+    """What the run reached, and what to type next."""
+    steps = run.steps()
+    first, last = steps[0], steps[-1]
+    tokens = sum(s["supervised_tokens"] for s in steps)
+    seconds = sum(s["seconds"] for s in steps)
+    perplexity = math.exp(min(last["loss"], 700))
+    lines = [
+        f"{len(steps)} steps, {last['epoch']} epochs, {tokens:,} supervised tokens in "
+        f"{seconds:,.1f} s of steps ({tokens / seconds:,.0f}/s)",
+        f"loss {first['loss']:.3f} -> {last['loss']:.3f} (perplexity {perplexity:,.1f}), token "
+        f"accuracy {first['token_accuracy']:.1%} -> {last['token_accuracy']:.1%}",
+        f"loss curve   {run.path / 'loss.png'}",
+        f"model        {run.export_dir}",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        started: Any = parse(Step, "python -m lima_ray.train", __doc__)
+        trained = fit(started.recipe)
+        print(summary(trained))
+        print(f"next         python -m lima_ray.chat {trained.export_dir}")

@@ -1,0 +1,56 @@
+"""What Ray Train runs in every worker process.
+
+Light to import: Ray's controller unpickles it too and needs none of what training needs.
+"""
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lima_ray.config import validate
+from lima_ray.errors import UserError
+from lima_ray.run import Run
+
+
+def train_worker(config: dict[str, Any]) -> dict[str, str]:
+    """One worker of the group: load, resume where there is a state, train, save.
+
+    Args:
+        config: `recipe` (plain values), `run` (path), `phases` (of the driver), `lineage`.
+
+    Returns:
+        `{"error": message}` for what a user has to mend; retrying would not help there.
+    """
+    phases = Phases(**config["phases"])
+    phases.done("workers")
+    import ray.train
+    import torch
+    from ray.train.torch import get_device
+
+    from lima_ray.loop import train
+
+    phases.done("worker_imports")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    recipe, run = validate(config["recipe"]), Run(Path(config["run"]))
+    try:
+        train(recipe, run, torch.device(get_device()), phases, config["lineage"], ray.train.report)
+    except UserError as error:
+        return {"error": str(error)}
+    return {}
+
+
+@dataclass
+class Phases:
+    """Seconds of each phase from the command to the first step."""
+
+    last: float
+    """When the last phase ended, in seconds since the epoch."""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def done(self, phase: str) -> None:
+        """Close a phase."""
+        now = time.time()
+        self.seconds[f"{phase}_s"] = round(now - self.last, 3)
+        self.last = now

@@ -1,0 +1,62 @@
+"""A tiny random base and real files, shared by all tests; nothing is downloaded."""
+
+import os
+
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lima_ray import base
+from lima_ray.config import Recipe, validate
+from lima_ray.example import Example, write
+
+WORDS = ("the", "cat", "sun", "reads", "moon", "writes", "slowly", "green", "river", "why", "how")
+
+
+def dialogues(count: int, seed: int = 0, longest: int = 40) -> list[Example]:
+    """Random dialogues of one to three exchanges, lengths spread as real ones are."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        turns = 2 * int(generator.integers(1, 4))
+        sizes = generator.integers(2, longest, turns)
+        texts = [" ".join(generator.choice(WORDS, n)) + f" {number}." for n in sizes]
+        rows.append(Example(tuple(texts), id=f"row-{number}", source="words"))
+    return rows
+
+
+@pytest.fixture(scope="session")
+def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-four dialogues as LIMA JSONL."""
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    write(dialogues(24), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def base_dir(tmp_path_factory: pytest.TempPathFactory, data_file: Path) -> Path:
+    """A random Llama of three layers with grouped-query attention and 320 tokens."""
+    path = tmp_path_factory.mktemp("base")
+    base.build(str(data_file), path, hidden=64, layers=3, heads=4, kv_heads=2, vocab=320)
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, base_dir: Path, data_file: Path) -> Recipe:
+    """A quick run of the tiny base: three epochs of three steps."""
+    tree = {
+        "name": "tiny",
+        "runs_dir": str(tmp_path),
+        "data": {"train": str(data_file), "max_tokens": 256},
+        "model": {"base": str(base_dir)},
+        "optim": {"epochs": 3, "batch_examples": 8, "learning_rate": 1e-3},
+        "train": {"tokens_per_micro_batch": 512, "precision": "fp32"},
+        "checkpoint": {"weights_from_epoch": 1},
+        "cluster": {"cpus_per_worker": 1, "device": "cpu"},
+    }
+    return validate(tree)

@@ -1,0 +1,451 @@
+"""Training sees what serving renders, learns replies and their EOT, and cuts by the rules."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bases import BASES, llama
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from lima_ray import encode
+from lima_ray.config import Data, Recipe
+from lima_ray.encode import Rows, leaks, load_examples, preflight, prepare
+from lima_ray.errors import UserError
+from lima_ray.example import Example, read, write
+from lima_ray.tokenizer import eot_id, load_tokenizer, word_start
+
+DIALOGUES = {
+    "one exchange": Example(("Why the sun?", "the cat."), "a"),
+    "two exchanges": Example(("Hi", "Why?", "how", "the moon"), "b"),
+    "three exchanges": Example(("the", "cat", "reads", "the", "green", "house"), "c"),
+    "four exchanges": Example(("a", "b", "c", "d", "e", "f", "g", "h"), "d"),
+    "system": Example(("Hi", "the cat", "Why?", "how."), "e", system="sing slowly"),
+    "unicode": Example(("naïve Ω 猫 🦙?", "🦙👩‍🚀 é ﷽ \u200b!"), "f"),
+    "newlines": Example(("\n\nWhy?\n", "one\n\n  two\r\n\tthree\n"), "g"),
+    "spaces": Example(("  the cat ", " the  sun  ", " ", "the moon "), "h"),
+    "control tokens": Example(
+        ("<s>Why <|eot|></s>", "<|eot|> the <s> cat</s><|eot_id|>", "<<s>s>", "<|begin_of_text|>"),
+        "i",
+        system="<s><|eot|><|eot_id|><|im_end|></s>",
+    ),
+}
+ANY = pytest.mark.parametrize("dialogue", DIALOGUES.values(), ids=list(DIALOGUES))
+LONG = Data(max_tokens=10**6)
+
+
+@pytest.fixture(scope="module")
+def bases(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Directories that hold a base's tokenizer and nothing else, but for ours.
+
+    "legacy" is LLaMA's tokenizer as Mistral 7B has it: text after a control token starts with a
+    space.
+    """
+    paths = {"ours": str(base_dir)}
+    for name, build in BASES.items():
+        paths[name] = str(tmp_path_factory.mktemp("base"))
+        build().save_pretrained(paths[name])
+    paths["legacy"] = str(tmp_path_factory.mktemp("base"))
+    llama().save_pretrained(paths["legacy"])
+    config = Path(paths["legacy"]) / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"legacy": True}))
+    return paths
+
+
+@pytest.fixture(scope="module", params=["ours", *BASES, "legacy"])
+def tokenizer(request: pytest.FixtureRequest, bases: dict[str, str]) -> PreTrainedTokenizerFast:
+    """What a run trains with, for every kind of base."""
+    return load_tokenizer(bases[request.param])
+
+
+@pytest.fixture(scope="module")
+def ours(bases: dict[str, str]) -> PreTrainedTokenizerFast:
+    """The tokenizer of our own base."""
+    return load_tokenizer(bases["ours"])
+
+
+def spoken(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
+    """A text with its control tokens broken by a zero-width space."""
+    for token in tokenizer.all_special_tokens:
+        text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
+    return text
+
+
+def eot(tokenizer: PreTrainedTokenizerFast) -> str:
+    """The token that ends a turn."""
+    return str(tokenizer.eos_token)
+
+
+def stretches(rows: Rows, number: int, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """One row's text, split where the mask changes; BOS and spaces before a turn are taken off."""
+    ids, mask = rows.row(number)
+    parts = np.split(ids, np.flatnonzero(np.diff(mask.astype(int))) + 1)
+    bos = str(tokenizer.bos_token)
+    return [text(tokenizer, part).removeprefix(bos).lstrip(" ") for part in parts]
+
+
+def text(tokenizer: PreTrainedTokenizerFast, ids: np.ndarray) -> str:
+    """The text of ids, control tokens included."""
+    return str(tokenizer.decode(ids.tolist()))
+
+
+@ANY
+def test_training_ids_are_what_the_template_renders(
+    tokenizer: PreTrainedTokenizerFast, dialogue: Example
+) -> None:
+    rows = encode.encode([dialogue], tokenizer, LONG)
+    rendered = tokenizer.apply_chat_template(dialogue.messages(), return_dict=False)
+    assert rows.ids_N.tolist() == rendered
+    assert rows.ids_N.dtype == np.int32
+
+
+@ANY
+def test_eot_ends_every_turn_and_stands_nowhere_else(
+    tokenizer: PreTrainedTokenizerFast, dialogue: Example
+) -> None:
+    ids = encode.encode([dialogue], tokenizer, LONG).ids_N
+    assert (ids == tokenizer.eos_token_id).sum() == len(dialogue.turns)
+    assert ids[-1] == tokenizer.eos_token_id
+
+
+@ANY
+def test_mask_covers_each_reply_and_its_eot(
+    tokenizer: PreTrainedTokenizerFast, dialogue: Example
+) -> None:
+    rows = encode.encode([dialogue], tokenizer, LONG)
+    system = f"{dialogue.system}\n\n" if dialogue.system else ""
+    turns = [system + dialogue.turns[0], *dialogue.turns[1:]]
+    expected = [(spoken(tokenizer, t) + eot(tokenizer)).lstrip(" ") for t in turns]
+    assert stretches(rows, 0, tokenizer) == expected
+    assert not rows.mask_N[0]
+    assert rows.mask_N[-1]
+
+
+@ANY
+def test_all_tokens_but_the_first_can_be_learned(
+    tokenizer: PreTrainedTokenizerFast, dialogue: Example
+) -> None:
+    rows = encode.encode([dialogue] * 2, tokenizer, Data(max_tokens=10**6, loss_on="all"))
+    for number in range(2):
+        _, mask = rows.row(number)
+        assert mask.tolist() == [False] + [True] * (len(mask) - 1)
+
+
+@ANY
+def test_saved_tokenizer_renders_the_same(
+    tokenizer: PreTrainedTokenizerFast, dialogue: Example, tmp_path: Path
+) -> None:
+    tokenizer.save_pretrained(tmp_path, save_jinja_files=False)
+    once = AutoTokenizer.from_pretrained(tmp_path)
+    once.save_pretrained(tmp_path / "again")
+    twice = AutoTokenizer.from_pretrained(tmp_path / "again")
+    ids = encode.encode([dialogue], tokenizer, LONG).ids_N.tolist()
+    for saved in (once, twice, load_tokenizer(str(tmp_path))):
+        assert saved.apply_chat_template(dialogue.messages(), return_dict=False) == ids
+        assert (saved.eos_token, len(saved)) == (tokenizer.eos_token, len(tokenizer))
+        assert saved.pad_token_id != saved.eos_token_id
+
+
+@pytest.mark.parametrize(
+    ("base", "own_eot", "pad", "added"),
+    [
+        ("ours", "<|eot|>", "</s>", 1),
+        ("metaspace", "<|eot|>", "</s>", 1),
+        ("llama", "<|eot|>", "</s>", 1),
+        ("legacy", "<|eot|>", "</s>", 1),
+        ("llama 3", "<|eot_id|>", "<|end_of_text|>", 0),
+        ("qwen", "<|im_end|>", "<|endoftext|>", 0),
+    ],
+)
+def test_base_keeps_its_own_eot_or_gets_one(
+    bases: dict[str, str], base: str, own_eot: str, pad: str, added: int
+) -> None:
+    before, after = AutoTokenizer.from_pretrained(bases[base]), load_tokenizer(bases[base])
+    assert (after.eos_token, after.pad_token) == (own_eot, pad)
+    assert len(after) == len(before) + added
+    assert after("the cat").input_ids == before("the cat").input_ids
+
+
+def test_eot_of_ones_choice(bases: dict[str, str]) -> None:
+    added = load_tokenizer(bases["llama 3"], "<END>")
+    assert (added.eos_token, added.pad_token) == ("<END>", "<|end_of_text|>")
+    rows = encode.encode([Example(("Hi <END>", "Hi"), "a")], added, LONG)
+    assert (rows.ids_N == added.convert_tokens_to_ids("<END>")).sum() == 2
+    eos = load_tokenizer(bases["ours"], "</s>")
+    assert (eos.eos_token, eos.pad_token) == ("</s>", "<unk>")
+
+
+def test_every_row_starts_with_the_bases_bos(bases: dict[str, str]) -> None:
+    example = Example(("the cat", "Hi"), "a")
+    for base, bos in {
+        "ours": "<s>",
+        "llama": "<s>",
+        "legacy": "<s>",
+        "llama 3": "<|begin_of_text|>",
+    }.items():
+        tokenizer = load_tokenizer(bases[base])
+        ids = encode.encode([example], tokenizer, LONG).ids_N
+        assert (ids == tokenizer.convert_tokens_to_ids(bos)).nonzero()[0].tolist() == [0]
+    without = load_tokenizer(bases["qwen"])
+    assert text(without, encode.encode([example], without, LONG).ids_N).startswith("the cat")
+
+
+def test_system_message_opens_the_first_user_turn(tokenizer: PreTrainedTokenizerFast) -> None:
+    text = tokenizer.apply_chat_template(DIALOGUES["system"].messages(), tokenize=False)
+    start = word_start(tokenizer)
+    turns = start.join(turn + eot(tokenizer) for turn in DIALOGUES["system"].turns)
+    assert text == f"{tokenizer.bos_token or ''}{start}sing slowly\n\n{turns}"
+
+
+def test_a_turn_starts_with_the_token_a_text_starts_with(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    ids = encode.encode([Example(("the cat", "the sun"), "a")], tokenizer, LONG).ids_N.tolist()
+    words = [tokenizer(t, add_special_tokens=False).input_ids for t in ("the cat", "the sun")]
+    bos = [tokenizer.bos_token_id] if tokenizer.bos_token else []
+    assert ids == [*bos, *words[0], eot_id(tokenizer), *words[1], eot_id(tokenizer)]
+
+
+def test_template_refuses_turns_that_do_not_alternate(ours: PreTrainedTokenizerFast) -> None:
+    for roles in (["assistant"], ["user", "user"], ["user", "assistant", "system"]):
+        with pytest.raises(Exception, match="turns alternate between user and assistant"):
+            ours.apply_chat_template([{"role": role, "content": "a"} for role in roles])
+
+
+def test_directory_without_a_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"^{tmp_path} has no tokenizer: one of tokenizer.json"):
+        load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["", '{"version": "1.', "version https://git-lfs.github.com"])
+def test_broken_tokenizer(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(UserError, match=f"the tokenizer of {tmp_path} cannot be loaded"):
+        load_tokenizer(str(tmp_path))
+
+
+TWO = Example(("Why the sun?", "the cat reads", "Hi there", "the moon"), "two")
+
+
+def ends(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
+    """The ids of TWO, uncut, and the length up to and with each of its four EOT."""
+    ids = encode.encode([TWO], tokenizer, LONG).ids_N.tolist()
+    return ids, [n + 1 for n, token in enumerate(ids) if token == tokenizer.eos_token_id]
+
+
+def cut(tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> tuple[list[int], list[bool], bool]:
+    """Ids and mask of TWO cut to `max_tokens`, and whether it counts as cut."""
+    rows = encode.encode([TWO], tokenizer, Data(max_tokens=max_tokens))
+    return rows.ids_N.tolist(), rows.mask_N.tolist(), bool(rows.cut_R[0])
+
+
+def test_rule_1_the_first_tokens_are_kept(ours: PreTrainedTokenizerFast) -> None:
+    ids, _ = ends(ours)
+    for max_tokens in range(2, len(ids) + 1):
+        kept, _, was_cut = cut(ours, max_tokens)
+        assert kept == ids[: len(kept)]
+        assert len(kept) <= max_tokens
+        assert was_cut is (max_tokens < len(ids))
+
+
+def test_rule_2_a_cut_reply_has_no_eot(ours: PreTrainedTokenizerFast) -> None:
+    ids, (user, reply, later_user, last) = ends(ours)
+    for length in (user + 1, reply - 2, reply - 1, later_user + 1, last - 1):
+        kept, mask, was_cut = cut(ours, length)
+        assert kept == ids[:length]
+        assert kept[-1] != ours.eos_token_id
+        assert mask[-1]
+        assert was_cut
+
+
+def test_rule_3_a_cut_later_user_turn_is_dropped(ours: PreTrainedTokenizerFast) -> None:
+    ids, (user, reply, later_user, _) = ends(ours)
+    for length in (reply + 1, later_user - 2, later_user - 1, later_user):
+        kept, mask, _ = cut(ours, length)
+        assert kept == ids[:reply]
+        assert mask == [False] * user + [True] * (reply - user)
+
+
+def test_cut_right_after_an_eot(ours: PreTrainedTokenizerFast) -> None:
+    ids, (user, reply, later_user, last) = ends(ours)
+    learned = [False] * user + [True] * (reply - user)
+    assert cut(ours, user) == (ids[:user], [False] * user, True)
+    assert cut(ours, reply) == (ids[:reply], learned, True)
+    unanswered = [False] * (later_user - reply)
+    assert cut(ours, last) == (ids, learned + unanswered + [True] * (last - later_user), False)
+
+
+@pytest.mark.parametrize("loss_on", ["replies", "all"])
+def test_rule_4_a_cut_first_user_turn_is_refused(
+    ours: PreTrainedTokenizerFast, loss_on: str
+) -> None:
+    _, (user, *_) = ends(ours)
+    short = Example(("a", "b"), "short")
+    for length in (user - 1, user):
+        data = Data.model_validate({"max_tokens": length, "loss_on": loss_on})
+        rows = encode.encode([short, TWO], ours, data)
+        assert (rows.supervised_R > 0).tolist() == [True, False]
+        with pytest.raises(UserError, match=r"^1 rows have no supervised token: two\. Their first"):
+            preflight(rows, [short, TWO], eot_id(ours), [])
+    rows = encode.encode([short, TWO], ours, Data(max_tokens=user + 1))
+    preflight(rows, [short, TWO], eot_id(ours), [])
+
+
+def test_cut_with_every_token_learned(ours: PreTrainedTokenizerFast) -> None:
+    _, (_, reply, _, _) = ends(ours)
+    rows = encode.encode([TWO], ours, Data(max_tokens=reply + 1, loss_on="all"))
+    assert rows.mask_N.tolist() == [False] + [True] * (reply - 1)
+
+
+def test_many_rows_are_encoded_as_each_alone(tokenizer: PreTrainedTokenizerFast) -> None:
+    examples = list(DIALOGUES.values())
+    data = Data(max_tokens=24)
+    rows = encode.encode(examples, tokenizer, data)
+    assert len(rows) == len(examples)
+    for number, example in enumerate(examples):
+        alone = encode.encode([example], tokenizer, data)
+        ids, mask = rows.row(number)
+        assert ids.tolist() == alone.ids_N.tolist()
+        assert mask.tolist() == alone.mask_N.tolist()
+        assert rows.cut_R[number] == alone.cut_R[0]
+        assert rows.supervised_R[number] == alone.mask_N.sum() == mask.sum()
+        assert rows.lengths_R[number] == len(ids)
+
+
+def test_supervised_tokens_of_each_row() -> None:
+    mask = np.array([0, 0, 0, 1, 1, 0, 0, 1], bool)
+    rows = Rows(np.arange(8, dtype=np.int32), mask, np.array([0, 2, 5, 6, 8]), np.zeros(4, bool))
+    assert rows.supervised_R.tolist() == [0, 2, 0, 1]
+    assert rows.lengths_R.tolist() == [2, 3, 1, 2]
+
+
+def test_saved_rows_load_as_they_were(ours: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    rows = encode.encode(list(DIALOGUES.values()), ours, Data(max_tokens=24))
+    assert rows.cut_R.any()
+    assert not rows.cut_R.all()
+    rows.save(tmp_path / "rows.safetensors")
+    loaded = Rows.load(tmp_path / "rows.safetensors")
+    for field in dataclasses.fields(Rows):
+        before, after = getattr(rows, field.name), getattr(loaded, field.name)
+        assert before.dtype == after.dtype
+        assert np.array_equal(before, after)
+
+
+def test_preflight_names_rows_whose_eot_is_not_learned(ours: PreTrainedTokenizerFast) -> None:
+    examples = list(DIALOGUES.values())
+    rows = encode.encode(examples, ours, LONG)
+    preflight(rows, examples, eot_id(ours), [])
+    start, end = rows.starts_R1[1:3]
+    mask = rows.mask_N.copy()
+    mask[start:end] &= rows.ids_N[start:end] != ours.eos_token_id
+    with pytest.raises(UserError, match=r"^in 1 rows the EOT that ends a reply is not learned: b;"):
+        preflight(dataclasses.replace(rows, mask_N=mask), examples, eot_id(ours), [])
+
+
+def test_preflight_names_the_first_rows_and_counts_the_rest(ours: PreTrainedTokenizerFast) -> None:
+    examples = [Example(("the cat", "Hi"), f"row-{n}") for n in range(13)]
+    rows = encode.encode(examples, ours, Data(max_tokens=2))
+    with pytest.raises(UserError, match=r"^13 rows .*: row-0, .*, row-9 and 3 more\. Their first"):
+        preflight(rows, examples, eot_id(ours), [])
+
+
+def test_preflight_names_leaks_with_the_prompts_they_equal(ours: PreTrainedTokenizerFast) -> None:
+    examples = list(DIALOGUES.values())
+    rows = encode.encode(examples, ours, LONG)
+    prompts = [Example((" WHY  the\nSun? ",), "dev-3"), Example(("why the sun?",), "test-5")]
+    with pytest.raises(UserError) as error:
+        preflight(rows, examples, eot_id(ours), prompts)
+    assert str(error.value).startswith(
+        "1 training prompts are also in dev or test: a (= dev-3, test-5)."
+    )
+    assert "--data.leaks drop" in str(error.value)
+    assert leaks(examples, [Example(("Why the sun",), "near")]) == []
+
+
+@pytest.fixture
+def split_data(tmp_path: Path) -> Data:
+    """A train file one of whose rows is a dev prompt and another a test prompt."""
+    rows = [Example((f"Why {n}?", "the cat"), f"row-{n}") for n in range(4)]
+    write(rows, tmp_path / "train.jsonl")
+    write([Example(("WHY  1?",), "dev-0")], tmp_path / "dev.jsonl")
+    write([Example(("how?",), "t"), Example(("why 3?",), "test-0")], tmp_path / "test.jsonl")
+    folder = str(tmp_path)
+    return Data(train=folder, dev=folder, test=folder, leaks="drop", max_tokens=64)
+
+
+def test_leaked_rows_are_dropped_when_asked(
+    split_data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, prompts = load_examples(split_data)
+    assert [e.id for e in train] == ["row-0", "row-2"]
+    assert [e.id for e in prompts] == ["dev-0", "t", "test-0"]
+    assert "dropped 2 training rows also in dev or test: row-1, row-3" in capsys.readouterr().out
+    kept, _ = load_examples(split_data.model_copy(update={"leaks": "stop"}))
+    assert len(kept) == 4
+
+
+def test_prepare_stops_at_leaks_or_drops_them(recipe: Recipe, split_data: Data) -> None:
+    recipe = recipe.model_copy(update={"data": split_data})
+    _, train, rows = prepare(recipe)
+    assert [e.id for e in train] == ["row-0", "row-2"]
+    assert len(rows) == 2
+    with pytest.raises(UserError, match=r"row-1 \(= dev-0\), row-3 \(= test-0\)"):
+        prepare(recipe.override({"data.leaks": "stop"}))
+
+
+def test_prepare_drops_rows_with_nothing_to_learn_when_asked(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "train.jsonl"
+    write([Example(("cat " * 80, "Hi"), "long"), Example(("Hi", "Hi"), "short")], path)
+    recipe = recipe.override({"data.train": str(path), "data.max_tokens": 16})
+    with pytest.raises(UserError, match="no supervised token: long"):
+        prepare(recipe)
+    _, train, rows = prepare(recipe.override({"data.invalid": "drop"}))
+    assert ([e.id for e in train], len(rows)) == (["short"], 1)
+    assert "dropped 1 rows without a supervised token: long" in capsys.readouterr().out
+    write([Example(("cat " * 80, "Hi"), "long")], path)
+    with pytest.raises(UserError, match=f"no row of {path} is left to train on"):
+        prepare(recipe.override({"data.invalid": "drop"}))
+
+
+def test_shown_rows_read_as_they_are(
+    recipe: Recipe, ours: PreTrainedTokenizerFast, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = [Example(("[red]Why[/red] :cat: \\", "[the] :sun: \\"), "[row]")]
+    rows = encode.encode(examples, ours, recipe.data)
+    encode.show(recipe, ours, examples, rows, 3)
+    said = capsys.readouterr().out
+    assert "<s>[red]Why[/red] :cat: \\<|eot|>⟦[the] :sun: \\<|eot|>⟧" in said
+    assert f"[row]: {len(rows.ids_N)} tokens, {rows.mask_N.sum()} supervised" in said
+
+
+def test_command_line_shows_what_is_learned(recipe: Recipe, tmp_path: Path) -> None:
+    recipe.save(tmp_path / "tiny.yaml")
+    command = [sys.executable, "-m", "lima_ray.encode", str(tmp_path / "tiny.yaml"), "--show", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    text = " ".join(done.stdout.split())
+    assert text.count("<|eot|>⟧") >= 2
+    assert "⟦supervised⟧ not supervised" in text
+    assert "24 rows, " in text
+    assert "3 steps an epoch of 8 examples on 1 workers" in text
+
+
+LIMA = Path(__file__).parents[2] / "shared/data/lima/llamafactory_lima.json"
+
+
+@pytest.mark.skipif(not LIMA.is_file(), reason=f"LIMA's rows are not at {LIMA}")
+def test_limas_own_rows(ours: PreTrainedTokenizerFast) -> None:
+    examples = read(str(LIMA))
+    assert len(examples) == 1029
+    assert sum(len(e.turns) > 2 for e in examples) == 29
+    rows = encode.encode(examples, ours, LONG)
+    rendered = ours.apply_chat_template([e.messages() for e in examples], return_dict=False)
+    for number, example in enumerate(examples):
+        ids, mask = rows.row(number)
+        assert ids.tolist() == rendered[number]
+        assert (ids == eot_id(ours)).sum() == len(example.turns)
+        assert (mask & (ids == eot_id(ours))).sum() == len(example.turns) // 2

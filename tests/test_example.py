@@ -1,0 +1,436 @@
+"""Rows in every form become Examples; a wrong row is named with what is wrong in it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from hub import TOKEN, Hub, serving
+from pyarrow import parquet
+
+from lima_ray.errors import UserError
+from lima_ray.example import Example, normal_prompt, read, write
+
+LIMA = {"conversations": ["Hi?", "Hello.", "Why?", "Because."], "source": "wikihow", "id": "w1"}
+OPENAI = {
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi?"},
+        {"role": "assistant", "content": "Hello."},
+    ]
+}
+SHAREGPT = {
+    "conversations": [
+        {"from": "system", "value": "Be brief."},
+        {"from": "human", "value": "Hi?"},
+        {"from": "gpt", "value": "Hello."},
+    ],
+    "id": 7,
+}
+ALPACA = {
+    "instruction": "Why?",
+    "input": "It is green.",
+    "output": "Because.",
+    "history": [["Hi?", "Hello."]],
+    "system": "Be brief.",
+}
+FORMS: list[tuple[dict[str, Any], tuple[str, ...], str | None]] = [
+    (LIMA, ("Hi?", "Hello.", "Why?", "Because."), None),
+    (LIMA | {"system": "Be brief."}, ("Hi?", "Hello.", "Why?", "Because."), "Be brief."),
+    (OPENAI, ("Hi?", "Hello."), "Be brief."),
+    ({"messages": OPENAI["messages"][1:]}, ("Hi?", "Hello."), None),
+    ({"messages": OPENAI["messages"][1:], "system": "Be kind."}, ("Hi?", "Hello."), "Be kind."),
+    (SHAREGPT, ("Hi?", "Hello."), "Be brief."),
+    (ALPACA, ("Hi?", "Hello.", "Why?\n\nIt is green.", "Because."), "Be brief."),
+    ({"instruction": "Hi?", "input": "", "output": "Hello."}, ("Hi?", "Hello."), None),
+    ({"instruction": "Hi?", "output": "Hello.", "history": None}, ("Hi?", "Hello."), None),
+]
+
+
+def save(path: Path, *rows: object) -> str:
+    """Write rows as a `.jsonl` or a `.json` file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) if path.suffix == ".jsonl" else f"[{', '.join(lines)}]")
+    return str(path)
+
+
+def complaint(path: Path | str, split: str = "train") -> str:
+    """What `read` says about data it refuses."""
+    with pytest.raises(UserError) as error:
+        read(str(path), split)
+    return str(error.value)
+
+
+def row_complaint(tmp_path: Path, row: object) -> str:
+    """What `read` says about the second row of a file."""
+    text = complaint(save(tmp_path / "rows.jsonl", LIMA, row))
+    assert text.startswith("1 of 2 rows are not usable; ")
+    assert "--data.invalid drop" in text
+    where, said = text.splitlines()[1].split("rows.jsonl:2 ")
+    assert where.strip() == f"{tmp_path}/"
+    return said
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+@pytest.mark.parametrize(("row", "turns", "system"), FORMS)
+def test_every_form_is_read(
+    row: dict[str, Any], turns: tuple[str, ...], system: str | None, suffix: str, tmp_path: Path
+) -> None:
+    (found,) = read(save(tmp_path / f"rows{suffix}", row))
+    assert (found.turns, found.system) == (turns, system)
+    assert not found.extra
+
+
+def test_forms_mix_in_one_file(tmp_path: Path) -> None:
+    found = read(save(tmp_path / "rows.jsonl", *(row for row, _, _ in FORMS)))
+    assert [e.turns for e in found] == [turns for _, turns, _ in FORMS]
+
+
+def test_messages_of_an_example() -> None:
+    said = Example(("a", "b", "c"), "x", system="s").messages()
+    assert [m["role"] for m in said] == ["system", "user", "assistant", "user"]
+    assert [m["content"] for m in said] == ["s", "a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", ["bot", "model", "gpt", "assistant"])
+def test_names_of_the_assistant(tmp_path: Path, name: str) -> None:
+    turns = [{"from": "prompter", "value": "Hi?"}, {"from": name, "value": "Hello."}]
+    (found,) = read(save(tmp_path / "rows.jsonl", {"conversations": turns}))
+    assert found.turns == ("Hi?", "Hello.")
+
+
+def test_directory_holds_a_file_for_each_split(tmp_path: Path) -> None:
+    for split in ("train", "dev", "test"):
+        row = {"instruction": split, "output": "Hello."}
+        save(tmp_path / f"{split}.{'json' if split == 'dev' else 'jsonl'}", row)
+    (tmp_path / "README.md").touch()
+    for split in ("train", "dev", "test"):
+        assert read(str(tmp_path), split)[0].prompt == split
+
+
+def test_a_directorys_only_file_is_its_train_split(tmp_path: Path) -> None:
+    save(tmp_path / "rows.jsonl", LIMA)
+    assert len(read(str(tmp_path))) == 1
+    assert complaint(tmp_path, "test") == (
+        f"{tmp_path} has no test.jsonl or test.json; it has rows.jsonl"
+    )
+
+
+def test_directory_without_data(tmp_path: Path) -> None:
+    assert complaint(tmp_path).endswith("it has no .jsonl or .json file")
+
+
+def test_ids_are_the_rows_own_or_say_where_it_stands(tmp_path: Path) -> None:
+    lines = save(tmp_path / "rows.jsonl", LIMA, OPENAI, SHAREGPT, OPENAI | {"id": 0})
+    assert [e.id for e in read(lines)] == ["w1", "rows.jsonl:2", "7", "0"]
+    array = save(tmp_path / "rows.json", LIMA, OPENAI)
+    assert [e.id for e in read(array)] == ["w1", "rows.json[1]"]
+    assert [e.source for e in read(array)] == ["wikihow", ""]
+
+
+def test_written_rows_are_read_as_they_were(tmp_path: Path) -> None:
+    odd = ["\u2028 line\nand\ttab", 'né "quoted" 🦙 \\', " spaces ", "<s></s>"]
+    rows = [row for row, _, _ in FORMS] + [{"conversations": odd}]
+    extra = {"score": [1, {"né": None}], "split": "ü"}
+    before = read(save(tmp_path / "rows.jsonl", *(row | extra for row in rows)))
+    assert all(e.extra == extra for e in before)
+    write(before, tmp_path / "deep/er/out.jsonl")
+    assert read(str(tmp_path / "deep/er/out.jsonl")) == before
+
+
+def test_written_rows_have_limas_form(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    write(read(save(tmp_path / "rows.jsonl", LIMA, ALPACA | {"text": "é"})), path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert json.loads(lines[0]) == LIMA
+    assert json.loads(lines[1]) == {
+        "conversations": ["Hi?", "Hello.", "Why?\n\nIt is green.", "Because."],
+        "source": "",
+        "id": "rows.jsonl:2",
+        "system": "Be brief.",
+        "text": "é",
+    }
+    assert "é" in lines[1]
+
+
+def test_blank_lines_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"\n{json.dumps(OPENAI)}\r\n  \n{json.dumps(OPENAI)}\n\n")
+    assert [e.id for e in read(str(path))] == ["rows.jsonl:2", "rows.jsonl:4"]
+
+
+def test_missing_data(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone.jsonl")
+    assert complaint(gone).startswith(f"no data at {gone}: it is no file, no directory")
+    for reference in ("data/gone.jsonl", "gone", "a/b/c", "./gone", "../gone"):
+        assert complaint(reference).startswith(f"no data at {reference}: it is no file")
+
+
+@pytest.mark.parametrize("text", ["", "\n\n"])
+def test_empty_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text)
+    assert complaint(path) == f"{path} (train) holds no rows"
+
+
+def test_empty_json_files(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text("[]")
+    assert complaint(path) == f"{path} (train) holds no rows"
+    path.write_text("")
+    assert complaint(path).startswith(f"{path}:1 is not JSON: ")
+    path.write_text("{}")
+    assert complaint(path) == f"{path} holds a JSON dict; it needs an array of rows"
+
+
+def test_json_that_is_broken_names_the_line(tmp_path: Path) -> None:
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text(f'{json.dumps(LIMA)}\n\n{{"conversations": ["a", }}\n')
+    assert complaint(lines).startswith(f"{lines}:3 is not JSON: ")
+    array = tmp_path / "rows.json"
+    array.write_text(f"[\n{json.dumps(LIMA)},\n{json.dumps(LIMA)}\n{json.dumps(LIMA)}]\n")
+    assert complaint(array).startswith(f"{array}:4 is not JSON: ")
+    array.write_text(f"{json.dumps(LIMA)}\n{json.dumps(LIMA)}\n")
+    assert complaint(array).startswith(f"{array}:2 is not JSON: ")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_bytes_that_are_not_utf8_name_the_line(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rows{suffix}"
+    path.write_bytes(b'["a",\n"b",\n"caf\xe9"]' if suffix == ".json" else b'{}\n{}\n{"a": "\xe9"}')
+    assert complaint(path).startswith(f"{path}:3 is not UTF-8: byte ")
+    assert complaint(path).endswith("is 0xe9")
+
+
+def test_other_kinds_of_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b")
+    assert complaint(path) == f"{path} ends in '.csv'; data files end in .jsonl or .json"
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        (["a"], "has 1 turn; a dialogue ends with the assistant, so it needs an even number"),
+        (["a", "b", "c"], "has 3 turns; a dialogue ends with the assistant, so it needs "),
+        ([], "has no turns"),
+        (["a", ""], "turn 2 is empty"),
+        (["a", " \n\t"], "turn 2 is empty"),
+        (["a", None], "turn 2 is a NoneType (None); turns are strings"),
+        ([5, "b"], "turn 1 is a int (5); turns are strings"),
+        (["a", {"value": "b"}], "turn 2 is a dict "),
+        (["a", "b \ud83d"], "turn 2 has half of a character: '\\ud83d'"),
+        ("a, b", "conversations is a str; it needs a list"),
+        (None, "conversations is a NoneType; it needs a list"),
+    ],
+)
+def test_wrong_turns_are_named(tmp_path: Path, turns: object, expected: str) -> None:
+    assert row_complaint(tmp_path, {"conversations": turns}).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("roles", "expected"),
+    [
+        (["user", "narrator"], "message 2 has the role 'narrator'; roles are user, assistant and"),
+        (["user", None], "message 2 has the role None"),
+        (["user", ["assistant"]], "message 2 has the role ['assistant']"),
+        (["assistant", "user"], "message 1 is the assistant's; turns alternate and the user's"),
+        (["user", "user"], "message 2 is the user's; turns alternate"),
+        (["user", "assistant", "assistant"], "message 3 is the assistant's; turns alternate"),
+        (["user", "system", "assistant"], "message 2 is a system message; it comes first"),
+        (["system"], "has no turns"),
+        (["system", "user"], "has 1 turn; a dialogue ends with the assistant"),
+    ],
+)
+@pytest.mark.parametrize(
+    "keys", [("messages", "role", "content"), ("conversations", "from", "value")]
+)
+def test_wrong_roles_are_named(
+    tmp_path: Path, keys: tuple[str, str, str], roles: list[object], expected: str
+) -> None:
+    form, role, content = keys
+    row = {form: [{role: name, content: "words"} for name in roles]}
+    assert row_complaint(tmp_path, row).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (["a", "b"], "is a JSON list; a row is an object"),
+        ("a", "is a JSON str; a row is an object"),
+        (None, "is a JSON NoneType; a row is an object"),
+        ({}, "has the keys none; a row has conversations, messages or instruction"),
+        (
+            {"conversation": []},
+            "has the keys conversation; a row has conversations, messages or "
+            "instruction; did you mean conversations?",
+        ),
+        ({"messages": "a"}, "messages must be a list of objects"),
+        ({"messages": ["a"]}, "messages must be a list of objects"),
+        ({"messages": [{"role": "user"}]}, "turn 1 is a NoneType"),
+        (OPENAI | {"messages": [{"role": "system", "content": ["s"]}]}, "system message is a list"),
+        (LIMA | {"system": ["s"]}, "system message is a list; it needs a string"),
+        (ALPACA | {"system": 3}, "system message is a int; it needs a string"),
+        (ALPACA | {"history": ["a"]}, "history must be a list of [user, assistant] pairs"),
+        (ALPACA | {"history": [["a"]]}, "history must be a list of [user, assistant] pairs"),
+        (ALPACA | {"history": [["a", 1]]}, "turn 2 is a int"),
+        (ALPACA | {"output": ""}, "turn 4 is empty"),
+        ({"instruction": "Hi?"}, "has 1 turn; a dialogue ends"),
+    ],
+)
+def test_wrong_rows_are_named(tmp_path: Path, row: object, expected: str) -> None:
+    assert row_complaint(tmp_path, row).startswith(expected)
+
+
+def test_prompts_may_end_with_the_user(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"conversations": ["a"]}, {"conversations": ["a", "b", "c"]}]
+    path = save(tmp_path / "rows.jsonl", *rows, {"instruction": "a"}, LIMA)
+    assert [len(e.turns) for e in read(path, dialogues=False)] == [1, 3, 1, 4]
+
+
+def test_only_the_first_wrong_rows_are_shown(tmp_path: Path) -> None:
+    text = complaint(save(tmp_path / "rows.jsonl", LIMA, *[{"conversations": ["a"]}] * 8))
+    assert text.startswith("8 of 9 rows")
+    assert [f"rows.jsonl:{n} has 1 turn" in text for n in range(1, 10)] == [0, *[1] * 5, 0, 0, 0]
+    assert text.endswith("and 3 more")
+
+
+def test_wrong_rows_are_dropped_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save(tmp_path / "rows.jsonl", LIMA, {"conversations": ["a"]}, OPENAI, ["x"])
+    assert [e.id for e in read(path, invalid="drop")] == ["w1", "rows.jsonl:3"]
+    said = capsys.readouterr().out
+    assert said.startswith("dropped 2 rows that are not usable:")
+    assert "rows.jsonl:2 has 1 turn" in said
+    assert "rows.jsonl:4 is a JSON list" in said
+
+
+def test_nothing_left_after_dropping(tmp_path: Path) -> None:
+    path = save(tmp_path / "rows.jsonl", ["x"])
+    with pytest.raises(UserError, match="holds no rows"):
+        read(path, invalid="drop")
+
+
+def test_normal_prompt_ignores_case_and_white_space() -> None:
+    assert normal_prompt(Example(("  WAS  ist\n\tdie STRASSE? ",), "a")) == normal_prompt(
+        Example(("was ist die straße?",), "b")
+    )
+
+
+def convert(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run this step on the command line."""
+    command = [sys.executable, "-m", "lima_ray.example", *map(str, args)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_command_line_converts(tmp_path: Path) -> None:
+    first = save(tmp_path / "a.json", OPENAI, ALPACA)
+    second = save(tmp_path / "folder/train.jsonl", LIMA, SHAREGPT)
+    out = tmp_path / "out/train.jsonl"
+    done = convert(first, Path(second).parent, "--out", out)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{out}: 4 rows (2 of 2 turns, 2 of 4 turns)\n"
+    assert read(str(out)) == read(first) + read(second)
+
+
+def test_command_line_says_what_is_wrong_without_a_traceback(tmp_path: Path) -> None:
+    path = save(tmp_path / "rows.jsonl", {"conversations": ["a"]})
+    done = convert(path, "--out", tmp_path / "out.jsonl")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: 1 of 1 rows are not usable")
+    assert not (tmp_path / "out.jsonl").exists()
+    assert convert(path, "--out", tmp_path / "out.jsonl", "--prompts").returncode == 0
+
+
+def of_hub(hub: Hub, dataset: str, tmp_path: Path, **env: str) -> tuple[list[Example], str]:
+    """What a process that takes `hub` for the hub reads, or its error."""
+    out = tmp_path / "out.jsonl"
+    out.unlink(missing_ok=True)
+    done = convert(dataset, "--out", out, env=hub.environ(tmp_path / "cache", **env))
+    if done.returncode == 0:
+        return read(str(out)), ""
+    assert done.returncode == 2, done.stderr
+    return [], done.stderr
+
+
+def jsonl(*rows: object) -> bytes:
+    """Rows as the bytes of a `.jsonl` file."""
+    return "\n".join(json.dumps(row) for row in rows).encode()
+
+
+def test_lima_is_read_from_the_hub_and_then_from_its_cache(tmp_path: Path) -> None:
+    with serving(Hub({"GAIR/lima": {"train.jsonl": jsonl(LIMA, OPENAI)}})) as hub:
+        found, _ = of_hub(hub, "GAIR/lima", tmp_path)
+        assert [e.id for e in found] == ["w1", "train.jsonl:2"]
+        assert found[0].turns == tuple(LIMA["conversations"])
+        assert "GET /datasets/GAIR/lima/resolve/main/train.jsonl" in hub.requests
+    again, error = of_hub(hub, "GAIR/lima", tmp_path)
+    assert (again, error) == (found, "")
+
+
+def test_gated_dataset_needs_a_token(tmp_path: Path) -> None:
+    hub = Hub({"GAIR/lima": {"train.jsonl": jsonl(LIMA)}}, gated={"GAIR/lima"})
+    with serving(hub):
+        for token in ({}, {"HF_TOKEN": "hf_wrong"}):
+            _, error = of_hub(hub, "GAIR/lima", tmp_path, **token)
+            assert error.startswith("error: GAIR/lima is gated. Accept its licence at ")
+            assert "https://huggingface.co/datasets/GAIR/lima" in error
+            assert "HF_TOKEN" in error
+        found, _ = of_hub(hub, "GAIR/lima", tmp_path, HF_TOKEN=TOKEN)
+        assert [e.id for e in found] == ["w1"]
+
+
+def test_missing_dataset_of_the_hub(tmp_path: Path) -> None:
+    with serving(Hub()) as hub:
+        _, error = of_hub(hub, "GAIR/limo", tmp_path)
+    assert error.startswith(
+        "error: https://huggingface.co/datasets/GAIR/limo does not exist or is private"
+    )
+
+
+def test_dataset_without_jsonl_is_read_through_datasets(tmp_path: Path) -> None:
+    path = tmp_path / "train.parquet"
+    rows = [{"instruction": f"Hi {n}?", "input": "", "output": "Hello."} for n in range(3)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    files = {"train-00000-of-00001.parquet": path.read_bytes()}
+    hub = Hub({"tatsu-lab/alpaca": files, "a/notes": {"README.md": b"# Nothing"}})
+    with serving(hub):
+        found, error = of_hub(hub, "tatsu-lab/alpaca", tmp_path)
+        assert [(e.id, e.turns) for e in found] == [
+            (f"train[{n}]", (f"Hi {n}?", "Hello.")) for n in range(3)
+        ]
+        _, error = of_hub(hub, "a/notes", tmp_path)
+    page = "https://huggingface.co/datasets/a/notes"
+    assert f"error: {page} has no split 'train' that can be read: " in error
+
+
+def test_broken_table_of_the_hub(tmp_path: Path) -> None:
+    with serving(Hub({"a/broken": {"train.json": b'{"a": [1, 2}'}})) as hub:
+        _, error = of_hub(hub, "a/broken", tmp_path)
+    assert "error: https://huggingface.co/datasets/a/broken has no split 'train'" in error
+
+
+def test_hub_out_of_reach(tmp_path: Path) -> None:
+    with serving(Hub()) as hub:
+        _, error = of_hub(hub, "GAIR/lima", tmp_path, HF_HUB_OFFLINE="1")
+        assert error == "error: the hub cannot be reached for GAIR/lima, and no copy is cached\n"
+        proxy = {
+            "HF_ENDPOINT": "https://hub.invalid",
+            "HTTPS_PROXY": f"http://127.0.0.1:{hub.port}",
+        }
+        _, error = of_hub(hub, "GAIR/lima", tmp_path, **proxy)
+    page = "https://huggingface.co/datasets/GAIR/lima"
+    assert error.startswith(f"error: {page} cannot be fetched: 403")
+
+
+@pytest.mark.slow  # the hub's client tries again for 23 seconds
+def test_hub_that_refuses_connections(tmp_path: Path) -> None:
+    with serving(Hub()) as hub:
+        pass
+    _, error = of_hub(hub, "GAIR/lima", tmp_path)
+    assert error.endswith("error: the hub cannot be reached for GAIR/lima, and no copy is cached\n")

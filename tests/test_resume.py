@@ -1,0 +1,132 @@
+"""Losses are the same for any number of workers, and after a stop in the middle of an epoch.
+
+Each gang runs all its cases in turn, since starting processes is what takes the time.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gang import gang
+
+from lima_ray import encode
+from lima_ray.config import Recipe
+from lima_ray.loop import train
+from lima_ray.run import Run
+from lima_ray.worker import Phases
+
+STOP_AFTER = 5
+"""Steps done when a run is cut off: in the middle of the second of three epochs of three."""
+CASES = {
+    "zero0": {"train.zero_stage": 0},
+    "zero1-bf16": {"train.zero_stage": 1, "train.precision": "bf16"},
+    "zero2": {"train.zero_stage": 2},
+    "zero2-bf16": {"train.zero_stage": 2, "train.precision": "bf16"},
+    "zero3": {"train.zero_stage": 3},
+    "zero3-bf16": {"train.zero_stage": 3, "train.precision": "bf16"},
+    "lora": {"train.zero_stage": 2, "model.lora_rank": 4},
+    "lora-zero3-bf16": {"train.zero_stage": 3, "model.lora_rank": 4, "train.precision": "bf16"},
+}
+AT_WEIGHTS = "zero1-bf16"
+"""The case that is killed between an epoch's weights and its state."""
+RESHARDED = ("zero0", "zero2", "zero2-bf16", "zero3")
+FRESH = ("zero2", "zero3")
+
+
+class Killed(Exception):
+    """Ends a worker's loop as abruptly as a kill, at a known step."""
+
+
+def train_all(recipes: list[Recipe], killed: bool) -> None:
+    """In a gang: train one recipe after the other, each cut off at STOP_AFTER if `killed`."""
+    for recipe in recipes:
+        try:
+            train(
+                recipe,
+                Run(recipe.run_dir),
+                torch.device("cpu"),
+                Phases(0.0),
+                {},
+                kill_at_report if killed and recipe.name == AT_WEIGHTS else no_report,
+                after_step=kill_at if killed else lambda _: None,
+            )
+        except Killed:
+            continue
+
+
+def no_report(*_: Any, **__: Any) -> None:
+    """Stands where Ray Train's report does."""
+
+
+def kill_at_report(*_: Any, **__: Any) -> None:
+    """End the loop after an epoch's weights are written and before its state is."""
+    raise Killed
+
+
+def kill_at(step: int) -> None:
+    """End the loop after a step."""
+    if step == STOP_AFTER:
+        raise Killed
+
+
+def prepare(recipe: Recipe, folder: str, case: str, **more: Any) -> Recipe:
+    """A recipe of its own directory, prepared as `fit` does."""
+    runs = Path(recipe.runs_dir) / folder
+    point = CASES[case] | {"name": case, "runs_dir": str(runs)} | more
+    recipe = recipe.override({"checkpoint.state_every_steps": 2} | point)
+    run = Run(recipe.run_dir)
+    if not run.path.exists():
+        tokenizer, _, rows = encode.prepare(recipe)
+        run.claim(recipe, {})
+        rows.save(run.rows_file)
+        tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
+    return recipe
+
+
+def losses(recipe: Recipe) -> list[float]:
+    """Losses of all steps so far."""
+    steps = Run(recipe.run_dir).steps()
+    assert [s["step"] for s in steps] == list(range(1, len(steps) + 1))
+    return [s["loss"] for s in steps]
+
+
+def test_stopped_runs_go_on_exactly(recipe: Recipe) -> None:
+    whole = [prepare(recipe, "whole", case) for case in CASES]
+    stopped = [prepare(recipe, "stopped", case) for case in CASES]
+    gang(2, train_all, whole, False)
+    gang(2, train_all, stopped, True)
+    for one in stopped:
+        state = Run(one.run_dir).latest_state()
+        assert state is not None
+        assert (state.step, state.workers) == (2 if one.name == AT_WEIGHTS else 4, 2)
+    gang(2, train_all, stopped, False)
+    for one, other in zip(stopped, whole, strict=True):
+        assert len(losses(one)) == 9
+        assert losses(one) == losses(other), one.name
+        for epoch in (1, 2, 3):
+            weights = [Run(r.run_dir).epoch_dir(epoch) / "model.safetensors" for r in (one, other)]
+            assert weights[0].read_bytes() == weights[1].read_bytes(), one.name
+
+
+def test_any_number_of_workers_gives_the_same_losses(recipe: Recipe) -> None:
+    still = {"model.residual_dropout": 0.0}
+    whole = {case: prepare(recipe, "whole", case, **still) for case in RESHARDED}
+    gang(2, train_all, list(whole.values()), False)
+    moved = {
+        (workers, case): prepare(recipe, f"moved-{workers}", case, **still)
+        for workers in (1, 4)
+        for case in RESHARDED
+    }
+    gang(2, train_all, list(moved.values()), True)
+    for workers in (1, 4):
+        fresh = {case: prepare(recipe, f"fresh-{workers}", case, **still) for case in FRESH}
+        going_on = {case: moved[workers, case] for case in RESHARDED}
+        gang(workers, train_all, [*going_on.values(), *fresh.values()], False)
+        for case, one in fresh.items():
+            np.testing.assert_allclose(losses(one), losses(whole[case]), rtol=1e-5, err_msg=case)
+        for case, one in going_on.items():
+            tolerance = 1e-2 if "bf16" in case else 1e-4
+            np.testing.assert_allclose(
+                losses(one), losses(whole[case]), rtol=tolerance, err_msg=f"{case} on {workers}"
+            )
