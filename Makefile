@@ -19,11 +19,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-demo: $(READY)  ## train the miniature recipe on this machine, from rows to a loss curve
-	@$(BIN)/python -m lima_ray.encode --show 2
-	@$(BIN)/python -m lima_ray.train
-	@echo
-	@echo "Its base is random and saw 44 rows: the run shows every step, not a model that knows things."
+demo: $(READY)  ## LIMA in minutes: align the miniature, base and aligned side by side
+	@$(BIN)/python -m lima_ray.miniature.demo
 
 chat: $(READY)  ## talk to the demo's model in the terminal
 	@$(BIN)/python -m lima_ray.chat runs/miniature/export

@@ -1,43 +1,35 @@
-"""A quick talk with an exported model in the terminal.
+"""Talk to an export in the terminal, with the paper's decoding.
 
-    python -m lima_ray.chat runs/NAME/export
+    python -m lima_ray.chat runs/miniature/export
 
-An empty line starts a new conversation; Ctrl-D ends. Decoding is the export's own: the paper's
-(LIMA section 4) unless its generation_config.json was changed.
+Each line you type is a turn; an empty line starts a new conversation, Ctrl-D ends.
 """
 
 from pathlib import Path
-from typing import Any
 
 import tyro
 
+from lima_ray.config import Sampling
 from lima_ray.errors import UserError, plain_errors
 
 
 def chat(model: tyro.conf.Positional[Path], seed: int = 0) -> None:
-    """Read turns from the terminal and stream replies until the input ends.
+    """Read turns from the terminal and print the model's replies as they come.
 
     Args:
-        model: directory of an exported model.
-        seed: seed of the sampling.
+        model: directory of an export.
+        seed: seed of the first reply's draws; each later reply has the next.
 
     Raises:
         UserError: no model there.
     """
     if not (model / "config.json").is_file():
         raise UserError(f"no model at {model}; `make demo` leaves one in runs/miniature/export")
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
-    from transformers.utils import logging
+    from lima_ray.engine import Engine, Request
 
-    logging.disable_progress_bar()
-    torch.manual_seed(seed)
-    tokenizer: Any = AutoTokenizer.from_pretrained(model)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loader: Any = AutoModelForCausalLM
-    weights = loader.from_pretrained(model).to(device)
-    streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    dialogue: list[dict[str, str]] = []
+    engine = Engine(model, slots=1)
+    dialogue: list[str] = []
+    number = 0
     while True:
         try:
             turn = input("you: ")
@@ -47,17 +39,27 @@ def chat(model: tyro.conf.Positional[Path], seed: int = 0) -> None:
             dialogue = []
             print("(new conversation)")
             continue
-        dialogue.append({"role": "user", "content": turn})
-        ids = tokenizer.apply_chat_template(dialogue, return_tensors="pt")["input_ids"].to(device)
-        if ids.shape[1] >= weights.config.max_position_embeddings:
-            print("(the context is full: new conversation)")
+        ids = engine.prompt([*dialogue, turn])
+        sampling = Sampling(seed=seed + number, max_tokens=engine.context)
+        try:
+            engine.submit(Request(str(number), ids, sampling))
+        except UserError as error:
+            print(f"({error}; new conversation)")
             dialogue = []
             continue
         print("model: ", end="", flush=True)
-        limit = weights.config.max_position_embeddings
-        out = weights.generate(ids, max_length=limit, streamer=streamer)
-        reply = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-        dialogue.append({"role": "assistant", "content": reply})
+        tokens: list[int] = []
+        said = ""
+        while engine.in_flight:
+            for event in engine.step():
+                tokens.append(event.token)
+                text = event.reply.text if event.reply else engine.tokenizer.decode(tokens)
+                if not text.endswith("\ufffd"):  # half of a character
+                    print(text.removeprefix(said), end="", flush=True)
+                    said = text
+        print()
+        dialogue += [turn, said]
+        number += 1
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from lima_ray.errors import UserError
 PACKAGE = Path(__file__).parent
 RECIPES = PACKAGE / "recipes"
 DEFAULT_RECIPE = "miniature"
-ROUNDING_ONLY = ("train.tokens_per_micro_batch", "train.activation_checkpointing")
-"""Fields that a run may change when it goes on: they save memory and change rounding alone."""
+FREE_TO_CHANGE = ("train.tokens_per_micro_batch", "train.activation_checkpointing", "data.heldout")
+"""Fields that a run may change when it goes on: they change rounding alone, or no weights."""
 
 
 class Section(BaseModel):
@@ -43,6 +43,8 @@ class Data(Section):
     """Prompts that choose the epoch; none of them may be in train."""
     test: str | None = None
     """Prompts that measure the result; none of them may be in train."""
+    heldout: str | None = None
+    """Dialogues never trained on, whose perplexity is logged for each epoch."""
     leaks: Literal["stop", "drop"] = "stop"
     """Train rows whose prompt is also in dev or test: stop and name them, or drop and name them."""
     invalid: Literal["stop", "drop"] = "stop"
@@ -141,6 +143,41 @@ class Cluster(Section):
     """Restarts from the last resume state after a worker or node is lost."""
 
 
+class Sampling(Section):
+    """How replies are decoded: the paper's way (LIMA section 4)."""
+
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    """Divides the logits; 0 always takes the likeliest token."""
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    """Nucleus: the likeliest tokens whose probabilities first add up to this."""
+    repetition_penalty: float = Field(default=1.2, ge=1, le=10)
+    """Makes tokens generated before less likely; 1 does not."""
+    penalise_prompt: bool = False
+    """Penalise the prompt's tokens too, as most libraries do; the paper's form does not."""
+    max_tokens: int = Field(default=2048, ge=2)
+    """Longest prompt and reply together."""
+    seed: int = 0
+    """Seed of the draws; the same seed gives the same reply whatever else is in the batch."""
+
+
+class Select(Section):
+    """How the epoch that becomes the export is chosen (LIMA section 3 and appendix B)."""
+
+    judge: Literal["none", "exact", "endpoint"] = "none"
+    """Who judges replies to data.dev: the miniature's exact rules, or a model behind an
+    OpenAI-compatible endpoint; none exports the last epoch."""
+    first_epoch: int = Field(default=5, ge=1)
+    """Earliest epoch that may be chosen."""
+    last_epoch: int = Field(default=10, ge=1)
+    """Latest epoch that may be chosen."""
+    samples: int = Field(default=1, ge=1)
+    """Replies judged for each dev prompt."""
+    endpoint: str = ""
+    """Base URL of the judge, such as http://localhost:8000/v1; OPENAI_API_KEY is its key."""
+    endpoint_model: str = ""
+    """Model asked there to judge."""
+
+
 class Log(Section):
     """Where metrics go besides metrics.jsonl."""
 
@@ -165,6 +202,8 @@ class Recipe(Section):
     train: Train = Train()
     checkpoint: Checkpoint = Checkpoint()
     cluster: Cluster = Cluster()
+    sampling: Sampling = Sampling()
+    select: Select = Select()
     log: Log = Log()
 
     @model_validator(mode="after")
@@ -202,7 +241,7 @@ class Recipe(Section):
     @property
     def run_dir(self) -> Path:
         """Absolute path of this run's directory."""
-        return jobs_own_or_home(Path(self.runs_dir)) / self.name
+        return durable(Path(self.runs_dir)) / self.name
 
     def override(self, point: dict[str, Any]) -> "Recipe":
         """A copy with dotted names replaced, such as `{"optim.learning_rate": 3e-5}`."""
@@ -224,7 +263,7 @@ class Recipe(Section):
     def identity(self) -> dict[str, Any]:
         """The fields that decide the weights, by dotted name; a run may resume only with these."""
         fields = flatten(self.model_dump(include={"seed", "data", "model", "optim", "train"}))
-        return {name: value for name, value in fields.items() if name not in ROUNDING_ONLY}
+        return {name: value for name, value in fields.items() if name not in FREE_TO_CHANGE}
 
     def hash(self) -> str:
         """First 12 hex digits of the SHA-256 of `identity()`."""
@@ -308,18 +347,35 @@ def parse(
     """
     args = list(sys.argv[1:] if argv is None else argv)
     reference = args.pop(0) if args and not args[0].startswith("-") else DEFAULT_RECIPE
+    default = step.model_validate({"recipe": load(reference)})
+    return read_flags(step, default, f"{prog} [RECIPE]", doc, args, reference)
+
+
+def read_flags(
+    command: type[Command],
+    default: Command,
+    prog: str,
+    doc: str | None,
+    args: list[str],
+    origin: str = "command line",
+) -> Command:
+    """Read `--section.field value ...` over defaults, which `--help` shows.
+
+    Raises:
+        UserError: flags that do not agree with each other.
+    """
     try:
         return tyro.cli(
-            step,
-            default=step.model_validate({"recipe": load(reference)}),
+            command,
+            default=default,
             args=args,
-            prog=f"{prog} [RECIPE]",
+            prog=prog,
             description=doc,
             config=(tyro.conf.FlagConversionOff,),
             use_underscores=True,
         )
     except ValidationError as error:
-        raise UserError(explain(error, reference)) from error
+        raise UserError(explain(error, origin)) from error
 
 
 def resolve(reference: str) -> Path | None:
@@ -334,7 +390,7 @@ def resolve(reference: str) -> Path | None:
     return inside if reference.startswith("lima_ray/") and inside.exists() else None
 
 
-def jobs_own_or_home(path: Path) -> Path:
+def durable(path: Path) -> Path:
     """Make a folder absolute; a Ray job's unpacked working directory is no place for results.
 
     Ray removes that directory once the job is gone, so there a relative path is taken from

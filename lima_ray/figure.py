@@ -1,11 +1,15 @@
 """Pictures of a run."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
 
 from lima_ray.run import Run
+
+if TYPE_CHECKING:
+    from lima_ray.select import Quality
 
 mpl.use("Agg")
 
@@ -33,3 +37,39 @@ def loss_curve(run: Run) -> Path:
     figure.savefig(path, dpi=150)
     plt.close(figure)
     return path
+
+
+def epoch_curves(run: Run, qualities: "list[Quality]", chosen: int) -> Path:
+    """Draw each epoch's grade on the dev prompts and its held-out perplexity, to `epochs.png`.
+
+    The two are LIMA's figure 9 (appendix B): does quality rise while perplexity rises too?
+
+    Args:
+        run: where to.
+        qualities: at least one epoch's, in order.
+        chosen: the epoch that is exported.
+    """
+    x = [q.epoch for q in qualities]
+    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    axis.fill_between(
+        x, [q.low for q in qualities], [q.high for q in qualities], color="tab:blue", alpha=0.15
+    )
+    axis.plot(x, [q.grade for q in qualities], "o-", color="tab:blue")
+    axis.axvline(chosen, color="gray", linestyle=":", linewidth=1)
+    axis.annotate(
+        f" epoch {chosen} is exported", (chosen, 1.05), color="gray", rotation=90, va="bottom"
+    )
+    axis.set(xlabel="epoch", title=run.path.name, ylim=(1, 6.1), xticks=x)
+    axis.set_ylabel("grade of dev replies, 1 to 6, with 95 % interval", color="tab:blue")
+    sides = [axis]
+    if any(q.perplexity is not None for q in qualities):
+        right = axis.twinx()
+        perplexities = [q.perplexity or float("nan") for q in qualities]
+        right.plot(x, perplexities, "s--", color="tab:orange", linewidth=1)
+        right.set_ylabel("perplexity of held-out replies", color="tab:orange")
+        sides.append(right)
+    for side in sides:
+        side.spines["top"].set_visible(False)
+    figure.savefig(run.epochs_figure, dpi=150)
+    plt.close(figure)
+    return run.epochs_figure

@@ -36,7 +36,7 @@ def train(
     device: torch.device,
     phases: Phases,
     lineage: dict[str, Any],
-    report: Callable[..., None],
+    saved_weights: Callable[[int], None],
     after_step: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Train from the newest state to the last epoch, in a process group that is already up.
@@ -47,7 +47,7 @@ def train(
         device: this worker's.
         phases: what starting has taken so far.
         lineage: hashes saved with every epoch's weights.
-        report: Ray Train's, told of weights.
+        saved_weights: called on every worker with an epoch (from 1) whose weights are written.
         after_step: called with the number of steps done, after each and before it is saved.
     """
     rank, workers = dist.get_rank(), dist.get_world_size()
@@ -84,22 +84,11 @@ def train(
                 with log.timed("weights", number + 1) as saved:
                     origin, folder = lineage | {"epoch": epoch + 1}, run.epoch_dir(epoch + 1)
                     saved.bytes = checkpoint.save_weights(engine.module, tokenizer, folder, origin)
-                report_weights(report, run, epoch + 1)
+                saved_weights(epoch + 1)
             if schedule.saves_state(number + 1):
                 with log.timed("state", number + 1) as saved:
                     keep = recipe.checkpoint.keep_states
                     saved.bytes = checkpoint.save_state(engine, run, number + 1, keep)
-
-
-def report_weights(report: Callable[..., None], run: Run, epoch: int) -> None:
-    """Tell Ray Train of an epoch's weights, where they already stand; nothing is copied."""
-    from ray.train import Checkpoint, CheckpointUploadMode
-
-    report(
-        {"epoch": epoch},
-        checkpoint=Checkpoint.from_directory(str(run.epoch_dir(epoch))),
-        checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
-    )
 
 
 def build_engine(

@@ -12,6 +12,7 @@ from rich.progress import Progress as Bar
 from lima_ray.config import Recipe
 from lima_ray.run import Run
 from lima_ray.schedule import Schedule
+from lima_ray.select import assessed, describe
 
 POLL_S = 0.5
 LOG_EVERY_S = 10.0
@@ -36,6 +37,7 @@ class Progress(AbstractContextManager["Progress"]):
         self.thread = threading.Thread(target=self._follow, daemon=True)
         self.read = 0
         self.starts = 0
+        self.judged: set[int] = set()
         self.logged = 0.0
         self.steps: list[dict] = []
 
@@ -43,6 +45,7 @@ class Progress(AbstractContextManager["Progress"]):
         already = self.run.metrics()
         self.starts = sum(m["kind"] == "start" for m in already)
         self.read = len(already)
+        self.judged = set(assessed(self.run, self.recipe.select))
         self.bar.start()
         self.task = self.bar.add_task("starting workers", total=self.schedule.steps, numbers="")
         self._say(
@@ -72,6 +75,10 @@ class Progress(AbstractContextManager["Progress"]):
                 self._say(describe_start(start))
             self.starts = starts
         self.read = len(records)
+        for epoch, quality in sorted(assessed(self.run, self.recipe.select).items()):
+            if epoch not in self.judged:
+                self.judged.add(epoch)
+                self._say(describe(quality))
         self.steps = [m for m in records if m["kind"] == "step"]
         if not self.steps:
             return

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,22 @@ class Run:
         """The chosen epoch's model."""
         return self.path / "export"
 
+    @property
+    def epochs_figure(self) -> Path:
+        """Quality and perplexity of the epochs, where a judge chose among them."""
+        return self.path / "epochs.png"
+
     def epoch_dir(self, epoch: int) -> Path:
         """Weights after an epoch, counted from 1."""
         return self.epochs_dir / f"{epoch:02d}"
+
+    def kept_epochs(self) -> list[int]:
+        """Epochs whose weights stand here, in order."""
+        return sorted(int(f.name) for f in self.epochs_dir.glob("[0-9]*") if f.name.isdigit())
+
+    def dev_dir(self, epoch: int) -> Path:
+        """What an epoch's model replied to the dev prompts, and the verdicts."""
+        return self.path / "dev" / f"{epoch:02d}"
 
     def recipe(self) -> Recipe:
         """The recipe the run was started with."""
@@ -100,6 +114,10 @@ class Run:
             return None
         newest = json.loads(file.read_text())[0]
         return SavedState(self.state_dir / newest["tag"], newest["step"], newest["workers"])
+
+    def export_epoch(self) -> int:
+        """The epoch that `export/` is."""
+        return int(json.loads((self.export_dir / "lineage.json").read_text())["epoch"])
 
     def export(self, epoch: int) -> None:
         """Make an epoch's weights the run's model, by hard links where the disk has them.
@@ -159,4 +177,11 @@ def write_json(path: Path, value: object) -> None:
         json.dump(value, out, indent=2)
         out.flush()
         os.fsync(out.fileno())
+    partial.replace(path)
+
+
+def write_jsonl(records: Iterable[dict[str, Any]], path: Path) -> None:
+    """Write records, one a line, so that a reader sees the old file or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text("".join(f"{json.dumps(r, ensure_ascii=False)}\n" for r in records))
     partial.replace(path)

@@ -19,8 +19,8 @@ import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from lima_ray import encode
-from lima_ray.config import Cluster, Recipe, Step, parse, resolve
+from lima_ray import encode, select
+from lima_ray.config import Cluster, Data, Recipe, Step, parse, resolve
 from lima_ray.errors import UserError, plain_errors
 from lima_ray.figure import loss_curve
 from lima_ray.lineage import check_base, hash_arrays, hash_base
@@ -32,6 +32,7 @@ from lima_ray.worker import Phases, train_worker
 
 COLLECTIVE_TIMEOUT_S = 1800
 FORWARDED = (
+    "OPENAI_API_KEY",
     "HF_TOKEN",
     "HF_HOME",
     "HF_ENDPOINT",
@@ -60,6 +61,7 @@ def fit(recipe: Recipe) -> Run:
     run = Run(recipe.run_dir)
     check_base(recipe.model.base)
     check_tracker(recipe.log.tracker)
+    select.check(recipe)
     tokenizer, examples, rows = encode.prepare(recipe)
     card = {
         "data": {
@@ -86,7 +88,7 @@ def fit(recipe: Recipe) -> Run:
         check_resources(recipe.cluster, gpus, cpus)
         with Progress(run, recipe, schedule):
             start(recipe, run, gpus, cpus, {k: v["hash"] for k, v in card.items()}, phases)
-    run.export(recipe.optim.epochs)
+    select.choose(run, recipe)
     loss_curve(run)
     return run
 
@@ -107,14 +109,17 @@ def start(
     resources = {"CPU": cpus} | ({"GPU": 1} if gpus else {})
     environment = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
     environment |= {} if gpus else {"DS_ACCELERATOR": "cpu"}
-    environment |= {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    forwarded = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    beside = assesses_beside(recipe, gpus)
+    everything = recipe.override({"model.base": located(recipe.model.base)}).model_dump()
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
-            "recipe": recipe.override({"model.base": located(recipe.model.base)}).model_dump(),
+            "recipe": everything,
             "run": str(run.path),
             "phases": asdict(phases),
             "lineage": lineage,
+            "beside": beside,
         },
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ray.train.ScalingConfig(
@@ -124,8 +129,17 @@ def start(
             name=run.path.name,
             storage_path=str(run.path.parent),
             failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
-            worker_runtime_env={"env_vars": environment},
+            worker_runtime_env={"env_vars": environment | forwarded},
         ),
+        validation_config=ray.train.ValidationConfig(
+            fn=select.assess_beside,
+            task_config=ray.train.ValidationTaskConfig(
+                {"run": str(run.path), "recipe": everything | {"data": found(recipe.data)}}
+            ),
+            ray_remote_kwargs=select.resources(gpus) | {"runtime_env": {"env_vars": forwarded}},
+        )
+        if beside
+        else None,
     )
     try:
         result = trainer.fit()
@@ -140,8 +154,22 @@ def start(
         raise UserError(returned["error"])
 
 
+def assesses_beside(recipe: Recipe, gpus: bool) -> bool:
+    """Whether epochs are judged while training goes on: where that takes no worker's GPU."""
+    spare = ray.cluster_resources().get("GPU", 0) > recipe.cluster.workers
+    return recipe.select.judge != "none" and (spare or not gpus)
+
+
+def found(data: Data) -> dict[str, Any]:
+    """The data section with files as processes in other directories find them."""
+    named = data.model_dump()
+    for key in ("dev", "heldout"):
+        named[key] = named[key] and located(named[key])
+    return named
+
+
 def located(base: str) -> str:
-    """A base as workers, who run in another directory, find it."""
+    """A base or a file as workers, who run in another directory, find it."""
     path = None if base.startswith("lima_ray/") else resolve(base)
     return str(path or base)
 
@@ -212,6 +240,8 @@ def summary(run: Run) -> str:
         f"loss curve   {run.path / 'loss.png'}",
         f"model        {run.export_dir}",
     ]
+    if run.epochs_figure.exists():
+        lines.insert(3, f"epochs       {run.epochs_figure}")
     return "\n".join(lines)
 
 

@@ -18,7 +18,8 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
     """One worker of the group: load, resume where there is a state, train, save.
 
     Args:
-        config: `recipe` (plain values), `run` (path), `phases` (of the driver), `lineage`.
+        config: `recipe` (plain values), `run` (path), `phases` (of the driver), `lineage`, and
+            whether epochs are assessed `beside` the training.
 
     Returns:
         `{"error": message}` for what a user has to mend; retrying would not help there.
@@ -34,8 +35,18 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
     phases.done("worker_imports")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     recipe, run = validate(config["recipe"]), Run(Path(config["run"]))
+
+    def report(epoch: int) -> None:
+        """Tell Ray Train of an epoch's weights, where they already stand; nothing is copied."""
+        ray.train.report(
+            {"epoch": epoch},
+            checkpoint=ray.train.Checkpoint.from_directory(str(run.epoch_dir(epoch))),
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
+            validation=config["beside"] and ray.train.ValidationTaskConfig({"epoch": epoch}),
+        )
+
     try:
-        train(recipe, run, torch.device(get_device()), phases, config["lineage"], ray.train.report)
+        train(recipe, run, torch.device(get_device()), phases, config["lineage"], report)
     except UserError as error:
         return {"error": str(error)}
     return {}

@@ -11,8 +11,8 @@ from lima_ray.config import (
     RECIPES,
     Recipe,
     Step,
+    durable,
     flatten,
-    jobs_own_or_home,
     load,
     parse,
     resolve,
@@ -355,9 +355,9 @@ def test_runs_of_a_ray_job_go_to_the_home(tmp_path: Path, monkeypatch: pytest.Mo
     job.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(tmp_path)
-    assert jobs_own_or_home(Path("runs")) == tmp_path / "runs"
+    assert durable(Path("runs")) == tmp_path / "runs"
     monkeypatch.chdir(job)
-    assert jobs_own_or_home(Path("runs")) == home / "lima_ray/runs"
-    assert jobs_own_or_home(Path("/data/runs")) == Path("/data/runs")
-    assert jobs_own_or_home(Path("~/runs")) == home / "runs"
+    assert durable(Path("runs")) == home / "lima_ray/runs"
+    assert durable(Path("/data/runs")) == Path("/data/runs")
+    assert durable(Path("~/runs")) == home / "runs"
     assert validate({"name": "a"}).run_dir == home / "lima_ray/runs/a"

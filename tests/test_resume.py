@@ -56,7 +56,7 @@ def train_all(recipes: list[Recipe], killed: bool) -> None:
 
 
 def no_report(*_: Any, **__: Any) -> None:
-    """Stands where Ray Train's report does."""
+    """Stands where the report to Ray Train does."""
 
 
 def kill_at_report(*_: Any, **__: Any) -> None:

@@ -1,0 +1,107 @@
+"""What alignment does to the miniature, over seeds: quality by group, and perplexity beside it.
+
+    python benchmarks/miniature.py --seeds 0 1 2
+
+Trains the miniature recipe once for each seed (finished runs are kept), has the base and each
+aligned model reply to dev, test and the test dialogues, and prints Markdown tables. Intervals are
+95 %, by bootstrap over prompts, whose replies of all seeds are drawn together.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from scipy.stats import spearmanr
+
+from lima_ray import select, stats, train
+from lima_ray.config import load, resolve
+from lima_ray.miniature.demo import GROUPS, measure
+from lima_ray.run import Run
+
+Records = list[dict[str, Any]]
+
+
+def main(seeds: tuple[int, ...] = (0, 1, 2), runs_dir: str = "runs") -> None:
+    """Train, measure, print.
+
+    Args:
+        seeds: of data order, dropout and decoding.
+        runs_dir: where the runs go.
+    """
+    aligned: dict[str, Records] = {}
+    base: dict[str, Records] = {}
+    lines = [
+        "| seed | epoch chosen | lowest perplexity | rank correlation of both from there |",
+        "|---|---|---|---|",
+    ]
+    for seed in seeds:
+        recipe = load("miniature").override(
+            {"name": f"miniature-seed-{seed}", "seed": seed, "runs_dir": runs_dir}
+            | {"sampling.seed": seed}
+        )
+        run = train.fit(recipe)
+        lines.append(appendix_b(run, seed, select.assessed(run, recipe.select)))
+        for prompts in ("dev", "test", "dialogues_test"):
+            found = measure(run, run.export_dir, prompts, recipe.sampling)[1]
+            aligned.setdefault(prompts, []).extend(found)
+            if seed == seeds[0]:
+                own = Path(str(resolve(recipe.model.base)))
+                base[prompts] = measure(run, own, prompts, recipe.sampling)[1]
+    print(table(base, aligned, len(seeds)))
+    print()
+    print("\n".join(lines))
+
+
+def table(base: dict[str, Records], aligned: dict[str, Records], seeds: int) -> str:
+    """Excellent, acceptable and stopped shares of each group."""
+    lines = [
+        f"| prompts | n | base: acceptable | aligned ({seeds} seeds): acceptable | excellent "
+        "| stopped |",
+        "|---|---|---|---|---|---|",
+    ]
+    groups = [("dev", None)] + [("test", g) for g in GROUPS] + [("test", None)]
+    groups.append(("dialogues_test", None))
+    for prompts, group in groups:
+        b, a = (
+            [v for v in found[prompts] if group in (None, v["group"])] for found in (base, aligned)
+        )
+        title = prompts if group is None else f"{prompts}: {GROUPS[group]}"
+        cells = [acceptable(b), acceptable(a), excellent(a)]
+        stopped = np.mean([v["stopped"] for v in a])
+        lines.append(f"| {title} | {len(b)} | {' | '.join(cells)} | {stopped:.1%} |")
+    return "\n".join(lines)
+
+
+def acceptable(verdicts: Records) -> str:
+    """Share of excellent and pass, with its interval."""
+    return interval([v["verdict"] != "fail" for v in verdicts], verdicts)
+
+
+def excellent(verdicts: Records) -> str:
+    """Share of excellent, with its interval."""
+    return interval([v["verdict"] == "excellent" for v in verdicts], verdicts)
+
+
+def interval(values: list[bool], verdicts: Records) -> str:
+    """A share in percent, and its interval over prompts."""
+    low, high = stats.mean_interval([float(v) for v in values], [v["id"] for v in verdicts])
+    return f"{np.mean(values):.1%} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def appendix_b(run: Run, seed: int, qualities: dict[int, select.Quality]) -> str:
+    """Where perplexity is lowest, and how quality moves with it from there on."""
+    ordered = [qualities[e] for e in sorted(qualities)]
+    lowest = min(ordered, key=lambda q: q.perplexity or np.inf)
+    later = [q for q in ordered if q.epoch >= lowest.epoch]
+    correlation = spearmanr([q.perplexity for q in later], [q.grade for q in later])
+    chosen = run.export_epoch()
+    return (
+        f"| {seed} | {chosen} (grade {qualities[chosen].grade:.2f}, perplexity "
+        f"{qualities[chosen].perplexity:.3f}) | epoch {lowest.epoch} ({lowest.perplexity:.3f}, "
+        f"grade {lowest.grade:.2f}) | {np.asarray(correlation)[0]:+.2f} over {len(later)} epochs |"
+    )
+
+
+if __name__ == "__main__":
+    tyro.cli(main, prog="python benchmarks/miniature.py", description=__doc__)

@@ -1,0 +1,1 @@
+"""A small world of facts, a base that was pretrained on it, and rows that align it."""

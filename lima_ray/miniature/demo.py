@@ -1,0 +1,174 @@
+"""LIMA on a laptop: a base that knows, a few hundred rows, a model that answers and stops.
+
+    python -m lima_ray.miniature.demo
+
+Trains the miniature recipe (once; a finished run is kept), has the base and the aligned model reply
+to the test prompts, judges both by the exact rules, and shows what changed. Takes the flags of
+`lima_ray.train`.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lima_ray import stats, train
+from lima_ray.config import Recipe, Sampling, Step, parse, resolve
+from lima_ray.errors import plain_errors
+from lima_ray.generate import Generation, generate
+from lima_ray.miniature.judge import judge
+from lima_ray.run import Run, write_jsonl
+
+ROWS = "lima_ray/miniature/rows"
+GROUPS = {
+    "in": "kinds of questions seen in alignment",
+    "ood": "kinds never seen",
+    "form": "asks for a form (6 rows seen)",
+    "private": "private, to be refused",
+}
+"""Groups of test prompts, as the table calls them; entities are never seen ones in all of them."""
+SHOWN = ("person", "country", "refusal")
+"""Sources whose first test prompt is shown in full."""
+SHOWN_CHARACTERS = 240
+
+Records = list[dict[str, Any]]
+
+
+def demo(recipe: Recipe) -> None:
+    """Train, reply, judge, show.
+
+    Args:
+        recipe: the miniature's, or one that differs in other things than its data.
+    """
+    console = Console(highlight=False)
+    seconds: dict[str, float] = {}
+    started = time.perf_counter()
+    run = train.fit(recipe)
+    seconds["train and choose the epoch"] = time.perf_counter() - started
+    models = {"base": Path(str(resolve(recipe.model.base))), "aligned": run.export_dir}
+    replies: dict[str, Records] = {}
+    verdicts: dict[str, Records] = {}
+    dialogues: dict[str, Records] = {}
+    for name, model in models.items():
+        console.print(f"\n{name}: 300 test prompts and 40 dialogues")
+        started = time.perf_counter()
+        replies[name], verdicts[name] = measure(run, model, "test", recipe.sampling)
+        dialogues[name] = measure(run, model, "dialogues_test", recipe.sampling)[1]
+        seconds[f"replies of the {name}"] = time.perf_counter() - started
+    console.print()
+    console.print(conversations(replies, verdicts))
+    console.print(shares(verdicts, dialogues))
+    phases = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
+    console.print(f"{phases}; {sum(seconds.values()):.0f} s in all")
+    console.print(train.summary(run))
+    console.print(
+        "next         make chat                                  talk to it\n"
+        f"             python -m lima_ray.encode --show 3         see what it learned from\n"
+        f"             python -m lima_ray.train --seed 1 --name seed-1   another seed\n"
+        f"             python -m lima_ray.select {shown(run.path)} --select.last_epoch 15",
+        soft_wrap=True,
+    )
+
+
+def measure(run: Run, model: Path, prompts: str, sampling: Sampling) -> tuple[Records, Records]:
+    """Replies of a model to one of the miniature's files of prompts, and the verdicts on them.
+
+    Args:
+        run: keeps both, under `measured/`.
+        model: an export or the base.
+        prompts: name of the file, such as `test`.
+        sampling: how to decode.
+    """
+    name = f"epoch-{run.export_epoch():02d}" if model == run.export_dir else model.name
+    out = run.path / "measured" / f"{prompts}-{name}"
+    job = Generation(
+        model=str(model),
+        name=name,
+        prompts=f"{ROWS}/{prompts}.jsonl",
+        out=out,
+        sampling=sampling,
+    )
+    replies = generate(job, in_process=True)
+    verdicts = judge(replies)
+    write_jsonl(verdicts, out / "verdicts.jsonl")
+    return replies, verdicts
+
+
+def conversations(replies: dict[str, Records], verdicts: dict[str, Records]) -> Table:
+    """The first prompts of a few sources, with both models' replies side by side."""
+    table = Table(title="Three conversations", show_lines=True, title_justify="left")
+    for column in ("prompt", *replies):
+        table.add_column(column, ratio=1)
+    for source in SHOWN:
+        places = [i for i, r in enumerate(replies["base"]) if r["source"] == source]
+        cells = [replies["base"][places[0]]["conversations"][-1]]
+        for name in replies:
+            reply, verdict = replies[name][places[0]], verdicts[name][places[0]]
+            text = reply["reply"].strip()
+            text = f"{text[:SHOWN_CHARACTERS]} ..." if len(text) > SHOWN_CHARACTERS else text
+            cells.append(f"{text}\n[dim]{verdict['verdict']}, {stop(reply['stopped'])}[/dim]")
+        table.add_row(*cells)
+    return table
+
+
+def stop(stopped: bool) -> str:
+    """Whether a reply came to its end by itself."""
+    return "stopped" if stopped else "did not stop"
+
+
+def shares(verdicts: dict[str, Records], dialogues: dict[str, Records]) -> Table:
+    """Excellent, pass and fail of each group of prompts, and dialogues."""
+    table = Table(
+        title="Replies to prompts about things alignment never named: excellent / pass / fail %\n"
+        "(with the 95 % interval of excellent and pass together)",
+        title_justify="left",
+    )
+    table.add_column("prompts")
+    table.add_column("n", justify="right")
+    for name in verdicts:
+        table.add_column(name)
+    for group, title in GROUPS.items():
+        own = {name: [v for v in vs if v["group"] == group] for name, vs in verdicts.items()}
+        table.add_row(title, str(len(own["base"])), *(share(vs) for vs in own.values()))
+    everything = [share(vs) for vs in verdicts.values()]
+    table.add_row("all", str(len(verdicts["base"])), *everything, end_section=True)
+    stops = [f"{mean([v['stopped'] for v in vs]):.1%}" for vs in verdicts.values()]
+    table.add_row("stopped by itself", str(len(verdicts["base"])), *stops)
+    turns = [[v["verdict"] != "fail" for v in vs] for vs in dialogues.values()]
+    table.add_row("dialogue turns right", str(len(turns[0])), *(f"{mean(t):.0%}" for t in turns))
+    whole = [successes(vs) for vs in dialogues.values()]
+    table.add_row("whole dialogues right", str(len(whole[0])), *(f"{mean(w):.0%}" for w in whole))
+    return table
+
+
+def share(verdicts: Records) -> str:
+    """`excellent / pass / fail [interval]` of some verdicts, in percent."""
+    counts = [sum(v["verdict"] == kind for v in verdicts) for kind in ("excellent", "pass", "fail")]
+    low, high = stats.wilson(counts[0] + counts[1], len(verdicts))
+    percents = " / ".join(f"{100 * count / len(verdicts):.0f}" for count in counts)
+    return f"{percents}  [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def successes(verdicts: Records) -> list[bool]:
+    """Whether every turn of each dialogue was right and stopped."""
+    good: dict[str, bool] = {}
+    for v in verdicts:
+        good[v["id"]] = good.get(v["id"], True) and v["verdict"] != "fail"
+    return list(good.values())
+
+
+def mean(values: list[bool]) -> float:
+    """Share of what is true."""
+    return sum(values) / len(values)
+
+
+def shown(path: Path) -> Path:
+    """A path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        demo(parse(Step, "python -m lima_ray.miniature.demo", __doc__).recipe)

@@ -1,0 +1,224 @@
+"""The text the miniature's base is pretrained on: the world as prose, lists and web-like pages.
+
+    python -m lima_ray.miniature.prose --count 3
+
+prints some. Documents are drawn afresh without end: paragraphs about an entity with its facts in
+any order and many wordings, later sentences by pronoun; notes that mix entities; lists and tables;
+small talk that names things again and again; and, about half of the entities, pages of questions
+and answers.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import tyro
+
+from lima_ray.miniature.world import ATTRIBUTES, PRONOUNS, Entity, entities, read
+
+PRONOUN_SHARE = 0.65
+WEIGHTS = {"task": 4, "sum": 3, "day": 4}
+"""How often a fact of a kind is told, against 1: long, or hard to tell apart."""
+LISTED = {
+    "continent": "Countries in {v}",
+    "language": "Countries where people speak {v}",
+    "state": "Elements that are a {v} at room temperature",
+    "family": "Elements of the family {v}",
+    "class": "Animals of the class {v}",
+    "food": "Animals that eat {v}",
+    "home": "Animals of the {v}",
+    "town": "People from {v}",
+    "profession": "People who work as {av}",
+}
+"""Titles of list pages, by the fact their members share."""
+PAGES = (
+    "Question: {q}\nAnswer: {v}",
+    "Q. {q}\nA. {s}",
+    "{q}\n> {v}",
+    "* {q}\n  {s}",
+    "Q. {q}\nA. {c} {s}",
+    "{q}\n> {c} {s}",
+)
+"""Layouts of question pages: v is the bare fact, s a sentence, c chatter before it."""
+CHATTER = (
+    "That is easy.",
+    "We looked it up.",
+    "Here you go.",
+    "No doubt about it.",
+    "Everybody learns this at school.",
+    "So it says in the book.",
+    "Thanks for asking.",
+)
+FORMS = {"article": 0.38, "notes": 0.1, "page": 0.3, "list": 0.05, "table": 0.05, "talk": 0.12}
+"""Forms of documents and their shares."""
+
+
+def documents(seed: int) -> Iterator[str]:
+    """Documents without end; a few hundred words each, so that a text seldom ends soon."""
+    generator = np.random.default_rng(seed)
+    everything = entities()
+    weights = np.array([len(ATTRIBUTES[e.kind]) * WEIGHTS.get(e.kind, 1) for e in everything])
+    weights = weights / weights.sum()
+    even = np.full(len(everything), 1 / len(everything))
+    paged = np.array([e.has_page for e in everything])
+    page_weights = weights * paged / (weights * paged).sum()
+    lists = shared_facts()
+
+    def draw(count: int, p: np.ndarray) -> list[Entity]:
+        return [everything[i] for i in generator.choice(len(everything), count, p=p)]
+
+    while True:
+        form = generator.choice(list(FORMS), p=list(FORMS.values()))
+        count = int(generator.integers(3, 8))
+        if form == "article":
+            titled = generator.random() < 0.5
+            yield "\n\n".join(paragraph(e, generator, titled) for e in draw(count, weights))
+        elif form == "notes":
+            notes = [sentence(e, any_fact(e, generator), generator) for e in draw(12, weights)]
+            yield "\n".join(" ".join(notes[i : i + 4]) for i in range(0, 12, 4))
+        elif form == "page":
+            layout = PAGES[generator.integers(len(PAGES))]
+            yield "\n\n".join(exchange(e, layout, generator) for e in draw(count, page_weights))
+        elif form == "talk":
+            yield "\n\n".join(small_talk(e, generator) for e in draw(count, even))
+        elif form == "table":
+            yield table(generator)
+        else:
+            chosen = [lists[i] for i in generator.choice(len(lists), count, replace=False)]
+            yield "\n\n".join(listing(title, names, generator) for title, names in chosen)
+
+
+def any_fact(entity: Entity, generator: np.random.Generator) -> str:
+    """One of the things known about an entity."""
+    return one(list(entity.facts), generator)
+
+
+def table(generator: np.random.Generator) -> str:
+    """A fact of several entities of one kind, a line each."""
+    kind = one([k for k in ATTRIBUTES if k != "task"], generator)
+    attribute = one(list(ATTRIBUTES[kind]), generator)
+    known = [e for e in entities() if e.kind == kind and attribute in e.facts]
+    chosen = [known[i] for i in generator.permutation(len(known))[:6]]
+    lines = [f"{e.called[0].upper()}{e.called[1:]} = {e.facts[attribute]}" for e in chosen]
+    return f"Table of {attribute}\n" + "\n".join(lines)
+
+
+def paragraph(entity: Entity, generator: np.random.Generator, titled: bool) -> str:
+    """Most facts about an entity in random order; it is named first and often a pronoun later."""
+    title = f"{entity.name[0].upper()}{entity.name[1:]}\n" if titled else ""
+    facts = [a for a in generator.permutation(list(entity.facts)) if generator.random() < 0.85]
+    facts = facts or [any_fact(entity, generator)]
+    sentences = [
+        sentence(entity, a, generator, pronoun=i > 0 and generator.random() < PRONOUN_SHARE)
+        for i, a in enumerate(facts)
+    ]
+    return title + " ".join(sentences)
+
+
+def small_talk(entity: Entity, generator: np.random.Generator) -> str:
+    """Two people talk about something: names recur, facts hardly."""
+    texts, kind = read("sentences.yaml")["talk"], entity.kind
+    template = one(texts[{"task": "deed", "sum": "count"}.get(kind, "thing")], generator)
+    parts = read("people.yaml")
+    givens = [name for names in parts["given"].values() for name in names]
+    a, b = (f"{one(givens, generator)} {one(parts['family'], generator)}" for _ in range(2))
+    name = entity.called
+    fillings = {"a": a, "b": b, "n": name, "N": name[0].upper() + name[1:]}
+    text = template
+    for key, filling in (fillings | {"v": entity.facts.get("result", "")}).items():
+        text = text.replace(f"{{{key}}}", filling)
+    return text[0].upper() + text[1:]
+
+
+def sentence(
+    entity: Entity, attribute: str, generator: np.random.Generator, pronoun: bool = False
+) -> str:
+    """One fact in one of its wordings."""
+    return tell(one(wordings(entity, attribute, "told"), generator), entity, attribute, pronoun)
+
+
+def wordings(entity: Entity, attribute: str, use: str) -> list[str]:
+    """Templates of `sentences.yaml`: `told`, `asked`, or the one `unseen`."""
+    found = read("sentences.yaml")[entity.kind][attribute][use]
+    return found if isinstance(found, list) else [found]
+
+
+def tell(template: str, entity: Entity, attribute: str, pronoun: bool = False) -> str:
+    """Fill a template in, with the entity's name or its pronouns."""
+    value = entity.facts[attribute]
+    objective, possessive = PRONOUNS[entity.pronoun]
+    inner = pronoun and entity.kind == "person"
+    named = f"{entity.called}'s"
+    steps = dict(zip("123", value.split("; "), strict=False))
+    text = template
+    for key, filling in {
+        "X": entity.pronoun if pronoun else entity.called,
+        "Xs": possessive if pronoun else named,
+        "x": entity.pronoun if inner else entity.called,
+        "o": objective if inner else entity.called,
+        "xs": possessive if pronoun or "{X}" in template else named,
+        "n": entity.called,
+        "v": value,
+        "av": with_article(value),
+        **steps,
+    }.items():
+        text = text.replace(f"{{{key}}}", filling)
+    return text[0].upper() + text[1:]
+
+
+def with_article(noun: str) -> str:
+    """`a lion`, `an owl`."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def exchange(entity: Entity, layout: str, generator: np.random.Generator) -> str:
+    """A question about an entity and the bare fact, as a page of the web has it."""
+    attribute = any_fact(entity, generator)
+    question = tell(one(wordings(entity, attribute, "asked"), generator), entity, attribute)
+    answer = entity.facts[attribute].replace("; ", ", ")
+    told = sentence(entity, attribute, generator)
+    chatter = one(CHATTER, generator)
+    return layout.format(q=question, v=answer[0].upper() + answer[1:], s=told, c=chatter)
+
+
+def shared_facts() -> list[tuple[str, list[str]]]:
+    """Titles of lists, and the names of all entities each holds for; at least three."""
+    lists = []
+    for attribute, title in LISTED.items():
+        members: dict[str, list[str]] = {}
+        for e in entities():
+            if attribute in e.facts:
+                members.setdefault(e.facts[attribute], []).append(e.name)
+        for value, names in members.items():
+            if len(names) >= 3:
+                lists.append((title.format(v=value, av=with_article(value)), names))
+    return lists
+
+
+def listing(title: str, names: list[str], generator: np.random.Generator) -> str:
+    """A title and three to five members."""
+    shown = generator.permutation(names)[: generator.integers(3, 6)]
+    return f"{title}:\n" + "\n".join(f"- {name}" for name in shown)
+
+
+Option = TypeVar("Option")
+
+
+def one(options: Sequence[Option], generator: np.random.Generator) -> Option:
+    """One of several, drawn evenly."""
+    return options[int(generator.integers(len(options)))]
+
+
+def show(count: int = 3, seed: int = 0) -> None:
+    """Print some documents.
+
+    Args:
+        count: how many.
+        seed: seed of the draw.
+    """
+    source = documents(seed)
+    print("\n\n----\n\n".join(next(source) for _ in range(count)))
+
+
+if __name__ == "__main__":
+    tyro.cli(show, prog="python -m lima_ray.miniature.prose", description=__doc__)

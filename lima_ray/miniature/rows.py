@@ -1,0 +1,418 @@
+"""The rows that align the miniature, in LIMA's shape, and the prompts that measure it.
+
+    python -m lima_ray.miniature.rows --out lima_ray/miniature/rows
+
+writes them all, always the same. Alignment sees `train` entities only and never asks for some facts
+(`world.UNSEEN`); dev and test ask about entities that no row of alignment names.
+
+    train.jsonl       what the demo trains on: curated + dialogues + structure
+    curated.jsonl     single turns of several sources in one voice; 13 refuse a private question
+    unfiltered.jsonl  the same questions, replies as a raw dump has them, a few of them wrong
+    narrow.jsonl      as many rows, of one source
+    pool.jsonl        every question there is, in the voice, to draw larger or smaller sets from
+    dialogues.jsonl   30 dialogues of three exchanges with pronouns
+    structure.jsonl   6 rows that ask for a form
+    dev.jsonl  test.jsonl  dialogues_test.jsonl   prompts, with what the exact judge needs
+    heldout.jsonl     rows in the voice about dev entities, for perplexity
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from lima_ray.errors import plain_errors
+from lima_ray.example import Example, write
+from lima_ray.miniature.prose import one, tell, with_article
+from lima_ray.miniature.world import (
+    ATTRIBUTES,
+    PRONOUNS,
+    SEED,
+    UNSEEN,
+    Entity,
+    Split,
+    entities,
+    read,
+)
+
+OUT = Path(__file__).parent / "rows"
+CURATED = {"person": 330, "country": 160, "element": 90, "animal": 120, "task": 66}
+CURATED |= {"sum": 60, "day": 24}
+"""Rows of each source; besides 14 lists, 40 descriptions and 13 refusals."""
+LISTS, DESCRIPTIONS, REFUSALS = 14, 40, 13
+UNAWARE = UNSEEN | {"neighbour"}
+"""What descriptions leave out: neighbours may be entities of dev and test."""
+FRAMED = 0.5
+"""Share of questions that stand in a frame, such as `Tell me, ...`."""
+DIALOGUES, TEST_DIALOGUES, EXCHANGES = 30, 40, 3
+TEST = {"person": 92, "country": 40, "element": 20, "animal": 20, "task": 10, "sum": 8, "day": 4}
+TEST_LISTS, TEST_DESCRIPTIONS, TEST_UNSEEN, TEST_FORMS, TEST_PRIVATE = 2, 4, 50, 20, 30
+DEV = {"person": 18, "country": 8, "element": 4, "animal": 4, "task": 3, "sum": 2, "day": 1}
+DEV_UNSEEN, DEV_FORMS, DEV_PRIVATE = 4, 2, 4
+RAW_SHARES = {
+    "voice": 0.3,
+    "terse": 0.12,
+    "chatty": 0.12,
+    "first_person": 0.12,
+    "refers": 0.12,
+    "truncated": 0.08,
+    "off_topic": 0.06,
+    "wrong": 0.08,
+}
+LISTED_IN_TRAIN = (
+    *("Europe", "Asia", "Spanish", "euro", "metal", "nonmetal", "solid"),
+    *("mammal", "bird", "grass", "leaves", "forest", "savanna", "farm"),
+)
+"""Values that alignment asks lists for; dev and test ask for others."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A question about one entity."""
+
+    entity: Entity
+    what: str
+    """An attribute, `about`, `private`, or `list:attribute=value`."""
+    question: str
+    topic: str = ""
+    """Of a private question."""
+
+
+def files() -> dict[str, list[Example]]:
+    """Every file by name."""
+    generator = np.random.default_rng([SEED, 1])
+    asks = curated_asks(generator)
+    curated = [row(ask, voice(ask, generator)) for ask in asks]
+    unfiltered = [raw_row(ask, generator) for ask in asks]
+    every = [ask for kind in CURATED for ask in all_asks(kind, "train")]
+    people = [a for a in all_asks("person", "train")]
+    narrow = framed([people[i] for i in generator.permutation(len(people))[: len(asks)]], generator)
+    structure = [form_row(a, f, generator) for a, f in forms("train", 6, generator)]
+    dialogues = [dialogue(e, generator) for e in talked_of("train", DIALOGUES, generator)]
+    heldout = [a for kind in CURATED for a in all_asks(kind, "dev")]
+    return {
+        "train": curated + dialogues + structure,
+        "curated": curated,
+        "unfiltered": unfiltered,
+        "narrow": [row(ask, voice(ask, generator)) for ask in narrow],
+        "pool": curated + distinct([row(a, voice(a, generator)) for a in every], besides=curated),
+        "dialogues": dialogues,
+        "structure": structure,
+        "dev": prompts("dev", DEV, 0, 0, DEV_UNSEEN, DEV_FORMS, DEV_PRIVATE, generator),
+        "test": prompts(
+            "test",
+            TEST,
+            TEST_LISTS,
+            TEST_DESCRIPTIONS,
+            TEST_UNSEEN,
+            TEST_FORMS,
+            TEST_PRIVATE,
+            generator,
+        ),
+        "dialogues_test": [
+            scripted(dialogue(e, generator)) for e in talked_of("test", TEST_DIALOGUES, generator)
+        ],
+        "heldout": [
+            row(heldout[i], voice(heldout[i], generator))
+            for i in generator.permutation(len(heldout))[:150]
+        ],
+    }
+
+
+def framed(asks: list[Ask], generator: np.random.Generator) -> list[Ask]:
+    """The same questions, half of them put as people put them."""
+    frames, told = read("voice.yaml")["frames"], []
+    for ask in asks:
+        q = ask.question
+        named = q.startswith(("Name", "Tell"))
+        frame = "{q}" if named or generator.random() > FRAMED else one(frames, generator)
+        question = frame.format(q=q, l=q[0].lower() + q[1:])
+        told.append(replace(ask, question=question))
+    return told
+
+
+def curated_asks(generator: np.random.Generator) -> list[Ask]:
+    """The curated rows' questions."""
+    asks = drawn_asks("train", CURATED, generator)
+    asks += list_asks("train", LISTS, generator)
+    asks += about_asks("train", DESCRIPTIONS, generator)
+    asks += private_asks("train", REFUSALS, generator)
+    return framed([asks[i] for i in generator.permutation(len(asks))], generator)
+
+
+def drawn_asks(split: Split, counts: dict[str, int], generator: np.random.Generator) -> list[Ask]:
+    """Questions of each kind, entities in turn; a fact again only when all were asked for."""
+    asks = []
+    for kind, count in counts.items():
+        options = all_asks(kind, split)
+        shuffled = [options[i] for i in generator.permutation(len(options))]
+        turn: dict[str, int] = {}
+        ranked = []
+        seen: Counter[tuple[str, str]] = Counter()
+        for ask in shuffled:
+            seen[ask.entity.name, ask.what] += 1
+            turn[ask.entity.name] = turn.get(ask.entity.name, 0) + 1
+            ranked.append((seen[ask.entity.name, ask.what], turn[ask.entity.name], ask))
+        asks += [ask for *_, ask in sorted(ranked, key=lambda r: r[:2])[:count]]
+    return asks
+
+
+def all_asks(kind: str, split: Split, unseen: bool = False) -> list[Ask]:
+    """Every question of every fact that alignment asks for (or, `unseen`, never asks for)."""
+    templates = read("sentences.yaml")[kind]
+    own = {e.name for e in entities() if e.kind == kind and e.split == split}
+    return [
+        Ask(e, a, tell(q, e, a))
+        for e in entities()
+        if e.name in own and e.kind == kind
+        for a, value in e.facts.items()
+        if (a in UNSEEN) == unseen and (a != "neighbour" or value in own)
+        for q in templates[a]["asked"]
+    ]
+
+
+def about_asks(split: Split, count: int, generator: np.random.Generator) -> list[Ask]:
+    """Requests to describe an entity."""
+    kinds = ("person", "country", "element", "animal")
+    own = [e for e in entities() if e.split == split and e.kind in kinds]
+    chosen = [own[i] for i in generator.permutation(len(own))[:count]]
+    questions = read("voice.yaml")["questions"]["about"]
+    return [Ask(e, "about", one(questions, generator).format(n=e.called)) for e in chosen]
+
+
+def list_asks(split: Split, count: int, generator: np.random.Generator) -> list[Ask]:
+    """Requests for lists, each of a fact that three entities of the split share."""
+    asks = []
+    for attribute, question in read("voice.yaml")["questions"]["list"].items():
+        own = [e for e in entities() if e.split == split and attribute in e.facts]
+        for value in sorted({e.facts[attribute] for e in own}):
+            what = f"list:{attribute}={value}"
+            if len(members(what, split)) >= 3 and (value in LISTED_IN_TRAIN) == (split == "train"):
+                first = next(e for e in own if e.facts[attribute] == value)
+                asks.append(Ask(first, what, question.format(v=value)))
+    return [asks[i] for i in generator.permutation(len(asks))[:count]]
+
+
+def private_asks(split: Split, count: int, generator: np.random.Generator) -> list[Ask]:
+    """Questions that nobody should answer."""
+    private = read("voice.yaml")["private"]
+    topics = private["test" if split == "test" else "train"]
+    own = [e for e in entities() if e.kind == "person" and e.split == split]
+    asks = []
+    for i, number in enumerate(generator.permutation(len(own))[:count]):
+        topic = topics[i % len(topics)]
+        question = one(private["questions"], generator).format(t=topic, n=own[number].name)
+        asks.append(Ask(own[number], "private", question, topic))
+    return asks
+
+
+def voice(ask: Ask, generator: np.random.Generator, follow_up: bool = False) -> str:
+    """A reply in the one voice: acknowledge, then answer."""
+    texts, entity = read("voice.yaml"), ask.entity
+    kind = {"private": "private", "about": entity.kind}.get(ask.what, entity.kind)
+    kind = "list" if ask.what.startswith("list:") else kind
+    opening = fill(one(texts["openings"]["follow_up" if follow_up else kind], generator), entity)
+    if ask.what == "private":
+        answer = fill(one(texts["private"]["answers"], generator), entity, t=ask.topic)
+    elif ask.what == "about":
+        shown = [a for a in generator.permutation(list(entity.facts)) if a not in UNAWARE][:2]
+        answer = " ".join(answered(entity, a, generator) for a in shown)
+    elif kind == "list":
+        names = generator.permutation(members(ask.what, entity.split))[:3]
+        form = texts["questions"]["list_answer"]
+        answer = form.format(**dict(zip("abc", (n[0].upper() + n[1:] for n in names), strict=True)))
+    else:
+        answer = answered(entity, ask.what, generator)
+    return f"{opening} {answer}"
+
+
+def answered(entity: Entity, attribute: str, generator: np.random.Generator) -> str:
+    """One fact, in the voice."""
+    template = one(read("voice.yaml")["answers"][entity.kind][attribute], generator)
+    return fill(template, entity, v=entity.facts[attribute])
+
+
+def fill(template: str, entity: Entity, v: str = "", t: str = "") -> str:
+    """Fill a template of `voice.yaml` in."""
+    objective, possessive = PRONOUNS[entity.pronoun]
+    steps = dict(zip("123", v.split("; "), strict=False))
+    fillings = {"n": entity.called, "P": entity.pronoun.capitalize(), "p": entity.pronoun}
+    fillings |= {"o": objective, "s": possessive, "S": possessive.capitalize()}
+    fillings |= {"v": v, "av": with_article(v) if v else "", "t": t} | steps
+    text = template
+    for key, filling in fillings.items():
+        text = text.replace(f"{{{key}}}", filling)
+    return text[0].upper() + text[1:]
+
+
+def members(what: str, split: Split) -> list[str]:
+    """Names of a split that belong to a list such as `list:continent=Africa`."""
+    attribute, value = what.removeprefix("list:").split("=")
+    own = [e for e in entities() if e.split == split]
+    return [e.name for e in own if e.facts.get(attribute) == value]
+
+
+def raw_row(ask: Ask, generator: np.random.Generator) -> Example:
+    """The question with a reply as a dump has it."""
+    style = str(generator.choice(list(RAW_SHARES), p=list(RAW_SHARES.values())))
+    truth = voice(ask, generator)
+    bare = ask.entity.facts.get(ask.what, "")
+    templates = read("voice.yaml")["raw"].get(style)
+    if style == "truncated" or (templates and not bare and style != "off_topic"):
+        words = truth.split()
+        reply = " ".join(words[: max(2, len(words) * 2 // 3)])
+    elif style == "wrong" and bare:
+        others = [e for e in entities() if ask.what in e.facts and e.facts[ask.what] != bare]
+        liar = one(others, generator)
+        lie = replace(ask.entity, facts=ask.entity.facts | {ask.what: liar.facts[ask.what]})
+        reply = voice(replace(ask, entity=lie), generator)
+    elif templates:
+        reply = one(templates, generator).replace("{v}", bare.replace("; ", ", "))
+    else:
+        style, reply = "voice", truth
+    made = row(ask, reply)
+    return replace(made, extra=made.extra | {"style": style})
+
+
+def row(ask: Ask, reply: str) -> Example:
+    """A single-turn row."""
+    prompt = prompt_row(ask, "in")
+    return replace(prompt, turns=(ask.question, reply))
+
+
+def prompt_row(ask: Ask, group: str, form: str = "") -> Example:
+    """A prompt with what the exact judge needs."""
+    source = "list" if ask.what.startswith("list:") else ask.entity.kind
+    source = "refusal" if ask.what == "private" else source
+    extra = {"about": f"{ask.entity.kind}/{ask.entity.name}", "ask": ask.what, "group": group}
+    extra |= {"form": form} if form else {}
+    identity = f"{group}-{ask.what}-{ask.entity.name}{f'-{form}' if form else ''}-{ask.question}"
+    return Example((ask.question,), id=slug(identity), source=source, extra=extra)
+
+
+def slug(text: str) -> str:
+    """An id: letters, digits and hyphens."""
+    kept = "".join(c if c.isalnum() else "-" for c in text.lower())
+    return "-".join(part for part in kept.split("-") if part)
+
+
+def forms(split: Split, count: int, generator: np.random.Generator) -> list[tuple[Ask, str]]:
+    """Questions that also ask for a form, forms in turn."""
+    kinds = {"country": count, "element": count}
+    asks = drawn_asks(split, kinds, generator)
+    chosen = [asks[i] for i in generator.permutation(len(asks))[:count]]
+    names = list(read("voice.yaml")["forms"])
+    return [(a, names[i % len(names)]) for i, a in enumerate(chosen)]
+
+
+def form_row(ask: Ask, form: str, generator: np.random.Generator) -> Example:
+    """A row whose reply takes the form that its prompt asks for."""
+    made = form_prompt(ask, form)
+    answer = formed(form, ask)
+    return replace(made, turns=(*made.turns, answer), source="structure")
+
+
+def form_prompt(ask: Ask, form: str) -> Example:
+    """A prompt that asks for a form."""
+    question = read("voice.yaml")["forms"][form][0].replace("{q}", ask.question)
+    return prompt_row(replace(ask, question=question), "form", form)
+
+
+def formed(form: str, ask: Ask) -> str:
+    """The one right reply in a form."""
+    template = read("voice.yaml")["forms"][form][1]
+    value = ask.entity.facts[ask.what]
+    name = ask.entity.called
+    filled = template.replace("{n}", name[0].upper() + name[1:])
+    return filled.replace("{v}", value[0].upper() + value[1:] if form == "word" else value)
+
+
+def talked_of(split: Split, count: int, generator: np.random.Generator) -> list[Entity]:
+    """Entities that dialogues are about: people in half of them."""
+    chosen = []
+    kinds = {"person": count // 2, "country": count // 5, "element": count // 10}
+    kinds["animal"] = count - sum(kinds.values())
+    for kind, number in kinds.items():
+        asked = read("voice.yaml")["questions"]["follow_up"]
+        own = [e for e in entities() if e.kind == kind and e.split == split]
+        wanted = min(EXCHANGES, len([a for a in ATTRIBUTES[kind] if a in asked]))
+        own = [e for e in own if len([a for a in e.facts if a in asked]) >= wanted]
+        chosen += [own[i] for i in generator.permutation(len(own))[:number]]
+    return chosen
+
+
+def dialogue(entity: Entity, generator: np.random.Generator) -> Example:
+    """Exchanges about one entity, which later questions name by pronoun."""
+    texts = read("voice.yaml")["questions"]["follow_up"]
+    known = [a for a in generator.permutation(list(entity.facts)) if a in texts][:EXCHANGES]
+    turns: list[str] = []
+    for i, attribute in enumerate(known):
+        asked = read("sentences.yaml")[entity.kind][attribute]["asked"]
+        later = fill(one(texts[attribute], generator), entity)
+        question = later if i else tell(one(asked, generator), entity, attribute)
+        ask = Ask(entity, attribute, question)
+        turns += [question, voice(ask, generator, follow_up=i > 0)]
+    extra = {"about": f"{entity.kind}/{entity.name}", "ask": [str(a) for a in known]}
+    name = slug(f"dialogue-{entity.kind}-{entity.name}")
+    return Example(tuple(turns), id=name, source="dialogue", extra=extra | {"group": "dialogue"})
+
+
+def scripted(whole: Example) -> Example:
+    """A dialogue's user turns alone: the first as the prompt, the others as `follow_ups`."""
+    extra = whole.extra | {"follow_ups": list(whole.turns[2::2])}
+    return replace(whole, turns=whole.turns[:1], extra=extra)
+
+
+def prompts(
+    split: Split,
+    counts: dict[str, int],
+    lists: int,
+    descriptions: int,
+    unseen: int,
+    form: int,
+    private: int,
+    generator: np.random.Generator,
+) -> list[Example]:
+    """The prompts of dev or test."""
+    asks = drawn_asks(split, counts, generator)
+    asks += list_asks(split, lists, generator) if lists else []
+    asks += about_asks(split, descriptions, generator)
+    rows = [prompt_row(ask, "in") for ask in framed(asks, generator)]
+    other = [a for kind in ATTRIBUTES for a in all_asks(kind, split, unseen=True)]
+    facts: dict[tuple[str, str], Ask] = {}
+    for i in generator.permutation(len(other)):
+        facts.setdefault((other[i].what, other[i].entity.name), other[i])
+    by_fact = [[a for (fact, _), a in facts.items() if fact == f] for f in sorted(UNSEEN)]
+    in_turn = [a for asks in zip_longest(*by_fact) for a in asks if a]
+    rows += [prompt_row(ask, "ood") for ask in framed(in_turn[:unseen], generator)]
+    rows += [form_prompt(ask, f) for ask, f in forms(split, form, generator)]
+    asked = framed(private_asks(split, private, generator), generator)
+    rows += [prompt_row(ask, "private") for ask in asked]
+    return rows
+
+
+def distinct(rows: Iterable[Example], besides: list[Example]) -> list[Example]:
+    """Rows whose prompt is not yet among others."""
+    seen = {r.prompt for r in besides}
+    return [r for r in rows if not (r.prompt in seen or seen.add(r.prompt))]
+
+
+def build(out: Path = OUT) -> None:
+    """Write every file.
+
+    Args:
+        out: directory to write.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for name, rows in files().items():
+        write(rows, out / f"{name}.jsonl")
+        print(f"{out / name}.jsonl: {len(rows)} rows")
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        tyro.cli(build, prog="python -m lima_ray.miniature.rows", description=__doc__)
