@@ -56,10 +56,8 @@ def epoch_curves(run: Run, qualities: "list[Quality]", chosen: int) -> Path:
     )
     axis.plot(x, [q.grade for q in qualities], "o-", color="tab:blue")
     axis.axvline(chosen, color="gray", linestyle=":", linewidth=1)
-    axis.annotate(
-        f" epoch {chosen} is exported", (chosen, 1.05), color="gray", rotation=90, va="bottom"
-    )
-    axis.set(xlabel="epoch", title=run.path.name, ylim=(1, 6.1), xticks=x)
+    title = f"{run.path.name}: epoch {chosen} is exported"
+    axis.set(xlabel="epoch", title=title, ylim=(1, 6.1), xticks=x)
     axis.set_ylabel("grade of dev replies, 1 to 6, with 95 % interval", color="tab:blue")
     sides = [axis]
     if any(q.perplexity is not None for q in qualities):

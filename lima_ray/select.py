@@ -136,6 +136,7 @@ def perplexity(model: Path, recipe: Recipe) -> float:
     """Perplexity of the held-out dialogues' supervised tokens under an epoch's weights."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
     from lima_ray import attention, encode, microbatch
     from lima_ray.loop import forward
@@ -143,6 +144,7 @@ def perplexity(model: Path, recipe: Recipe) -> float:
     assert recipe.data.heldout
     gc.collect()
     attention.register()
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(model)
     rows = encode.encode(example.read(recipe.data.heldout, "heldout"), tokenizer, recipe.data)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

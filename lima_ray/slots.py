@@ -25,6 +25,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 from transformers.activations import SiLUActivation
 from transformers.masking_utils import AttentionMaskInterface
+from transformers.utils import logging
 
 from lima_ray.attention import packed_attention
 from lima_ray.errors import UserError
@@ -62,6 +63,7 @@ def load(model_dir: Path, device: torch.device, rows: int) -> tuple[Any, Any]:
         if not any(any(model_dir.glob(pattern)) for pattern in patterns):
             raise UserError(f"no {what} in {model_dir}: it lacks {' or '.join(patterns)}")
     register()
+    logging.disable_progress_bar()
     loader: Any = AutoModelForCausalLM
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(model_dir), trust_remote_code=False)

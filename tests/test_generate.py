@@ -467,20 +467,23 @@ def test_workers_reply_as_one_process_does_though_one_is_killed(
     (tmp_path / "alone").mkdir()
     alone = generate(decoding(export_dir, tmp_path / "alone", rows, samples=2), in_process=True)
     job = decoding(export_dir, tmp_path, rows, samples=2, workers=2)
-    killed: list[int] = []
+    before: list[int] = []
 
     def kill_a_worker() -> None:
         file = job.out / "replies.jsonl"
+        while len(workers := speakers()) < 2:
+            time.sleep(0.05)
         while not (file.exists() and file.read_bytes().count(b"\n") > 8):
-            time.sleep(0.005)
-        killed.append(speakers()[0].pid)
-        os.kill(killed[0], signal.SIGKILL)
+            time.sleep(0.002)
+        workers[0].kill()
+        before.append(file.read_bytes().count(b"\n"))
 
     killer = threading.Thread(target=kill_a_worker, daemon=True)
     killer.start()
     records = generate(job)
     killer.join(10)
-    assert killed and len(lines(job.out / "replies.jsonl")) == len(records) == 84
+    assert before and before[0] < 84 - 2 * 8
+    assert len(lines(job.out / "replies.jsonl")) == len(records) == 84
     assert replied(records) == replied(alone)
 
 
@@ -499,7 +502,7 @@ def test_a_worker_without_claims_starts_beside_one_that_holds_everything(
     job = decoding(export_dir, tmp_path, rows, cpus_per_worker=0)
     with pytest.raises(UserError, match=r"1 of 3 prompts leave no room .* remove row-1") as error:
         generate(job)
-    assert "Traceback" not in str(error.value)
+    assert str(error.value).startswith("1 of 3 prompts")
     rows[1]["conversations"] = ["why"]
     assert len(generate(decoding(export_dir, tmp_path, rows, cpus_per_worker=0))) == 3
     with pytest.raises(UserError, match="3 workers need 6 CPUs, which the cluster does not have"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 import torch
+from test_endpoint import Server, serving
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lima_ray import example, select, stats, train
@@ -99,6 +100,23 @@ def test_the_same_seed_gives_the_same_replies(run: Run, small: Recipe) -> None:
     assert again.epoch == 2
     lines = (run.dev_dir(2) / "replies.jsonl").read_text()
     assert sorted(lines.splitlines()) == sorted(told.splitlines())
+
+
+def test_a_model_behind_an_endpoint_may_judge(run: Run, small: Recipe) -> None:
+    def grading(question: str) -> str:
+        return "It is vague.\nno idea" if "Answer in one word" in question else "It helps.\n4"
+
+    with serving(Server(grading=grading)) as server:
+        point = {"select.judge": "endpoint", "select.endpoint": server.url}
+        recipe = small.override(point | {"select.endpoint_model": "judge-1"})
+        folder = run.dev_dir(2)
+        found = select.assess(run, 2, recipe)
+        assert len(server.requests) == found.replies == 9
+    verdicts = [json.loads(v) for v in (folder / "verdicts.jsonl").open()]
+    assert found.invalid == sum(v["verdict"] == "invalid" for v in verdicts)
+    assert (found.grade, found.judge) == (4.0, "judge-1")
+    assert sorted(select.assessed(run, recipe.select)) == [2]
+    assert sorted(select.assessed(run, small.select)) == [1]
 
 
 def bare_run(path: Path, small: Recipe, epochs: list[int]) -> Run:

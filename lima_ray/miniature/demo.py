@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lima_ray import stats, train
@@ -67,7 +68,7 @@ def demo(recipe: Recipe) -> None:
         "next         make chat                                  talk to it\n"
         f"             python -m lima_ray.encode --show 3         see what it learned from\n"
         f"             python -m lima_ray.train --seed 1 --name seed-1   another seed\n"
-        f"             python -m lima_ray.select {shown(run.path)} --select.last_epoch 15",
+        f"             python -m lima_ray.select {shown(run.path)} --select.last_epoch 12",
         soft_wrap=True,
     )
 
@@ -108,14 +109,17 @@ def conversations(replies: dict[str, Records], verdicts: dict[str, Records]) -> 
             reply, verdict = replies[name][places[0]], verdicts[name][places[0]]
             text = reply["reply"].strip()
             text = f"{text[:SHOWN_CHARACTERS]} ..." if len(text) > SHOWN_CHARACTERS else text
-            cells.append(f"{text}\n[dim]{verdict['verdict']}, {stop(reply['stopped'])}[/dim]")
+            cells.append(f"{escape(text)}\n[dim]{verdict['verdict']}{why(verdict)}[/dim]")
         table.add_row(*cells)
     return table
 
 
-def stop(stopped: bool) -> str:
-    """Whether a reply came to its end by itself."""
-    return "stopped" if stopped else "did not stop"
+def why(verdict: dict[str, Any]) -> str:
+    """What is missing from an excellent reply, in a few words."""
+    missing = [] if verdict["right"] else ["not right"]
+    missing += [] if verdict["stopped"] else ["went on"]
+    missing += verdict["faults"] if verdict["right"] else []
+    return f": {', '.join(missing)}" if missing else ""
 
 
 def shares(verdicts: dict[str, Records], dialogues: dict[str, Records]) -> Table:
@@ -135,7 +139,7 @@ def shares(verdicts: dict[str, Records], dialogues: dict[str, Records]) -> Table
     everything = [share(vs) for vs in verdicts.values()]
     table.add_row("all", str(len(verdicts["base"])), *everything, end_section=True)
     stops = [f"{mean([v['stopped'] for v in vs]):.1%}" for vs in verdicts.values()]
-    table.add_row("stopped by itself", str(len(verdicts["base"])), *stops)
+    table.add_row("stopped, and spoke of nothing else", str(len(verdicts["base"])), *stops)
     turns = [[v["verdict"] != "fail" for v in vs] for vs in dialogues.values()]
     table.add_row("dialogue turns right", str(len(turns[0])), *(f"{mean(t):.0%}" for t in turns))
     whole = [successes(vs) for vs in dialogues.values()]
