@@ -21,8 +21,9 @@ from lima_ray.config import Sampling
 from lima_ray.endpoint import Endpoint
 from lima_ray.engine import Engine, Request
 from lima_ray.errors import UserError
-from lima_ray.generate import Generation, Journal, Record, command, generate, name_of
+from lima_ray.generate import Generation, command, generate, name_of
 from lima_ray.model import add_tokens, save_tokenizer_and_config
+from lima_ray.replies import Journal, Record
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
 SHORT = Sampling(max_tokens=40)

@@ -1,0 +1,187 @@
+"""Replies decoded from a local export: in this process, or by Ray actors over the cluster."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lima_ray.errors import UserError
+from lima_ray.replies import Generation, Key, Record, Script, named
+
+if TYPE_CHECKING:
+    from lima_ray.engine import Reply
+
+SLICE_S = 0.5
+"""How long a worker decodes before it hands over what is finished and is given more."""
+DEATHS_IN_A_ROW = 3
+"""Workers that may die without a reply between."""
+
+
+class Speaker:
+    """An engine that works through scripts; alone in a process, or as a Ray actor."""
+
+    def __init__(self, job: Generation, path: Path, threads: int = 0) -> None:
+        self.job, self.path, self.threads = job, path, threads
+        self.open: dict[str, Script] = {}
+
+    def ready(self, scripts: list[Script]) -> list[Record]:
+        """Load the engine, and see that every prompt leaves room for a reply.
+
+        Returns:
+            no replies yet.
+
+        Raises:
+            UserError: no such model, or the prompts that are too long.
+        """
+        import torch
+
+        from lima_ray.engine import Engine
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        self.engine = Engine(self.path, self.job.slots)
+        self.limit = min(self.job.sampling.max_tokens, self.engine.context)
+        prompts = {s.row.id: (s.prompt, s.row.system) for s in scripts}
+        lengths = {id: len(self.engine.prompt(*prompt)) for id, prompt in prompts.items()}
+        long = [f"{id} ({n} tokens)" for id, n in lengths.items() if n >= self.limit]
+        if long:
+            raise UserError(
+                f"{len(long)} of {len(prompts)} prompts leave no room for a reply: prompt and "
+                f"reply together have {self.limit} tokens, the less of sampling.max_tokens "
+                f"{self.job.sampling.max_tokens} and the model's context {self.engine.context}. "
+                f"Shorten or remove {named(long)}"
+            )
+        return []
+
+    def work(self, scripts: list[Script]) -> list[Record]:
+        """Take scripts in, decode for a while, and return the replies that finished meanwhile."""
+        records = [record for script in scripts for record in self.submit(script)]
+        deadline = time.monotonic() + SLICE_S
+        while self.engine.in_flight and time.monotonic() < deadline:
+            for event in self.engine.step():
+                if event.reply:
+                    records += self.hear(event.reply)
+            if records and not self.engine.waiting:
+                break
+        return records
+
+    def submit(self, script: Script) -> list[Record]:
+        """Ask a script's next turn; where there is no room for it, its turns left are empty."""
+        from lima_ray.engine import Request
+
+        records = []
+        while not script.finished:
+            ids = self.engine.prompt(script.dialogue, script.row.system)
+            if len(ids) < self.limit:
+                id = json.dumps(script.key)
+                self.open[id] = script
+                self.engine.submit(Request(id, ids, script.seeded(self.job.sampling)))
+                break
+            records.append(script.heard(self.job.name, self.job.sampling, "", False, 0))
+        return records
+
+    def hear(self, reply: "Reply") -> list[Record]:
+        """Take a reply, and ask what follows it."""
+        script = self.open.pop(reply.id)
+        record = script.heard(
+            self.job.name, self.job.sampling, reply.text, reply.stopped, reply.n_tokens
+        )
+        return [record, *self.submit(script)]
+
+
+def decode_here(job: Generation, path: Path, scripts: list[Script]) -> Iterator[Record]:
+    """Yield replies decoded in this process."""
+    speaker, todo = Speaker(job, path), deque(scripts)
+    speaker.ready(scripts)
+    while todo or speaker.open:
+        wanted = 2 * job.slots - len(speaker.open)
+        yield from speaker.work([todo.popleft() for _ in range(min(wanted, len(todo)))])
+
+
+def decode_on_cluster(job: Generation, path: Path, scripts: list[Script]) -> Iterator[Record]:
+    """Yield replies decoded by Ray actors, each of which is given more as it finishes some.
+
+    Raises:
+        UserError: what a worker raised; or workers that die without having replied to anything.
+    """
+    import ray
+    from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+
+    start, workers = staff(job, path, len(scripts))
+    share = min(2 * job.slots, -(-len(scripts) // workers))
+    todo, deaths = deque(scripts), 0
+    everything = ray.put(scripts)
+    busy: dict[Any, tuple[Any, dict[Key, Script]]] = {}
+    for actor in [start() for _ in range(workers)]:
+        busy[actor.ready.remote(everything)] = actor, {}
+    try:
+        while todo or any(held for _, held in busy.values()):
+            ref = ray.wait(list(busy), num_returns=1)[0][0]
+            actor, held = busy.pop(ref)
+            try:
+                records: list[Record] = ray.get(ref)
+            except (RayActorError, OutOfMemoryError) as error:
+                deaths += 1
+                if deaths >= DEATHS_IN_A_ROW:
+                    raise UserError(
+                        f"workers died {deaths} times without a reply between. What was answered "
+                        f"is kept; the same command goes on there. The last error was:\n{error}"
+                    ) from error
+                todo.extendleft(held.values())
+                actor = start()
+                busy[actor.ready.remote(everything)] = actor, {}
+                continue
+            except RayTaskError as error:
+                cause = error.cause
+                raise (UserError(str(cause)) if isinstance(cause, UserError) else error) from None
+            for record in records:
+                deaths = 0
+                script = held[record["id"], record["sample"]]
+                script.replies.append(record["reply"])
+                if script.finished:
+                    del held[script.key]
+                yield record
+            more = [todo.popleft() for _ in range(min(share - len(held), len(todo)))]
+            held |= {script.key: script for script in more}
+            if held:
+                busy[actor.work.remote(more)] = actor, held
+    finally:
+        for actor, _ in busy.values():
+            ray.kill(actor)
+
+
+def staff(job: Generation, path: Path, scripts: int) -> tuple[Callable[[], Any], int]:
+    """How to start a worker on the cluster, and how many there shall be.
+
+    Raises:
+        UserError: the cluster has not as many GPUs or CPU cores.
+    """
+    import ray
+
+    from lima_ray import train
+    from lima_ray.config import Cluster
+
+    train.connect()
+    gpus = train.wants_gpus(Cluster())
+    kind = "GPU" if gpus else "CPU"
+    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["Resources"].get(kind, 0) >= 1]
+    most = int(sum(n["GPU"] for n in nodes)) if gpus else len(nodes)
+    workers = min(job.workers, scripts) or min(most, -(-scripts // job.slots)) or 1
+    cores = train.cpus_per_worker(Cluster(workers=workers), gpus)
+    claimed = cores if job.cpus_per_worker is None else job.cpus_per_worker
+    asked = {"CPU": workers * claimed} | ({"GPU": workers} if gpus else {})
+    short = [f"{n} {k}s" for k, n in asked.items() if ray.cluster_resources().get(k, 0) < n]
+    if short:
+        raise UserError(
+            f"{workers} workers need {' and '.join(short)}, which the cluster does not have; use "
+            f"fewer --workers{'' if gpus else ', or --cpus_per_worker 0'}"
+        )
+    if any(ray.available_resources().get(k, 0) < n for k, n in asked.items()):
+        print("others are using this cluster; waiting until the workers have room", flush=True)
+    threads = job.cpus_per_worker or cores
+    environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    options = {"num_cpus": claimed, "num_gpus": int(gpus), "scheduling_strategy": "SPREAD"}
+    actor: Any = ray.remote(Speaker).options(**options, runtime_env={"env_vars": environment})
+    return lambda: actor.remote(job, path, threads), workers

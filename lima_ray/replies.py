@@ -1,0 +1,204 @@
+"""What is asked of a model and what it replied: the job, its scripts, the directory of replies."""
+
+import fcntl
+import hashlib
+import json
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from pydantic import Field
+
+from lima_ray import example
+from lima_ray.config import Sampling, Section, flatten
+from lima_ray.endpoint import Endpoint
+from lima_ray.errors import UserError
+from lima_ray.example import SHOWN_ERRORS, Example
+from lima_ray.run import write_json
+
+Record = dict[str, Any]
+"""A line of replies.jsonl."""
+Key = tuple[str, int]
+"""A row's id, and the number of the sample."""
+
+
+class Generation(Section):
+    """Who replies to what, and where the replies go."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Directory of a run or an export; with --endpoint the name of a model there."""
+    prompts: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPTS")]
+    """Rows to reply to: a .jsonl or .json file, a directory, or a dataset of the hub."""
+    out: Path
+    """Directory for replies.jsonl; the same directory goes on where an earlier command stopped."""
+    split: str = "test"
+    """Split of prompts that are a directory or a dataset of the hub."""
+    name: str = ""
+    """The model's name in the replies; empty takes the run's or the endpoint's."""
+    samples: int = Field(default=1, ge=1)
+    """Replies to each prompt; the paper takes 1, and 5 in its ablations."""
+    sampling: Sampling = Sampling()
+    workers: int = Field(default=0, ge=0)
+    """Engines over the Ray cluster; 0 takes one for each GPU, or for each node without any."""
+    cpus_per_worker: int | None = Field(default=None, ge=0)
+    """CPU cores that a worker claims of Ray; none shares out the cluster's on CPU and takes 1 on
+    GPU, 0 claims nothing and so starts beside a training that holds them all."""
+    slots: int = Field(default=32, ge=1)
+    """Replies that one engine decodes at once."""
+    server: Annotated[Endpoint, tyro.conf.arg(name="")] = Endpoint()
+
+
+@dataclass
+class Script:
+    """What one sample of one row asks, turn after turn, and the replies so far."""
+
+    row: Example
+    sample: int
+    replies: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> Key:
+        """Row and sample."""
+        return self.row.id, self.sample
+
+    @property
+    def prompt(self) -> tuple[str, ...]:
+        """The row up to its last user turn; a reference reply after it is not shown."""
+        return self.row.turns[: (len(self.row.turns) - 1) // 2 * 2 + 1]
+
+    @property
+    def follow_ups(self) -> list[str]:
+        """What the user says after each reply but the last."""
+        return self.row.extra.get("follow_ups", [])
+
+    @property
+    def turns(self) -> int:
+        """Replies that the whole script asks for."""
+        return 1 + len(self.follow_ups)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every turn has its reply."""
+        return len(self.replies) >= self.turns
+
+    @property
+    def dialogue(self) -> tuple[str, ...]:
+        """The turns to reply to next, the user's last."""
+        return *self.prompt, *chain.from_iterable(zip(self.replies, self.follow_ups, strict=False))
+
+    def seeded(self, sampling: Sampling) -> Sampling:
+        """The sampling of the next turn, with a seed that depends on nothing but what it is."""
+        name = json.dumps([sampling.seed, *self.key, len(self.replies)])
+        seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) >> 1
+        return sampling.model_copy(update={"seed": seed})
+
+    def heard(
+        self, model: str, sampling: Sampling, text: str, stopped: bool, n_tokens: int | None
+    ) -> Record:
+        """Take the next turn's reply, and return its line of replies.jsonl."""
+        record: Record = {"id": self.row.id, "conversations": list(self.dialogue)}
+        record |= {"model": model, "sample": self.sample, "turn": len(self.replies)}
+        record |= {"reply": text, "stopped": stopped, "n_tokens": n_tokens}
+        record |= {"seed": self.seeded(sampling).seed, "source": self.row.source}
+        record |= {"system": self.row.system} if self.row.system else {}
+        self.replies.append(text)
+        taken = {*record, "follow_ups"}
+        return record | {k: v for k, v in self.row.extra.items() if k not in taken}
+
+
+class Journal(AbstractContextManager["Journal"]):
+    """A directory of replies: what was asked, every reply once, and what failed this time."""
+
+    def __init__(self, path: Path) -> None:
+        self.asked_file = path / "generate.json"
+        self.replies_file = path / "replies.jsonl"
+        self.failed_file = path / "failed.jsonl"
+        path.mkdir(parents=True, exist_ok=True)
+        self.records: list[Record] = []
+        self.before = self.failures = 0
+        self.out = self.replies_file.open("ab")
+
+    def __exit__(self, *_: object) -> None:
+        self.out.close()
+
+    def claim(self, asked: dict[str, Any]) -> None:
+        """Read what is there, drop a half-written last line, and see that it all fits together.
+
+        Raises:
+            UserError: the directory holds replies of another model, prompts or sampling, or
+                another process writes to it.
+        """
+        self.lock()
+        lines = self.replies_file.read_bytes().splitlines(keepends=True)
+        if lines and not self.asked_file.exists():
+            raise UserError(
+                f"{self.replies_file} is there, but no {self.asked_file.name}, so nothing tells "
+                "what it replies to; choose another --out"
+            )
+        whole = [line for line in lines if line.endswith(b"\n")]
+        self.records = [
+            example.decode_json(line, f"{self.replies_file}:{number}")
+            for number, line in enumerate(whole, start=1)
+        ]
+        self.before = len(self.records)
+        if self.records:
+            self.compare(asked)
+        write_json(self.asked_file, asked)
+        os.truncate(self.replies_file, sum(map(len, whole)))
+        self.failed_file.unlink(missing_ok=True)
+
+    def lock(self) -> None:
+        """Keep other processes from writing, until this one ends."""
+        try:
+            fcntl.flock(self.out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is writing to {self.replies_file}") from error
+        except OSError as error:
+            print(f"{self.replies_file} cannot be locked ({error.strerror}); run this once only")
+
+    def compare(self, asked: dict[str, Any]) -> None:
+        """Refuse to mix replies to one thing with replies to another."""
+        folder = self.replies_file.parent
+        ours, theirs = flatten(asked), flatten(json.loads(self.asked_file.read_text()))
+        changed = [
+            f"{name} {theirs.get(name)!r} (now {ours.get(name)!r})"
+            for name in sorted(theirs | ours)
+            if theirs.get(name) != ours.get(name)
+        ]
+        if changed:
+            raise UserError(
+                f"{folder} holds {len(self.records)} replies made with another "
+                f"{', '.join(changed)}. Give these an --out of their own, or remove that directory"
+            )
+
+    def add(self, record: Record) -> None:
+        """Write a reply so that it survives a kill."""
+        self.out.write(f"{json.dumps(record, ensure_ascii=False)}\n".encode())
+        self.out.flush()
+        self.records.append(record)
+
+    def add_failure(self, script: Script, error: str) -> None:
+        """Write what was asked in vain."""
+        self.failures += 1
+        row = {"id": script.row.id, "sample": script.sample, "turn": len(script.replies)}
+        with self.failed_file.open("a") as out:
+            out.write(f"{json.dumps(row | {'error': error}, ensure_ascii=False)}\n")
+
+    def summary(self) -> str:
+        """Counts, in a line."""
+        new = len(self.records) - self.before
+        stopped = sum(r["stopped"] for r in self.records) / max(1, len(self.records))
+        return (
+            f"{self.replies_file}: {len(self.records)} replies ({new} new), {stopped:.0%} stopped"
+            f", {self.failures} failed"
+        )
+
+
+def named(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - SHOWN_ERRORS} more" if len(names) > SHOWN_ERRORS else ""
+    return ", ".join(names[:SHOWN_ERRORS]) + more
