@@ -11,9 +11,15 @@ class UserError(Exception):
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Print a `UserError` as one message and exit with status 2, for `__main__` blocks."""
+    """Print a `UserError` as one message and exit with status 2, for `__main__` blocks.
+
+    Ctrl-C ends without a traceback, with the shell's status 130; what was saved is kept.
+    """
     try:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; what was saved is kept", file=sys.stderr)
+        sys.exit(130)

@@ -1,5 +1,6 @@
 """The terminal talk, with a real model."""
 
+import signal
 import subprocess
 import sys
 
@@ -27,3 +28,16 @@ def test_no_model_there() -> None:
     done = talk("runs/nowhere/export")
     assert done.returncode == 2
     assert "no model at runs/nowhere/export" in done.stderr
+
+
+def test_ctrl_c_ends_without_a_traceback() -> None:
+    command = [sys.executable, "-u", "-m", "lima_ray.chat", BASE]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as talking:
+        assert talking.stdout
+        assert talking.stdout.read(5) == "you: "
+        talking.send_signal(signal.SIGINT)
+        _, errors = talking.communicate(timeout=60)
+    assert talking.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
