@@ -8,17 +8,14 @@ aligned model reply to dev, test and the test dialogues, and prints Markdown tab
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tyro
 
 from lima_ray import select, stats, train
 from lima_ray.config import load, resolve
-from lima_ray.miniature.demo import GROUPS, measure
+from lima_ray.miniature.demo import GROUPS, Records, measure
 from lima_ray.run import Run
-
-Records = list[dict[str, Any]]
 
 
 def main(seeds: tuple[int, ...] = (0, 1, 2), runs_dir: str = "runs") -> None:

@@ -48,7 +48,7 @@ def build(
         UserError: sizes that do not fit each other, or text that cannot be read.
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     heads = heads or max(1, hidden // 64)
     if hidden % heads or (hidden // heads) % 2:
@@ -58,19 +58,7 @@ def build(
     if vocab < 260:
         raise UserError(f"--vocab {vocab} is too small: 256 bytes and 3 control tokens need 260")
     tokenizer = train_tokenizer(texts_of(text), vocab, context)
-    vocabulary = tokenizer.get_vocab()
-    config: Any = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=mlp or -(-8 * hidden // (3 * 64)) * 64,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads or heads,
-        max_position_embeddings=context,
-        bos_token_id=vocabulary["<s>"],
-        eos_token_id=vocabulary["</s>"],
-        dtype=dtype,
-    )
+    config = llama_config(tokenizer, hidden, layers, heads, kv_heads=kv_heads, mlp=mlp, dtype=dtype)
     torch.manual_seed(seed)
     torch.set_default_dtype(getattr(torch, dtype))
     model = LlamaForCausalLM(config)
@@ -79,6 +67,42 @@ def build(
     tokenizer.save_pretrained(out)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"{out}: a random Llama of {millions:.1f}M parameters, {len(tokenizer)} tokens")
+
+
+def llama_config(
+    tokenizer: Any,
+    hidden: int,
+    layers: int,
+    heads: int,
+    kv_heads: int = 0,
+    mlp: int = 0,
+    **settings: Any,
+) -> Any:
+    """The shape of a Llama for a tokenizer of `train_tokenizer`, as long as that one's texts.
+
+    Args:
+        tokenizer: its vocabulary, control tokens and longest text.
+        hidden: width of the residual stream.
+        layers: decoder layers.
+        heads: attention heads.
+        kv_heads: key and value heads; 0 makes one for each head.
+        mlp: width of the MLP; 0 takes 8/3 of hidden, rounded up to a multiple of 64.
+        settings: further fields of `LlamaConfig`.
+    """
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=mlp or -(-8 * hidden // (3 * 64)) * 64,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads or heads,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **settings,
+    )
 
 
 def texts_of(reference: str) -> Iterator[str]:

@@ -356,10 +356,18 @@ def read_flags(
     default: Command,
     prog: str,
     doc: str | None,
-    args: list[str],
+    args: list[str] | None,
     origin: str = "command line",
 ) -> Command:
     """Read `--section.field value ...` over defaults, which `--help` shows.
+
+    Args:
+        command: the section to read.
+        default: what stands where a flag is not given, or `tyro.MISSING_NONPROP`.
+        prog: how the command is called.
+        doc: its description.
+        args: the flags; none takes the command line's.
+        origin: named where flags do not agree.
 
     Raises:
         UserError: flags that do not agree with each other.

@@ -29,7 +29,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from lima_ray import example
-from lima_ray.config import durable, resolve
+from lima_ray.config import durable, read_flags, resolve
 from lima_ray.decode import decode_here, decode_on_cluster
 from lima_ray.endpoint import Client, ask, check_url
 from lima_ray.errors import UserError, plain_errors
@@ -218,13 +218,8 @@ class Meter(AbstractContextManager["Meter"]):
 
 def command(argv: list[str] | None = None) -> Generation:
     """Read the command line; tyro shows what is wrong with it and exits."""
-    return tyro.cli(
-        Generation,
-        args=argv,
-        prog="python -m lima_ray.generate",
-        description=__doc__,
-        config=(tyro.conf.FlagConversionOff,),
-        use_underscores=True,
+    return read_flags(
+        Generation, tyro.MISSING_NONPROP, "python -m lima_ray.generate", __doc__, argv
     )
 
 

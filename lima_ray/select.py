@@ -100,11 +100,11 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
     replies = generate(job, in_process=True)
     verdicts = JUDGES[recipe.select.judge](replies, recipe.select)
     write_jsonl(verdicts, folder / "verdicts.jsonl")
-    graded = [(v["id"], grade_of(v)) for v in verdicts if grade_of(v) is not None]
+    graded = [(v["id"], grade) for v in verdicts if (grade := grade_of(v)) is not None]
     if not graded:
         raise UserError(f"the judge gave no readable verdict on the {len(verdicts)} replies")
-    grades = [float(g or 0) for _, g in graded]
-    low, high = stats.mean_interval(grades, [id for id, _ in graded])
+    prompts, grades = zip(*graded, strict=True)
+    low, high = stats.mean_interval(grades, prompts)
     quality = Quality(
         epoch=epoch,
         grade=float(np.mean(grades)),
@@ -274,14 +274,12 @@ def assess_remotely(run: Run, epoch: int, recipe: Recipe) -> Quality:
     import ray
     from ray.exceptions import RayTaskError
 
-    from lima_ray.train import connect, found, wants_gpus
+    from lima_ray.train import connect, portable, wants_gpus
 
     connect()
-    gpus = wants_gpus(recipe.cluster)
-    tree = recipe.model_dump() | {"data": found(recipe.data)}
-    task = ray.remote(assess).options(**resources(gpus))
+    task = ray.remote(assess).options(**resources(wants_gpus(recipe.cluster)))
     try:
-        return ray.get(task.remote(run, epoch, validate(tree)))
+        return ray.get(task.remote(run, epoch, portable(recipe)))
     except RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from error

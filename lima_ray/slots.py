@@ -177,9 +177,9 @@ def slot_attention(
     # The heads that share a key stand where positions would: all of them see the whole row.
     query_BGHD = query_BHTD.reshape(batch, key_BGTD.shape[1], -1, width)
     outputs_BGHD = torch.zeros_like(query_BGHD)
+    longest = max(start for _, start in slot_cache.rows) + 1
     if slot_cache.together:
         slots_B, starts_B = slot_cache.slots_B, slot_cache.starts_B
-        longest = max(start for _, start in slot_cache.rows) + 1
         mask_BL = torch.arange(longest, device=starts_B.device) <= starts_B[:, None]
         outputs_BGHD[: len(slots_B)] = scaled_dot_product_attention(
             query_BGHD[: len(slots_B)],
@@ -189,7 +189,6 @@ def slot_attention(
             scale=scaling,
         )
     else:
-        longest = max(start for _, start in slot_cache.rows) + 1
         with threads_if(longest * key_BGTD.shape[1] * width >= WORTH_THREADS_KEYS):
             for row, (slot, start) in enumerate(slot_cache.rows):
                 outputs_BGHD[row] = scaled_dot_product_attention(

@@ -20,7 +20,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from lima_ray import encode, select
-from lima_ray.config import Cluster, Data, Recipe, Step, parse, resolve
+from lima_ray.config import Cluster, Recipe, Step, parse, resolve
 from lima_ray.errors import UserError, plain_errors
 from lima_ray.figure import loss_curve
 from lima_ray.lineage import check_base, hash_arrays, hash_base
@@ -111,7 +111,7 @@ def start(
     environment |= {} if gpus else {"DS_ACCELERATOR": "cpu"}
     forwarded = {name: os.environ[name] for name in FORWARDED if name in os.environ}
     beside = assesses_beside(recipe, gpus)
-    everything = recipe.override({"model.base": located(recipe.model.base)}).model_dump()
+    everything = portable(recipe).model_dump()
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
@@ -134,7 +134,7 @@ def start(
         validation_config=ray.train.ValidationConfig(
             fn=select.assess_beside,
             task_config=ray.train.ValidationTaskConfig(
-                {"run": str(run.path), "recipe": everything | {"data": found(recipe.data)}}
+                {"run": str(run.path), "recipe": everything}
             ),
             ray_remote_kwargs=select.resources(gpus) | {"runtime_env": {"env_vars": forwarded}},
         )
@@ -160,18 +160,17 @@ def assesses_beside(recipe: Recipe, gpus: bool) -> bool:
     return recipe.select.judge != "none" and (spare or not gpus)
 
 
-def found(data: Data) -> dict[str, Any]:
-    """The data section with files as processes in other directories find them."""
-    named = data.model_dump()
-    for key in ("dev", "heldout"):
-        named[key] = named[key] and located(named[key])
-    return named
+def portable(recipe: Recipe) -> Recipe:
+    """The recipe with base and files named as processes in other directories find them."""
+    data = recipe.data
+    named = {"model.base": recipe.model.base, "data.dev": data.dev, "data.heldout": data.heldout}
+    return recipe.override({name: value and located(value) for name, value in named.items()})
 
 
-def located(base: str) -> str:
-    """A base or a file as workers, who run in another directory, find it."""
-    path = None if base.startswith("lima_ray/") else resolve(base)
-    return str(path or base)
+def located(reference: str) -> str:
+    """A base or a file by its absolute path; what the package or the hub has, as it is."""
+    path = None if reference.startswith("lima_ray/") else resolve(reference)
+    return str(path or reference)
 
 
 def connect() -> None:

@@ -6,10 +6,14 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
+from chat_server import Server, serving
 
 from lima_ray import base
 from lima_ray.config import Recipe, validate
@@ -28,6 +32,22 @@ def dialogues(count: int, seed: int = 0, longest: int = 40) -> list[Example]:
         texts = [" ".join(generator.choice(WORDS, n)) + f" {number}." for n in sizes]
         rows.append(Example(tuple(texts), id=f"row-{number}", source="words"))
     return rows
+
+
+@contextmanager
+def ray_cluster(cpus: int) -> Iterator[None]:
+    """A Ray cluster on this machine's loopback, with so many logical CPUs."""
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +80,16 @@ def recipe(tmp_path: Path, base_dir: Path, data_file: Path) -> Recipe:
         "cluster": {"cpus_per_worker": 1, "device": "cpu"},
     }
     return validate(tree)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server that answers unless it is told otherwise."""
+    with serving(Server()) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever key the machine has is not sent."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)

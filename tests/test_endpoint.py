@@ -1,144 +1,20 @@
 """Asking an endpoint that misbehaves, and grading by one: a real server on this machine."""
 
-import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx2
 import pytest
+from chat_server import DROP, KEY, Response, Server, refused, said, serving
 
 from lima_ray.config import Sampling
 from lima_ray.endpoint import Answer, Client, Endpoint, ask, retry_after_s
 from lima_ray.errors import UserError
 from lima_ray.grader import grade, parse
 
-Response = tuple[int, dict[str, str], bytes]
-DROP: Response = (0, {}, b"")
-"""Close the connection without a word."""
-KEY = "sk-right-and-secret"
 SAMPLING = Sampling()
-
-
-def said(text: str | None, finish: str | None = "stop", tokens: int | None = 3) -> Response:
-    """A completion."""
-    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": finish}
-    usage = {} if tokens is None else {"usage": {"completion_tokens": tokens}}
-    return 200, {}, json.dumps({"choices": [choice]} | usage).encode()
-
-
-def refused(status: int, message: str = "no", code: str = "x", **headers: str) -> Response:
-    """An error as OpenAI words it."""
-    body = {"error": {"message": message, "code": code}}
-    return status, {k.replace("_", "-"): v for k, v in headers.items()}, json.dumps(body).encode()
-
-
-@dataclass
-class Server:
-    """Chat completions: what `first` holds for a question, response by response, then an echo."""
-
-    first: dict[str, list[Response]] = field(default_factory=dict)
-    seconds: float = 0
-    """What every answer takes."""
-    held: Callable[[str], bool] = lambda question: False
-    """Questions that are never answered."""
-    grading: Callable[[str], str] = lambda question: f"re: {question}"
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    busy: int = 0
-    busiest: int = 0
-    url: str = ""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    closing: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def asked(self) -> list[str]:
-        """Last turns of all requests, in the order they came."""
-        return [r["messages"][-1]["content"] for r in self.requests]
-
-    def answer(self, body: dict[str, Any]) -> Response:
-        """The response to a request."""
-        question = body["messages"][-1]["content"]
-        if self.held(question):
-            self.closing.wait()
-            return DROP
-        planned = self.first.get(question)
-        if planned:
-            return planned.pop(0)
-        time.sleep(self.seconds)
-        return said(self.grading(question))
-
-
-@contextmanager
-def serving(server: Server) -> Iterator[Server]:
-    """Serve; once left, the port refuses connections."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with server.lock:
-                server.requests.append(body)
-                server.headers.append(dict(self.headers))
-                server.times.append(time.monotonic())
-                server.busy += 1
-                server.busiest = max(server.busiest, server.busy)
-            status, headers, content = server.answer(body)
-            if self.path != "/v1/chat/completions":
-                status, headers, content = refused(404, f"no {self.path}")
-            with server.lock:
-                server.busy -= 1
-            if not status:
-                self.close_connection = True
-                return
-            self.send_response(status)
-            for name, value in (headers | {"Content-Length": str(len(content))}).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-    class Threads(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """Say nothing of clients that were killed."""
-
-    listening = Threads(("127.0.0.1", 0), Handler)
-    server.url = f"http://127.0.0.1:{listening.server_port}/v1"
-    thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.closing.set()
-        listening.shutdown()
-        listening.server_close()
-        thread.join()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """A server that answers unless it is told otherwise."""
-    with serving(Server()) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever key the machine has is not sent."""
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
 def chats(

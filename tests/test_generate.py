@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 import pytest
 import ray
-from test_endpoint import KEY, Server, refused, said, serving
+from chat_server import KEY, Server, refused, said, serving
+from conftest import ray_cluster
 
 from lima_ray.config import Sampling
 from lima_ray.endpoint import Endpoint
@@ -28,19 +29,6 @@ from lima_ray.tokenizer import eot_id, load_tokenizer
 
 SHORT = Sampling(max_tokens=40)
 WORDS = ("the", "cat", "sun", "reads", "moon", "writes", "slowly", "green", "river", "why", "how")
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """A server that answers `re: <question>` unless it is told otherwise."""
-    with serving(Server()) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever key the machine has is not sent."""
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -438,15 +426,8 @@ def test_models_are_called_by_their_run() -> None:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """A Ray cluster of two logical CPUs on this machine."""
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-    )
-    yield
-    ray.shutdown()
+    with ray_cluster(cpus=2):
+        yield
 
 
 def speakers() -> list[psutil.Process]:

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import ray
 import torch
-from test_endpoint import Server, serving
+from chat_server import Server, serving
+from conftest import ray_cluster
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lima_ray import example, select, stats, train
@@ -41,11 +41,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 @pytest.fixture(scope="module")
 def run(small: Recipe) -> Run:
     """That recipe trained, its epochs assessed beside the training."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
+    with ray_cluster(cpus=2):
         return train.fit(small)
-    finally:
-        ray.shutdown()
 
 
 def test_every_epoch_is_assessed_and_the_best_is_exported(run: Run, small: Recipe) -> None:

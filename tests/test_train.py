@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import torch
-from conftest import dialogues
+from conftest import dialogues, ray_cluster
 
 from lima_ray import train
 from lima_ray.config import Recipe
@@ -29,15 +28,8 @@ from lima_ray.run import Run
 def cluster() -> Iterator[None]:
     """A Ray cluster of four logical CPUs on this machine."""
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-    )
-    yield
-    ray.shutdown()
+    with ray_cluster(cpus=4):
+        yield
 
 
 def wait_for(run: Run, kind: str, count: int, timeout_s: float = 120) -> list[dict]:

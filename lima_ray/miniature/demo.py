@@ -1,4 +1,4 @@
-"""LIMA on a laptop: a base that knows, a few hundred rows, a model that answers and stops.
+"""LIMA on a laptop: a base that knows, 950 rows, a model that answers and stops.
 
     python -m lima_ray.miniature.demo
 
@@ -9,7 +9,6 @@ to the test prompts, judges both by the exact rules, and shows what changed. Tak
 
 import time
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,6 +19,7 @@ from lima_ray.config import Recipe, Sampling, Step, parse, resolve
 from lima_ray.errors import plain_errors
 from lima_ray.generate import Generation, generate
 from lima_ray.miniature.judge import judge
+from lima_ray.replies import Record
 from lima_ray.run import Run, write_jsonl
 
 ROWS = "lima_ray/miniature/rows"
@@ -34,7 +34,7 @@ SHOWN = ("person", "country", "refusal")
 """Sources whose first test prompt is shown in full."""
 SHOWN_CHARACTERS = 240
 
-Records = list[dict[str, Any]]
+Records = list[Record]
 
 
 def demo(recipe: Recipe) -> None:
@@ -66,8 +66,8 @@ def demo(recipe: Recipe) -> None:
     console.print(train.summary(run))
     console.print(
         "next         make chat                                  talk to it\n"
-        f"             python -m lima_ray.encode --show 3         see what it learned from\n"
-        f"             python -m lima_ray.train --seed 1 --name seed-1   another seed\n"
+        "             python -m lima_ray.encode --show 3         see what it learned from\n"
+        "             python -m lima_ray.train --seed 1 --name seed-1   another seed\n"
         f"             python -m lima_ray.select {shown(run.path)} --select.last_epoch 12",
         soft_wrap=True,
     )
@@ -114,7 +114,7 @@ def conversations(replies: dict[str, Records], verdicts: dict[str, Records]) -> 
     return table
 
 
-def why(verdict: dict[str, Any]) -> str:
+def why(verdict: Record) -> str:
     """What is missing from an excellent reply, in a few words."""
     missing = [] if verdict["right"] else ["not right"]
     missing += [] if verdict["stopped"] else ["went on"]

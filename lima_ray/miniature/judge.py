@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from lima_ray.miniature.rows import formed
 from lima_ray.miniature.world import ATTRIBUTES, Entity, by_name, entities, values
 
 MOST_WORDS = 40
@@ -187,10 +188,8 @@ def manner(text: str, entity: Entity, what: str) -> tuple[str, ...]:
 
 def form_faults(text: str, entity: Entity, what: str, form: str) -> tuple[str, ...]:
     """Empty where the reply is in exactly the form that was asked for."""
-    from lima_ray.miniature.rows import Ask, formed
-
-    wanted = formed(form, Ask(entity, what, ""))
-    return () if text.strip() == wanted else (f"not the form {form}", "asked for a form")
+    right = formed(form, entity, what)
+    return () if text.strip() == right else (f"not the form {form}", "asked for a form")
 
 
 def said(text: str, value: str) -> bool:

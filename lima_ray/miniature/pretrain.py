@@ -57,29 +57,18 @@ def pretrain(
         seed: seed of text and weights.
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     from lima_ray import attention
     from lima_ray import layers as fast
-    from lima_ray.base import train_tokenizer
+    from lima_ray.base import llama_config, train_tokenizer
     from lima_ray.loop import forward
 
     attention.register()
     tokenizer: Any = train_tokenizer(
         islice(documents(seed + 1), TOKENIZER_DOCUMENTS), vocab, CONTEXT
     )
-    config: Any = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=-(-8 * hidden // (3 * 64)) * 64,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        max_position_embeddings=CONTEXT,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=True,
-    )
+    config = llama_config(tokenizer, hidden, layers, heads, tie_word_embeddings=True)
     config._attn_implementation = attention.PACKED
     torch.manual_seed(seed)
     model: Any = LlamaForCausalLM(config)

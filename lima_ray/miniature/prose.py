@@ -98,14 +98,14 @@ def table(generator: np.random.Generator) -> str:
     kind = one([k for k in ATTRIBUTES if k != "task"], generator)
     attribute = one(list(ATTRIBUTES[kind]), generator)
     known = [e for e in entities() if e.kind == kind and attribute in e.facts]
-    chosen = [known[i] for i in generator.permutation(len(known))[:6]]
-    lines = [f"{e.called[0].upper()}{e.called[1:]} = {e.facts[attribute]}" for e in chosen]
+    chosen = shuffled(known, generator)[:6]
+    lines = [f"{capital(e.called)} = {e.facts[attribute]}" for e in chosen]
     return f"Table of {attribute}\n" + "\n".join(lines)
 
 
 def paragraph(entity: Entity, generator: np.random.Generator, titled: bool) -> str:
     """Most facts about an entity in random order; it is named first and often a pronoun later."""
-    title = f"{entity.name[0].upper()}{entity.name[1:]}\n" if titled else ""
+    title = f"{capital(entity.name)}\n" if titled else ""
     facts = [a for a in generator.permutation(list(entity.facts)) if generator.random() < 0.85]
     facts = facts or [any_fact(entity, generator)]
     sentences = [
@@ -123,11 +123,8 @@ def small_talk(entity: Entity, generator: np.random.Generator) -> str:
     givens = [name for names in parts["given"].values() for name in names]
     a, b = (f"{one(givens, generator)} {one(parts['family'], generator)}" for _ in range(2))
     name = entity.called
-    fillings = {"a": a, "b": b, "n": name, "N": name[0].upper() + name[1:]}
-    text = template
-    for key, filling in (fillings | {"v": entity.facts.get("result", "")}).items():
-        text = text.replace(f"{{{key}}}", filling)
-    return text[0].upper() + text[1:]
+    v = entity.facts.get("result", "")
+    return filled(template, {"a": a, "b": b, "n": name, "N": capital(name), "v": v})
 
 
 def sentence(
@@ -150,8 +147,7 @@ def tell(template: str, entity: Entity, attribute: str, pronoun: bool = False) -
     inner = pronoun and entity.kind == "person"
     named = f"{entity.called}'s"
     steps = dict(zip("123", value.split("; "), strict=False))
-    text = template
-    for key, filling in {
+    fillings = {
         "X": entity.pronoun if pronoun else entity.called,
         "Xs": possessive if pronoun else named,
         "x": entity.pronoun if inner else entity.called,
@@ -160,9 +156,19 @@ def tell(template: str, entity: Entity, attribute: str, pronoun: bool = False) -
         "n": entity.called,
         "v": value,
         "av": with_article(value),
-        **steps,
-    }.items():
-        text = text.replace(f"{{{key}}}", filling)
+    }
+    return filled(template, fillings | steps)
+
+
+def filled(template: str, fillings: dict[str, str]) -> str:
+    """A template with `{key}` replaced by each filling, begun with a capital."""
+    for key, filling in fillings.items():
+        template = template.replace(f"{{{key}}}", filling)
+    return capital(template)
+
+
+def capital(text: str) -> str:
+    """A text begun with a capital, the rest as it is."""
     return text[0].upper() + text[1:]
 
 
@@ -178,7 +184,7 @@ def exchange(entity: Entity, layout: str, generator: np.random.Generator) -> str
     answer = entity.facts[attribute].replace("; ", ", ")
     told = sentence(entity, attribute, generator)
     chatter = one(CHATTER, generator)
-    return layout.format(q=question, v=answer[0].upper() + answer[1:], s=told, c=chatter)
+    return layout.format(q=question, v=capital(answer), s=told, c=chatter)
 
 
 def shared_facts() -> list[tuple[str, list[str]]]:
@@ -207,6 +213,11 @@ Option = TypeVar("Option")
 def one(options: Sequence[Option], generator: np.random.Generator) -> Option:
     """One of several, drawn evenly."""
     return options[int(generator.integers(len(options)))]
+
+
+def shuffled(options: Sequence[Option], generator: np.random.Generator) -> list[Option]:
+    """All of them in random order."""
+    return [options[i] for i in generator.permutation(len(options))]
 
 
 def show(count: int = 3, seed: int = 0) -> None:

@@ -27,7 +27,15 @@ import tyro
 
 from lima_ray.errors import plain_errors
 from lima_ray.example import Example, write
-from lima_ray.miniature.prose import one, tell, with_article
+from lima_ray.miniature.prose import (
+    capital,
+    filled,
+    one,
+    shuffled,
+    tell,
+    with_article,
+    wordings,
+)
 from lima_ray.miniature.world import (
     ATTRIBUTES,
     PRONOUNS,
@@ -53,6 +61,7 @@ TEST = {"person": 92, "country": 40, "element": 20, "animal": 20, "task": 10, "s
 TEST_LISTS, TEST_DESCRIPTIONS, TEST_UNSEEN, TEST_FORMS, TEST_PRIVATE = 2, 4, 50, 20, 30
 DEV = {"person": 18, "country": 8, "element": 4, "animal": 4, "task": 3, "sum": 2, "day": 1}
 DEV_UNSEEN, DEV_FORMS, DEV_PRIVATE = 4, 2, 4
+HELDOUT = 150
 RAW_SHARES = {
     "voice": 0.3,
     "terse": 0.12,
@@ -89,9 +98,9 @@ def files() -> dict[str, list[Example]]:
     curated = [row(ask, voice(ask, generator)) for ask in asks]
     unfiltered = [raw_row(ask, generator) for ask in asks]
     every = [ask for kind in CURATED for ask in all_asks(kind, "train")]
-    people = [a for a in all_asks("person", "train")]
-    narrow = framed([people[i] for i in generator.permutation(len(people))[: len(asks)]], generator)
-    structure = [form_row(a, f, generator) for a, f in forms("train", 6, generator)]
+    people = shuffled(all_asks("person", "train"), generator)[: len(asks)]
+    narrow = framed(people, generator)
+    structure = [form_row(a, f) for a, f in forms("train", 6, generator)]
     dialogues = [dialogue(e, generator) for e in talked_of("train", DIALOGUES, generator)]
     heldout = [a for kind in CURATED for a in all_asks(kind, "dev")]
     return {
@@ -116,10 +125,7 @@ def files() -> dict[str, list[Example]]:
         "dialogues_test": [
             scripted(dialogue(e, generator)) for e in talked_of("test", TEST_DIALOGUES, generator)
         ],
-        "heldout": [
-            row(heldout[i], voice(heldout[i], generator))
-            for i in generator.permutation(len(heldout))[:150]
-        ],
+        "heldout": [row(a, voice(a, generator)) for a in shuffled(heldout, generator)[:HELDOUT]],
     }
 
 
@@ -130,8 +136,7 @@ def framed(asks: list[Ask], generator: np.random.Generator) -> list[Ask]:
         q = ask.question
         named = q.startswith(("Name", "Tell"))
         frame = "{q}" if named or generator.random() > FRAMED else one(frames, generator)
-        question = frame.format(q=q, l=q[0].lower() + q[1:])
-        told.append(replace(ask, question=question))
+        told.append(replace(ask, question=frame.format(q=q, l=q[0].lower() + q[1:])))
     return told
 
 
@@ -141,37 +146,34 @@ def curated_asks(generator: np.random.Generator) -> list[Ask]:
     asks += list_asks("train", LISTS, generator)
     asks += about_asks("train", DESCRIPTIONS, generator)
     asks += private_asks("train", REFUSALS, generator)
-    return framed([asks[i] for i in generator.permutation(len(asks))], generator)
+    return framed(shuffled(asks, generator), generator)
 
 
 def drawn_asks(split: Split, counts: dict[str, int], generator: np.random.Generator) -> list[Ask]:
     """Questions of each kind, entities in turn; a fact again only when all were asked for."""
     asks = []
     for kind, count in counts.items():
-        options = all_asks(kind, split)
-        shuffled = [options[i] for i in generator.permutation(len(options))]
-        turn: dict[str, int] = {}
         ranked = []
-        seen: Counter[tuple[str, str]] = Counter()
-        for ask in shuffled:
-            seen[ask.entity.name, ask.what] += 1
-            turn[ask.entity.name] = turn.get(ask.entity.name, 0) + 1
-            ranked.append((seen[ask.entity.name, ask.what], turn[ask.entity.name], ask))
+        of_fact: Counter[tuple[str, str]] = Counter()
+        of_entity: Counter[str] = Counter()
+        for ask in shuffled(all_asks(kind, split), generator):
+            name = ask.entity.name
+            of_fact[name, ask.what] += 1
+            of_entity[name] += 1
+            ranked.append((of_fact[name, ask.what], of_entity[name], ask))
         asks += [ask for *_, ask in sorted(ranked, key=lambda r: r[:2])[:count]]
     return asks
 
 
 def all_asks(kind: str, split: Split, unseen: bool = False) -> list[Ask]:
     """Every question of every fact that alignment asks for (or, `unseen`, never asks for)."""
-    templates = read("sentences.yaml")[kind]
-    own = {e.name for e in entities() if e.kind == kind and e.split == split}
+    own = {e.name: e for e in entities() if e.kind == kind and e.split == split}
     return [
         Ask(e, a, tell(q, e, a))
-        for e in entities()
-        if e.name in own and e.kind == kind
+        for e in own.values()
         for a, value in e.facts.items()
         if (a in UNSEEN) == unseen and (a != "neighbour" or value in own)
-        for q in templates[a]["asked"]
+        for q in wordings(e, a, "asked")
     ]
 
 
@@ -179,7 +181,7 @@ def about_asks(split: Split, count: int, generator: np.random.Generator) -> list
     """Requests to describe an entity."""
     kinds = ("person", "country", "element", "animal")
     own = [e for e in entities() if e.split == split and e.kind in kinds]
-    chosen = [own[i] for i in generator.permutation(len(own))[:count]]
+    chosen = shuffled(own, generator)[:count]
     questions = read("voice.yaml")["questions"]["about"]
     return [Ask(e, "about", one(questions, generator).format(n=e.called)) for e in chosen]
 
@@ -194,7 +196,7 @@ def list_asks(split: Split, count: int, generator: np.random.Generator) -> list[
             if len(members(what, split)) >= 3 and (value in LISTED_IN_TRAIN) == (split == "train"):
                 first = next(e for e in own if e.facts[attribute] == value)
                 asks.append(Ask(first, what, question.format(v=value)))
-    return [asks[i] for i in generator.permutation(len(asks))[:count]]
+    return shuffled(asks, generator)[:count]
 
 
 def private_asks(split: Split, count: int, generator: np.random.Generator) -> list[Ask]:
@@ -203,28 +205,27 @@ def private_asks(split: Split, count: int, generator: np.random.Generator) -> li
     topics = private["test" if split == "test" else "train"]
     own = [e for e in entities() if e.kind == "person" and e.split == split]
     asks = []
-    for i, number in enumerate(generator.permutation(len(own))[:count]):
+    for i, someone in enumerate(shuffled(own, generator)[:count]):
         topic = topics[i % len(topics)]
-        question = one(private["questions"], generator).format(t=topic, n=own[number].name)
-        asks.append(Ask(own[number], "private", question, topic))
+        question = one(private["questions"], generator).format(t=topic, n=someone.name)
+        asks.append(Ask(someone, "private", question, topic))
     return asks
 
 
 def voice(ask: Ask, generator: np.random.Generator, follow_up: bool = False) -> str:
     """A reply in the one voice: acknowledge, then answer."""
     texts, entity = read("voice.yaml"), ask.entity
-    kind = {"private": "private", "about": entity.kind}.get(ask.what, entity.kind)
-    kind = "list" if ask.what.startswith("list:") else kind
+    listed, private = ask.what.startswith("list:"), ask.what == "private"
+    kind = "list" if listed else "private" if private else entity.kind
     opening = fill(one(texts["openings"]["follow_up" if follow_up else kind], generator), entity)
-    if ask.what == "private":
+    if private:
         answer = fill(one(texts["private"]["answers"], generator), entity, t=ask.topic)
     elif ask.what == "about":
         shown = [a for a in generator.permutation(list(entity.facts)) if a not in UNAWARE][:2]
         answer = " ".join(answered(entity, a, generator) for a in shown)
-    elif kind == "list":
-        names = generator.permutation(members(ask.what, entity.split))[:3]
-        form = texts["questions"]["list_answer"]
-        answer = form.format(**dict(zip("abc", (n[0].upper() + n[1:] for n in names), strict=True)))
+    elif listed:
+        names = map(capital, shuffled(members(ask.what, entity.split), generator)[:3])
+        answer = filled(texts["questions"]["list_answer"], dict(zip("abc", names, strict=True)))
     else:
         answer = answered(entity, ask.what, generator)
     return f"{opening} {answer}"
@@ -243,10 +244,7 @@ def fill(template: str, entity: Entity, v: str = "", t: str = "") -> str:
     fillings = {"n": entity.called, "P": entity.pronoun.capitalize(), "p": entity.pronoun}
     fillings |= {"o": objective, "s": possessive, "S": possessive.capitalize()}
     fillings |= {"v": v, "av": with_article(v) if v else "", "t": t} | steps
-    text = template
-    for key, filling in fillings.items():
-        text = text.replace(f"{{{key}}}", filling)
-    return text[0].upper() + text[1:]
+    return filled(template, fillings)
 
 
 def members(what: str, split: Split) -> list[str]:
@@ -304,16 +302,16 @@ def forms(split: Split, count: int, generator: np.random.Generator) -> list[tupl
     """Questions that also ask for a form, forms in turn."""
     kinds = {"country": count, "element": count}
     asks = drawn_asks(split, kinds, generator)
-    chosen = [asks[i] for i in generator.permutation(len(asks))[:count]]
+    chosen = shuffled(asks, generator)[:count]
     names = list(read("voice.yaml")["forms"])
     return [(a, names[i % len(names)]) for i, a in enumerate(chosen)]
 
 
-def form_row(ask: Ask, form: str, generator: np.random.Generator) -> Example:
+def form_row(ask: Ask, form: str) -> Example:
     """A row whose reply takes the form that its prompt asks for."""
     made = form_prompt(ask, form)
-    answer = formed(form, ask)
-    return replace(made, turns=(*made.turns, answer), source="structure")
+    reply = formed(form, ask.entity, ask.what)
+    return replace(made, turns=(*made.turns, reply), source="structure")
 
 
 def form_prompt(ask: Ask, form: str) -> Example:
@@ -322,13 +320,10 @@ def form_prompt(ask: Ask, form: str) -> Example:
     return prompt_row(replace(ask, question=question), "form", form)
 
 
-def formed(form: str, ask: Ask) -> str:
+def formed(form: str, entity: Entity, attribute: str) -> str:
     """The one right reply in a form."""
-    template = read("voice.yaml")["forms"][form][1]
-    value = ask.entity.facts[ask.what]
-    name = ask.entity.called
-    filled = template.replace("{n}", name[0].upper() + name[1:])
-    return filled.replace("{v}", value[0].upper() + value[1:] if form == "word" else value)
+    template, value = read("voice.yaml")["forms"][form][1], entity.facts[attribute]
+    return filled(template, {"n": capital(entity.called), "v": value})
 
 
 def talked_of(split: Split, count: int, generator: np.random.Generator) -> list[Entity]:
@@ -339,9 +334,9 @@ def talked_of(split: Split, count: int, generator: np.random.Generator) -> list[
     for kind, number in kinds.items():
         asked = read("voice.yaml")["questions"]["follow_up"]
         own = [e for e in entities() if e.kind == kind and e.split == split]
-        wanted = min(EXCHANGES, len([a for a in ATTRIBUTES[kind] if a in asked]))
-        own = [e for e in own if len([a for a in e.facts if a in asked]) >= wanted]
-        chosen += [own[i] for i in generator.permutation(len(own))[:number]]
+        wanted = min(EXCHANGES, sum(a in asked for a in ATTRIBUTES[kind]))
+        own = [e for e in own if sum(a in asked for a in e.facts) >= wanted]
+        chosen += shuffled(own, generator)[:number]
     return chosen
 
 
@@ -351,7 +346,7 @@ def dialogue(entity: Entity, generator: np.random.Generator) -> Example:
     known = [a for a in generator.permutation(list(entity.facts)) if a in texts][:EXCHANGES]
     turns: list[str] = []
     for i, attribute in enumerate(known):
-        asked = read("sentences.yaml")[entity.kind][attribute]["asked"]
+        asked = wordings(entity, attribute, "asked")
         later = fill(one(texts[attribute], generator), entity)
         question = later if i else tell(one(asked, generator), entity, attribute)
         ask = Ask(entity, attribute, question)
@@ -384,8 +379,8 @@ def prompts(
     rows = [prompt_row(ask, "in") for ask in framed(asks, generator)]
     other = [a for kind in ATTRIBUTES for a in all_asks(kind, split, unseen=True)]
     facts: dict[tuple[str, str], Ask] = {}
-    for i in generator.permutation(len(other)):
-        facts.setdefault((other[i].what, other[i].entity.name), other[i])
+    for ask in shuffled(other, generator):
+        facts.setdefault((ask.what, ask.entity.name), ask)
     by_fact = [[a for (fact, _), a in facts.items() if fact == f] for f in sorted(UNSEEN)]
     in_turn = [a for asks in zip_longest(*by_fact) for a in asks if a]
     rows += [prompt_row(ask, "ood") for ask in framed(in_turn[:unseen], generator)]
