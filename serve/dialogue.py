@@ -1,0 +1,92 @@
+"""Dialogues of the chat page: turns that keep what made them, and their form as training data."""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from lima_ray.errors import UserError
+from lima_ray.example import Example
+
+SOURCE = "chat"
+TITLE_LETTERS = 60
+UNTITLED = "New conversation"
+
+
+def new_id() -> str:
+    """A name that nobody guesses."""
+    return secrets.token_hex(16)
+
+
+def now() -> datetime:
+    """The time, with its zone."""
+    return datetime.now(UTC)
+
+
+@dataclass
+class Turn:
+    """One message, and for a reply what made it."""
+
+    role: Literal["user", "assistant"]
+    content: str
+    id: str = field(default_factory=new_id)
+    model: str | None = None
+    revision: str | None = None
+    seed: int | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """The request's decoding fields, by the API's names."""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
+    """`stop` or `length` as the API says; `stopped` by the reader, `error` where it broke off."""
+    dropped_messages: int = 0
+    """Oldest messages that the context had no room for."""
+    edited: bool = False
+    """True where a person mended the text afterwards."""
+    thumb: Literal["up", "down"] | None = None
+    created: datetime = field(default_factory=now)
+
+
+@dataclass
+class Dialogue:
+    """A conversation: turns alternate, the user's first."""
+
+    id: str = field(default_factory=new_id)
+    title: str = ""
+    """As renamed; empty where the first prompt names it."""
+    system: str = ""
+    turns: list[Turn] = field(default_factory=list)
+    created: datetime = field(default_factory=now)
+    updated: datetime = field(default_factory=now)
+
+    @property
+    def name(self) -> str:
+        """The title, or the first prompt on one line."""
+        words = self.title or (self.turns[0].content if self.turns else "")
+        line = " ".join(words.split())
+        short = line if len(line) <= TITLE_LETTERS else line[: TITLE_LETTERS - 1].rstrip() + "…"
+        return short or UNTITLED
+
+    def messages(self) -> list[dict[str, str]]:
+        """OpenAI messages, the system line first where there is one."""
+        system = [{"role": "system", "content": self.system}] if self.system.strip() else []
+        return system + [{"role": turn.role, "content": turn.content} for turn in self.turns]
+
+    def example(self) -> Example:
+        """The dialogue as a training example.
+
+        Raises:
+            UserError: it does not end with a reply, or a turn has no text to learn.
+        """
+        if not self.turns:
+            raise UserError("the conversation is empty; there is nothing to export")
+        if self.turns[-1].role == "user":
+            raise UserError(
+                "the conversation ends with the user's turn, and training data ends with a reply: "
+                "let the model answer, or take the last message back"
+            )
+        for number, turn in enumerate(self.turns, start=1):
+            if not turn.content.strip():
+                raise UserError(f"turn {number} is empty; edit it or retry before exporting")
+        turns = tuple(turn.content for turn in self.turns)
+        return Example(turns, id=self.id, source=SOURCE, system=self.system.strip() or None)

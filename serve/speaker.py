@@ -1,0 +1,154 @@
+"""What answers on the page, and a reply as it comes.
+
+    turn = Turn("assistant", "")
+    async for _ in speak(speaker, body, turn, stop):
+        show(turn.content)
+
+A `Speaker` is anything with the API's two calls; in the Serve app it is the engine's replica.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from serve.dialogue import Dialogue, Turn
+
+LOADING_WAIT_S = 2.0
+LOADING_LIMIT_S = 300.0
+LOADING = "model_loading"
+
+
+class Speaker(Protocol):
+    """An OpenAI API's two calls that a page needs."""
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Entries of `GET /v1/models`, with `revision`, `max_model_len`, `default`, `examples`."""
+        ...
+
+    def chat(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Chunks of `POST /v1/chat/completions`; closing the generator cancels the request."""
+        ...
+
+
+@dataclass
+class Pace:
+    """How a reply came, and what the page is told beside its text."""
+
+    started: float = field(default_factory=time.perf_counter)
+    first: float | None = None
+    """When the first text came."""
+    last: float = 0.0
+    loading: bool = False
+    """True while the model is being loaded."""
+    error: str | None = None
+    """Why there is no reply, or no more of it."""
+
+    @property
+    def first_token_s(self) -> float | None:
+        """Seconds from the question to the first text."""
+        return None if self.first is None else self.first - self.started
+
+    def tokens_per_s(self, tokens: int | None) -> float | None:
+        """Tokens after the first, by the second."""
+        if tokens is None or tokens < 2 or self.first is None or self.last <= self.first:
+            return None
+        return (tokens - 1) / (self.last - self.first)
+
+
+def request_body(
+    model: str, dialogue: Dialogue, sampling: dict[str, Any], seed: int
+) -> dict[str, Any]:
+    """A chat completion's request that goes on with a dialogue."""
+    return {
+        "model": model,
+        "messages": dialogue.messages(),
+        **sampling,
+        "seed": seed,
+        "overflow": "drop_oldest",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+async def speak(
+    speaker: Speaker, body: dict[str, Any], turn: Turn, pace: Pace, stop: asyncio.Event
+) -> AsyncIterator[None]:
+    """Fill a turn with a reply, and yield whenever something of it is new.
+
+    However this ends (the reply, `stop`, an error, the page closed), the engine's request ends too.
+    """
+    deadline = time.monotonic() + LOADING_LIMIT_S
+    while not stop.is_set():
+        pace.loading = False
+        async with aclosing(chunks(speaker, body, stop)) as stream:
+            async for chunk in stream:
+                take(chunk, turn, pace)
+                if not pace.loading:
+                    yield
+        if not pace.loading or time.monotonic() > deadline:
+            break
+        yield
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOADING_WAIT_S)
+        pace.started = time.perf_counter()
+    if pace.loading and not stop.is_set():
+        pace.error = "The model is still being loaded. Try again in a minute."
+    if turn.finish_reason is None:
+        turn.finish_reason = "error" if pace.error else "stopped"
+    yield
+
+
+async def chunks(
+    speaker: Speaker, body: dict[str, Any], stop: asyncio.Event
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Chunks until the last or until `stop`; the stream is closed in any case."""
+    stream = speaker.chat(body)
+    stopped = asyncio.ensure_future(stop.wait())
+    coming: asyncio.Future[dict[str, Any]] | None = None
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(stream))
+            await asyncio.wait({coming, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if stop.is_set():
+                return
+            try:
+                chunk = coming.result()
+            except StopAsyncIteration:
+                return
+            except Exception as error:  # whatever broke the way to the engine ends this reply alone
+                chunk = {"error": {"message": f"The model cannot be reached ({error})."}}
+            yield chunk
+            if "error" in chunk:
+                return
+    finally:
+        stopped.cancel()
+        if coming is not None and not coming.done():
+            coming.cancel()
+            await asyncio.wait({coming})
+        with suppress(Exception):
+            await stream.aclose()
+
+
+def take(chunk: dict[str, Any], turn: Turn, pace: Pace) -> None:
+    """Note what a chunk says."""
+    if error := chunk.get("error"):
+        pace.loading = error.get("code") == LOADING
+        pace.error = None if pace.loading else str(error.get("message", error))
+        return
+    about = chunk.get("lima") or {}
+    turn.model = chunk.get("model") or turn.model
+    turn.revision = about.get("revision") or chunk.get("system_fingerprint") or turn.revision
+    turn.seed = about.get("seed", turn.seed)
+    turn.dropped_messages = about.get("dropped_messages", turn.dropped_messages) or 0
+    for choice in chunk.get("choices") or []:
+        if text := (choice.get("delta") or {}).get("content"):
+            turn.content += text
+            pace.last = time.perf_counter()
+            pace.first = pace.first or pace.last
+        turn.finish_reason = choice.get("finish_reason") or turn.finish_reason
+    if usage := chunk.get("usage"):
+        turn.prompt_tokens = usage["prompt_tokens"]
+        turn.completion_tokens = usage["completion_tokens"]

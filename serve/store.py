@@ -1,0 +1,302 @@
+"""Conversations and verdicts in a database: a SQLite file, or PostgreSQL by its URL.
+
+    python -m serve.store verdicts --out verdicts.jsonl
+    python -m serve.store conversations --out data.jsonl --db postgresql+psycopg://host/name
+
+`verdicts` writes votes and thumbs as the judge's records; `conversations` writes every dialogue
+that ends with a reply as LIMA JSONL, which `python -m lima_ray.train --data.train` reads.
+"""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import create_engine, delete, event, select
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.orm import Session
+from tyro.extras import SubcommandApp
+
+from lima_ray.errors import UserError, plain_errors
+from serve.dialogue import Dialogue, Turn, now
+from serve.tables import Base, DialogueRow, SettingRow, TurnRow, VerdictRow
+
+DEFAULT_URL = "sqlite:///runs/chat.sqlite"
+WAIT_S = 6.0
+"""Longest wait for the database before it counts as away."""
+WORKERS = 4
+POSTGRESQL = {
+    "connect_timeout": 3,
+    "tcp_user_timeout": 4000,
+    "options": "-c statement_timeout=4000 -c lock_timeout=4000",
+}
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class StoreError(Exception):
+    """The database did not do what was asked; the message says why, in a line."""
+
+
+class Store:
+    """What is kept. Methods block: a server calls them through `off_loop`."""
+
+    def __init__(self, url: str = DEFAULT_URL) -> None:
+        """Name the database; it is reached, and its tables are made, at the first use.
+
+        Raises:
+            UserError: not a database URL, or one without a driver here.
+        """
+        self.engine = open_engine(url)
+        self.ready = False
+        self.workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="store")
+
+    async def off_loop(
+        self,
+        method: Callable[Concatenate["Store", P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Call a method in a thread of the store's own, and wait a bounded time.
+
+        Raises:
+            StoreError: the database is away, slow, or refuses.
+        """
+        loop = asyncio.get_running_loop()
+        call = loop.run_in_executor(self.workers, lambda: method(self, *args, **kwargs))
+        try:
+            return await asyncio.wait_for(call, WAIT_S)
+        except TimeoutError as error:
+            raise StoreError(f"no answer within {WAIT_S:.0f} s") from error
+
+    def close(self) -> None:
+        """Let go of threads and connections."""
+        self.workers.shutdown(wait=False, cancel_futures=True)
+        self.engine.dispose()
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A transaction; what goes wrong in it is a StoreError."""
+        try:
+            self.prepare()
+            with Session(self.engine) as session, session.begin():
+                yield session
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or error).strip()
+            raise StoreError(reason.splitlines()[0] if reason else type(error).__name__) from error
+
+    def prepare(self) -> None:
+        """Make the tables where they are missing; two replicas may try at once."""
+        if self.ready:
+            return
+        try:
+            Base.metadata.create_all(self.engine)
+        except (IntegrityError, ProgrammingError):
+            Base.metadata.create_all(self.engine)
+        self.ready = True
+
+    def save(self, owner: str, dialogue: Dialogue) -> None:
+        """Write a conversation as it now is.
+
+        Raises:
+            StoreError: the database is away, or the id is another owner's.
+        """
+        with self.session() as session:
+            row = session.get(DialogueRow, dialogue.id)
+            if row is not None and row.owner != owner:
+                raise StoreError("the conversation belongs to somebody else")
+            if row is None:
+                row = DialogueRow(id=dialogue.id, owner=owner, created=dialogue.created)
+                session.add(row)
+            row.title, row.system, row.updated = dialogue.title, dialogue.system, dialogue.updated
+            row.name = dialogue.name
+            kept = {turn.id: turn for turn in row.turns}
+            row.turns = [
+                written(turn, place, kept.get(turn.id)) for place, turn in enumerate(dialogue.turns)
+            ]
+
+    def open(self, owner: str, id: str) -> Dialogue | None:
+        """A conversation of this owner's; none where there is no such, or it is another's."""
+        with self.session() as session:
+            row = session.get(DialogueRow, id)
+            return as_dialogue(row) if row is not None and row.owner == owner else None
+
+    def titles(self, owner: str, limit: int = 200) -> list[tuple[str, str]]:
+        """Names and ids of an owner's conversations, the newest first."""
+        newest = (
+            select(DialogueRow.name, DialogueRow.id)
+            .where(DialogueRow.owner == owner)
+            .order_by(DialogueRow.updated.desc())
+            .limit(limit)
+        )
+        with self.session() as session:
+            return [(name, id) for name, id in session.execute(newest)]
+
+    def forget(self, owner: str, id: str) -> None:
+        """Delete a conversation of this owner's; its verdicts stay, whole in themselves."""
+        with self.session() as session:
+            row = session.get(DialogueRow, id)
+            if row is not None and row.owner == owner:
+                session.delete(row)
+
+    def judge(self, owner: str, record: dict[str, Any]) -> None:
+        """Keep a verdict; one of the same id and owner is replaced."""
+        with self.session() as session:
+            row = session.get(VerdictRow, record["id"])
+            if row is not None and row.owner != owner:
+                raise StoreError("the verdict belongs to somebody else")
+            made = VerdictRow(id=record["id"], owner=owner, kind=record["kind"], record=record)
+            made.created = row.created if row is not None else now()
+            session.merge(made)
+
+    def unjudge(self, owner: str, id: str) -> None:
+        """Take a verdict of this owner's back."""
+        with self.session() as session:
+            session.execute(
+                delete(VerdictRow).where(VerdictRow.id == id, VerdictRow.owner == owner)
+            )
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """Every verdict's record, the oldest first."""
+        with self.session() as session:
+            oldest = select(VerdictRow.record).order_by(VerdictRow.created, VerdictRow.id)
+            return list(session.scalars(oldest))
+
+    def dialogues(self) -> list[Dialogue]:
+        """Every conversation of every owner, the oldest first."""
+        with self.session() as session:
+            oldest = select(DialogueRow).order_by(DialogueRow.created, DialogueRow.id)
+            return [as_dialogue(row) for row in session.scalars(oldest)]
+
+    def secret(self) -> bytes:
+        """The key that signs cookies: made once, the same for every replica."""
+        made = secrets.token_hex(32)
+        try:
+            with self.session() as session:
+                if (row := session.get(SettingRow, "secret")) is not None:
+                    return bytes.fromhex(row.value)
+                session.add(SettingRow(name="secret", value=made))
+        except StoreError as error:
+            if not isinstance(error.__cause__, IntegrityError):
+                raise
+            return self.secret()
+        return bytes.fromhex(made)
+
+
+def written(turn: Turn, place: int, row: TurnRow | None) -> TurnRow:
+    """A turn's row, the one that it has already where it has one."""
+    row = row or TurnRow(id=turn.id)
+    row.place = place
+    for name, value in vars(turn).items():
+        setattr(row, name, value)
+    return row
+
+
+def as_dialogue(row: DialogueRow) -> Dialogue:
+    """A conversation from its rows."""
+    fields = Turn.__dataclass_fields__
+    turns = [Turn(**{name: getattr(turn, name) for name in fields}) for turn in row.turns]
+    return Dialogue(row.id, row.title, row.system, turns, row.created, row.updated)
+
+
+def open_engine(url: str) -> Engine:
+    """A pool of connections that notices broken ones.
+
+    Raises:
+        UserError: not a database URL, or one without a driver here.
+    """
+    try:
+        parts = make_url(url)
+        if parts.drivername in {"postgresql", "postgres"}:
+            parts = parts.set(drivername="postgresql+psycopg")
+        on_file = parts.get_backend_name() == "sqlite"
+        if on_file and parts.database and not parts.database.startswith(("file:", ":memory:")):
+            Path(parts.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(
+            parts,
+            pool_pre_ping=True,
+            connect_args={"timeout": 4} if on_file else POSTGRESQL,
+        )
+    except (ArgumentError, ImportError, SQLAlchemyError, OSError) as error:
+        raise UserError(
+            f"no database at {url!r}: {error}; a URL is like {DEFAULT_URL} or "
+            "postgresql+psycopg://user@host/name"
+        ) from error
+    if on_file:
+        event.listen(engine, "connect", set_up_sqlite)
+    return engine
+
+
+def set_up_sqlite(connection: Any, record: object) -> None:
+    """Readers beside a writer, and rows that go with what they belong to."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+app = SubcommandApp()
+
+
+@app.command
+def verdicts(out: Path, db: str = DEFAULT_URL) -> None:
+    """Write votes and thumbs as verdict records, one a line.
+
+    Args:
+        out: file to write.
+        db: URL of the database.
+    """
+    records = read(db, Store.verdicts)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    out.write_text(lines, encoding="utf-8")
+    print(f"{out}: {len(records)} verdicts")
+
+
+@app.command
+def conversations(out: Path, db: str = DEFAULT_URL) -> None:
+    """Write the conversations that end with a reply as LIMA JSONL.
+
+    Args:
+        out: file to write.
+        db: URL of the database.
+    """
+    from lima_ray import example
+
+    examples, unfinished = [], 0
+    for dialogue in read(db, Store.dialogues):
+        try:
+            examples.append(dialogue.example())
+        except UserError:
+            unfinished += 1
+    example.write(examples, out)
+    print(f"{out}: {len(examples)} conversations; {unfinished} without a last reply are left out")
+
+
+def read(url: str, method: Callable[[Store], T]) -> T:
+    """Ask a database that exists already.
+
+    Raises:
+        UserError: it is not there or does not answer.
+    """
+    store = Store(url)
+    place = store.engine.url
+    try:
+        if place.get_backend_name() == "sqlite" and not Path(place.database or "").is_file():
+            raise UserError(
+                f"no database at {place.database}; the chat page makes one, or use --db"
+            )
+        return method(store)
+    except StoreError as error:
+        raise UserError(f"the database at {place} cannot be read: {error}") from error
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        app.cli(prog="python -m serve.store", description=__doc__)
