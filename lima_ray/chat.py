@@ -42,21 +42,17 @@ def chat(model: tyro.conf.Positional[Path], seed: int = 0) -> None:
         ids = engine.prompt([*dialogue, turn])
         sampling = Sampling(seed=seed + number, max_tokens=engine.context)
         try:
-            engine.submit(Request(str(number), ids, sampling))
+            engine.submit(Request(str(number), ids, sampling, stream=True))
         except UserError as error:
             print(f"({error}; new conversation)")
             dialogue = []
             continue
         print("model: ", end="", flush=True)
-        tokens: list[int] = []
         said = ""
         while engine.in_flight:
             for event in engine.step():
-                tokens.append(event.token)
-                text = event.reply.text if event.reply else engine.tokenizer.decode(tokens)
-                if not text.endswith("\ufffd"):  # half of a character
-                    print(text.removeprefix(said), end="", flush=True)
-                    said = text
+                print(event.text, end="", flush=True)
+                said += event.text
         print()
         dialogue += [turn, said]
         number += 1

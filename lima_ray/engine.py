@@ -31,6 +31,12 @@ from lima_ray.errors import UserError
 from lima_ray.example import Example
 from lima_ray.sampling import choose
 from lima_ray.slots import STRIDE, WORTH_THREADS_TOKENS, SlotCache, load, threads_if
+from lima_ray.text import ReplyText, decode
+
+CHUNK = 256
+"""Tokens of a prompt computed together; where chunks end depends on the prompt alone."""
+PROMPT_TOKENS_A_STEP = 512
+"""Tokens of prompts computed between two tokens of the replies under way, at least one chunk."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,22 @@ class Request:
     """Token ids of the prompt, such as `Engine.prompt` makes."""
     sampling: Sampling
     """How to decode; requests that share a seed share their random numbers."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the reply before themselves; none is empty."""
+    stream: bool = False
+    """Tell the text piece by piece with the events."""
+    logprobs: int | None = None
+    """Likeliest tokens told with each token's own log probability; none tells neither."""
+
+
+@dataclass(frozen=True)
+class Logprob:
+    """Log probabilities at one token, by the model alone: before penalty, temperature and top-p."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+    """The likeliest tokens, from the likeliest down."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +77,10 @@ class Reply:
     ids: list[int]
     """Every generated token, EOT included."""
     stopped: bool
-    """True where EOT ended it, false where the room did."""
+    """True where EOT ended it, false where a stop string or the room did."""
     n_prompt_tokens: int
+    stopped_by: str | None = None
+    """The stop string that ended it."""
 
     @property
     def n_tokens(self) -> int:
@@ -70,6 +94,9 @@ class Event:
 
     id: str
     token: int
+    text: str = ""
+    """New text, where the request asked for a stream; a token may bring none."""
+    logprob: Logprob | None = None
     reply: Reply | None = None
 
 
@@ -82,7 +109,18 @@ class Active:
     limit: int
     """Most tokens, of prompt and reply together."""
     draws: random.Random
+    text: ReplyText | None
+    """The reply's text, where it matters before the end."""
+    filled: int = 0
+    """Tokens of the prompt that the slot holds."""
     tokens: list[int] = field(default_factory=list)
+    said: str = ""
+    """Text told so far."""
+
+    @property
+    def reading(self) -> bool:
+        """Whether the prompt is not all in the slot yet, but for its last token."""
+        return self.filled < len(self.request.ids) - 1
 
     @property
     def length(self) -> int:
@@ -152,12 +190,16 @@ class Engine:
                 f"turn {len(turns)} of the dialogue is {turns[-1]!r}: nothing to answer"
             )
         if not self.tokenizer.chat_template:
-            return self.tokenizer("\n".join([system, *turns] if system else turns)).input_ids
+            return self.text_ids("\n".join([system, *turns] if system else turns))
         return self.tokenizer.apply_chat_template(
             Example(tuple(turns), id="", system=system).messages(),
             add_generation_prompt=True,
             return_dict=False,
         )
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of plain text to go on with; a control token's name in it is only text."""
+        return self.tokenizer(text, split_special_tokens=True).input_ids
 
     def check(self, request: Request) -> None:
         """Refuse a request that cannot be answered.
@@ -183,6 +225,8 @@ class Engine:
                 f"{name}: ids has {len(ids)} tokens, and the model's context is {self.context}, "
                 "prompt and reply together"
             )
+        if "" in request.stop:
+            raise UserError(f"{name}: stop holds an empty string, which every reply contains")
 
     def submit(self, request: Request) -> None:
         """Take a request in; it enters a slot when a step begins and one is free.
@@ -205,23 +249,28 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
-        """Admit waiting requests to free slots, then decode one token of each active request."""
-        while self.waiting and self.free:
-            self.admit(self.waiting[0], self.free[-1])
-            self.waiting.popleft()
-            self.free.pop()
-        active = list(self.active.values())
+        """Read on in waiting prompts, then decode one token of each reply under way.
+
+        Prompts are read in the order in which they came, a few hundred tokens a step, so that long
+        ones do not hold up the replies.
+        """
+        self.read_prompts()
+        active = [a for a in self.active.values() if not a.reading]
         if not active:
             return []
         slots = [a.slot for a in active]
+        logits_BV = self.logits([(a.slot, a.length - 1, a.last) for a in active])
         tokens = choose(
-            self.logits([(a.slot, a.length - 1, a.last) for a in active]),
+            logits_BV,
             self.seen_SV[slots],
             [a.request.sampling for a in active],
             [a.draws.random() for a in active],
         )
         self.seen_SV[slots, tokens] = True
-        return [self.advance(a, token) for a, token in zip(active, tokens, strict=True)]
+        return [
+            self.advance(a, token, logits_V)
+            for a, token, logits_V in zip(active, tokens, logits_BV, strict=True)
+        ]
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Answer requests, taken as slots come free, and yield replies as they finish.
@@ -245,21 +294,39 @@ class Engine:
             for id in mine:
                 self.cancel(id)
 
-    def admit(self, request: Request, slot: int) -> None:
-        """Fill a slot with a prompt, but for its last token, which the next step reads.
+    def read_prompts(self) -> None:
+        """Admit waiting requests to free slots, and read prompts until the step's share is done."""
+        while self.waiting and self.free:
+            self.admit(self.waiting.popleft(), self.free.pop())
+        left = PROMPT_TOKENS_A_STEP
+        for active in list(self.active.values()):
+            while active.reading and left > 0:
+                left -= self.read_chunk(active)
 
-        A prompt is computed alone, so that its matrices have the same shape in any company.
-        """
-        if before := request.ids[:-1]:
-            self.cache.aim([slot], [0], self.device)
-            self.forward(self.model.get_decoder(), [before], [list(range(len(before)))])
+    def admit(self, request: Request, slot: int) -> None:
+        """Give a request a slot; its prompt is not read yet."""
         self.seen_SV[slot] = False
         if request.sampling.penalise_prompt:
             self.seen_SV[slot, request.ids] = True
         limit = min(request.sampling.max_tokens, self.context)
         # A string, since Random takes a negative number for its absolute value.
         draws = random.Random(str(request.sampling.seed))
-        self.active[request.id] = Active(request, slot, limit, draws)
+        told = request.stream or request.stop
+        text = ReplyText(self.tokenizer, request.stop) if told else None
+        self.active[request.id] = Active(request, slot, limit, draws, text)
+
+    def read_chunk(self, active: Active) -> int:
+        """Put a prompt's next chunk into its slot, and return its tokens.
+
+        The prompt's last token is left to the first decoding step. A chunk is computed alone, so
+        that its matrices have the same shape in any company.
+        """
+        start, end = active.filled, min(active.filled + CHUNK, len(active.request.ids) - 1)
+        self.cache.aim([active.slot], [start], self.device)
+        positions = [list(range(start, end))]
+        self.forward(self.model.get_decoder(), [active.request.ids[start:end]], positions)
+        active.filled = end
+        return end - start
 
     def logits(self, rows: list[tuple[int, int, int]], batch: int = 0) -> torch.Tensor:
         """Read a token into each slot named, and return logits (B, V) of what follows it.
@@ -288,16 +355,29 @@ class Engine:
                 slot_cache=self.cache,
             )
 
-    def advance(self, active: Active, token: int) -> Event:
-        """Add a token to a reply; EOT, or the end of its room, finishes it and frees the slot."""
+    def advance(self, active: Active, token: int, logits_V: torch.Tensor) -> Event:
+        """Add a token to a reply; EOT, a stop string or the end of its room finishes it."""
         active.tokens.append(token)
-        request, stopped = active.request, token in self.stops
-        if not stopped and active.length < active.limit:
-            return Event(request.id, token)
+        request, text, stopped = active.request, active.text, token in self.stops
+        logprob = None
+        if request.logprobs is not None:
+            logprob = log_probability(logits_V, token, request.logprobs)
+        new = text.add(token) if text else ""
+        halted = text is not None and text.stopped_by is not None
+        reply = None
+        if stopped or halted or active.length >= active.limit:
+            new += text.finish() if text else ""
+            reply = self.close(active, active.said + new, stopped)
+        active.said += new
+        return Event(request.id, token, new if request.stream else "", logprob, reply)
+
+    def close(self, active: Active, said: str, stopped: bool) -> Reply:
+        """Free the slot of a finished reply."""
+        request, text = active.request, active.text
         self.cancel(request.id)
-        text = self.tokenizer.decode(active.tokens, skip_special_tokens=True)
-        reply = Reply(request.id, text, active.tokens, stopped, len(request.ids))
-        return Event(request.id, token, reply)
+        whole = said if text else decode(self.tokenizer, active.tokens)
+        by = text.stopped_by if text and not stopped else None
+        return Reply(request.id, whole, active.tokens, stopped, len(request.ids), by)
 
     @torch.inference_mode()
     def steady_batches(self) -> tuple[list[int], bool]:
@@ -323,3 +403,11 @@ def stop_ids(model: Any, tokenizer: Any) -> set[int]:
     named = model.generation_config.eos_token_id
     named = named if isinstance(named, list) else [named]
     return {token for token in (tokenizer.eos_token_id, *named) if token is not None}
+
+
+def log_probability(logits_V: torch.Tensor, token: int, top: int) -> Logprob:
+    """What a token and the likeliest ones had by the model alone."""
+    logprobs_V = logits_V.float().log_softmax(-1)
+    best = logprobs_V.topk(top)
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return Logprob(token, float(logprobs_V[token]), tuple(pairs))

@@ -27,7 +27,6 @@ from transformers.activations import SiLUActivation
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.utils import logging
 
-from lima_ray.attention import packed_attention
 from lima_ray.errors import UserError
 from lima_ray.model import check_plain_attention
 from lima_ray.tokenizer import TOKENIZER_FILES
@@ -154,7 +153,7 @@ def slot_attention(
     slot_cache: SlotCache | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attend to what the rows' slots hold: one prompt of T tokens, or one token of B rows.
+    """Attend to what the rows' slots hold: T tokens of one prompt, or one token of B rows.
 
     Args:
         module: the attention layer; its `layer_idx` is used.
@@ -171,9 +170,9 @@ def slot_attention(
     assert slot_cache is not None, "the engine passes slot_cache to every forward"
     layer: Any = module
     keys_SGCD, values_SGCD = slot_cache.store(layer.layer_idx, key_BGTD, value_BGTD)
-    batch, heads, tokens, width = query_BHTD.shape
-    if tokens > 1:
-        return packed_attention(module, query_BHTD, key_BGTD, value_BGTD, None, scaling)
+    batch, heads, _, width = query_BHTD.shape
+    if batch == 1:
+        return prompt_attention(query_BHTD, keys_SGCD, values_SGCD, slot_cache.rows[0], scaling)
     # The heads that share a key stand where positions would: all of them see the whole row.
     query_BGHD = query_BHTD.reshape(batch, key_BGTD.shape[1], -1, width)
     outputs_BGHD = torch.zeros_like(query_BGHD)
@@ -198,6 +197,32 @@ def slot_attention(
                     scale=scaling,
                 )[0]
     return outputs_BGHD.view(batch, 1, heads, width), None
+
+
+def prompt_attention(
+    query_1HTD: torch.Tensor,
+    keys_SGCD: torch.Tensor,
+    values_SGCD: torch.Tensor,
+    row: tuple[int, int],
+    scaling: float | None,
+) -> tuple[torch.Tensor, None]:
+    """Attend of a prompt's next T tokens to all that its slot holds up to each of them."""
+    slot, start = row
+    tokens = query_1HTD.shape[2]
+    mask_TL = None
+    if start:
+        place_L = torch.arange(start + tokens, device=query_1HTD.device)
+        mask_TL = place_L <= place_L[start:, None]
+    outputs_1HTD = scaled_dot_product_attention(
+        query_1HTD,
+        keys_SGCD[slot : slot + 1, :, : start + tokens],
+        values_SGCD[slot : slot + 1, :, : start + tokens],
+        mask_TL,
+        is_causal=not start,
+        scale=scaling,
+        enable_gqa=query_1HTD.shape[1] != keys_SGCD.shape[1],
+    )
+    return outputs_1HTD.transpose(1, 2), None
 
 
 @contextmanager

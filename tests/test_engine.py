@@ -24,7 +24,7 @@ from transformers import (
 from lima_ray import base
 from lima_ray.config import Data, Sampling
 from lima_ray.encode import encode
-from lima_ray.engine import Engine, Reply, Request
+from lima_ray.engine import CHUNK, PROMPT_TOKENS_A_STEP, Engine, Event, Reply, Request
 from lima_ray.errors import UserError
 from lima_ray.model import add_tokens, save_tokenizer_and_config
 from lima_ray.sampling import HEAD, choose
@@ -110,6 +110,17 @@ def test_greedy_equals_transformers_on_ragged_prompts(
     model = plain(base_dir)
     for i, ids in enumerate(rows):
         assert replies[str(i)].ids == hub_greedy(model, ids, 45, penalty)
+
+
+@pytest.mark.parametrize("length", [CHUNK, CHUNK + 1, CHUNK + 2, 2 * CHUNK + 1, 1000])
+def test_prompts_read_in_chunks_equal_transformers(
+    engine: Engine, base_dir: Path, length: int
+) -> None:
+    generator = torch.Generator().manual_seed(length)
+    ids = torch.randint(3, VOCAB, (length,), generator=generator).tolist()
+    sampling = GREEDY.model_copy(update={"max_tokens": length + 20})
+    reply = answer(engine, [Request("a", ids, sampling)])["a"]
+    assert reply.ids == hub_greedy(plain(base_dir), ids, length + 20, 1)
 
 
 @pytest.mark.parametrize("kind", ["tied llama", "qwen"])
@@ -253,8 +264,8 @@ class Recording(Engine):
         self.submit(mine)
         reply = None
         while reply is None:
-            finished = [event.reply for event in self.step() if event.id == mine.id]
-            reply = finished[0]
+            replies = [event.reply for event in self.step() if event.id == mine.id]
+            reply = next(iter(replies), None)
         for request in company:
             self.cancel(request.id)
         assert self.in_flight == 0
@@ -408,6 +419,95 @@ def test_generate_left_early_leaves_nothing_behind(engine: Engine) -> None:
     assert engine.in_flight == 0
 
 
+def test_long_prompts_are_read_between_the_tokens_of_others(engine: Engine) -> None:
+    short = Request("short", [5], Sampling(max_tokens=100))
+    long = [Request(str(i), [7] * 900, Sampling(max_tokens=910)) for i in range(3)]
+    alone = answer(engine, [short, *long[:1]])
+    engine.submit(short)
+    engine.step()
+    for request in long:
+        engine.submit(request)
+    seen: list[list[str]] = []
+    replies: dict[str, Reply] = {}
+    while engine.in_flight:
+        events = engine.step()
+        seen.append([event.id for event in events])
+        replies |= {event.id: event.reply for event in events if event.reply}
+    begun = {id: next(i for i, ids in enumerate(seen) if id in ids) for id in ("0", "1", "2")}
+    for before, (_, step) in enumerate(begun.items()):
+        assert step == pytest.approx((before + 1) * 899 / PROMPT_TOKENS_A_STEP, abs=1)
+    assert all("short" in ids for ids in seen[: alone["short"].n_tokens - 1])
+    assert replies["short"] == alone["short"]
+    assert replies["0"] == alone["0"]
+
+
+def test_a_prompt_that_is_being_read_can_be_cancelled(engine: Engine) -> None:
+    engine.submit(Request("long", [7] * 1500, Sampling(max_tokens=1600)))
+    assert engine.step() == []
+    assert engine.cancel("long")
+    assert engine.step() == []
+    assert sorted(engine.free) == [0, 1, 2, 3]
+
+
+# What is told
+
+
+def told(engine: Engine, request: Request) -> tuple[list[Event], Reply]:
+    """Every event of a request, and its reply."""
+    engine.submit(request)
+    events: list[Event] = []
+    while engine.in_flight:
+        events += engine.step()
+    reply = events[-1].reply
+    assert reply
+    return events, reply
+
+
+def test_a_stream_tells_the_text_and_nothing_else_does(engine: Engine) -> None:
+    ids, sampling = prompts(2)[1], Sampling(max_tokens=200, seed=3)
+    plain_events, plain_reply = told(engine, Request("a", ids, sampling))
+    events, reply = told(engine, Request("a", ids, sampling, stream=True))
+    assert reply == plain_reply
+    assert "".join(event.text for event in events) == reply.text
+    assert len({event.text for event in events}) > 20
+    assert {event.text for event in plain_events} == {""}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_string_ends_a_reply_before_itself(engine: Engine, stream: bool) -> None:
+    ids, sampling = prompts(2)[1], Sampling(max_tokens=200, seed=3)
+    whole = answer(engine, [Request("a", ids, sampling)])["a"]
+    stop = whole.text[40:43]
+    events, reply = told(engine, Request("a", ids, sampling, stop=("zzzz", stop), stream=stream))
+    assert reply.text == whole.text[: whole.text.index(stop)]
+    assert (reply.stopped, reply.stopped_by) == (False, stop)
+    assert reply.ids == whole.ids[: reply.n_tokens]
+    assert reply.n_tokens < whole.n_tokens
+    assert "".join(event.text for event in events) == (reply.text if stream else "")
+
+
+def test_an_empty_stop_string_is_refused(engine: Engine) -> None:
+    with pytest.raises(UserError, match="stop holds an empty string"):
+        engine.submit(Request("a", [5], GREEDY, stop=("x", "")))
+
+
+def test_logprobs_are_the_models_own(engine: Engine, base_dir: Path) -> None:
+    ids, sampling = prompts(2)[1], Sampling(max_tokens=60, seed=3, repetition_penalty=2)
+    events, reply = told(engine, Request("a", ids, sampling, logprobs=4))
+    with torch.no_grad():
+        logits_TV = plain(base_dir)(torch.tensor([ids + reply.ids])).logits[0, len(ids) - 1 : -1]
+    expected_TV = logits_TV.float().log_softmax(-1)
+    for event, expected_V in zip(events, expected_TV, strict=True):
+        assert event.logprob
+        best = expected_V.topk(4)
+        assert [token for token, _ in event.logprob.top] == best.indices.tolist()
+        found = torch.tensor([logprob for _, logprob in event.logprob.top])
+        torch.testing.assert_close(found, best.values, atol=1e-4, rtol=0)
+        assert event.logprob.token == event.token
+        assert event.logprob.logprob == pytest.approx(float(expected_V[event.token]), abs=1e-4)
+    assert told(engine, Request("a", ids, sampling))[0][0].logprob is None
+
+
 # Bounds
 
 
@@ -495,6 +595,10 @@ def test_a_base_reads_plain_text(engine: Engine) -> None:
     text = engine.tokenizer.decode(engine.prompt(["the cat", "reads", "why?"]))
     assert text == "<s>the cat\nreads\nwhy?"
     assert engine.stops == {engine.tokenizer.eos_token_id}
+    ids = engine.prompt(["say </s> and <s>"])
+    assert ids.count(engine.tokenizer.bos_token_id) == 1
+    assert engine.tokenizer.eos_token_id not in ids
+    assert engine.tokenizer.decode(ids) == "<s>say </s> and <s>"
 
 
 @pytest.mark.parametrize(
