@@ -41,8 +41,8 @@ class Turn:
     """`stop` or `length` as the API says; `stopped` by the reader, `error` where it broke off."""
     dropped_messages: int = 0
     """Oldest messages that the context had no room for."""
-    edited: bool = False
-    """True where a person mended the text afterwards."""
+    original: str | None = None
+    """What stood here before a person mended it; none where nobody did."""
     thumb: Literal["up", "down"] | None = None
     created: datetime = field(default_factory=now)
 

@@ -9,7 +9,7 @@ A `Speaker` is anything with the API's two calls; in the Serve app it is the eng
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -75,7 +75,7 @@ def request_body(
 
 async def speak(
     speaker: Speaker, body: dict[str, Any], turn: Turn, pace: Pace, stop: asyncio.Event
-) -> AsyncIterator[None]:
+) -> AsyncGenerator[None, None]:
     """Fill a turn with a reply, and yield whenever something of it is new.
 
     However this ends (the reply, `stop`, an error, the page closed), the engine's request ends too.

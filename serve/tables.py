@@ -68,7 +68,7 @@ class TurnRow(Base):
     completion_tokens: Mapped[int | None]
     finish_reason: Mapped[str | None]
     dropped_messages: Mapped[int]
-    edited: Mapped[bool]
+    original: Mapped[str | None]
     thumb: Mapped[str | None]
     created: Mapped[datetime]
 

@@ -1,0 +1,242 @@
+"""The compare tab: two models, or one decoded in two ways, side by side and blind."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import gradio as gr
+
+from serve import render
+from serve.bench import Bench, Contestant, Round, Vote
+from serve.desk import MOST_LETTERS, Desk
+from serve.talk import Talk, Update, sampling_controls, sampling_fields
+
+NAMES = ("A", "B")
+VOTES: dict[str, Vote] = {
+    "A is significantly better": "A",
+    "Neither is significantly better": "neither",
+    "B is significantly better": "B",
+}
+
+
+class Compare:
+    """The compare tab. Its components are attributes; its methods are what they call."""
+
+    def __init__(self, talk: Talk) -> None:
+        """Share the visitor, the store and the speaker of the chat tab."""
+        self.talk = talk
+        self.bench = gr.State(None)
+        self.flights: dict[str, Bench] = {}
+
+    def main(self) -> None:
+        """Draw the contestants, their replies, and the vote."""
+        with gr.Accordion("Contestants and sampling", open=False, elem_id="contestants"):
+            with gr.Row():
+                self.models, self.samplings = [], []
+                for number in ("first", "second"):
+                    with gr.Column(min_width=260):
+                        self.models.append(gr.Dropdown([], label=f"The {number}"))
+                        self.samplings.append(sampling_controls())
+            with gr.Row():
+                self.system = gr.Textbox(
+                    label="System line", max_length=MOST_LETTERS, lines=1, max_lines=4
+                )
+                self.seed = gr.Number(
+                    None,
+                    label="Seed of both",
+                    info="Empty draws one for each reply.",
+                    precision=0,
+                    minimum=0,
+                    maximum=2**31 - 1,
+                )
+        with gr.Row(elem_id="sides", scale=1):
+            self.chats = [self.side(name) for name in NAMES]
+        self.notice = gr.HTML(elem_id="compare-notice")
+        with gr.Row(elem_id="votes", visible=False) as self.ballot:
+            self.votes = [gr.Button(words, elem_classes="vote", size="md") for words in VOTES]
+        self.reveal = gr.HTML(elem_id="reveal")
+        self.saving = gr.HTML(elem_id="compare-saving")
+        with gr.Row(elem_id="onward", visible=False) as self.onward:
+            self.choice = gr.Radio(
+                [(f"Go on from {name}", place) for place, name in enumerate(NAMES)],
+                show_label=False,
+                container=False,
+                label="Go on from",
+                elem_id="choice",
+            )
+            self.fresh = gr.Button("New comparison", size="sm", elem_id="fresh", scale=0)
+        self.composer = gr.Textbox(
+            placeholder="Message to both",
+            show_label=False,
+            container=False,
+            label="Message to both",
+            max_lines=8,
+            max_length=MOST_LETTERS,
+            submit_btn=True,
+            stop_btn=False,
+            elem_id="compare-composer",
+        )
+
+    def side(self, name: str) -> gr.Chatbot:
+        """One of the two conversations."""
+        with gr.Column(min_width=280, elem_classes="side"):
+            return gr.Chatbot(
+                label=f"Reply {name}",
+                elem_id=f"side-{name.lower()}",
+                height="100%",
+                min_height=240,
+                layout="bubble",
+                buttons=[],
+                latex_delimiters=render.LATEX,
+                feedback_options=None,
+                placeholder=f"## {name}",
+                sanitize_html=True,
+                allow_tags=False,
+            )
+
+    def wire(self, page: gr.Blocks) -> None:
+        """Say what each click does."""
+        live: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        shown = [
+            self.bench, *self.chats, self.notice, self.ballot, self.reveal, self.onward,
+            self.choice, self.composer,
+        ]  # fmt: skip
+        state = [self.talk.desk, self.bench]
+        first, second = self.samplings
+        how = [self.system, self.seed, *self.models, *first, *second]
+        page.load(self.load, None, self.models, **live)
+        self.composer.submit(
+            self.say, [*state, self.composer, *how], shown, concurrency_limit=None, **live
+        )
+        for button in self.votes:
+            button.click(self.vote, [*state, button], [*shown, self.saving], **live).then(
+                self.settle, self.talk.desk, self.saving, **live
+            )
+        self.choice.input(self.choose, [self.bench, self.choice], self.bench, **live)
+        self.fresh.click(self.begin, self.bench, shown, **live)
+        self.composer.stop(self.stop, self.bench, None, queue=False, **live)
+        page.unload(self.unload)
+
+    async def load(self) -> list[gr.Dropdown]:
+        """Offer the models: the default first, and another second where there is one."""
+        try:
+            entries = await self.talk.speaker.models()
+        except Exception:  # the chat tab says that they cannot be listed
+            entries = []
+        entries.sort(key=lambda entry: not entry.get("default"))
+        ids = [entry["id"] for entry in entries]
+        picks = [ids[0], ids[1 if len(ids) > 1 else 0]] if ids else [None, None]
+        return [gr.Dropdown(ids, value=pick) for pick in picks]
+
+    async def say(
+        self,
+        desk: Desk | None,
+        bench: Bench | None,
+        text: str,
+        system: str,
+        seed: float | None,
+        *how: Any,
+        request: gr.Request,
+    ) -> AsyncGenerator[Update]:
+        """Send a message to both and stream what they say."""
+        bench = bench or Bench()
+        self.flights[request.session_hash or ""] = bench
+        models, values = how[:2], how[2:]
+        if bench.busy:
+            return
+        if None in models:
+            bench.notice, bench.draft = "No model is being served.", text
+        elif bench.say(text, system):
+            half = len(values) // 2
+            fields = (sampling_fields(*values[:half]), sampling_fields(*values[half:]))
+            pair = (Contestant(models[0], fields[0]), Contestant(models[1], fields[1]))
+            dialogue, first = bench.dialogue, True
+            steps = bench.answer(self.talk.speaker, pair, None if seed is None else int(seed))
+            async with aclosing(steps):
+                async for _ in steps:
+                    yield self.shown(bench) if first else self.words_of(bench)
+                    first = False
+            if bench.dialogue is not dialogue:
+                return
+        yield self.shown(bench)
+
+    async def vote(
+        self, desk: Desk | None, bench: Bench | None, words: str, request: gr.Request
+    ) -> Update:
+        """Keep the vote and tell the names."""
+        desk = await self.talk.seat(desk, "", request)
+        bench = bench or Bench()
+        if record := bench.judge(VOTES[words], desk.visitor.annotator):
+            desk.saver.judge(record)
+        return self.shown(bench) | {self.saving: ""}
+
+    async def settle(self, desk: Desk | None) -> str:
+        """Say so where the vote is not saved."""
+        if desk is None:
+            return ""
+        await desk.saver.settle()
+        return render.notice(desk.saver.message(), "warning")
+
+    def choose(self, bench: Bench | None, place: int) -> Bench:
+        """Go on from one of the two."""
+        bench = bench or Bench()
+        bench.go_on_from(place)
+        return bench
+
+    def begin(self, bench: Bench | None) -> Update:
+        """Start a new comparison."""
+        bench = bench or Bench()
+        bench.leave()
+        return self.shown(bench)
+
+    def stop(self, bench: Bench | None) -> None:
+        """End both replies."""
+        if bench is not None and bench.stop is not None:
+            bench.stop.set()
+
+    def unload(self, request: gr.Request) -> None:
+        """A closed tab wants no more of its replies."""
+        self.stop(self.flights.pop(request.session_hash or "", None))
+
+    def words_of(self, bench: Bench) -> Update:
+        """What changes while replies come."""
+        return {chat: render.messages(bench.side(i)) for i, chat in enumerate(self.chats)}
+
+    def shown(self, bench: Bench) -> Update:
+        """The whole tab; names only after the vote."""
+        this = bench.round
+        voted = this is not None and this.vote is not None
+        open_vote = this is not None and this.vote is None and not bench.busy
+        told = this if voted else None
+        return {
+            self.bench: bench,
+            **{chat: self.side_of(bench, told, i) for i, chat in enumerate(self.chats)},
+            self.notice: render.notice(bench.notice),
+            self.ballot: gr.Row(visible=open_vote),
+            self.reveal: revealed(told),
+            self.onward: gr.Row(visible=voted),
+            self.choice: this.goes_on if this is not None and voted else None,
+            self.composer: gr.Textbox(
+                value=bench.draft,
+                submit_btn=not bench.busy and not open_vote,
+                stop_btn=bench.busy,
+                interactive=not open_vote,
+                placeholder="Vote first" if open_vote else "Message to both",
+            ),
+        }
+
+    def side_of(self, bench: Bench, told: Round | None, place: int) -> gr.Chatbot:
+        """One conversation under its letter, or after the vote under its name."""
+        name = f"{NAMES[place]}: {told.replies[place].model}" if told else f"Reply {NAMES[place]}"
+        return gr.Chatbot(render.messages(bench.side(place)), label=name)
+
+
+def revealed(this: Round | None) -> str:
+    """Who was who, and how each reply was made."""
+    if this is None:
+        return ""
+    lines = []
+    for name, turn, pace in zip(NAMES, this.replies, this.paces, strict=True):
+        words = render.spans(render.about(turn, pace))
+        lines.append(f'<div class="made"><strong>{name}</strong>{words}</div>')
+    return f'<div class="revealed">{"".join(lines)}</div>'

@@ -1,0 +1,285 @@
+"""One visitor's conversation: ask, stop, retry, undo, edit, judge; nothing here draws anything."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from lima_ray.errors import UserError
+from serve.dialogue import Dialogue, Turn, now
+from serve.saver import Saver
+from serve.speaker import Pace, Speaker, request_body, speak
+from serve.visitor import Visitor
+
+REDRAW_S = 0.05
+MOST_LETTERS = 32_000
+MOST_TURNS = 400
+SEEDS = 2**31
+
+
+@dataclass(frozen=True)
+class Ask:
+    """How the next reply is to be made."""
+
+    model: str
+    sampling: dict[str, Any]
+    """Decoding fields by the API's names; all but the seed."""
+    seed: int | None = None
+    """None draws one for each reply."""
+
+
+@dataclass
+class Desk:
+    """A visitor's window on the chat tab."""
+
+    visitor: Visitor
+    saver: Saver
+    dialogue: Dialogue = field(default_factory=Dialogue)
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the API lists, by id."""
+    stop: asyncio.Event | None = None
+    """Ends the reply under way; none where there is none."""
+    pace: Pace = field(default_factory=Pace)
+    notice: str = ""
+    titles: list[tuple[str, str]] = field(default_factory=list)
+    """Names and ids of the visitor's conversations, as last read."""
+    draft: str = ""
+    """Text that goes back into the composer, because it has no reply."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a reply is under way."""
+        return self.stop is not None
+
+    def leave(self) -> None:
+        """Turn to another conversation: what is being said ends."""
+        if self.stop is not None:
+            self.stop.set()
+        self.stop, self.notice, self.draft, self.pace = None, "", "", Pace()
+
+    def open(self, dialogue: Dialogue) -> None:
+        """Take up a conversation."""
+        self.leave()
+        self.dialogue = dialogue
+        if dialogue.turns and dialogue.turns[-1].role == "user":
+            self.draft = dialogue.turns.pop().content
+            self.notice = "The last message has no reply; it is back in the box below."
+
+    def say(self, text: str) -> list[Turn] | None:
+        """Add the user's turn.
+
+        Returns:
+            The turns to fall back on where no reply comes; none where the text is refused.
+        """
+        self.notice, self.draft, before = "", "", list(self.dialogue.turns)
+        try:
+            said = check_text(text)
+            if len(before) >= MOST_TURNS:
+                raise UserError(f"The conversation has {MOST_TURNS} messages; start a new one.")
+        except UserError as error:
+            self.notice, self.draft = str(error), text[:MOST_LETTERS]
+            return None
+        self.dialogue.turns.append(Turn("user", said))
+        return before
+
+    def again(self, place: int) -> list[Turn] | None:
+        """Go back to the user's turn at or before a place, to have it answered anew.
+
+        Returns:
+            The turns to fall back on where no reply comes; none where there is no such turn.
+        """
+        before = list(self.dialogue.turns)
+        last = self.user_turn(place)
+        if self.busy or last is None:
+            return None
+        self.notice, self.draft = "", ""
+        del self.dialogue.turns[last + 1 :]
+        return before
+
+    def edit(self, place: int, text: str) -> list[Turn] | None:
+        """Replace a turn's text: a reply is mended in place, a user's turn wants a new reply.
+
+        Returns:
+            The turns to fall back on where that reply does not come; none where none is due.
+        """
+        turns = self.dialogue.turns
+        if self.busy or not 0 <= place < len(turns):
+            return None
+        try:
+            said = check_text(text)
+        except UserError as error:
+            self.notice = str(error)
+            return None
+        before, turn = list(turns), turns[place]
+        if turn.role == "user":
+            turns[place:] = [Turn("user", said, original=turn.content)]
+            self.notice, self.draft = "", ""
+            return before
+        turn.content, turn.original = said, turn.original or turn.content
+        self.notice = "Your wording of the reply is kept; the conversation goes on from it."
+        self.changed()
+        return None
+
+    async def answer(
+        self, speaker: Speaker, ask: Ask, before: list[Turn]
+    ) -> AsyncGenerator[None, None]:
+        """Stream a reply to the last turn, and save it as far as it came.
+
+        Args:
+            speaker: what answers.
+            ask: how; a seed that an earlier reply used up is followed by the next.
+            before: the turns to fall back on where nothing is said.
+        """
+        dialogue, stop, self.pace = self.dialogue, asyncio.Event(), Pace()
+        earlier = before[len(dialogue.turns) :][:1]
+        seed = secrets.randbelow(SEEDS) if ask.seed is None else ask.seed
+        if ask.seed is not None and earlier and earlier[0].seed is not None:
+            seed = (max(earlier[0].seed, seed) + 1) % SEEDS
+        body = request_body(ask.model, dialogue, ask.sampling, seed)
+        self.saver.save(dialogue)
+        turn = Turn("assistant", "", model=ask.model, seed=seed, sampling=ask.sampling)
+        dialogue.turns.append(turn)
+        self.stop, drawn = stop, 0.0
+        try:
+            async with aclosing(speak(speaker, body, turn, self.pace, stop)) as steps:
+                async for _ in steps:
+                    if self.stop is stop and time.monotonic() - drawn >= REDRAW_S:
+                        yield
+                        drawn = time.monotonic()
+        finally:
+            self.close(dialogue, turn, stop, before)
+
+    async def settle(self) -> None:
+        """Wait for what is being saved, and read the list of conversations anew."""
+        self.titles = await self.saver.titles() or self.titles
+
+    def close(
+        self, dialogue: Dialogue, turn: Turn, stop: asyncio.Event, before: list[Turn]
+    ) -> None:
+        """Keep a reply as far as it came; without any, all is as before the question."""
+        turn.finish_reason = turn.finish_reason or "stopped"
+        dialogue.updated = now()
+        question = dialogue.turns[-2]
+        back = not turn.content.strip() and question not in before
+        if not turn.content.strip():
+            dialogue.turns[:] = before
+        if self.stop is stop:
+            self.stop, self.notice = None, outcome(turn, self.pace)
+            if back:
+                self.draft = question.content
+                self.notice += " Your message is back in the box below."
+        self.keep(dialogue)
+
+    def undo(self, place: int) -> None:
+        """Take an exchange back, and all after it; the user's text returns to the composer."""
+        first = self.user_turn(place)
+        if self.busy or first is None:
+            return
+        self.notice, self.draft = "", self.dialogue.turns[first].content
+        del self.dialogue.turns[first:]
+        self.changed()
+
+    def rename(self, title: str) -> None:
+        """Give the conversation a title; an empty one leaves it to the first prompt."""
+        title = " ".join(title.split())[:200]
+        if self.dialogue.turns and title not in {self.dialogue.name, self.dialogue.title}:
+            self.dialogue.title = title
+            self.saver.save(self.dialogue)
+
+    def set_system(self, system: str) -> None:
+        """Change the system line, from the next reply on."""
+        self.dialogue.system = system[:MOST_LETTERS].replace("\x00", "")
+
+    def thumb(self, place: int, liked: bool | None) -> None:
+        """Judge a reply; none takes the judgement back."""
+        turns = self.dialogue.turns
+        if self.busy or not 0 <= place < len(turns) or turns[place].role != "assistant":
+            return
+        turn = turns[place]
+        turn.thumb = None if liked is None else "up" if liked else "down"
+        if turn.thumb is None:
+            self.saver.unjudge(f"thumb-{turn.id}")
+        else:
+            self.saver.judge(thumb_record(self.dialogue, place, self.visitor.annotator))
+        self.saver.save(self.dialogue)
+
+    def changed(self) -> None:
+        """Note the time and save."""
+        self.dialogue.updated = now()
+        self.keep(self.dialogue)
+
+    def keep(self, dialogue: Dialogue) -> None:
+        """Save a conversation, or delete one that has nothing left."""
+        if dialogue.turns:
+            self.saver.save(dialogue)
+        else:
+            self.saver.forget(dialogue)
+
+    def user_turn(self, place: int) -> int | None:
+        """The place of the user's turn at or before a place."""
+        turns = self.dialogue.turns
+        places = range(min(place, len(turns) - 1), -1, -1)
+        return next((p for p in places if turns[p].role == "user"), None)
+
+
+def check_text(text: str) -> str:
+    """A message as it may be sent.
+
+    Raises:
+        UserError: it is empty or too long.
+    """
+    said = text.encode("utf-8", "replace").decode().replace("\x00", "").strip()
+    if not said:
+        raise UserError("The message is empty.")
+    if len(said) > MOST_LETTERS:
+        raise UserError(
+            f"The message has {len(said):,} letters; at most {MOST_LETTERS:,} are taken. "
+            "Shorten it or send it in parts."
+        )
+    return said
+
+
+def outcome(turn: Turn, pace: Pace) -> str:
+    """What a reader must know of how a reply ended."""
+    said = bool(turn.content.strip())
+    notes = []
+    if turn.dropped_messages:
+        messages = "message" if turn.dropped_messages == 1 else "messages"
+        notes.append(
+            f"The conversation has outgrown the model's context: the oldest "
+            f"{turn.dropped_messages} {messages} were left out."
+        )
+    if pace.error:
+        notes.append(pace.error if not said else f"The reply broke off: {pace.error}")
+    elif turn.finish_reason == "length":
+        notes.append("The reply hit its length limit and may be cut off.")
+    elif turn.finish_reason == "stopped":
+        notes.append("Stopped; what was said so far is kept." if said else "Stopped.")
+    elif not said:
+        notes.append("The model ended its reply without a word.")
+    return " ".join(notes)
+
+
+def thumb_record(dialogue: Dialogue, place: int, annotator: str) -> dict[str, Any]:
+    """The verdict on one reply, in the judge's format."""
+    turn = dialogue.turns[place]
+    return {
+        "id": f"thumb-{turn.id}",
+        "kind": "thumbs",
+        "annotator": annotator,
+        "models": [turn.model],
+        "order": [0],
+        "verdict": turn.thumb,
+        "conversations": [earlier.content for earlier in dialogue.turns[:place]],
+        "system": dialogue.system or None,
+        "replies": [turn.content],
+        "originals": [turn.original],
+        "revisions": [turn.revision],
+        "sampling": [turn.sampling],
+        "seeds": [turn.seed],
+        "conversation": dialogue.id,
+        "created": now().isoformat(),
+    }

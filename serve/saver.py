@@ -1,0 +1,123 @@
+"""Saving beside the talk: a database that is away costs no reply, and what it missed is said."""
+
+import asyncio
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from serve.dialogue import Dialogue
+from serve.store import Store, StoreError
+
+NAMES_SHOWN = 3
+MOST_KEPT = 200
+
+
+@dataclass
+class Change:
+    """One thing to write, and what to call it where it could not be."""
+
+    name: str
+    method: Callable[..., None]
+    arguments: tuple[Any, ...]
+
+
+@dataclass
+class Saver:
+    """What one visitor's window has not saved yet; the newest state of each thing."""
+
+    store: Store
+    owner: str
+    waiting: dict[str, Change] = field(default_factory=dict)
+    problem: str | None = None
+    """Why the last attempt failed; none where everything is saved."""
+    recovered: int = 0
+    """Things saved late, until somebody has been told."""
+    lost: int = 0
+    """Things given up, because too many waited."""
+    task: asyncio.Task[None] | None = None
+
+    def save(self, dialogue: Dialogue) -> None:
+        """Have a conversation written as it is now."""
+        copied = copy.deepcopy(dialogue)
+        self.later(dialogue.id, Change(f"“{dialogue.name}”", Store.save, (self.owner, copied)))
+
+    def forget(self, dialogue: Dialogue) -> None:
+        """Have a conversation deleted."""
+        name = f"the deletion of “{dialogue.name}”"
+        self.later(dialogue.id, Change(name, Store.forget, (self.owner, dialogue.id)))
+
+    def judge(self, record: dict[str, Any]) -> None:
+        """Have a verdict kept."""
+        self.later(record["id"], Change("a vote", Store.judge, (self.owner, record)))
+
+    def unjudge(self, id: str) -> None:
+        """Have a verdict taken back."""
+        self.later(id, Change("a vote taken back", Store.unjudge, (self.owner, id)))
+
+    def later(self, key: str, change: Change) -> None:
+        """Replace what waits under a key, and start to write."""
+        self.waiting.pop(key, None)
+        self.waiting[key] = change
+        while len(self.waiting) > MOST_KEPT:
+            self.waiting.pop(next(iter(self.waiting)))
+            self.lost += 1
+        self.start()
+
+    def start(self) -> None:
+        """Write in the background unless that is under way."""
+        if self.waiting and (self.task is None or self.task.done()):
+            self.task = asyncio.create_task(self.write())
+
+    async def write(self) -> None:
+        """Write what waits, the oldest first, until it is done or the database fails."""
+        late = self.problem is not None
+        while self.waiting:
+            key, change = next(iter(self.waiting.items()))
+            try:
+                await self.store.off_loop(change.method, *change.arguments)
+            except StoreError as error:
+                self.problem = str(error)
+                return
+            self.recovered += late
+            if self.waiting.get(key) is change:
+                del self.waiting[key]
+        self.problem = None
+
+    async def settle(self) -> None:
+        """Wait for the writing under way; it takes a bounded time."""
+        self.start()
+        if self.task is not None:
+            await asyncio.wait({self.task})
+
+    async def titles(self) -> list[tuple[str, str]] | None:
+        """Names and ids of the owner's conversations, when all is written; none if it fails."""
+        await self.settle()
+        try:
+            titles = await self.store.off_loop(Store.titles, self.owner)
+        except StoreError as error:
+            self.problem = str(error)
+            return None
+        if not self.waiting:
+            self.problem = None
+        return titles
+
+    def message(self) -> str:
+        """What to tell the visitor, once; empty where all is well."""
+        if self.problem is not None:
+            names = [change.name for change in self.waiting.values()]
+            shown = ", ".join(names[:NAMES_SHOWN])
+            more = len(names) - NAMES_SHOWN
+            shown += f" and {more} more" if more > 0 else ""
+            kept = (
+                f" Not saved: {shown}. This window keeps that, and saves it when the database is "
+                "back; do not close it until then."
+            )
+            gone = f" {self.lost} older changes are lost." if self.lost else ""
+            away = f"Nothing is being saved: the database does not answer ({self.problem})."
+            return away + (kept if names else "") + gone
+        if self.recovered:
+            count, self.recovered = self.recovered, 0
+            things = "1 change" if count == 1 else f"{count} changes"
+            return f"The database is back: {things} of the time without it saved."
+        return ""
