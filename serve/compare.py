@@ -9,7 +9,7 @@ import gradio as gr
 from serve import render
 from serve.bench import Bench, Contestant, Round, Vote
 from serve.desk import MOST_LETTERS, Desk
-from serve.talk import Talk, Update, sampling_controls, sampling_fields
+from serve.talk import Talk, Update, sampling_controls, sampling_fields, seed_control, seed_of
 
 NAMES = ("A", "B")
 VOTES: dict[str, Vote] = {
@@ -41,14 +41,7 @@ class Compare:
                 self.system = gr.Textbox(
                     label="System line", max_length=MOST_LETTERS, lines=1, max_lines=4
                 )
-                self.seed = gr.Number(
-                    None,
-                    label="Seed of both",
-                    info="Empty draws one for each reply.",
-                    precision=0,
-                    minimum=0,
-                    maximum=2**31 - 1,
-                )
+                self.seed = seed_control("Seed of both")
         with gr.Row(elem_id="sides", scale=1):
             self.chats = [self.side(name) for name in NAMES]
         self.notice = gr.HTML(elem_id="compare-notice")
@@ -130,13 +123,13 @@ class Compare:
 
     async def say(
         self,
+        request: gr.Request,
         desk: Desk | None,
         bench: Bench | None,
         text: str,
         system: str,
         seed: float | None,
         *how: Any,
-        request: gr.Request,
     ) -> AsyncGenerator[Update]:
         """Send a message to both and stream what they say."""
         bench = bench or Bench()
@@ -151,7 +144,7 @@ class Compare:
             fields = (sampling_fields(*values[:half]), sampling_fields(*values[half:]))
             pair = (Contestant(models[0], fields[0]), Contestant(models[1], fields[1]))
             dialogue, first = bench.dialogue, True
-            steps = bench.answer(self.talk.speaker, pair, None if seed is None else int(seed))
+            steps = bench.answer(self.talk.speaker, pair, seed_of(seed))
             async with aclosing(steps):
                 async for _ in steps:
                     yield self.shown(bench) if first else self.words_of(bench)
@@ -161,7 +154,7 @@ class Compare:
         yield self.shown(bench)
 
     async def vote(
-        self, desk: Desk | None, bench: Bench | None, words: str, request: gr.Request
+        self, request: gr.Request, desk: Desk | None, bench: Bench | None, words: str
     ) -> Update:
         """Keep the vote and tell the names."""
         desk = await self.talk.seat(desk, "", request)

@@ -88,5 +88,5 @@ class Dialogue:
         for number, turn in enumerate(self.turns, start=1):
             if not turn.content.strip():
                 raise UserError(f"turn {number} is empty; edit it or retry before exporting")
-        turns = tuple(turn.content for turn in self.turns)
+        turns = tuple(turn.content.strip() for turn in self.turns)
         return Example(turns, id=self.id, source=SOURCE, system=self.system.strip() or None)

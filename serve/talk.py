@@ -10,7 +10,7 @@ import gradio as gr
 from lima_ray.config import Sampling
 from lima_ray.errors import UserError
 from serve import render
-from serve.desk import MOST_LETTERS, Ask, Desk
+from serve.desk import MOST_LETTERS, SEEDS, Ask, Desk
 from serve.dialogue import UNTITLED, Dialogue, Turn
 from serve.saver import Saver
 from serve.speaker import Speaker
@@ -21,6 +21,7 @@ Update = dict[Any, Any]
 RETRY_SAVING_S = 5
 EXAMPLES_SHOWN = 4
 LONGEST_REPLY = 4096
+RANDOM_SEED = -1
 HELP = {name: field.description or "" for name, field in Sampling.model_fields.items()}
 DEFAULTS = Sampling()
 DOWNLOAD = """(file) => {
@@ -32,6 +33,7 @@ DOWNLOAD = """(file) => {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }"""
+SETTINGS = "() => document.querySelector('#right .toggle-button').click()"
 ADDRESS = """(id) => history.replaceState(null, '',
   location.pathname + (id ? '?c=' + encodeURIComponent(id) : ''))"""
 
@@ -68,15 +70,7 @@ class Talk:
             elem_id="system",
         )
         self.sampling = sampling_controls()
-        self.seed = gr.Number(
-            None,
-            label="Seed",
-            info="The same seed gives the same reply; empty draws a new one each time.",
-            precision=0,
-            minimum=0,
-            maximum=2**31 - 1,
-            elem_id="seed",
-        )
+        self.seed = seed_control("Seed")
 
     def main(self) -> None:
         """Draw the conversation."""
@@ -93,6 +87,7 @@ class Talk:
             self.model = gr.Dropdown(
                 [], show_label=False, container=False, label="Model", elem_id="model", scale=2
             )
+            self.gear = gr.Button("Settings", size="sm", elem_id="gear", scale=0, min_width=80)
             self.export = gr.Button("Export", size="sm", elem_id="export", scale=0, min_width=80)
             self.delete = gr.Button("Delete", size="sm", elem_id="delete", scale=0, min_width=80)
         self.saving = gr.HTML(elem_id="saving")
@@ -169,6 +164,7 @@ class Talk:
             done = step.then(self.settle, self.desk, kept, **live)
             done.then(None, self.opened, None, js=ADDRESS, **live)
         self.timer.tick(self.settle, self.desk, kept, **live)
+        self.gear.click(None, js=SETTINGS, api_visibility="private")
         self.composer.stop(self.stop, self.desk, None, queue=False, **live)
         self.model.change(self.greet, [self.desk, self.model], [self.chat, self.meter], **live)
         self.export.click(self.write, here, [self.file, self.notice], **live).then(
@@ -204,7 +200,7 @@ class Talk:
         else:
             desk.open(found)
 
-    async def load(self, desk: Desk | None, request: gr.Request) -> Update:
+    async def load(self, request: gr.Request, desk: Desk | None) -> Update:
         """Draw the page for whoever comes, with the conversation that its address names."""
         desk = await self.seat(desk, request.query_params.get("c", ""), request)
         await desk.settle()
@@ -214,7 +210,7 @@ class Talk:
         return self.all_of(desk, chosen) | {self.model: gr.Dropdown(ids, value=chosen)}
 
     async def say(
-        self, desk: Desk | None, opened: str, text: str, *how: Any, request: gr.Request
+        self, request: gr.Request, desk: Desk | None, opened: str, text: str, *how: Any
     ) -> AsyncGenerator[Update]:
         """Send the composer's text and stream the reply."""
         desk = await self.seat(desk, opened, request)
@@ -225,16 +221,16 @@ class Talk:
                 yield step
 
     async def example(
-        self, desk: Desk | None, opened: str, *how: Any, request: gr.Request, card: gr.SelectData
+        self, request: gr.Request, card: gr.SelectData, desk: Desk | None, opened: str, *how: Any
     ) -> AsyncGenerator[Update]:
         """Send an example prompt."""
         text = card.value["text"]
-        async with aclosing(self.say(desk, opened, text, *how, request=request)) as steps:
+        async with aclosing(self.say(request, desk, opened, text, *how)) as steps:
             async for step in steps:
                 yield step
 
     async def retry(
-        self, desk: Desk | None, opened: str, *how: Any, request: gr.Request, at: gr.RetryData
+        self, request: gr.Request, at: gr.RetryData, desk: Desk | None, opened: str, *how: Any
     ) -> AsyncGenerator[Update]:
         """Have a reply made anew."""
         desk = await self.seat(desk, opened, request)
@@ -243,7 +239,7 @@ class Talk:
                 yield step
 
     async def edit(
-        self, desk: Desk | None, opened: str, *how: Any, request: gr.Request, at: gr.EditData
+        self, request: gr.Request, at: gr.EditData, desk: Desk | None, opened: str, *how: Any
     ) -> AsyncGenerator[Update]:
         """Mend a reply, or a user's turn and have it answered anew."""
         desk = await self.seat(desk, opened, request)
@@ -261,7 +257,7 @@ class Talk:
             desk.notice, desk.dialogue.turns = "No model is being served.", before
         elif before is not None:
             desk.set_system(system)
-            ask = Ask(model, sampling_fields(*values), None if seed is None else int(seed))
+            ask = Ask(model, sampling_fields(*values), seed_of(seed))
             dialogue = desk.dialogue
             async with aclosing(desk.answer(self.speaker, ask, before)) as steps:
                 first = True
@@ -273,7 +269,7 @@ class Talk:
         yield self.shown(desk)
 
     async def undo(
-        self, desk: Desk | None, opened: str, request: gr.Request, at: gr.UndoData
+        self, request: gr.Request, at: gr.UndoData, desk: Desk | None, opened: str
     ) -> Update:
         """Take the last exchange back."""
         desk = await self.seat(desk, opened, request)
@@ -281,7 +277,7 @@ class Talk:
         return self.shown(desk)
 
     async def like(
-        self, desk: Desk | None, opened: str, request: gr.Request, at: gr.LikeData
+        self, request: gr.Request, at: gr.LikeData, desk: Desk | None, opened: str
     ) -> Desk:
         """Keep a thumb up or down."""
         desk = await self.seat(desk, opened, request)
@@ -289,14 +285,14 @@ class Talk:
         desk.thumb(place(at), liked)
         return desk
 
-    async def begin(self, desk: Desk | None, request: gr.Request) -> Update:
+    async def begin(self, request: gr.Request, desk: Desk | None) -> Update:
         """Start a new conversation."""
         desk = await self.seat(desk, "", request)
         system = desk.dialogue.system
         desk.open(Dialogue(system=system))
         return self.all_of(desk)
 
-    async def reopen(self, desk: Desk | None, id: str, request: gr.Request) -> Update:
+    async def reopen(self, request: gr.Request, desk: Desk | None, id: str) -> Update:
         """Take up a conversation from the list."""
         desk = await self.seat(desk, "", request)
         await desk.saver.settle()
@@ -304,7 +300,7 @@ class Talk:
         await self.fetch(desk, id)
         return self.all_of(desk)
 
-    async def remove(self, desk: Desk | None, sure: bool, request: gr.Request) -> Update:
+    async def remove(self, request: gr.Request, desk: Desk | None, sure: bool) -> Update:
         """Delete the conversation that is open."""
         desk = await self.seat(desk, "", request)
         if sure:
@@ -313,13 +309,13 @@ class Talk:
             desk.open(Dialogue())
         return self.all_of(desk)
 
-    async def rename(self, desk: Desk | None, opened: str, title: str, request: gr.Request) -> Desk:
+    async def rename(self, request: gr.Request, desk: Desk | None, opened: str, title: str) -> Desk:
         """Keep the title as typed."""
         desk = await self.seat(desk, opened, request)
         desk.rename(title)
         return desk
 
-    async def write(self, desk: Desk | None, opened: str, request: gr.Request) -> Update:
+    async def write(self, request: gr.Request, desk: Desk | None, opened: str) -> Update:
         """Hand the conversation over as a line of training data, or say why it is none."""
         desk = await self.seat(desk, opened, request)
         try:
@@ -416,7 +412,24 @@ class Talk:
         return render.meter(desk.dialogue, desk.pace, context, desk.busy)
 
 
-def sampling_controls(scale: bool = True) -> list[gr.components.Component]:
+def seed_control(label: str) -> gr.Number:
+    """A field for a seed; `seed_of` reads its value."""
+    return gr.Number(
+        RANDOM_SEED,
+        label=label,
+        info="The same seed gives the same reply; -1 draws a new one each time.",
+        precision=0,
+        minimum=RANDOM_SEED,
+        maximum=SEEDS - 1,
+    )
+
+
+def seed_of(value: float | None) -> int | None:
+    """The seed to use; none where one is to be drawn."""
+    return None if value is None or value == RANDOM_SEED else int(value)
+
+
+def sampling_controls() -> list[gr.components.Component]:
     """Decoding fields with the paper's defaults; `sampling_fields` reads their values."""
     return [
         gr.Slider(
@@ -435,11 +448,11 @@ def sampling_controls(scale: bool = True) -> list[gr.components.Component]:
             DEFAULTS.penalise_prompt, label="Penalise the prompt", info=HELP["penalise_prompt"]
         ),
         gr.Number(
-            None,
-            label="Longest reply (tokens)",
-            info="Empty leaves a reply all the room that the context has.",
+            0,
+            label="Longest reply",
+            info="Most tokens of a reply; 0 gives it all the room that the context has.",
             precision=0,
-            minimum=1,
+            minimum=0,
             maximum=LONGEST_REPLY,
         ),
     ]

@@ -435,7 +435,7 @@ def test_long_prompts_are_read_between_the_tokens_of_others(engine: Engine) -> N
         replies |= {event.id: event.reply for event in events if event.reply}
     begun = {id: next(i for i, ids in enumerate(seen) if id in ids) for id in ("0", "1", "2")}
     for before, (_, step) in enumerate(begun.items()):
-        assert step == pytest.approx((before + 1) * 899 / PROMPT_TOKENS_A_STEP, abs=1)
+        assert step == pytest.approx((before + 1) * 899 / PROMPT_TOKENS_A_STEP, abs=1.5)
     assert all("short" in ids for ids in seen[: alone["short"].n_tokens - 1])
     assert replies["short"] == alone["short"]
     assert replies["0"] == alone["0"]

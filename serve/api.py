@@ -1,0 +1,207 @@
+"""The OpenAI API over the models of a replica, as an ASGI app.
+
+`GET /v1/models`, `POST /v1/chat/completions`, `POST /v1/completions`, `/health`, `/ready`. Errors
+have OpenAI's shape; every response has `x-request-id`, the caller's own where one was sent.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve import answer
+from serve.answer import Json
+from serve.door import Door
+from serve.models import Models
+from serve.refusal import Refusal, invalid
+from serve.schema import ChatRequest, CompletionRequest
+
+LARGEST_BODY_BYTES = 2**20
+
+
+def build_api(
+    models: Models,
+    keys: frozenset[str] = frozenset(),
+    body_bytes: int = LARGEST_BODY_BYTES,
+    page: ASGIApp | None = None,
+) -> ASGIApp:
+    """The app.
+
+    Args:
+        models: what answers.
+        keys: accepted as `Authorization: Bearer KEY` under /v1; none at all needs none.
+        body_bytes: longest body of a request.
+        page: the chat page, under /chat.
+    """
+    app = FastAPI(title="lima_ray", docs_url="/docs", redoc_url=None, version="1")
+
+    @app.get("/v1/models")
+    async def list_models() -> Json:
+        """The models, by the names that requests take."""
+        return {"object": "list", "data": models.listing()}
+
+    @app.get("/v1/models/{name}", responses=REFUSALS)
+    async def show_model(name: str) -> Json:
+        """One model."""
+        entry = models.entries.get(name)
+        if entry is None:
+            raise Refusal(404, f"no model {name!r} here", "model", "model_not_found")
+        return models.listed(name, entry)
+
+    @app.post("/v1/chat/completions", responses=REFUSALS)
+    async def chat(ask: ChatRequest, request: Request) -> Response:
+        """Answer a dialogue."""
+        return await respond(models, ask, request)
+
+    @app.post("/v1/completions", responses=REFUSALS)
+    async def complete(ask: CompletionRequest, request: Request) -> Response:
+        """Go on with plain texts."""
+        return await respond(models, ask, request)
+
+    @app.get("/health", responses=REFUSALS)
+    async def health() -> Json:
+        """Whether the engines in memory work."""
+        if models.problem:
+            raise Refusal(503, models.problem)
+        return {"status": "ok"}
+
+    @app.get("/ready", responses=REFUSALS)
+    async def ready() -> Json:
+        """Whether the default model answers."""
+        if models.problem or not models.ready:
+            raise Refusal(503, models.problem or "the default model is not loaded yet")
+        return {"status": "ready", "model": models.default}
+
+    if page is not None:
+        app.mount("/chat", page)
+
+        @app.get("/", include_in_schema=False)
+        async def home() -> Response:
+            """The page is what a browser wants to see."""
+            return RedirectResponse("/chat/")
+
+    app.exception_handler(Refusal)(refuse)
+    app.exception_handler(RequestValidationError)(refuse_fields)
+    app.exception_handler(HTTPException)(refuse_route)
+    return Door(app, keys, body_bytes)
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"description": description}
+    for status, description in {
+        400: "a field is wrong; `param` names it",
+        401: "no key, or not one of ours",
+        404: "no such model",
+        413: "the body is too long",
+        422: "never sent; wrong fields are 400",
+        429: "the queue is full; Retry-After says when to come again",
+        500: "the engine failed",
+        503: "the model is being loaded, or the engine is broken",
+    }.items()
+    if status != 422
+}
+
+
+async def respond(
+    models: Models, ask: ChatRequest | CompletionRequest, request: Request
+) -> Response:
+    """The response to a request of either kind."""
+    asked = await answer.prepare(models, ask)
+    headers = {"x-lima-revision": asked.served.revision}
+    if ask.stream:
+        batches = answer.chunks(asked)
+        return EventStream(await anext(batches), batches, headers)
+    body = await until_gone(request, answer.whole(asked))
+    return Response(orjson.dumps(body), media_type="application/json", headers=headers)
+
+
+async def until_gone(request: Request, work: Awaitable[Json]) -> Json:
+    """Do the work, unless the client leaves first; then it is cancelled."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(disconnected(request.receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Refusal(499, "the client left")
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def disconnected(receive: Receive) -> None:
+    """Wait until the client leaves."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """Server-sent events; the client's leaving closes the source before the next step."""
+
+    def __init__(self, first: list[Json], rest: Any, headers: dict[str, str]) -> None:
+        super().__init__(headers=headers | {"Cache-Control": "no-store"})
+        self.headers["content-type"] = "text/event-stream; charset=utf-8"
+        del self.headers["content-length"]
+        self.first, self.rest = first, rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all events, or as many as the client waits for."""
+        writing = asyncio.ensure_future(self.write(send))
+        gone = asyncio.ensure_future(disconnected(receive))
+        try:
+            await asyncio.wait({writing, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            writing.cancel()
+            await asyncio.wait({writing})
+            async with aclosing(self.rest):
+                pass
+
+    async def write(self, send: Send) -> None:
+        """Send the events of a batch as one piece of the body."""
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+
+        async def put(*events: Json) -> None:
+            lines = (b"data: %b\n\n" % orjson.dumps(event) for event in events)
+            await send(part(b"".join(lines)))
+
+        await put(*self.first)
+        try:
+            async for batch in self.rest:
+                await put(*batch)
+        except Refusal as refusal:
+            await put(refusal.body())
+        await send(part(b"data: [DONE]\n\n", last=True))
+
+
+def part(body: bytes, last: bool = False) -> Message:
+    """A piece of a response's body."""
+    return {"type": "http.response.body", "body": body, "more_body": not last}
+
+
+async def refuse(request: Request, error: Exception) -> JSONResponse:
+    """The response that says why a request is not answered."""
+    assert isinstance(error, Refusal)
+    return JSONResponse(error.body(), error.status, error.headers)
+
+
+async def refuse_fields(request: Request, error: Exception) -> JSONResponse:
+    """400 for wrong fields, naming the first."""
+    assert isinstance(error, RequestValidationError)
+    return await refuse(request, invalid(error.errors()))
+
+
+async def refuse_route(request: Request, error: Exception) -> JSONResponse:
+    """OpenAI's shape for what the router refuses: no such path or method."""
+    assert isinstance(error, HTTPException)
+    refusal = Refusal(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+    refusal.headers = dict(error.headers or {})
+    return await refuse(request, refusal)

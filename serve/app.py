@@ -1,0 +1,293 @@
+"""The Serve app: models behind the OpenAI API, and the chat page beside them.
+
+    serve run serve.app:build model=runs/NAME/export
+    serve run serve.app:build model=aligned=runs/NAME/export,base=bases/small page=false
+    serve deploy serve/config.yaml
+
+Two deployments. `Engine` holds the models and answers HTTP itself, so that no token takes a hop
+between processes. `Page` draws the chat page, scaled apart; its requests under /chat come by way of
+an engine's replica, and it speaks to the models by handle.
+"""
+
+import asyncio
+import ipaddress
+import os
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import BackpressureConfig, RequestRouterConfig
+from ray.serve.context import _get_global_client
+
+from lima_ray.config import durable
+from lima_ray.errors import UserError
+from serve import answer
+from serve.api import LARGEST_BODY_BYTES, build_api
+from serve.models import Models, Settings, catalogue
+from serve.refusal import Refusal, invalid
+from serve.schema import ChatRequest
+
+PAGES_AND_LISTS = 1024
+"""Requests beyond the models' own that a replica takes: open pages hold one each."""
+DRAIN_S = 300.0
+"""What replies under way have for their end when a replica is to go."""
+ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
+
+
+class Args(Settings):
+    """What `serve run serve.app:build NAME=VALUE` and the `args` of a config file may set."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
+
+    model: str | dict[str, str] = "runs/miniature/export"
+    """Directory of a run, an export or a base; several as NAME=DIR,NAME=DIR. The first is the
+    default. A run brings along its epochs (NAME-05) and its base (base), loaded when asked for."""
+    replicas: int = Field(default=1, ge=1)
+    """Replicas of the engine, each with all models."""
+    max_replicas: int | None = Field(default=None, ge=1)
+    """Scale the engine up to so many as its requests grow; none keeps `replicas`."""
+    cpus: float = Field(default=1, ge=0)
+    """CPU cores that a replica claims of Ray."""
+    gpus: float = Field(default=0, ge=0)
+    """GPUs that a replica claims of Ray; 0 decodes on the CPU."""
+    api_keys_file: str | None = None
+    """A key a line, one of which every request under /v1 needs; none needs none, which is refused
+    where the port is open to others."""
+    body_bytes: int = Field(default=LARGEST_BODY_BYTES, ge=1024)
+    """Longest body of an API request."""
+    page: bool = True
+    """Serve the chat page under /chat."""
+    page_replicas: int = Field(default=1, ge=1)
+    """Replicas of the page; a visitor stays with one."""
+    title: str = "lima_ray"
+    """Name of the page."""
+    login_file: str | None = None
+    """Lines `name:password` of those who may open the page; none lets everyone in."""
+    database: str = "sqlite:///runs/chat.sqlite"
+    """Where the page keeps conversations and votes: SQLite, or PostgreSQL by
+    postgresql+psycopg://..., which all nodes must reach where the page has several replicas."""
+
+    @field_validator("model")
+    @classmethod
+    def _models_are_there(cls, model: str | dict[str, str]) -> dict[str, str]:
+        """Names and absolute paths."""
+        try:
+            return catalogue(model)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+
+    @field_validator("api_keys_file", "login_file")
+    @classmethod
+    def _file_is_there(cls, name: str | None) -> str | None:
+        """An absolute path."""
+        path = durable(Path(name)) if name else None
+        if path and not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return str(path) if path else None
+
+    @field_validator("database")
+    @classmethod
+    def _file_is_absolute(cls, url: str) -> str:
+        """SQLite's file must not depend on where a replica runs."""
+        scheme, _, name = url.partition(":///")
+        if scheme.startswith("sqlite") and name and name != ":memory:":
+            return f"{scheme}:///{durable(Path(name))}"
+        return url
+
+    @model_validator(mode="after")
+    def _replicas_agree(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is below replicas {self.replicas}")
+        return self
+
+
+def build(args: Args) -> Application:
+    """The application, for `serve run` and `serve deploy`.
+
+    Raises:
+        pydantic.ValidationError: an unknown argument, a wrong value, or no model there.
+    """
+    assert isinstance(args.model, dict)
+    page = None
+    if args.page:
+        page = Page.options(num_replicas=args.page_replicas).bind(
+            args.title, args.login_file, args.database
+        )
+    settings = Settings(**args.model_dump(include=set(Settings.model_fields)))
+    most = (args.slots + args.queue) * args.keep_loaded + PAGES_AND_LISTS
+    scale: dict[str, Any] = {"num_replicas": args.replicas}
+    if args.max_replicas:
+        scale = {
+            "autoscaling_config": {
+                "min_replicas": args.replicas,
+                "max_replicas": args.max_replicas,
+                "target_ongoing_requests": args.slots,
+            }
+        }
+    engine = Engine.options(
+        **scale,
+        max_ongoing_requests=most,
+        max_queued_requests=most,
+        ray_actor_options={"num_cpus": args.cpus, "num_gpus": args.gpus},
+        user_config={"models": args.model},
+    )
+    return engine.bind(settings, args.api_keys_file, args.body_bytes, page)
+
+
+@serve.deployment(
+    graceful_shutdown_timeout_s=DRAIN_S,
+    graceful_shutdown_wait_loop_s=0.5,
+    health_check_period_s=5,
+    health_check_timeout_s=30,
+    max_surge_percent=100,
+    backpressure_config=BackpressureConfig(status_code=429, retry_after_s=5),
+)
+@serve.ingress()
+class Engine:
+    """The models of a replica, behind HTTP and a handle."""
+
+    def __init__(
+        self, settings: Settings, keys_file: str | None, body_bytes: int, page: Any
+    ) -> None:
+        self.keys = read_keys(keys_file)
+        if not self.keys:
+            refuse_open_port()
+        self.models_here = Models(settings)
+        self.body_bytes, self.page = body_bytes, page
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve these models; Serve calls this at the start and at each promotion."""
+        await self.models_here.configure(user_config["models"])
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """The API, and the way to the page."""
+        from serve.forward import Forward
+
+        page = Forward(self.page) if self.page else None
+        return build_api(self.models_here, self.keys, self.body_bytes, page)
+
+    async def check_health(self) -> None:
+        """Have Serve replace this replica where an engine is broken or hangs."""
+        if self.models_here.problem:
+            raise RuntimeError(self.models_here.problem)
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Entries of GET /v1/models, for the page."""
+        return self.models_here.listing()
+
+    async def chat(self, body: dict[str, Any]) -> AsyncGenerator[list[dict[str, Any]], None]:
+        """Chunks of a chat completion, for the page; an error is the last of them."""
+        try:
+            ask = ChatRequest.model_validate(body | {"stream": True})
+            chunks = answer.chunks(await answer.prepare(self.models_here, ask))
+            async for batch in chunks:
+                yield batch
+        except ValidationError as error:
+            yield [invalid(error.errors()).body()]
+        except Refusal as refusal:
+            yield [refusal.body()]
+
+
+class Handle:
+    """The engine as the page speaks to it (`serve.speaker.Speaker`)."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Entries of GET /v1/models."""
+        return await self.engine.models.remote()
+
+    async def chat(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Chunks; leaving early cancels the request in the engine."""
+        stream = self.engine.options(stream=True).chat.remote(body)
+        try:
+            async for batch in stream:
+                for chunk in batch:
+                    yield chunk
+        finally:
+            stream.cancel()
+
+
+@serve.deployment(
+    max_ongoing_requests=PAGES_AND_LISTS,
+    graceful_shutdown_timeout_s=30,
+    max_surge_percent=100,
+    ray_actor_options={"num_cpus": 0},
+    request_router_config=RequestRouterConfig(request_router_class=ROUTER),  # pyright: ignore,
+)
+class Page:
+    """The chat page of a replica."""
+
+    def __init__(self, title: str, login_file: str | None, database: str) -> None:
+        from serve.chat import PageSettings, build_page
+        from serve.store import Store
+
+        app_name = serve.get_replica_context().app_name
+        speaker = Handle(serve.get_deployment_handle("Engine", app_name))
+        settings = PageSettings(title=title, login_file=Path(login_file) if login_file else None)
+        self.app = build_page(speaker, Store(database), settings)
+        self.alive, self.begun = AsyncExitStack(), asyncio.Lock()
+        self.started = False
+
+    async def asgi(
+        self, scope: dict[str, Any], body: bytes
+    ) -> AsyncGenerator[list[dict[str, Any]], None]:
+        """Answer one HTTP request with ASGI messages."""
+        from serve.forward import run
+
+        await self.start()
+        messages = run(self.app, scope, body)
+        try:
+            async for batch in messages:
+                yield batch  # pyright: ignore[reportReturnType]
+        finally:
+            await messages.aclose()
+
+    async def start(self) -> None:
+        """Begin the app's lifespan, once, on the event loop that its requests run on."""
+        async with self.begun:
+            if not self.started:
+                await self.alive.enter_async_context(self.app.router.lifespan_context(self.app))
+                self.started = True
+
+
+def read_keys(name: str | None) -> frozenset[str]:
+    """The keys of a file, a line each.
+
+    Raises:
+        UserError: the file has none.
+    """
+    if name is None:
+        return frozenset()
+    keys = frozenset(line.strip() for line in Path(name).read_text().splitlines() if line.strip())
+    if not keys:
+        raise UserError(f"{name} has no key; write one a line")
+    return keys
+
+
+def refuse_open_port() -> None:
+    """Refuse to serve without keys where others than this machine's users reach the port.
+
+    Raises:
+        UserError: what to do instead.
+    """
+    host = "0.0.0.0" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else None
+    client = _get_global_client()
+    host = host or (client.http_config.host if client else None)
+    with suppress(ValueError):
+        if host and not ipaddress.ip_address(host).is_loopback and not os.environ.get(OPEN):
+            raise UserError(
+                f"the port is open on {host} and there is no key. Set api_keys_file, or bind "
+                f"127.0.0.1, or set {OPEN}=1 where a firewall keeps others away"
+            )
+
+
+OPEN = "LIMA_SERVE_OPEN"
+"""Environment variable that allows an open port without keys."""

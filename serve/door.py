@@ -1,0 +1,102 @@
+"""What every request of the API passes: its id, its key, its size, and a line in the log."""
+
+import hmac
+import logging
+import re
+import time
+import uuid
+
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.refusal import Refusal
+
+REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+NOTE = "lima_note"
+"""Key of the scope under which an app leaves what the log shall say of the request."""
+log = logging.getLogger("ray.serve")
+
+
+class Door:
+    """What every request passes: its id, its key, the size of its body, and a line in the log."""
+
+    def __init__(self, app: ASGIApp, keys: frozenset[str], body_bytes: int) -> None:
+        self.app, self.keys, self.body_bytes = app, keys, body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or refuse it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        began_s, status = time.monotonic(), 0
+        scope[NOTE] = {}
+
+        async def answer_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                raw = [h for h in message["headers"] if h[0].lower() != b"x-request-id"]
+                message["headers"] = [*raw, (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            refusal = self.refusal(scope, headers)
+            if refusal is None:
+                await self.app(scope, self.bounded(receive), answer_with_id)
+            else:
+                await refusing(refusal)(scope, receive, answer_with_id)
+        except Refusal as late:
+            await refusing(late)(scope, receive, answer_with_id)
+        except Exception:
+            log.exception("%s %s %s failed", request_id, scope["method"], scope["path"])
+            if status:
+                raise
+            late = Refusal(500, f"this is our mistake; the log has it as {request_id}")
+            await refusing(late)(scope, receive, answer_with_id)
+        finally:
+            took_s = time.monotonic() - began_s
+            log.info(
+                "%s %s %s %s %.3f s", request_id, scope["method"], scope["path"], status, took_s
+            )
+
+    def refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Refusal | None:
+        """Why a request may not enter."""
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self.body_bytes:
+            return too_long(self.body_bytes)
+        if not self.keys or not scope["path"].startswith("/v1/"):
+            return None
+        scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        right = [hmac.compare_digest(key.strip().encode(), ours.encode()) for ours in self.keys]
+        if scheme.lower() == "bearer" and any(right):
+            return None
+        said = "is not one of ours" if key else "is missing: send Authorization: Bearer KEY"
+        way_out = {"WWW-Authenticate": "Bearer"}
+        return Refusal(401, f"the API key {said}", code="invalid_api_key", headers=way_out)
+
+    def bounded(self, receive: Receive) -> Receive:
+        """Receive a body up to its largest size, whatever its header says."""
+        left = self.body_bytes
+
+        async def receive_some() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise too_long(self.body_bytes)
+            return message
+
+        return receive_some
+
+
+def refusing(refusal: Refusal) -> ASGIApp:
+    """An app that refuses."""
+    return JSONResponse(refusal.body(), refusal.status, refusal.headers)
+
+
+def too_long(body_bytes: int) -> Refusal:
+    """413."""
+    return Refusal(413, f"the body is over {body_bytes:,} bytes", code="request_too_large")

@@ -1,0 +1,136 @@
+"""HTTP requests that one deployment takes and another answers.
+
+A Serve application has one deployment that the proxy knows: here the engine's, since a hop more
+would cost the API most of its speed. The page's requests are few, and go on to a replica of the
+page's own deployment by handle:
+
+    api.mount("/chat", Forward(handle))       # in the engine's replica
+    async for message in run(app, scope, body): ...   # in the page's
+
+Requests with the same session cookie go to the same replica (consistent hashing).
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.visitor import COOKIE
+
+CARRIED = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string")
+CARRIED += ("root_path", "headers", "client", "server")
+LARGEST_BODY_BYTES = 2**22
+LEAVE_S = 1.0
+"""What an app has for its own ending once the client left."""
+
+
+class Forward:
+    """An ASGI app whose requests are answered by the deployment behind a handle."""
+
+    def __init__(self, handle: Any, method: str = "asgi") -> None:
+        """Remember where requests go.
+
+        Args:
+            handle: of a deployment that routes by session.
+            method: its method that takes (scope, body) and yields ASGI messages.
+        """
+        self.handle = handle.options(stream=True, method_name=method)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send on one request, and its answer's messages as they come back."""
+        if scope["type"] != "http":
+            return
+        body = await read(receive)
+        if body is None:
+            return
+        if len(body) > LARGEST_BODY_BYTES:
+            too_long = PlainTextResponse(f"over {LARGEST_BODY_BYTES:,} bytes", 413)
+            await too_long(scope, receive, send)
+            return
+        carried = {name: scope[name] for name in CARRIED if name in scope}
+        session = session_of(scope)
+        handle = self.handle.options(session_id=session) if session else self.handle
+        answer = handle.remote(carried, body)
+        sending = asyncio.ensure_future(pass_on(answer, send))
+        gone = asyncio.ensure_future(left(receive))
+        try:
+            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            answer.cancel()
+            sending.cancel()
+            gone.cancel()
+
+
+async def pass_on(answer: Any, send: Send) -> None:
+    """Send what comes back."""
+    async for messages in answer:
+        for message in messages:
+            await send(message)
+
+
+async def left(receive: Receive) -> None:
+    """Wait until the client leaves."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def read(receive: Receive) -> bytes | None:
+    """A request's body, up to a little over what is accepted; none where the client left."""
+    parts, size = [], 0
+    while size <= LARGEST_BODY_BYTES:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if not message.get("more_body"):
+            break
+    return b"".join(parts)
+
+
+def session_of(scope: Scope) -> str | None:
+    """The value of the session's cookie."""
+    return cookie_parser(Headers(scope=scope).get("cookie", "")).get(COOKIE)
+
+
+async def run(app: ASGIApp, scope: Scope, body: bytes) -> AsyncGenerator[list[Message], None]:
+    """Yield an app's answer to one request, the messages that have come by now at once.
+
+    Closing tells the app that the client left.
+    """
+    messages: list[Message] = []
+    news, gone, given = asyncio.Event(), asyncio.Event(), False
+
+    async def receive() -> Message:
+        nonlocal given
+        if given:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+        news.set()
+
+    task = asyncio.ensure_future(app(scope, receive, send))
+    task.add_done_callback(lambda _: news.set())
+    try:
+        while not (task.done() and not messages):
+            await news.wait()
+            news.clear()
+            if messages:
+                taken, messages[:] = list(messages), []
+                yield taken
+        task.result()
+    finally:
+        gone.set()
+        if not task.done():
+            await asyncio.wait({task}, timeout=LEAVE_S)
+            task.cancel()

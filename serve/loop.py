@@ -1,0 +1,296 @@
+"""An engine on a thread of its own, and the asyncio tasks that wait for its replies.
+
+    loop = EngineLoop("aligned", lambda: Engine(path))
+    await loop.loaded()
+    with loop.listen([Request("a", ids, sampling, stream=True)]) as listener:
+        async for events in listener:
+            ...
+
+Requests join and leave between two tokens. Whoever stops listening cancels: the request's slot is
+free before the next step. A step that fails ends the requests in flight with `EngineFailed` and
+nothing else; an engine that fails again and again, or hangs, is told by `problem`.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from lima_ray.engine import Engine, Event, Request
+from lima_ray.errors import UserError
+from serve.meters import Meters
+
+FAILURES_IN_A_ROW = 3
+"""Steps that may fail one after another before the engine counts as broken."""
+RECENT_REPLIES = 32
+"""Finished replies from which the time that a place in the queue takes is estimated."""
+log = logging.getLogger("ray.serve")
+
+
+class EngineFailed(Exception):
+    """The engine could not go on with a request; others were not asked to wait for it."""
+
+
+class Busy(Exception):
+    """The queue is full."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(eq=False)
+class Listener(AbstractContextManager["Listener"]):
+    """Someone who waits for the events of some requests; leaving cancels what is left of them."""
+
+    engine_loop: "EngineLoop"
+    ids: set[str]
+    """Requests that have not finished."""
+    loop: asyncio.AbstractEventLoop
+    arrived_s: float
+    events: list[Event] = field(default_factory=list)
+    begun: set[str] = field(default_factory=set)
+    """Requests that have their first token."""
+    failure: Exception | None = None
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __exit__(self, *_: object) -> None:
+        self.engine_loop.leave(self)
+
+    async def __aiter__(self) -> AsyncIterator[list[Event]]:
+        """Yield events as they come, those of a step or more at once, until all have a reply.
+
+        Raises:
+            EngineFailed: the engine lost the requests.
+            UserError: one of them cannot be answered; the others end too.
+        """
+        while self.ids or self.events:
+            await self.news.wait()
+            self.news.clear()
+            if self.failure:
+                raise self.failure
+            events, self.events = self.events, []
+            if events:
+                yield events
+
+
+class EngineLoop:
+    """One engine, its thread, and its listeners."""
+
+    def __init__(
+        self, name: str, load: Callable[[], Engine], queue: int = 64, stuck_after_s: float = 120
+    ) -> None:
+        """Start loading.
+
+        Args:
+            name: the model's, for metrics and messages.
+            load: makes the engine, on its thread.
+            queue: requests that may wait when all slots are taken.
+            stuck_after_s: a step that takes longer counts as hung.
+        """
+        self.name, self.queue, self.stuck_after_s = name, queue, stuck_after_s
+        self.meters = Meters(name)
+        self.engine: Engine | None = None
+        self.failure: Exception | None = None
+        """Why there is no engine."""
+        self.listeners: dict[str, Listener] = {}
+        """By the id of each request in flight."""
+        self.finished: deque[float] = deque(maxlen=RECENT_REPLIES)
+        self.step_began_s: float | None = None
+        self.inbox: list[Request | str] = []
+        """Requests to submit, and ids to cancel, in order."""
+        self.call = threading.Condition()
+        self.closing = False
+        self.ready = threading.Event()
+        self.thread = threading.Thread(target=self.run, args=(load,), daemon=True, name=name)
+        self.thread.start()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait or are being answered."""
+        return len(self.listeners)
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the engine; none while it works or loads."""
+        if self.failure:
+            return f"the engine of {self.name} is broken: {self.failure}"
+        began_s = self.step_began_s
+        if began_s is not None and time.monotonic() - began_s > self.stuck_after_s:
+            return f"the engine of {self.name} hangs: one step takes over {self.stuck_after_s:g} s"
+        if not self.thread.is_alive() and not self.closing:
+            return f"the engine's thread of {self.name} has ended"
+        return None
+
+    async def loaded(self) -> Engine:
+        """Wait for the engine.
+
+        Raises:
+            Exception: what its loading raised.
+        """
+        await asyncio.to_thread(self.ready.wait)
+        if self.engine is None:
+            raise self.failure or EngineFailed(f"{self.name} is closed")
+        return self.engine
+
+    def listen(self, requests: Sequence[Request]) -> Listener:
+        """Take requests in, all or none.
+
+        Raises:
+            Busy: the queue is full.
+            EngineFailed: the engine is broken, or closing.
+        """
+        if self.failure or self.closing or self.engine is None:
+            raise EngineFailed(self.problem or f"{self.name} does not take requests now")
+        over = self.in_flight + len(requests) - self.engine.slots - self.queue
+        if over > 0:
+            self.meters.refused(len(requests))
+            raise Busy(self.retry_after_s(over))
+        ids = {request.id for request in requests}
+        listener = Listener(self, ids, asyncio.get_running_loop(), time.monotonic())
+        self.listeners |= dict.fromkeys(listener.ids, listener)
+        self.tell(*requests)
+        return listener
+
+    def leave(self, listener: Listener) -> None:
+        """Cancel what a listener still waits for."""
+        left = [id for id in listener.ids if self.listeners.pop(id, None)]
+        if left:
+            self.meters.cancelled(len(left))
+            self.tell(*left)
+
+    def tell(self, *messages: Request | str) -> None:
+        """Put messages into the inbox and wake the thread."""
+        with self.call:
+            self.inbox += messages
+            self.call.notify()
+
+    def retry_after_s(self, places: int) -> int:
+        """Seconds in which so many places come free, by how fast the last replies finished."""
+        if len(self.finished) < 2:
+            return 1
+        pace_s = (self.finished[-1] - self.finished[0]) / (len(self.finished) - 1)
+        return max(1, min(60, round(places * pace_s)))
+
+    def close(self) -> None:
+        """End the thread; requests in flight fail."""
+        self.closing = True
+        self.tell()
+
+    async def drain(self) -> None:
+        """Take no more requests, wait for those in flight, then end the thread."""
+        while self.in_flight:
+            await asyncio.sleep(0.05)
+        self.close()
+
+    # On the engine's thread
+
+    def run(self, load: Callable[[], Engine]) -> None:
+        """Load, then step while there is something to answer."""
+        try:
+            self.engine = load()
+        except Exception as error:
+            self.failure = error
+            return
+        finally:
+            self.ready.set()
+        failures = 0
+        while self.failure is None and not self.closing:
+            try:
+                self.work(self.engine)
+                failures = 0
+            except Exception as error:
+                log.exception("a step of %s failed", self.name)
+                failures += 1
+                self.fail_all(self.engine, error)
+                if failures >= FAILURES_IN_A_ROW:
+                    self.failure = error
+        self.fail_all(self.engine, EngineFailed(f"{self.name} is closed"))
+
+    def work(self, engine: Engine) -> None:
+        """Read the inbox, or wait for one, and take a step."""
+        with self.call:
+            while not (self.inbox or engine.in_flight or self.closing):
+                self.call.wait()
+            messages, self.inbox = self.inbox, []
+        for message in messages:
+            self.take(engine, message)
+        if not engine.in_flight:
+            return
+        self.step_began_s = time.monotonic()
+        events = engine.step()
+        now_s = time.monotonic()
+        self.meters.step(now_s - self.step_began_s, events, engine)
+        self.step_began_s = None
+        self.finished += (now_s for event in events if event.reply)
+        self.hand_over(events)
+
+    def take(self, engine: Engine, message: Request | str) -> None:
+        """Submit a request, or cancel one."""
+        if isinstance(message, str):
+            engine.cancel(message)
+            return
+        try:
+            engine.submit(message)
+        except UserError as error:
+            listener = self.listeners.get(message.id)
+            if listener:
+                self.fail({listener}, error)
+
+    def hand_over(self, events: list[Event]) -> None:
+        """Give a step's events to the event loops of those who listen, in one call each."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Listener, Event]]] = {}
+        for event in events:
+            if listener := self.listeners.get(event.id):
+                by_loop.setdefault(listener.loop, []).append((listener, event))
+        for loop, pairs in by_loop.items():
+            call(loop, self.deliver, pairs)
+
+    def fail_all(self, engine: Engine, error: Exception) -> None:
+        """End every request in flight, and empty the engine."""
+        with self.call:
+            waiting, self.inbox = self.inbox, []
+        ids = {message.id for message in waiting if isinstance(message, Request)}
+        listeners = {listener for listener in list(self.listeners.values())}
+        for id in [*engine.active, *(request.id for request in engine.waiting), *ids]:
+            engine.cancel(id)
+        self.fail(listeners, EngineFailed(f"the engine failed: {error}"))
+
+    def fail(self, listeners: set[Listener], error: Exception) -> None:
+        """End the requests of listeners with an error."""
+        for listener in listeners:
+            call(listener.loop, self.break_off, listener, error)
+
+    # On the listeners' event loops
+
+    def deliver(self, pairs: list[tuple[Listener, Event]]) -> None:
+        """Hand events to their listeners and wake them."""
+        for listener, event in pairs:
+            if event.id not in listener.ids:
+                continue
+            if event.reply:
+                listener.ids.discard(event.id)
+                self.listeners.pop(event.id, None)
+            if event.id not in listener.begun:
+                listener.begun.add(event.id)
+                self.meters.began(time.monotonic() - listener.arrived_s)
+            listener.events.append(event)
+            listener.news.set()
+
+    def break_off(self, listener: Listener, error: Exception) -> None:
+        """Tell a listener that nothing more comes."""
+        listener.failure = listener.failure or error
+        listener.news.set()
+
+
+def call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: object) -> None:
+    """Run a function on an event loop, unless that loop has ended with all that listened."""
+    try:
+        loop.call_soon_threadsafe(function, *args)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise

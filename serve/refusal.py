@@ -1,0 +1,92 @@
+"""Errors in OpenAI's shape, with the status code that says what to do about them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "response_format": ({"type": "text"},),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "modalities": (["text"],),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "metadata": ({},),
+    "best_of": (1,),
+    "suffix": ("",),
+    "top_k": (-1, 0),
+    "min_p": (0,),
+}
+"""Values at which fields that are not honoured ask for nothing; null is one for each of them."""
+TYPES = {
+    401: "authentication_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+}
+PLAIN = {
+    "json_invalid": "the body is not JSON",
+    "missing": "the field is missing",
+    "extra_forbidden": "this field is not known here, so nothing would come of it; leave it out",
+    "finite_number": "the number must be finite",
+}
+"""Words for pydantic's kinds of errors that read badly."""
+
+
+class Refusal(Exception):
+    """A request that is not answered, and why."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Say what is wrong.
+
+        Args:
+            status: HTTP status.
+            message: what is wrong, the value, and the way out.
+            param: the field, by its path.
+            code: OpenAI's name of the error, where it has one.
+            headers: of the response, such as Retry-After.
+        """
+        super().__init__(message)
+        self.status, self.param, self.code = status, param, code
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """The error as OpenAI words it."""
+        kind = TYPES.get(self.status, "invalid_request_error")
+        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+
+def invalid(errors: Sequence[Mapping[str, Any]]) -> Refusal:
+    """A request whose fields are wrong, by what pydantic says of them; the first is named."""
+    first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
+    path = ".".join(str(part) for part in first["loc"] if part != "body")
+    # Which member of a union was tried is pydantic's business.
+    field = path.split(".constrained")[0].split(".list[")[0].split(".function-")[0]
+    message = PLAIN.get(first["type"]) or str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "json_invalid":
+        detail = (first.get("ctx") or {}).get("error", "")
+        return Refusal(400, f"{message}: {detail}".rstrip(": "), code="invalid_json")
+    if first["type"] == "extra_forbidden" and (neutral := NEUTRAL.get(str(first["loc"][-1]))):
+        values = " or ".join(map(str, neutral))
+        message = f"this is not honoured here, so it may only be {values}; or leave it out"
+    given = "" if first["type"] in ("missing", "value_error") else f" ({shown(first['input'])})"
+    return Refusal(400, f"{field}{given}: {message}" if field else message, field or None)
+
+
+def shown(value: object) -> str:
+    """A value, short enough for a message."""
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
