@@ -29,6 +29,12 @@ from serve.visitor import Gate, Passes, read_logins
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 SECRET_WAIT_S = 5.0
 SECRET_RETRY_S = 5.0
+ICON = (
+    '<link rel="icon" href="data:image/svg+xml,%3Csvg xmlns=%22http://www.w3.org/2000/svg%22 '
+    "viewBox=%220 0 16 16%22%3E%3Crect width=%2216%22 height=%2216%22 rx=%224%22 "
+    "fill=%22%233f6b5c%22/%3E%3Cpath d=%22M4 5h8v5H8l-2.5 2.5V10H4z%22 fill=%22white%22/%3E"
+    '%3C/svg%3E">'
+)
 FOLDER = Path(__file__).parent
 SYSTEM_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 SYSTEM_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "monospace")
@@ -84,6 +90,7 @@ def build_page(speaker: Speaker, store: Store, settings: PageSettings) -> FastAP
         favicon_path=None,
         theme=theme(),
         css_paths=[FOLDER / "page.css"],
+        head=ICON,
         js=(FOLDER / "page.js").read_text(encoding="utf-8"),
     )
 
@@ -128,7 +135,7 @@ def draw(speaker: Speaker, store: Store, settings: PageSettings, logins: bool) -
                 )
                 if logins:
                     gr.HTML('<form method="post" action="logout"><button>Log out</button></form>')
-        with gr.Sidebar(width=300, position="right", open=False, elem_id="right") as settings_bar:
+        with gr.Sidebar(width=320, position="right", open=False, elem_id="right") as settings_bar:
             talk.settings()
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Chat", id="chat", elem_id="chat-tab", scale=1) as chat_tab:
@@ -157,8 +164,15 @@ def theme() -> gr.themes.Base:
     return gr.themes.Base(
         primary_hue=green,
         secondary_hue=green,
-        neutral_hue=gr.themes.colors.stone,
+        neutral_hue=gr.themes.colors.zinc,
         font=SYSTEM_FONT,
         font_mono=SYSTEM_MONO,
         radius_size=gr.themes.sizes.radius_md,
+    ).set(
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        block_info_text_color="*neutral_500",
+        block_info_text_color_dark="*neutral_400",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
     )

@@ -39,7 +39,7 @@ class Compare:
                         self.samplings.append(sampling_controls())
             with gr.Row():
                 self.system = gr.Textbox(
-                    label="System line", max_length=MOST_LETTERS, lines=1, max_lines=4
+                    "", label="System line", max_length=MOST_LETTERS, lines=1, max_lines=4
                 )
                 self.seed = seed_control("Seed of both")
         with gr.Row(elem_id="sides", scale=1):
@@ -82,7 +82,7 @@ class Compare:
                 buttons=[],
                 latex_delimiters=render.LATEX,
                 feedback_options=None,
-                placeholder=f"## {name}",
+                placeholder=f"## {name}\nWho this is appears with your vote.",
                 sanitize_html=True,
                 allow_tags=False,
             )
@@ -127,7 +127,7 @@ class Compare:
         desk: Desk | None,
         bench: Bench | None,
         text: str,
-        system: str,
+        system: str | None,
         seed: float | None,
         *how: Any,
     ) -> AsyncGenerator[Update]:
@@ -139,7 +139,7 @@ class Compare:
             return
         if None in models:
             bench.notice, bench.draft = "No model is being served.", text
-        elif bench.say(text, system):
+        elif bench.say(text, system or ""):
             half = len(values) // 2
             fields = (sampling_fields(*values[:half]), sampling_fields(*values[half:]))
             pair = (Contestant(models[0], fields[0]), Contestant(models[1], fields[1]))

@@ -11,4 +11,12 @@
   };
   system.addEventListener('change', apply);
   apply();
+
+  // On a phone the left bar covers the conversation, so it opens only when it is asked for.
+  const narrow = window.matchMedia('(max-width: 767px)');
+  const closeLeft = () => document.querySelector('#left.open .toggle-button')?.click();
+  if (narrow.matches) closeLeft();
+  document.addEventListener('click', (event) => {
+    if (narrow.matches && event.target.closest?.('#past label, #new')) closeLeft();
+  });
 }

@@ -62,6 +62,7 @@ class Talk:
         """Draw what stands in the right bar: how replies are made."""
         gr.HTML('<h2 class="bar">Settings</h2>')
         self.system = gr.Textbox(
+            "",
             label="System line",
             info="Said to the model before the conversation; empty for none.",
             lines=2,
@@ -256,7 +257,7 @@ class Talk:
         if before is not None and model is None:
             desk.notice, desk.dialogue.turns = "No model is being served.", before
         elif before is not None:
-            desk.set_system(system)
+            desk.set_system(system or "")
             ask = Ask(model, sampling_fields(*values), seed_of(seed))
             dialogue = desk.dialogue
             async with aclosing(desk.answer(self.speaker, ask, before)) as steps:
