@@ -1,0 +1,146 @@
+"""The store: whole conversations, their owners, verdicts, and what is exported."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lima_ray import example
+from lima_ray.errors import UserError
+from serve.dialogue import Dialogue, Turn
+from serve.store import Store, StoreError, conversations, verdicts
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A database in a folder that is not there yet."""
+    return f"sqlite:///{tmp_path}/new/chat.sqlite"
+
+
+@pytest.fixture
+def store(url: str) -> Store:
+    """An empty store."""
+    return Store(url)
+
+
+def talked() -> Dialogue:
+    """Two exchanges and all that made them."""
+    reply = Turn(
+        "assistant",
+        "Paris.",
+        model="mini",
+        revision="ab12",
+        seed=2**40,
+        sampling={"temperature": 0.7, "penalise_prompt": False},
+        prompt_tokens=9,
+        completion_tokens=3,
+        finish_reason="stop",
+        dropped_messages=2,
+        original="Pairs.",
+        thumb="up",
+    )
+    turns = [Turn("user", "Capital of\nFrance? 🌍"), reply]
+    return Dialogue(
+        system="Be short.", turns=[*turns, Turn("user", "Sure?"), Turn("assistant", "Yes.")]
+    )
+
+
+def test_conversation_returns_as_it_was_saved(store: Store, url: str) -> None:
+    dialogue = talked()
+    store.save("anna", dialogue)
+    store.close()
+    assert Store(url).open("anna", dialogue.id) == dialogue
+
+
+def test_saving_again_replaces_turns(store: Store) -> None:
+    dialogue = talked()
+    store.save("anna", dialogue)
+    del dialogue.turns[2:]
+    dialogue.turns[1] = Turn("assistant", "Paris, in France.")
+    store.save("anna", dialogue)
+    assert store.open("anna", dialogue.id) == dialogue
+
+
+def test_nobody_reads_changes_or_deletes_anothers(store: Store) -> None:
+    dialogue = talked()
+    store.save("anna", dialogue)
+    assert store.open("bert", dialogue.id) is None
+    assert store.titles("bert") == []
+    store.forget("bert", dialogue.id)
+    with pytest.raises(StoreError, match="belongs to somebody else"):
+        store.save("bert", dialogue)
+    assert store.open("anna", dialogue.id) == dialogue
+
+
+def test_titles_are_newest_first_and_named_by_the_prompt(store: Store) -> None:
+    older, newer, named = talked(), talked(), talked()
+    newer.turns[0].content = "x" * 100
+    named.title = "My own"
+    for dialogue in (older, newer, named):
+        store.save("anna", dialogue)
+    assert [name for name, _ in store.titles("anna")] == [
+        "My own",
+        "x" * 59 + "…",
+        "Capital of France? 🌍",
+    ]
+
+
+def test_deleted_conversation_is_gone_with_its_turns(store: Store) -> None:
+    dialogue = talked()
+    store.save("anna", dialogue)
+    store.forget("anna", dialogue.id)
+    assert store.open("anna", dialogue.id) is None
+    store.save("bert", dialogue)
+    assert store.open("bert", dialogue.id) == dialogue
+
+
+def test_verdicts_are_replaced_and_taken_back_by_their_owner_alone(store: Store) -> None:
+    up = {"id": "thumb-1", "kind": "thumbs", "verdict": "up"}
+    vote = {"id": "vote-1", "kind": "pairwise", "verdict": "A"}
+    store.judge("anna", up)
+    store.judge("anna", vote)
+    store.judge("anna", up | {"verdict": "down"})
+    store.unjudge("bert", "vote-1")
+    with pytest.raises(StoreError, match="belongs to somebody else"):
+        store.judge("bert", vote)
+    assert store.verdicts() == [up | {"verdict": "down"}, vote]
+    store.unjudge("anna", "thumb-1")
+    assert store.verdicts() == [vote]
+
+
+def test_secret_is_made_once(store: Store, url: str) -> None:
+    assert len(store.secret()) == 32
+    assert Store(url).secret() == store.secret()
+
+
+def test_exports_are_training_data_and_verdicts(store: Store, url: str, tmp_path: Path) -> None:
+    whole, open_end = talked(), talked()
+    del open_end.turns[-1]
+    for dialogue in (whole, open_end):
+        store.save("anna", dialogue)
+    store.judge("anna", {"id": "thumb-1", "kind": "thumbs", "verdict": "up", "replies": ["é"]})
+    conversations(tmp_path / "out" / "data.jsonl", url)
+    verdicts(tmp_path / "out" / "verdicts.jsonl", url)
+    (read,) = example.read(str(tmp_path / "out" / "data.jsonl"))
+    assert read.turns == ("Capital of\nFrance? 🌍", "Paris.", "Sure?", "Yes.")
+    assert (read.id, read.source, read.system) == (whole.id, "chat", "Be short.")
+    lines = (tmp_path / "out" / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["replies"] for line in lines] == [["é"]]
+
+
+def test_conversation_that_ends_with_the_user_says_why_it_is_no_training_data() -> None:
+    dialogue = talked()
+    del dialogue.turns[-1]
+    with pytest.raises(UserError, match="ends with the user's turn"):
+        dialogue.example()
+    with pytest.raises(UserError, match="empty"):
+        Dialogue().example()
+
+
+def test_wrong_databases_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no database at 'nonsense'"):
+        Store("nonsense")
+    with pytest.raises(UserError, match=r"no database at .*missing\.sqlite"):
+        verdicts(tmp_path / "v.jsonl", f"sqlite:///{tmp_path}/missing.sqlite")
+    with pytest.raises(StoreError):
+        Store("postgresql://nobody@127.0.0.1:9/none").titles("anna")
