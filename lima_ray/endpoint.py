@@ -29,6 +29,7 @@ from lima_ray.errors import UserError
 
 LONGEST_WAIT_S = 600.0
 LONGEST_BACKOFF_S = 60.0
+KEY_ENV = "OPENAI_API_KEY"
 SPENT = "insufficient_quota"
 """OpenAI answers 429 with this code when the account has no money left; waiting does not help."""
 FAILURES_IN_A_ROW = 8
@@ -47,7 +48,7 @@ class Endpoint(Section):
     extra: Annotated[bool, tyro.conf.arg(name="endpoint_extra")] = False
     """Send sampling.repetition_penalty too. OpenAI's own API refuses it; vLLM and SGLang know it,
     and count the prompt's tokens, unlike the paper. Without this no penalty is applied."""
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: str = KEY_ENV
     """Environment variable that holds the key; where it is not set, no key is sent."""
     concurrency: int = Field(default=8, ge=1)
     """Requests on their way at once."""
@@ -156,9 +157,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         self.endpoint, self.model = endpoint, model
         check_url(endpoint.url)
         self.url = f"{endpoint.url.rstrip('/')}/chat/completions"
-        self.key = os.environ.get(endpoint.api_key_env, "").strip()
-        if not (self.key.isascii() and self.key.isprintable()):
-            raise UserError(f"the key in {endpoint.api_key_env} has characters that no key has")
+        self.key = key_in(endpoint.api_key_env)
         self.answered = False
         self.http = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
@@ -268,6 +267,18 @@ class Client(AbstractAsyncContextManager["Client"]):
     def without_key(self, text: str) -> str:
         """A text with the key made unreadable, for messages and files."""
         return text.replace(self.key, "***") if self.key else text
+
+
+def key_in(variable: str) -> str:
+    """The API key in an environment variable, or nothing.
+
+    Raises:
+        UserError: it is no header's value.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(f"the key in {variable} has characters that no key has")
+    return key
 
 
 def check_url(given: str) -> None:

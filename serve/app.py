@@ -110,9 +110,17 @@ class Args(Settings):
 def build(args: Args) -> Application:
     """The application, for `serve run` and `serve deploy`.
 
+    Args:
+        args: models, sizes, and who may enter.
+
     Raises:
         pydantic.ValidationError: an unknown argument, a wrong value, or no model there.
     """
+    return application(args)
+
+
+def application(args: Args, previous: dict[str, str] | None = None) -> Application:
+    """The application, with the models that a rollback returns to."""
     assert isinstance(args.model, dict)
     page = None
     if args.page:
@@ -135,7 +143,11 @@ def build(args: Args) -> Application:
         max_ongoing_requests=most,
         max_queued_requests=most,
         ray_actor_options={"num_cpus": args.cpus, "num_gpus": args.gpus},
-        user_config={"models": args.model},
+        user_config={
+            "models": args.model,
+            "previous": previous,
+            "args": args.model_dump(exclude={"model"}),
+        },
     )
     return engine.bind(settings, args.api_keys_file, args.body_bytes, page)
 
@@ -176,6 +188,11 @@ class Engine:
         """Have Serve replace this replica where an engine is broken or hangs."""
         if self.models_here.problem:
             raise RuntimeError(self.models_here.problem)
+
+    async def state(self) -> dict[str, Any]:
+        """What this replica serves, for `serve.promote`."""
+        replica = serve.get_replica_context().replica_id.unique_id
+        return {"replica": replica, "models": self.models_here.state()}
 
     async def models(self) -> list[dict[str, Any]]:
         """Entries of GET /v1/models, for the page."""
@@ -220,7 +237,7 @@ class Handle:
     graceful_shutdown_timeout_s=30,
     max_surge_percent=100,
     ray_actor_options={"num_cpus": 0},
-    request_router_config=RequestRouterConfig(request_router_class=ROUTER),  # pyright: ignore,
+    request_router_config=RequestRouterConfig(request_router_class=ROUTER),  # pyright: ignore[reportArgumentType]
 )
 class Page:
     """The chat page of a replica."""

@@ -266,6 +266,18 @@ class Models:
         self.draining.add(task)
         task.add_done_callback(self.draining.discard)
 
+    def state(self) -> dict[str, dict[str, Any]]:
+        """What each name stands for, and whether that is what answers (or would be loaded)."""
+        return {
+            name: {
+                "path": entry.path,
+                "revision": entry.served.revision if entry.served else None,
+                "settled": entry.served is None or entry.served.path == entry.path,
+                "problem": entry.problem,
+            }
+            for name, entry in self.entries.items()
+        }
+
     def listing(self) -> list[dict[str, Any]]:
         """The models as GET /v1/models tells them."""
         return [self.listed(name, entry) for name, entry in self.entries.items()]

@@ -1,0 +1,156 @@
+"""Put another model behind a name of the running app, without a failed request; or go back.
+
+    python -m serve.promote runs/NEW/export                 # the default name speaks with NEW
+    python -m serve.promote aligned=runs/NEW/export
+    python -m serve.promote --rollback
+
+Each replica loads the new model beside the old one, lets it take over between two requests, and
+ends the old one's replies first; then this reports the revision that answers. Where the model
+cannot be loaded, the old one goes on and so does the app's configuration.
+"""
+
+import logging
+import time
+from typing import Any
+
+import ray
+import tyro
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
+
+from lima_ray.errors import UserError, plain_errors
+from serve.app import Args, application
+from serve.models import catalogue
+
+ENGINE = "Engine"
+WAIT_S = 600.0
+
+
+def promote(
+    model: tyro.conf.Positional[str] = "",
+    rollback: bool = False,
+    app: str = "",
+    address: str = "auto",
+) -> None:
+    """Change the models of a running app.
+
+    Args:
+        model: directory of a run, an export or a base, for the default name; or NAME=DIR.
+        rollback: back to the models before the last promotion, instead of MODEL.
+        app: name of the Serve application; without it the one there is.
+        address: of the Ray cluster.
+
+    Raises:
+        UserError: no such app or model, or a model that cannot be loaded.
+    """
+    if bool(model) == rollback:
+        raise UserError("give a MODEL, or --rollback")
+    try:
+        ray.init(
+            address=address, namespace="serve", log_to_driver=False, logging_level=logging.WARNING
+        )
+    except ConnectionError as error:
+        raise UserError(f"no Ray cluster at {address}: {error}") from error
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        raise UserError("no Serve app runs on this cluster")
+    details = client.get_serve_details()
+    name = app or only_app(details)
+    config = engine_config(details, name)
+    before = config["user_config"]
+    if rollback:
+        if not before.get("previous"):
+            raise UserError(f"{name} had no promotion to take back")
+        after = {"models": before["previous"], "previous": before["models"]}
+    else:
+        after = {"models": changed(before["models"], model), "previous": before["models"]}
+    try:
+        configure(client, details["applications"], name, before | after)
+        await_models(client, name, after["models"])
+    except (UserError, RuntimeError, TimeoutError) as error:
+        configure(client, client.get_serve_details()["applications"], name, before)
+        raise UserError(f"{error}\n  {name} goes on as it was") from error
+
+
+def only_app(details: dict[str, Any]) -> str:
+    """The app with an engine, where there is one only."""
+    found = [n for n, app in details["applications"].items() if ENGINE in app["deployments"]]
+    if len(found) != 1:
+        names = ", ".join(found) or "none"
+        raise UserError(f"--app must name one of the apps here: {names}")
+    return found[0]
+
+
+def engine_config(details: dict[str, Any], name: str) -> dict[str, Any]:
+    """Settings of an app's engine as they are now."""
+    app = details["applications"].get(name)
+    if app is None or ENGINE not in app["deployments"]:
+        raise UserError(
+            f"no app {name!r} with an engine; there are {list(details['applications'])}"
+        )
+    return app["deployments"][ENGINE]["deployment_config"]
+
+
+def changed(models: dict[str, str], model: str) -> dict[str, str]:
+    """The models with one of them replaced, or added."""
+    name, found, path = model.rpartition("=")
+    name = name if found else next(iter(models))
+    return models | catalogue({name: path})
+
+
+def configure(client: Any, apps: dict[str, Any], name: str, user_config: dict[str, Any]) -> None:
+    """Give an app's engine another configuration; its replicas live on.
+
+    An app that came from a config file keeps that file's other settings; one that `serve run` built
+    is built again with the same arguments.
+    """
+    config = apps[name]["deployed_app_config"]
+    if config is None:
+        args = Args.model_validate(user_config["args"] | {"model": user_config["models"]})
+        app = application(args, user_config["previous"])
+        serve.run(app, name=name, route_prefix=apps[name]["route_prefix"])
+        return
+    others = [d for d in config.get("deployments") or [] if d["name"] != ENGINE]
+    own = next((d for d in config.get("deployments") or [] if d["name"] == ENGINE), {})
+    config["deployments"] = [*others, own | {"name": ENGINE, "user_config": user_config}]
+    declared = [app["deployed_app_config"] for app in apps.values() if app["deployed_app_config"]]
+    client.deploy_apps(ServeDeploySchema.model_validate({"applications": declared}))
+
+
+def await_models(client: Any, name: str, models: dict[str, str]) -> None:
+    """Wait until every replica speaks with these models, and print their revisions.
+
+    Raises:
+        UserError: a replica could not load one of them.
+    """
+    handle = serve.get_deployment_handle(ENGINE, name)
+    done: dict[str, dict[str, Any]] = {}
+    deadline_s = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline_s:
+        state = handle.state.remote().result(timeout_s=60)
+        found = state["models"]
+        if problems := [model["problem"] for model in found.values() if model["problem"]]:
+            raise UserError(problems[0])
+        if {n: m["path"] for n, m in found.items() if m["settled"]} == models:
+            done[state["replica"]] = found
+        deployment = client.get_serve_details()["applications"][name]["deployments"][ENGINE]
+        replicas = {replica["replica_id"] for replica in deployment["replicas"]}
+        if deployment["status"] == "HEALTHY" and replicas <= set(done):
+            tell(done, models)
+            return
+        time.sleep(0.2)
+    raise UserError(f"the replicas did not change within {WAIT_S:g} s; `serve status` says more")
+
+
+def tell(done: dict[str, dict[str, Any]], models: dict[str, str]) -> None:
+    """Print the revision of each model that is in memory."""
+    found = {(name, m["revision"]) for state in done.values() for name, m in state.items()}
+    for name, revision in sorted(found, key=str):
+        if revision:
+            print(f"{name} answers with revision {revision}, from {models[name]}")
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        tyro.cli(promote, prog="python -m serve.promote", description=__doc__, use_underscores=True)
