@@ -154,7 +154,8 @@ class Desk:
 
     async def settle(self) -> None:
         """Wait for what is being saved, and read the list of conversations anew."""
-        self.titles = await self.saver.titles() or self.titles
+        titles = await self.saver.titles()
+        self.titles = self.titles if titles is None else titles
 
     def close(
         self, dialogue: Dialogue, turn: Turn, stop: asyncio.Event, before: list[Turn]

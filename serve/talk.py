@@ -133,7 +133,7 @@ class Talk:
         here = [self.desk, self.opened]
         how = [self.model, self.system, self.seed, *self.sampling]
         shown = [self.chat, self.notice, self.meter, self.composer, self.opened, self.name]
-        kept = [self.saving, self.past, self.no_past, self.timer, self.name]
+        kept = [self.saving, self.past, self.no_past, self.timer]
         live: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         long: dict[str, Any] = {**live, "concurrency_limit": None}
         whole = [self.desk, *shown, *kept, self.model, self.system]
@@ -151,8 +151,8 @@ class Talk:
             self.chat.like(self.like, here, [self.desk], **live),
             self.new.click(self.begin, self.desk, [*whole], **live),
             self.past.input(self.reopen, [self.desk, self.past], whole, **live),
-            self.name.submit(self.rename, [*here, self.name], [self.desk], **live),
-            self.name.blur(self.rename, [*here, self.name], [self.desk], **live),
+            self.name.submit(self.rename, [*here, self.name], [self.desk, self.name], **live),
+            self.name.blur(self.rename, [*here, self.name], [self.desk, self.name], **live),
             self.delete.click(
                 self.remove,
                 [self.desk, self.sure],
@@ -310,11 +310,13 @@ class Talk:
             desk.open(Dialogue())
         return self.all_of(desk)
 
-    async def rename(self, request: gr.Request, desk: Desk | None, opened: str, title: str) -> Desk:
+    async def rename(
+        self, request: gr.Request, desk: Desk | None, opened: str, title: str
+    ) -> Update:
         """Keep the title as typed."""
         desk = await self.seat(desk, opened, request)
         desk.rename(title)
-        return desk
+        return {self.desk: desk, self.name: desk.dialogue.name}
 
     async def write(self, request: gr.Request, desk: Desk | None, opened: str) -> Update:
         """Hand the conversation over as a line of training data, or say why it is none."""
@@ -401,7 +403,6 @@ class Talk:
             self.past: gr.Radio(desk.titles, value=at, visible=bool(desk.titles)),
             self.no_past: gr.HTML(visible=not desk.titles),
             self.timer: gr.Timer(active=desk.saver.problem is not None),
-            self.name: desk.dialogue.name,
         }
 
     def meter_of(self, desk: Desk) -> str:

@@ -45,7 +45,7 @@ class EngineSpeaker:
     @property
     def in_flight(self) -> int:
         """Requests that the engines hold."""
-        return sum(engine.in_flight for engine in self.engines.values())
+        return sum(engine.in_flight for engine in set(self.engines.values()))
 
     async def models(self) -> list[dict[str, Any]]:
         """What `GET /v1/models` lists."""

@@ -1,0 +1,420 @@
+"""The chat page in headless Chromium, over the miniature's base and a real database."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from browser import CHROMIUM, FLAGS, EngineSpeaker, served
+from postgres import Postgres, postgres_missing
+
+from lima_ray import example
+from lima_ray.config import PACKAGE
+from lima_ray.engine import Engine
+from serve.chat import PageSettings, build_page
+from serve.store import Store
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+if not CHROMIUM.exists():
+    pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium", allow_module_level=True)
+
+from playwright.sync_api import Browser, Page, ViewportSize, expect  # noqa: E402
+
+PROMPTS = ["What is the capital of France?", "Where was Anna Bell born?"]
+SLOW_S = 0.15
+ROUNDS = 6
+DESKTOP: ViewportSize = {"width": 1280, "height": 800}
+PHONE: ViewportSize = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    """The pretrained base that ships with the package."""
+    return Engine(PACKAGE / "miniature" / "base", slots=4)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests."""
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Site:
+    """A page under test, its speaker and its store."""
+
+    def __init__(self, engine: Engine, url: str, login_file: Path | None = None) -> None:
+        """Name two models with the same weights, so that both talk at length."""
+        self.speaker = EngineSpeaker({"first": engine, "second": engine}, PROMPTS)
+        self.store = Store(url)
+        settings = PageSettings(title="Test page", login_file=login_file)
+        self.page = build_page(self.speaker, self.store, settings)
+        self.address = ""
+
+    @contextmanager
+    def open(self) -> Iterator["Site"]:
+        """Serve it."""
+        with served(self.page) as self.address:
+            yield self
+        self.store.close()
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A SQLite file that two servers use in turn."""
+    return f"sqlite:///{tmp_path_factory.mktemp('chat')}/chat.sqlite"
+
+
+@pytest.fixture(scope="module")
+def site(engine: Engine, database: str) -> Iterator[Site]:
+    """The page without logins."""
+    with Site(engine, database).open() as site:
+        yield site
+
+
+class Window:
+    """A browser window, its errors and the hosts that it asked."""
+
+    def __init__(self, browser: Browser, address: str, **options: Any) -> None:
+        """Open the page and wait until it is drawn."""
+        self.context = browser.new_context(**{"viewport": DESKTOP, **options})
+        self.page: Page = self.context.new_page()
+        self.errors: list[str] = []
+        self.answered: set[str] = set()
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("response", lambda r: self.answered.add(urlsplit(r.url).netloc))
+        self.page.goto(address)
+        expect(self.page.locator("#model input")).to_have_value("first", timeout=20_000)
+
+    def send(self, text: str, box: str = "#composer") -> None:
+        """Type a message and press Enter."""
+        self.page.fill(f"{box} textarea", text)
+        self.page.press(f"{box} textarea", "Enter")
+
+    def said(self, who: str = "bot") -> list[str]:
+        """The messages shown, of one side."""
+        return self.page.locator(f"#chat .message.{who}").all_inner_texts()
+
+    def settle(self, replies: int) -> None:
+        """Wait until so many replies are whole."""
+        expect(self.page.locator("#chat .message.bot")).to_have_count(replies, timeout=20_000)
+        expect(self.page.locator("#meter .made")).to_contain_text("seed", timeout=20_000)
+
+    def press(self, label: str, nth: int = -1) -> None:
+        """Press a button of a message."""
+        self.page.get_by_role("button", name=label, exact=True).nth(nth).click()
+
+
+@pytest.fixture
+def window(browser: Browser, site: Site) -> Iterator[Window]:
+    """A visitor who comes for the first time; the page made no errors and asked nobody else."""
+    site.speaker.pause_s = 0.0
+    window = Window(browser, site.address)
+    yield window
+    assert window.errors == []
+    assert window.answered - {""} == {urlsplit(site.address).netloc}
+    window.context.close()
+
+
+def until(true: Callable[[], bool], seconds: float = 10.0) -> float:
+    """Wait for something to be so, and return how long that took."""
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < seconds, "it does not happen"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def test_two_turns_stream_and_are_one_conversation(window: Window, site: Site) -> None:
+    site.speaker.pause_s = 0.03
+    expect(window.page.locator("#chat .example")).to_have_count(2)
+    window.page.locator("#chat .example").first.click()
+    lengths = set[int]()
+    until(lambda: bool(window.said()) and len(window.said()[0]) > 1)
+    for _ in range(8):
+        lengths.add(len(window.said()[0]))
+        time.sleep(0.05)
+    assert len(lengths) > 2, "the reply does not come word by word"
+    window.settle(1)
+    window.send("And of Spain?")
+    window.settle(2)
+    first, second = site.speaker.asked[-2:]
+    assert second["messages"][0]["content"] == PROMPTS[0]
+    assert [m["role"] for m in second["messages"]] == ["user", "assistant", "user"]
+    assert first["temperature"] == 0.7 and first["top_p"] == 0.9
+    assert first["repetition_penalty"] == 1.2 and first["penalise_prompt"] is False
+    meter = window.page.locator("#meter").inner_text()
+    assert "revision revision-of-" in meter and "first token" in meter and "of 512 tokens" in meter
+    expect(window.page.locator("#past label")).to_have_text([PROMPTS[0]])
+
+
+def test_stop_frees_the_engine_and_keeps_what_was_said(window: Window, site: Site) -> None:
+    site.speaker.pause_s = SLOW_S
+    window.send(PROMPTS[0])
+    until(lambda: bool(window.said()) and len(window.said()[0]) > 3)
+    assert site.speaker.in_flight == 1
+    window.page.locator("#composer .stop-button").click()
+    assert until(lambda: site.speaker.in_flight == 0) < 3 * SLOW_S + 0.5
+    expect(window.page.locator("#notice")).to_contain_text("what was said so far is kept")
+    kept = window.said()[0]
+    site.speaker.pause_s = 0.0
+    window.send("And of Spain?")
+    window.settle(2)
+    assert kept[:3] in site.speaker.asked[-1]["messages"][1]["content"]
+
+
+def test_closed_tab_frees_the_engine(browser: Browser, site: Site) -> None:
+    site.speaker.pause_s = SLOW_S
+    window = Window(browser, site.address)
+    window.send(PROMPTS[0])
+    until(lambda: site.speaker.in_flight == 1)
+    window.page.close()
+    until(lambda: site.speaker.in_flight == 0, 5)
+    window.context.close()
+
+
+def test_retry_takes_another_seed_and_undo_gives_the_text_back(window: Window, site: Site) -> None:
+    window.send(PROMPTS[1])
+    window.settle(1)
+    asked = len(site.speaker.asked)
+    window.press("Retry")
+    until(lambda: len(site.speaker.asked) > asked and site.speaker.in_flight == 0)
+    window.settle(1)
+    first, second = site.speaker.asked[-2:]
+    assert first["messages"] == second["messages"] and first["seed"] != second["seed"]
+    window.press("Undo")
+    expect(window.page.locator("#composer textarea")).to_have_value(PROMPTS[1])
+    assert window.said() == []
+
+
+def test_edited_question_is_answered_anew(window: Window, site: Site) -> None:
+    window.send(PROMPTS[1])
+    window.settle(1)
+    window.send("And then?")
+    window.settle(2)
+    window.press("Edit", 0)
+    window.page.locator("#chat textarea").first.fill("What is the capital of Italy?")
+    window.press("Submit")
+    window.settle(1)
+    assert window.said("user") == ["What is the capital of Italy?"]
+    assert site.speaker.asked[-1]["messages"] == [
+        {"role": "user", "content": "What is the capital of Italy?"}
+    ]
+
+
+def test_repaired_reply_becomes_training_data(window: Window, site: Site, tmp_path: Path) -> None:
+    window.page.click("#gear")
+    window.page.fill("#system textarea", "Be short.")
+    window.send(PROMPTS[0])
+    window.settle(1)
+    window.press("Edit", 1)
+    window.page.locator("#chat textarea").first.fill("Paris, of course.")
+    window.press("Submit")
+    expect(window.page.locator("#chat .message.bot")).to_have_text("Paris, of course.")
+    expect(window.page.locator("#notice")).to_contain_text("Your wording")
+    with window.page.expect_download() as download:
+        window.page.click("#export")
+    download.value.save_as(tmp_path / "one.jsonl")
+    (row,) = example.read(str(tmp_path / "one.jsonl"))
+    assert row.turns == (PROMPTS[0], "Paris, of course.")
+    assert (row.system, row.source) == ("Be short.", "chat")
+    kept = [d for d in site.store.dialogues() if d.id == row.id]
+    assert kept[0].turns[1].original, "the model's own words are kept beside the repair"
+
+
+def test_thumbs_are_kept_and_can_be_changed(window: Window, site: Site) -> None:
+    window.send(PROMPTS[0])
+    window.settle(1)
+    for label, verdict in (("Like", "up"), ("Dislike", "down")):
+        window.press(label)
+        until(lambda verdict=verdict: [v["verdict"] for v in thumbs(site)] == [verdict])
+    (record,) = thumbs(site)
+    assert record["conversations"] == [PROMPTS[0]]
+    kept = {d.id: d for d in site.store.dialogues()}[record["conversation"]]
+    assert record["replies"] == [kept.turns[1].content] and kept.turns[1].thumb == "down"
+    assert record["models"] == ["first"] and record["seeds"] == [site.speaker.asked[-1]["seed"]]
+
+
+def thumbs(site: Site) -> list[dict[str, Any]]:
+    """The thumbs that the store has."""
+    return [v for v in site.store.verdicts() if v["kind"] == "thumbs"]
+
+
+def test_compare_is_blind_until_the_vote(window: Window, site: Site) -> None:
+    page, orders, record, chosen = window.page, set[tuple[int, ...]](), {}, ""
+    page.click("#compare-tab-button")
+    for number in range(ROUNDS):
+        asked = len(site.speaker.asked)
+        window.send(f"{PROMPTS[0]} {number}", "#compare-composer")
+        vote = page.get_by_role("button", name="B is significantly better")
+        expect(vote).to_be_visible(timeout=20_000)
+        assert len(site.speaker.asked) == asked + 2
+        shown = page.locator("#sides").inner_text() + page.locator("#reveal").inner_text()
+        assert "first" not in shown and "second" not in shown
+        vote.click()
+        expect(page.locator("#reveal")).to_contain_text("second")
+        until(lambda number=number: len(votes(site)) == number + 1)
+        record = votes(site)[-1]
+        winner = record["models"][record["order"][1]]
+        assert winner in page.locator("#side-b").inner_text()
+        assert record["verdict"] == "B" and record["models"] == ["first", "second"]
+        asked_of = {body["model"]: body for body in site.speaker.asked[-2:]}
+        assert record["seeds"] == [asked_of[name]["seed"] for name in record["models"]]
+        orders.add(tuple(record["order"]))
+        if number:
+            history = asked_of["first"]["messages"]
+            assert history == asked_of["second"]["messages"]
+            assert history[-2]["content"] == chosen
+        chosen = record["replies"][record["order"][1]]
+        if number and orders == {(0, 1), (1, 0)}:
+            break
+    assert len(orders) == 2 or len(votes(site)) == ROUNDS
+
+
+def votes(site: Site) -> list[dict[str, Any]]:
+    """The votes that the store has, the oldest first."""
+    return [v for v in site.store.verdicts() if v["kind"] == "pairwise"]
+
+
+def test_script_in_messages_and_replies_does_not_run(window: Window, site: Site) -> None:
+    attack = (
+        '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
+        "[link](javascript:window.hacked=1) <svg onload=window.hacked=1> "
+        "![picture](http://192.0.2.1/spy.png) <iframe srcdoc='<script>top.hacked=1</script>'>"
+    )
+    window.send(attack)
+    window.settle(1)
+    window.press("Edit", 1)
+    window.page.locator("#chat textarea").first.fill(attack)
+    window.press("Submit")
+    expect(window.page.locator("#notice")).to_contain_text("Your wording")
+    window.page.fill("#name textarea", "<img src=x onerror=window.hacked=1>")
+    window.page.press("#name textarea", "Enter")
+    expect(window.page.locator("#past label")).to_have_text("<img src=x onerror=window.hacked=1>")
+    for link in window.page.locator("#chat a", has_text="link").all():
+        assert not (link.get_attribute("href") or "").startswith("javascript")
+    assert window.page.evaluate("window.hacked") is None
+
+
+def test_phone_has_no_sideways_scroll(browser: Browser, site: Site) -> None:
+    site.speaker.pause_s = 0.0
+    window = Window(browser, site.address, viewport=PHONE, has_touch=True, is_mobile=True)
+    window.send("word" * 60 + "\n```\n" + "code " * 60 + "\n```")
+    window.settle(1)
+    for tab, box in (
+        ("#chat-tab-button", "#composer"),
+        ("#compare-tab-button", "#compare-composer"),
+    ):
+        window.page.click(tab)
+        expect(window.page.locator(f"{box} textarea")).to_be_in_viewport()
+        width = window.page.evaluate("document.documentElement.scrollWidth")
+        assert width <= PHONE["width"]
+    assert "open" not in (window.page.locator("#left").get_attribute("class") or "").split()
+    window.context.close()
+
+
+def test_conversations_outlive_a_restart_and_stay_their_owners(
+    browser: Browser, engine: Engine, site: Site, database: str
+) -> None:
+    site.speaker.pause_s = 0.0
+    window = Window(browser, site.address)
+    window.send(PROMPTS[1])
+    window.settle(1)
+    reply = window.said()[0]
+    expect(window.page.locator("#past label")).to_have_text([PROMPTS[1]])
+    query = urlsplit(window.page.url).query
+    assert query.startswith("c=")
+    cookies = window.context.storage_state()
+    window.context.close()
+    with Site(engine, database).open() as again:
+        back = Window(browser, again.address, storage_state=cookies)
+        back.page.locator("#past label", has_text=PROMPTS[1]).click()
+        expect(back.page.locator("#chat .message.bot")).to_have_text(reply)
+        back.send("And then?")
+        back.settle(2)
+        back.context.close()
+        stranger = Window(browser, f"{again.address}?{query}")
+        expect(stranger.page.locator("#notice")).to_contain_text("no such conversation")
+        assert stranger.said() == []
+        expect(stranger.page.locator("#past label")).to_have_count(0)
+        stranger.context.close()
+
+
+def test_rename_and_delete(window: Window, site: Site) -> None:
+    window.send(PROMPTS[0])
+    window.settle(1)
+    window.page.fill("#name textarea", "Capitals")
+    window.page.press("#name textarea", "Enter")
+    expect(window.page.locator("#past label")).to_have_text(["Capitals"])
+    window.page.on("dialog", lambda dialog: dialog.accept())
+    window.page.click("#delete")
+    expect(window.page.locator("#past label")).to_have_count(0)
+    assert window.said() == []
+    assert not [d for d in site.store.dialogues() if d.title == "Capitals"]
+
+
+def test_login_is_asked_and_kept(browser: Browser, engine: Engine, tmp_path: Path) -> None:
+    logins = tmp_path / "logins.txt"
+    logins.write_text("anna:open sesame\nbert:other\n")
+    with Site(engine, f"sqlite:///{tmp_path}/chat.sqlite", logins).open() as site:
+        context = browser.new_context(viewport=DESKTOP)
+        page = context.new_page()
+        page.goto(site.address)
+        assert page.url.endswith("/chat/login")
+        assert context.request.get(f"{site.address}config").status == 401
+        for password, right in (("other", False), ("open sesame", True)):
+            page.fill("[name=name]", "anna")
+            page.fill("[name=password]", password)
+            page.click("button")
+            if not right:
+                expect(page.get_by_role("alert")).to_contain_text("do not match")
+        expect(page.locator("#model input")).to_have_value("first", timeout=20_000)
+        (cookie,) = map(dict, context.cookies())
+        assert cookie["name"] == "lima_session"
+        assert cookie["httpOnly"] and cookie["sameSite"] == "Lax"
+        forged = str(cookie["value"]).replace(".", "A.", 1)
+        anonymous = browser.new_context()
+        refused = anonymous.request.get(site.address, headers={"cookie": f"lima_session={forged}"})
+        assert refused.status == 401
+        anonymous.close()
+        page.fill("#composer textarea", PROMPTS[0])
+        page.press("#composer textarea", "Enter")
+        until(lambda: any(len(d.turns) == 2 for d in site.store.dialogues()))
+        (title,) = site.store.titles("user:anna")
+        assert title[0] == PROMPTS[0]
+        page.get_by_role("button", name="Log out").click()
+        expect(page.locator("[name=password]")).to_be_visible()
+        context.close()
+
+
+@pytest.mark.skipif(bool(postgres_missing()), reason=postgres_missing())
+def test_talk_goes_on_without_the_database(
+    browser: Browser, engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with Postgres() as postgres, Site(engine, postgres.url).open() as site:
+        window = Window(browser, site.address)
+        window.send(PROMPTS[0])
+        window.settle(1)
+        expect(window.page.locator("#past label")).to_have_text([PROMPTS[0]])
+        postgres.kill()
+        window.send("And of Spain?")
+        window.settle(2)
+        warning = window.page.locator("#saving")
+        expect(warning).to_contain_text("Nothing is being saved", timeout=15_000)
+        expect(warning).to_contain_text(PROMPTS[0])
+        window.page.click("#new")
+        window.send(PROMPTS[1])
+        window.settle(1)
+        expect(warning).to_contain_text(PROMPTS[1], timeout=15_000)
+        postgres.start()
+        expect(warning).to_contain_text("2 changes", timeout=20_000)
+        titles = [PROMPTS[1], PROMPTS[0]]
+        expect(window.page.locator("#past label")).to_have_text(titles)
+        counts = {d.name: len(d.turns) for d in site.store.dialogues()}
+        assert counts == {PROMPTS[0]: 4, PROMPTS[1]: 2}
+        window.context.close()
