@@ -1,0 +1,218 @@
+"""The servers that `benchmarks/serve.py` compares: how each starts, is known to be ready, and ends.
+
+All listen on loopback. Whatever a server starts is ended with it.
+"""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SLOTS = 32
+"""Replies that each server may decode at once."""
+CONTEXT = 2048
+ENVIRONMENT = {
+    # Threads that wait for each other spin by default, on cores that the client needs.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "HF_HUB_OFFLINE": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "4",
+}
+"""For every contender alike; the caller's own variables come before these."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A command that serves, and how to ask it."""
+
+    command: list[str]
+    model: str
+    """Its name there."""
+    ready: str
+    """Path that answers 200 when it is ready."""
+    environment: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
+    """What its requests have besides those of all; null takes one away."""
+    key: str = ""
+
+
+@dataclass
+class Running:
+    """A server that is up."""
+
+    url: str
+    process: psutil.Process
+
+    def family(self) -> list[psutil.Process]:
+        """The server's processes."""
+        return [self.process, *self.process.children(recursive=True)]
+
+    def cpu_s(self) -> float:
+        """Seconds of CPU that its processes took so far."""
+        total = 0.0
+        for process in self.family():
+            try:
+                times = process.cpu_times()
+            except psutil.Error:
+                continue
+            total += times.user + times.system
+        return total
+
+
+def ours(model: Path, work: Path, port: int, haproxy: bool = False) -> Server:
+    """Our app by `serve run`, without the page."""
+    key = ""
+    arguments: dict[str, Any] = {"model": {"bench": str(model)}, "page": False, "slots": SLOTS}
+    if haproxy:
+        # HAProxy listens on every interface, where the app insists on a key.
+        key = secrets.token_urlsafe(16)
+        (work / "key.txt").write_text(key)
+        arguments["api_keys_file"] = str(work / "key.txt")
+    config = {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": "127.0.0.1", "port": port},
+        "applications": [
+            {"name": "bench", "import_path": "serve.app:build", "args": arguments},
+        ],
+    }
+    (work / "serve.yaml").write_text(yaml.safe_dump(config))
+    return Server(
+        [str(beside("serve")), "run", "--address", "local", str(work / "serve.yaml")],
+        model="bench",
+        ready="/ready",
+        environment={"RAY_SERVE_ENABLE_HA_PROXY": "1"} if haproxy else {},
+        fields={"repetition_penalty": 1},
+        key=key,
+    )
+
+
+def transformers(model: Path, port: int, batching: bool) -> Server:
+    """`transformers serve`; its batching with sizes that suit a CPU, since the defaults do not."""
+    batched = [
+        "--continuous-batching",
+        *("--attn-implementation", "sdpa", "--cb-block-size", "32"),
+        *("--cb-num-blocks", str(SLOTS * CONTEXT // 64), "--cb-max-batch-tokens", "256"),
+    ]
+    return Server(
+        [
+            *(str(beside("transformers")), "serve", str(model)),
+            *("--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"),
+            *(batched if batching else []),
+        ],
+        model=str(model),
+        ready="/health",
+        # A temperature of 0 ends its engine for everyone; without one it is greedy.
+        fields={"temperature": None},
+    )
+
+
+def vllm(python: Path, model: Path, port: int, dtype: str = "float32") -> Server:
+    """vLLM's CPU build."""
+    cores = sorted(os.sched_getaffinity(0))
+    return Server(
+        [
+            *(str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)),
+            *("--served-model-name", "bench", "--host", "127.0.0.1", "--port", str(port)),
+            *("--dtype", dtype, "--max-model-len", str(CONTEXT), "--max-num-seqs", str(SLOTS)),
+            "--enforce-eager",
+        ],
+        model="bench",
+        ready="/health",
+        environment={"VLLM_CPU_OMP_THREADS_BIND": f"{cores[0]}-{cores[-1]}"},
+    )
+
+
+def llama(binary: Path, model: Path, port: int) -> Server:
+    """llama.cpp's server, keys and values in fp32 as the others'."""
+    return Server(
+        [
+            *(str(binary), "-m", str(model), "--host", "127.0.0.1", "--port", str(port)),
+            *(
+                "-np",
+                str(SLOTS),
+                "-c",
+                str(SLOTS * CONTEXT),
+                "-t",
+                str(len(os.sched_getaffinity(0))),
+            ),
+            *("-fa", "on", "-ctk", "f32", "-ctv", "f32"),
+        ],
+        model="bench",
+        ready="/health",
+    )
+
+
+def beside(command: str) -> Path:
+    """A command of this Python's environment."""
+    return Path(sys.executable).with_name(command)
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def running(server: Server, port: int, log: Path, wait_s: float = 240) -> Iterator[Running]:
+    """Start a server, wait until it is ready, and end it with all that it started.
+
+    Raises:
+        SystemExit: it ended, or was not ready in time; the end of its log says why.
+    """
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            server.command,
+            cwd=ROOT,
+            env=ENVIRONMENT | os.environ | server.environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    up = Running(f"http://127.0.0.1:{port}", psutil.Process(process.pid))
+    try:
+        until_s = time.monotonic() + wait_s
+        while not is_ready(up.url + server.ready, server.key):
+            if process.poll() is not None or time.monotonic() > until_s:
+                said = log.read_text(errors="replace")[-2000:]
+                raise SystemExit(f"{' '.join(server.command)} is not ready; {log} ends:\n{said}")
+            time.sleep(0.3)
+        yield up
+    finally:
+        end(up, process)
+
+
+def is_ready(url: str, key: str) -> bool:
+    """Whether a GET is answered 200."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as got:
+            return got.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def end(up: Running, process: subprocess.Popen[bytes]) -> None:
+    """End a server and its processes, first kindly."""
+    family = up.family() if process.poll() is None else []
+    process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    for left in alive:
+        left.kill()
+    process.wait()
