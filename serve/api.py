@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve import answer
 from serve.answer import Json
-from serve.door import Door
+from serve.door import NOTE, Door
 from serve.models import Models
 from serve.refusal import Refusal, invalid
 from serve.schema import ChatRequest, CompletionRequest
@@ -113,6 +113,8 @@ async def respond(
     models: Models, ask: ChatRequest | CompletionRequest, request: Request
 ) -> Response:
     """The response to a request of either kind."""
+    if ask.user:
+        request.scope[NOTE]["user"] = ask.user
     asked = await answer.prepare(models, ask)
     headers = {"x-lima-revision": asked.served.revision}
     if ask.stream:

@@ -7,6 +7,8 @@ import time
 import uuid
 
 from fastapi.responses import JSONResponse
+from ray import serve
+from ray.serve.exceptions import RayServeException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.refusal import Refusal
@@ -22,6 +24,7 @@ class Door:
 
     def __init__(self, app: ASGIApp, keys: frozenset[str], body_bytes: int) -> None:
         self.app, self.keys, self.body_bytes = app, keys, body_bytes
+        self.tells_id = not under_serve()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
@@ -38,8 +41,9 @@ class Door:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                raw = [h for h in message["headers"] if h[0].lower() != b"x-request-id"]
-                message["headers"] = [*raw, (b"x-request-id", request_id.encode())]
+                if self.tells_id:
+                    own = (b"x-request-id", request_id.encode())
+                    message = message | {"headers": [*message["headers"], own]}
             await send(message)
 
         try:
@@ -51,15 +55,18 @@ class Door:
         except Refusal as late:
             await refusing(late)(scope, receive, answer_with_id)
         except Exception:
-            log.exception("%s %s %s failed", request_id, scope["method"], scope["path"])
+            log.exception("%s %s %a failed", request_id, scope["method"], scope["path"])
             if status:
                 raise
             late = Refusal(500, f"this is our mistake; the log has it as {request_id}")
             await refusing(late)(scope, receive, answer_with_id)
         finally:
             took_s = time.monotonic() - began_s
+            notes = "".join(f" {name}={value!a}" for name, value in scope[NOTE].items())
+            # A path may hold a line's end, which must not begin a line of the log.
+            path = ascii(scope["path"])[1:-1]
             log.info(
-                "%s %s %s %s %.3f s", request_id, scope["method"], scope["path"], status, took_s
+                "%s %s %s %s %.3f s%s", request_id, scope["method"], path, status, took_s, notes
             )
 
     def refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Refusal | None:
@@ -67,7 +74,8 @@ class Door:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.body_bytes:
             return too_long(self.body_bytes)
-        if not self.keys or not scope["path"].startswith("/v1/"):
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if not self.keys or not path.startswith("/v1/"):
             return None
         scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         right = [hmac.compare_digest(key.strip().encode(), ours.encode()) for ours in self.keys]
@@ -90,6 +98,15 @@ class Door:
             return message
 
         return receive_some
+
+
+def under_serve() -> bool:
+    """Whether Ray Serve runs the app; it then adds x-request-id to every response by itself."""
+    try:
+        serve.get_replica_context()
+    except RayServeException:
+        return False
+    return True
 
 
 def refusing(refusal: Refusal) -> ASGIApp:

@@ -26,6 +26,8 @@ from serve.meters import Meters
 
 FAILURES_IN_A_ROW = 3
 """Steps that may fail one after another before the engine counts as broken."""
+LATE_S = 10.0
+"""How long an engine that is to go still takes requests."""
 RECENT_REPLIES = 32
 """Finished replies from which the time that a place in the queue takes is estimated."""
 log = logging.getLogger("ray.serve")
@@ -181,9 +183,15 @@ class EngineLoop:
         self.closing = True
         self.tell()
 
-    async def drain(self) -> None:
-        """Take no more requests, wait for those in flight, then end the thread."""
-        while self.in_flight:
+    async def drain(self, late_s: float = LATE_S) -> None:
+        """Wait for the requests in flight and for late ones, then end the thread.
+
+        Args:
+            late_s: time for requests that found this engine before another took over, and whose
+                prompts are still being read.
+        """
+        until_s = time.monotonic() + late_s
+        while self.in_flight or time.monotonic() < until_s:
             await asyncio.sleep(0.05)
         self.close()
 
@@ -221,11 +229,13 @@ class EngineLoop:
             self.take(engine, message)
         if not engine.in_flight:
             return
-        self.step_began_s = time.monotonic()
-        events = engine.step()
+        began_s = self.step_began_s = time.monotonic()
+        try:
+            events = engine.step()
+        finally:
+            self.step_began_s = None
         now_s = time.monotonic()
-        self.meters.step(now_s - self.step_began_s, events, engine)
-        self.step_began_s = None
+        self.meters.step(now_s - began_s, events, engine)
         self.finished += (now_s for event in events if event.reply)
         self.hand_over(events)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 
 from lima_ray import example
 from lima_ray.config import Section, durable, resolve
@@ -41,15 +42,16 @@ log = logging.getLogger("ray.serve")
 class Settings(Section):
     """How a replica serves its models."""
 
-    slots: int = 32
+    slots: int = Field(default=32, ge=1)
     """Replies that each model decodes at once."""
-    queue: int = 64
+    queue: int = Field(default=64, ge=0)
     """Requests of each model that may wait for a slot; more are answered 429."""
-    keep_loaded: int = 3
-    """Models held in memory; beyond that the one idle for longest is let go."""
-    threads: int = 0
+    keep_loaded: int = Field(default=3, ge=1)
+    """Models held in memory; beyond that the one idle for longest is let go. The default stays, and
+    so does the newest."""
+    threads: int = Field(default=0, ge=0)
     """CPU threads of a replica; 0 takes the machine's cores."""
-    stuck_after_s: float = 120
+    stuck_after_s: float = Field(default=120, gt=0)
     """A decoding step that takes longer counts as hung, and the replica is replaced."""
 
 
@@ -231,7 +233,7 @@ class Models:
                 old, entry.served, entry.problem = entry.served, served, None
                 if old:
                     self.retire(old)
-                self.let_go()
+                self.let_go(entry)
             elif served:
                 self.retire(served)
             elif entry.path == path:
@@ -250,11 +252,11 @@ class Models:
             return None, f"{name} cannot be loaded from {path}: {error}"
         return Served(path, revision, loop, int(time.time())), None
 
-    def let_go(self) -> None:
+    def let_go(self, newest: Entry) -> None:
         """Drop models that are idle for longest, until no more than are to be kept are left."""
         others = [e for name, e in self.entries.items() if name != self.default]
         loaded = [(e, served) for e in others if (served := e.served)]
-        idle = [pair for pair in loaded if not pair[1].loop.in_flight]
+        idle = [(e, s) for e, s in loaded if e is not newest and not s.loop.in_flight]
         idle.sort(key=lambda pair: pair[0].used_s)
         for entry, served in idle[: max(0, len(loaded) + 1 - self.settings.keep_loaded)]:
             self.retire(served)
