@@ -27,10 +27,12 @@ from typing import Any
 import torch
 
 from lima_ray.config import Sampling
+from lima_ray.decoder import load
 from lima_ray.errors import UserError
 from lima_ray.example import Example
 from lima_ray.sampling import choose
-from lima_ray.slots import STRIDE, WORTH_THREADS_TOKENS, SlotCache, load, threads_if
+from lima_ray.slots import STRIDE, SlotCache
+from lima_ray.steady import threads_if
 from lima_ray.text import ReplyText, decode
 
 CHUNK = 256
@@ -114,6 +116,8 @@ class Active:
     filled: int = 0
     """Tokens of the prompt that the slot holds."""
     tokens: list[int] = field(default_factory=list)
+    struck: dict[int, None] = field(default_factory=dict)
+    """Tokens that the penalty makes less likely, as a set in order."""
     said: str = ""
     """Text told so far."""
 
@@ -162,7 +166,6 @@ class Engine:
         self.free = list(range(slots))
         on_cpu = self.device.type == "cpu"
         self.cache = SlotCache(slots, together=not on_cpu)
-        self.seen_SV = torch.zeros(slots, self.vocab, dtype=torch.bool, device=self.device)
         self.batches, places_agree = self.steady_batches()
         self.steady = on_cpu and places_agree
 
@@ -258,18 +261,20 @@ class Engine:
         active = [a for a in self.active.values() if not a.reading]
         if not active:
             return []
-        slots = [a.slot for a in active]
         logits_BV = self.logits([(a.slot, a.length - 1, a.last) for a in active])
+        told = [
+            None if a.request.logprobs is None else logits_BV[place].clone()
+            for place, a in enumerate(active)
+        ]
         tokens = choose(
             logits_BV,
-            self.seen_SV[slots],
+            [list(a.struck) for a in active],
             [a.request.sampling for a in active],
             [a.draws.random() for a in active],
         )
-        self.seen_SV[slots, tokens] = True
         return [
             self.advance(a, token, logits_V)
-            for a, token, logits_V in zip(active, tokens, logits_BV, strict=True)
+            for a, token, logits_V in zip(active, tokens, told, strict=True)
         ]
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
@@ -305,15 +310,14 @@ class Engine:
 
     def admit(self, request: Request, slot: int) -> None:
         """Give a request a slot; its prompt is not read yet."""
-        self.seen_SV[slot] = False
-        if request.sampling.penalise_prompt:
-            self.seen_SV[slot, request.ids] = True
         limit = min(request.sampling.max_tokens, self.context)
         # A string, since Random takes a negative number for its absolute value.
         draws = random.Random(str(request.sampling.seed))
         told = request.stream or request.stop
         text = ReplyText(self.tokenizer, request.stop) if told else None
-        self.active[request.id] = Active(request, slot, limit, draws, text)
+        active = self.active[request.id] = Active(request, slot, limit, draws, text)
+        if request.sampling.penalise_prompt:
+            active.struck |= dict.fromkeys(request.ids)
 
     def read_chunk(self, active: Active) -> int:
         """Put a prompt's next chunk into its slot, and return its tokens.
@@ -345,9 +349,11 @@ class Engine:
         return output.logits[: len(rows), 0]
 
     def forward(self, model: Any, ids: list[list[int]], positions: list[list[int]]) -> Any:
-        """Run the model, or its decoder alone, on rows of tokens in the slots aimed at."""
-        work = len(ids) * len(ids[0]) * self.model.config.hidden_size**2
-        with threads_if(work >= WORTH_THREADS_TOKENS):
+        """Run the model, or its decoder alone, on rows of tokens in the slots aimed at.
+
+        Matrix products take the threads that they are worth; what lies between them takes one.
+        """
+        with threads_if(self.device.type != "cpu" or len(ids[0]) > 1):
             return model(
                 input_ids=torch.tensor(ids, device=self.device),
                 position_ids=torch.tensor(positions, device=self.device),
@@ -355,13 +361,14 @@ class Engine:
                 slot_cache=self.cache,
             )
 
-    def advance(self, active: Active, token: int, logits_V: torch.Tensor) -> Event:
+    def advance(self, active: Active, token: int, logits_V: torch.Tensor | None) -> Event:
         """Add a token to a reply; EOT, a stop string or the end of its room finishes it."""
         active.tokens.append(token)
+        active.struck[token] = None
         request, text, stopped = active.request, active.text, token in self.stops
         logprob = None
-        if request.logprobs is not None:
-            logprob = log_probability(logits_V, token, request.logprobs)
+        if logits_V is not None:
+            logprob = log_probability(logits_V, token, request.logprobs or 0)
         new = text.add(token) if text else ""
         halted = text is not None and text.stopped_by is not None
         reply = None

@@ -16,15 +16,15 @@ HEAD = 256
 
 def choose(
     logits_BV: torch.Tensor,
-    seen_BV: torch.Tensor,
+    struck: Sequence[list[int]],
     samplings: Sequence[Sampling],
     uniforms: Sequence[float],
 ) -> list[int]:
     """Choose each row's next token.
 
     Args:
-        logits_BV: what the model says.
-        seen_BV: true for the tokens that the penalty strikes.
+        logits_BV: what the model says; penalties are written into it.
+        struck: the tokens of each row that its penalty strikes, each once.
         samplings: how each row is decoded.
         uniforms: a number in [0, 1) for each row; rows of temperature 0 do not use theirs.
     """
@@ -32,8 +32,8 @@ def choose(
     def column(values: Sequence[float], dtype: torch.dtype = torch.float) -> torch.Tensor:
         return torch.tensor(values, dtype=dtype, device=logits_BV.device)[:, None]
 
-    penalty_B1 = column([s.repetition_penalty for s in samplings])
-    logits_BV = penalise(logits_BV.float(), seen_BV, penalty_B1)
+    logits_BV = logits_BV.float()
+    penalise(logits_BV, struck, [s.repetition_penalty for s in samplings])
     likeliest_B = logits_BV.argmax(dim=-1)
     if all(s.temperature == 0 for s in samplings):
         return likeliest_B.tolist()
@@ -46,11 +46,22 @@ def choose(
 
 
 def penalise(
-    logits_BV: torch.Tensor, seen_BV: torch.Tensor, penalty_B1: torch.Tensor
-) -> torch.Tensor:
-    """Make seen tokens less likely: positive logits are divided, negative ones multiplied."""
-    struck_BV = torch.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1)
-    return torch.where(seen_BV, struck_BV, logits_BV)
+    logits_BV: torch.Tensor, struck: Sequence[list[int]], penalties: Sequence[float]
+) -> None:
+    """Make struck tokens less likely: positive logits are divided, negative ones multiplied.
+
+    Only these are touched, since the vocabulary is large and they are few.
+    """
+    rows = [row for row, ids in enumerate(struck) if ids and penalties[row] != 1]
+    if not rows:
+        return
+    longest = max(len(struck[row]) for row in rows)
+    filled = [struck[row] + struck[row][-1:] * (longest - len(struck[row])) for row in rows]
+    device = logits_BV.device
+    places = torch.tensor(rows, device=device)[:, None], torch.tensor(filled, device=device)
+    values_RL = logits_BV[places]
+    penalty_R1 = logits_BV.new_tensor([penalties[row] for row in rows])[:, None]
+    logits_BV[places] = torch.where(values_RL > 0, values_RL / penalty_R1, values_RL * penalty_R1)
 
 
 def draw(

@@ -28,7 +28,7 @@ from lima_ray.engine import CHUNK, PROMPT_TOKENS_A_STEP, Engine, Event, Reply, R
 from lima_ray.errors import UserError
 from lima_ray.model import add_tokens, save_tokenizer_and_config
 from lima_ray.sampling import HEAD, choose
-from lima_ray.slots import PackedLinear, SiLU
+from lima_ray.steady import PackedLinear, SiLU
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1)
@@ -204,8 +204,8 @@ def test_draws_follow_the_processed_distribution_of_transformers(
         expected_1V = processor(torch.LongTensor(seen_1S), expected_1V)
     sampling = Sampling(temperature=temperature, top_p=top_p, repetition_penalty=penalty)
     drawn = choose(
-        logits_1V.expand(draws, -1),
-        torch.zeros(1, vocab, dtype=torch.bool).index_fill(1, seen_1S[0], True),
+        logits_1V.repeat(draws, 1),
+        seen_1S.tolist() * draws,
         [sampling] * draws,
         [(number + 0.5) / draws for number in range(draws)],
     )
@@ -218,7 +218,7 @@ def test_draws_follow_the_processed_distribution_of_transformers(
 def test_choose_decodes_every_row_its_own_way() -> None:
     torch.manual_seed(0)
     logits_BV = torch.randn(40, 1000) * torch.linspace(0.01, 8, 40)[:, None]
-    seen_BV = torch.rand(40, 1000) < 0.3
+    struck = [torch.randperm(1000)[: row * 10].tolist() for row in range(40)]
     uniforms = torch.rand(40).tolist()
     samplings = [
         Sampling(
@@ -227,10 +227,10 @@ def test_choose_decodes_every_row_its_own_way() -> None:
         for row in range(40)
     ]
     alone = [
-        choose(logits_BV[row, None], seen_BV[row, None], [samplings[row]], [uniforms[row]])[0]
+        choose(logits_BV[row, None].clone(), [struck[row]], [samplings[row]], [uniforms[row]])[0]
         for row in range(40)
     ]
-    assert choose(logits_BV, seen_BV, samplings, uniforms) == alone
+    assert choose(logits_BV, struck, samplings, uniforms) == alone
     assert len(set(alone)) > 20
 
 
@@ -299,7 +299,7 @@ def test_a_reply_is_bitwise_the_same_in_any_company(
 
 
 def test_rows_agree_on_one_thread_and_two(base_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lima_ray.engine.WORTH_THREADS_TOKENS", 10 * 64**2)
+    monkeypatch.setattr("lima_ray.steady.WORTH_THREADS_PRODUCTS", 10 * 64**2)
     torch.set_num_threads(2)
     engine = Engine(base_dir, slots=16)
     torch.set_num_threads(1)

@@ -1,0 +1,71 @@
+"""A model made ready to decode in slots: loaded from its directory, checked, its layers steady."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
+from transformers.masking_utils import AttentionMaskInterface
+from transformers.utils import logging
+
+from lima_ray.errors import UserError
+from lima_ray.llama import SteadyLlama, is_plain_llama
+from lima_ray.model import check_plain_attention
+from lima_ray.slots import slot_attention
+from lima_ray.steady import steady_layers
+from lima_ray.tokenizer import TOKENIZER_FILES
+
+SLOTS = "lima_slots"
+
+
+def load(model_dir: Path, device: torch.device, rows: int) -> tuple[Any, Any]:
+    """The model of a directory, its attention in slots, and its tokenizer.
+
+    Args:
+        model_dir: a Hugging Face model with safetensors.
+        device: a CPU computes in fp32, CUDA in bf16.
+        rows: usual number of rows in a batch.
+
+    Raises:
+        UserError: what is missing there, or cannot be read, or is no plain causal attention.
+    """
+    needed = {
+        "model": ("config.json",),
+        "weights in safetensors": ("*.safetensors",),
+        "tokenizer": TOKENIZER_FILES,
+    }
+    for what, patterns in needed.items():
+        if not any(any(model_dir.glob(pattern)) for pattern in patterns):
+            raise UserError(f"no {what} in {model_dir}: it lacks {' or '.join(patterns)}")
+    register()
+    logging.disable_progress_bar()
+    loader: Any = AutoModelForCausalLM
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(model_dir), trust_remote_code=False)
+        model, info = loader.from_pretrained(
+            str(model_dir),
+            dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+            attn_implementation=SLOTS,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"the model in {model_dir} cannot be loaded: {error}") from error
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise UserError(f"{model_dir} lacks {len(missing)} weights, such as {missing[0]}")
+    check_plain_attention(model.config, model.config.max_position_embeddings)
+    if (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") == "longrope":
+        raise UserError(f"{model_dir} has longrope positions, which change with a row's neighbours")
+    model = model.to(device).eval().requires_grad_(False)
+    if device.type == "cpu":
+        model = SteadyLlama(model, rows) if is_plain_llama(model) else steady_layers(model, rows)
+    return model, tokenizer
+
+
+def register() -> None:
+    """Make `attn_implementation="lima_slots"` known, with no mask built for it."""
+    AttentionInterface.register(SLOTS, slot_attention)
+    AttentionMaskInterface.register(SLOTS, lambda *_, **__: None)
