@@ -54,6 +54,8 @@ class Round:
 class Bench:
     """A visitor's window on the compare tab."""
 
+    owner: str
+    """The visitor, by the name under which votes are kept."""
     dialogue: Dialogue = field(default_factory=Dialogue)
     """Up to the prompt that is being answered."""
     round: Round | None = None

@@ -20,11 +20,13 @@ from pydantic import Field
 
 from lima_ray.config import Section
 from serve.compare import Compare
+from serve.gate import Gate
 from serve.login import login_routes
 from serve.speaker import Speaker
 from serve.store import Store, StoreError
 from serve.talk import Talk
-from serve.visitor import Gate, Passes, read_logins
+from serve.view import View
+from serve.visitor import Passes, read_logins
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 SECRET_WAIT_S = 5.0
@@ -124,11 +126,12 @@ def keep_secret(passes: Passes, store: Store) -> Lifespan:
 def draw(speaker: Speaker, store: Store, settings: PageSettings, logins: bool) -> gr.Blocks:
     """The page's components."""
     with gr.Blocks(title=settings.title, analytics_enabled=False, fill_height=True) as page:
-        talk = Talk(speaker, store, settings.title)
+        view = View(settings.title)
+        talk = Talk(speaker, store, view)
         compare = Compare(talk)
         with gr.Sidebar(width=272, elem_id="left"):
             gr.HTML(f'<h1 class="brand">{escape(settings.title)}</h1>')
-            talk.sidebar()
+            view.sidebar()
             with gr.Column(elem_id="foot"):
                 gr.Button("Light or dark", size="sm", elem_id="theme").click(
                     None, js="() => window.limaTheme.toggle()", api_visibility="private"
@@ -136,10 +139,10 @@ def draw(speaker: Speaker, store: Store, settings: PageSettings, logins: bool) -
                 if logins:
                     gr.HTML('<form method="post" action="logout"><button>Log out</button></form>')
         with gr.Sidebar(width=320, position="right", open=False, elem_id="right") as settings_bar:
-            talk.settings()
+            view.settings()
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Chat", id="chat", elem_id="chat-tab", scale=1) as chat_tab:
-                talk.main()
+                view.main()
             with gr.Tab("Compare", id="compare", elem_id="compare-tab", scale=1) as compare_tab:
                 compare.main()
         talk.wire(page)

@@ -3,13 +3,16 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
+from weakref import WeakValueDictionary
 
 import gradio as gr
 
 from serve import render
 from serve.bench import Bench, Contestant, Round, Vote
+from serve.controls import sampling_controls, sampling_fields, seed_control, seed_of
 from serve.desk import MOST_LETTERS, Desk
-from serve.talk import Talk, Update, sampling_controls, sampling_fields, seed_control, seed_of
+from serve.talk import Talk, owns
+from serve.view import Update
 
 NAMES = ("A", "B")
 VOTES: dict[str, Vote] = {
@@ -26,7 +29,7 @@ class Compare:
         """Share the visitor, the store and the speaker of the chat tab."""
         self.talk = talk
         self.bench = gr.State(None)
-        self.flights: dict[str, Bench] = {}
+        self.flights: WeakValueDictionary[str, Bench] = WeakValueDictionary()
 
     def main(self) -> None:
         """Draw the contestants, their replies, and the vote."""
@@ -94,7 +97,7 @@ class Compare:
             self.bench, *self.chats, self.notice, self.ballot, self.reveal, self.onward,
             self.choice, self.composer,
         ]  # fmt: skip
-        state = [self.talk.desk, self.bench]
+        state = [self.talk.view.desk, self.bench]
         first, second = self.samplings
         how = [self.system, self.seed, *self.models, *first, *second]
         page.load(self.load, None, self.models, **live)
@@ -103,7 +106,7 @@ class Compare:
         )
         for button in self.votes:
             button.click(self.vote, [*state, button], [*shown, self.saving], **live).then(
-                self.settle, self.talk.desk, self.saving, **live
+                self.settle, self.talk.view.desk, self.saving, **live
             )
         self.choice.input(self.choose, [self.bench, self.choice], self.bench, **live)
         self.fresh.click(self.begin, self.bench, shown, **live)
@@ -132,8 +135,7 @@ class Compare:
         *how: Any,
     ) -> AsyncGenerator[Update]:
         """Send a message to both and stream what they say."""
-        bench = bench or Bench()
-        self.flights[request.session_hash or ""] = bench
+        bench = self.seat(bench, request)
         models, values = how[:2], how[2:]
         if bench.busy:
             return
@@ -147,7 +149,7 @@ class Compare:
             steps = bench.answer(self.talk.speaker, pair, seed_of(seed))
             async with aclosing(steps):
                 async for _ in steps:
-                    yield self.shown(bench) if first else self.words_of(bench)
+                    yield self.shown(bench, sent=True) if first else self.words_of(bench)
                     first = False
             if bench.dialogue is not dialogue:
                 return
@@ -158,45 +160,55 @@ class Compare:
     ) -> Update:
         """Keep the vote and tell the names."""
         desk = await self.talk.seat(desk, "", request)
-        bench = bench or Bench()
+        bench = self.seat(bench, request)
         if record := bench.judge(VOTES[words], desk.visitor.annotator):
             desk.saver.judge(record)
         return self.shown(bench) | {self.saving: ""}
 
-    async def settle(self, desk: Desk | None) -> str:
+    async def settle(self, request: gr.Request, desk: Desk | None) -> str:
         """Say so where the vote is not saved."""
-        if desk is None:
+        if desk is None or not owns(request, desk):
             return ""
         await desk.saver.settle()
         return render.notice(desk.saver.message(), "warning")
 
-    def choose(self, bench: Bench | None, place: int) -> Bench:
+    def choose(self, request: gr.Request, bench: Bench | None, place: int) -> Bench:
         """Go on from one of the two."""
-        bench = bench or Bench()
+        bench = self.seat(bench, request)
         bench.go_on_from(place)
         return bench
 
-    def begin(self, bench: Bench | None) -> Update:
+    def begin(self, request: gr.Request, bench: Bench | None) -> Update:
         """Start a new comparison."""
-        bench = bench or Bench()
+        bench = self.seat(bench, request)
         bench.leave()
         return self.shown(bench)
 
-    def stop(self, bench: Bench | None) -> None:
+    def seat(self, bench: Bench | None, request: gr.Request) -> Bench:
+        """The visitor's own bench."""
+        owner = request.state.visitor.owner
+        bench = bench if bench is not None and bench.owner == owner else Bench(owner)
+        self.flights[request.session_hash or ""] = bench
+        return bench
+
+    def stop(self, request: gr.Request, bench: Bench | None) -> None:
         """End both replies."""
-        if bench is not None and bench.stop is not None:
+        owner = request.state.visitor.owner
+        if bench is not None and bench.stop is not None and bench.owner == owner:
             bench.stop.set()
 
     def unload(self, request: gr.Request) -> None:
         """A closed tab wants no more of its replies."""
-        self.stop(self.flights.pop(request.session_hash or "", None))
+        self.stop(request, self.flights.pop(request.session_hash or "", None))
 
     def words_of(self, bench: Bench) -> Update:
         """What changes while replies come."""
         return {chat: render.messages(bench.side(i)) for i, chat in enumerate(self.chats)}
 
-    def shown(self, bench: Bench) -> Update:
+    def shown(self, bench: Bench, sent: bool = False) -> Update:
         """The whole tab; names only after the vote."""
+        text: dict[str, Any] = {"value": bench.draft} if bench.draft or sent else {}
+        bench.draft = ""
         this = bench.round
         voted = this is not None and this.vote is not None
         open_vote = this is not None and this.vote is None and not bench.busy
@@ -210,11 +222,11 @@ class Compare:
             self.onward: gr.Row(visible=voted),
             self.choice: this.goes_on if this is not None and voted else None,
             self.composer: gr.Textbox(
-                value=bench.draft,
                 submit_btn=not bench.busy and not open_vote,
                 stop_btn=bench.busy,
                 interactive=not open_vote,
                 placeholder="Vote first" if open_vote else "Message to both",
+                **text,
             ),
         }
 

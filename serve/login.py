@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from serve.visitor import Passes, baked, secure
+from serve.gate import secure
+from serve.visitor import Passes, baked
 
 WRONG_WAIT_S = 1.0
 """A wrong password waits, which makes guessing slow."""

@@ -16,25 +16,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import create_engine, delete, event, select
-from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from tyro.extras import SubcommandApp
 
 from lima_ray.errors import UserError, plain_errors
+from serve.database import DEFAULT_URL, open_engine
 from serve.dialogue import Dialogue, Turn, now
 from serve.tables import Base, DialogueRow, SettingRow, TurnRow, VerdictRow
 
-DEFAULT_URL = "sqlite:///runs/chat.sqlite"
 WAIT_S = 6.0
 """Longest wait for the database before it counts as away."""
 WORKERS = 4
-POSTGRESQL = {
-    "connect_timeout": 3,
-    "tcp_user_timeout": 4000,
-    "options": "-c statement_timeout=4000 -c lock_timeout=4000",
-}
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -203,40 +197,6 @@ def as_dialogue(row: DialogueRow) -> Dialogue:
     fields = Turn.__dataclass_fields__
     turns = [Turn(**{name: getattr(turn, name) for name in fields}) for turn in row.turns]
     return Dialogue(row.id, row.title, row.system, turns, row.created, row.updated)
-
-
-def open_engine(url: str) -> Engine:
-    """A pool of connections that notices broken ones.
-
-    Raises:
-        UserError: not a database URL, or one without a driver here.
-    """
-    try:
-        parts = make_url(url)
-        if parts.drivername in {"postgresql", "postgres"}:
-            parts = parts.set(drivername="postgresql+psycopg")
-        on_file = parts.get_backend_name() == "sqlite"
-        if on_file and parts.database and not parts.database.startswith(("file:", ":memory:")):
-            Path(parts.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(
-            parts,
-            pool_pre_ping=True,
-            connect_args={"timeout": 4} if on_file else POSTGRESQL,
-        )
-    except (ArgumentError, ImportError, SQLAlchemyError, OSError) as error:
-        raise UserError(
-            f"no database at {url!r}: {error}; a URL is like {DEFAULT_URL} or "
-            "postgresql+psycopg://user@host/name"
-        ) from error
-    if on_file:
-        event.listen(engine, "connect", set_up_sqlite)
-    return engine
-
-
-def set_up_sqlite(connection: Any, record: object) -> None:
-    """Readers beside a writer, and rows that go with what they belong to."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA foreign_keys=ON")
 
 
 app = SubcommandApp()

@@ -15,6 +15,7 @@ from lima_ray import example
 from lima_ray.config import PACKAGE
 from lima_ray.engine import Engine
 from serve.chat import PageSettings, build_page
+from serve.dialogue import Turn
 from serve.store import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
@@ -25,7 +26,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect  # noqa: E40
 
 PROMPTS = ["What is the capital of France?", "Where was Anna Bell born?"]
 SLOW_S = 0.15
-ROUNDS = 6
+ROUNDS = 2
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 
@@ -140,8 +141,11 @@ def test_two_turns_stream_and_are_one_conversation(window: Window, site: Site) -
         lengths.add(len(window.said()[0]))
         time.sleep(0.05)
     assert len(lengths) > 2, "the reply does not come word by word"
+    window.page.fill("#composer textarea", "And of")
     window.settle(1)
+    expect(window.page.locator("#composer textarea")).to_have_value("And of")
     window.send("And of Spain?")
+    expect(window.page.locator("#composer textarea")).to_have_value("")
     window.settle(2)
     first, second = site.speaker.asked[-2:]
     assert second["messages"][0]["content"] == PROMPTS[0]
@@ -235,8 +239,12 @@ def test_thumbs_are_kept_and_can_be_changed(window: Window, site: Site) -> None:
         until(lambda verdict=verdict: [v["verdict"] for v in thumbs(site)] == [verdict])
     (record,) = thumbs(site)
     assert record["conversations"] == [PROMPTS[0]]
-    kept = {d.id: d for d in site.store.dialogues()}[record["conversation"]]
-    assert record["replies"] == [kept.turns[1].content] and kept.turns[1].thumb == "down"
+
+    def kept() -> Turn:
+        return {d.id: d for d in site.store.dialogues()}[record["conversation"]].turns[1]
+
+    until(lambda: kept().thumb == "down")
+    assert record["replies"] == [kept().content]
     assert record["models"] == ["first"] and record["seeds"] == [site.speaker.asked[-1]["seed"]]
 
 
@@ -246,7 +254,7 @@ def thumbs(site: Site) -> list[dict[str, Any]]:
 
 
 def test_compare_is_blind_until_the_vote(window: Window, site: Site) -> None:
-    page, orders, record, chosen = window.page, set[tuple[int, ...]](), {}, ""
+    page, chosen = window.page, ""
     page.click("#compare-tab-button")
     for number in range(ROUNDS):
         asked = len(site.speaker.asked)
@@ -265,15 +273,11 @@ def test_compare_is_blind_until_the_vote(window: Window, site: Site) -> None:
         assert record["verdict"] == "B" and record["models"] == ["first", "second"]
         asked_of = {body["model"]: body for body in site.speaker.asked[-2:]}
         assert record["seeds"] == [asked_of[name]["seed"] for name in record["models"]]
-        orders.add(tuple(record["order"]))
         if number:
             history = asked_of["first"]["messages"]
             assert history == asked_of["second"]["messages"]
             assert history[-2]["content"] == chosen
         chosen = record["replies"][record["order"][1]]
-        if number and orders == {(0, 1), (1, 0)}:
-            break
-    assert len(orders) == 2 or len(votes(site)) == ROUNDS
 
 
 def votes(site: Site) -> list[dict[str, Any]]:
@@ -408,6 +412,7 @@ def test_talk_goes_on_without_the_database(
         expect(warning).to_contain_text("Nothing is being saved", timeout=15_000)
         expect(warning).to_contain_text(PROMPTS[0])
         window.page.click("#new")
+        expect(window.page.locator("#chat .message")).to_have_count(0)
         window.send(PROMPTS[1])
         window.settle(1)
         expect(warning).to_contain_text(PROMPTS[1], timeout=15_000)

@@ -1,0 +1,157 @@
+"""The gate that every request of the page passes: cookies, logins, bounds, security headers."""
+
+import secrets
+from collections import OrderedDict
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.visitor import COOKIE, Passes, Visitor, baked
+
+WINDOWS = 10_000
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+UNUSED_ROUTES = ("upload", "file=", "file/", "proxy=", "stream/", "component_server", "call/")
+"""Gradio's routes that this page has no use for: files, proxies and the named API."""
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+        "media-src 'self' data: blob:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
+        "form-action 'self'; frame-ancestors 'self'; frame-src 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+"""A reply may name pictures of other hosts; the browser then fetches nothing from them."""
+
+
+class Gate:
+    """Middleware: knows the visitor, sends strangers to the login, and refuses what is not ours."""
+
+    def __init__(self, app: ASGIApp, passes: Passes, max_body_bytes: int) -> None:
+        """Stand before an app.
+
+        Args:
+            app: what the gate leads to; it finds the visitor in `scope["state"]`.
+            passes: the cookies.
+            max_body_bytes: a larger request is answered 413.
+        """
+        self.app = app
+        self.passes = passes
+        self.max_body_bytes = max_body_bytes
+        self.windows: OrderedDict[str, str] = OrderedDict()
+        """Whose each window is; its name, made by the browser, opens it to nobody else."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or let a request through."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        path = path_below_root(scope)
+        visitor = self.passes.read(cookie_of(headers))
+        known = visitor is not None
+        send = self.dressed(send, scope, None)
+        if refusal := self.refusal(scope, headers, path):
+            await refusal(scope, receive, send)
+            return
+        if visitor is None and self.passes.logins is not None:
+            if path not in {"/login", "/login/"}:
+                asks_page = "text/html" in headers.get("accept", "") and scope["method"] == "GET"
+                to_login = RedirectResponse(f"{scope.get('root_path', '')}/login", 303)
+                refused = PlainTextResponse("log in first", 401)
+                await (to_login if asks_page else refused)(scope, receive, send)
+                return
+        elif visitor is None:
+            visitor = Visitor(secrets.token_hex(16))
+        if visitor is not None and not self.own_window(scope, path, visitor):
+            await PlainTextResponse("not found", 404)(scope, receive, send)
+            return
+        scope.setdefault("state", {})["visitor"] = visitor
+        fresh = None if known or visitor is None else self.passes.issue(visitor)
+        await self.app(scope, self.bounded(receive), self.dressed(send, scope, fresh))
+
+    def refusal(self, scope: Scope, headers: Headers, path: str) -> PlainTextResponse | None:
+        """Why a request gets no further, if it does not."""
+        if scope["method"] not in SAFE_METHODS and not same_site(headers):
+            return PlainTextResponse("this request comes from another site", 403)
+        if int_or_zero(headers.get("content-length")) > self.max_body_bytes:
+            return PlainTextResponse(f"a request holds at most {self.max_body_bytes} bytes", 413)
+        inner = path.removeprefix("/").removeprefix("gradio_api/")
+        if inner.startswith(UNUSED_ROUTES):
+            return PlainTextResponse("not found", 404)
+        return None
+
+    def own_window(self, scope: Scope, path: str, visitor: Visitor) -> bool:
+        """Whether a request listens to the visitor's own window; who comes first has it."""
+        _, beats, name = path.partition("/heartbeat/")
+        if not beats:
+            query = parse_qs(scope["query_string"].decode("latin-1"))
+            name = query.get("session_hash", [""])[0]
+        if not name:
+            return True
+        owner = self.windows.setdefault(name, visitor.owner)
+        self.windows.move_to_end(name)
+        if len(self.windows) > WINDOWS:
+            self.windows.popitem(last=False)
+        return owner == visitor.owner
+
+    def bounded(self, receive: Receive) -> Receive:
+        """A body that claims no length is held to the bound as well."""
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            return {"type": "http.disconnect"} if seen > self.max_body_bytes else message
+
+        return counted
+
+    def dressed(self, send: Send, scope: Scope, cookie: str | None) -> Send:
+        """Add the security headers, and the cookie where it is new."""
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                if cookie is not None:
+                    headers.append("set-cookie", baked(cookie, secure(scope)))
+            await send(message)
+
+        return sent
+
+
+def secure(scope: Scope) -> bool:
+    """Whether the browser came by https, a proxy before us included."""
+    return Headers(scope=scope).get("x-forwarded-proto", scope.get("scheme")) == "https"
+
+
+def cookie_of(headers: Headers) -> str:
+    """The value of our cookie, empty where there is none."""
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+
+
+def path_below_root(scope: Scope) -> str:
+    """The path inside this app, wherever it is mounted."""
+    return scope["path"].removeprefix(scope.get("root_path", "")) or "/"
+
+
+def same_site(headers: Headers) -> bool:
+    """Whether a browser sent this from our own page; clients that are no browsers say neither."""
+    if site := headers.get("sec-fetch-site"):
+        return site in {"same-origin", "none"}
+    if origin := headers.get("origin"):
+        hosts = {headers.get("host"), headers.get("x-forwarded-host")}
+        return urlsplit(origin).netloc in hosts
+    return True
+
+
+def int_or_zero(text: str | None) -> int:
+    """A header's number."""
+    return int(text) if text and text.isdigit() else 0
