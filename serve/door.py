@@ -43,7 +43,7 @@ class Door:
                 status = message["status"]
                 if self.tells_id:
                     own = (b"x-request-id", request_id.encode())
-                    message = message | {"headers": [*message["headers"], own]}
+                    message = {**message, "headers": [*message["headers"], own]}
             await send(message)
 
         try:

@@ -1,0 +1,119 @@
+"""The API over real engines, on a real socket of the loopback, in a thread of this process."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import uvicorn
+from browser import free_port
+from transformers import AutoModelForCausalLM
+
+from lima_ray.model import add_tokens, save_tokenizer_and_config
+from lima_ray.tokenizer import eot_id, load_tokenizer
+from serve.api import build_api
+from serve.loop import EngineLoop
+from serve.models import Models, Settings
+
+START_S = 60.0
+
+
+@dataclass
+class Hosted:
+    """A server under test."""
+
+    url: str
+    models: Models
+    loop: asyncio.AbstractEventLoop
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def engine_loop(self, name: str | None = None) -> EngineLoop:
+        """The loop of a model in memory, the default one without a name."""
+        served = self.models.entries[name or self.models.default].served
+        assert served
+        return served.loop
+
+    def call(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run something on the server's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(START_S)
+
+    def client(self, **options: Any) -> httpx.Client:
+        """A client of it."""
+        return httpx.Client(base_url=self.url, headers=self.headers, timeout=60, **options)
+
+
+@contextmanager
+def hosted(
+    paths: dict[str, Path],
+    keys: frozenset[str] = frozenset(),
+    body_bytes: int = 2**20,
+    **settings: Any,
+) -> Iterator[Hosted]:
+    """Serve models until the block ends, as a replica does."""
+    port, started = free_port(), threading.Event()
+    found: dict[str, Any] = {}
+
+    async def main() -> None:
+        models = Models(Settings(**{"threads": 1, "slots": 4, **settings}))
+        await models.configure({name: str(path) for name, path in paths.items()})
+        config = uvicorn.Config(
+            build_api(models, keys, body_bytes),
+            "127.0.0.1",
+            port,
+            lifespan="off",
+            log_level="critical",
+            timeout_graceful_shutdown=1,
+        )
+        server = uvicorn.Server(config)
+        found.update(models=models, loop=asyncio.get_running_loop(), server=server)
+        serving = asyncio.create_task(server.serve())
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        started.set()
+        await serving
+        for entry in models.entries.values():
+            if entry.served:
+                entry.served.loop.close()
+        await asyncio.gather(*models.draining)
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
+    thread.start()
+    assert started.wait(START_S), "the server does not start"
+    try:
+        yield Hosted(f"http://127.0.0.1:{port}", found["models"], found["loop"])
+    finally:
+        found["server"].should_exit = True
+        thread.join(20)
+        assert not thread.is_alive(), "the server does not end"
+
+
+def export(base: Path, path: Path, eot_scale: float = 1) -> Path:
+    """A base as a run exports it, its EOT's row of the output layer scaled.
+
+    Args:
+        base: a model without EOT.
+        path: the directory to write.
+        eot_scale: how many times longer the row is; a long one makes EOT come soon.
+    """
+    tokenizer = load_tokenizer(str(base))
+    model: Any = AutoModelForCausalLM.from_pretrained(base)
+    add_tokens(model, len(tokenizer))
+    model.lm_head.weight.data[eot_id(tokenizer)] *= eot_scale
+    model.config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(path)
+    save_tokenizer_and_config(model, tokenizer, path)
+    return path
+
+
+def wait_until(holds: Callable[[], Any], timeout_s: float = 20, what: str = "") -> Any:
+    """Wait until something is true, and return it."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := holds()):
+        assert time.monotonic() < deadline, what or f"not true within {timeout_s:g} s"
+        time.sleep(0.005)
+    return found
