@@ -29,11 +29,11 @@ import torch
 from lima_ray.config import Sampling
 from lima_ray.decoder import load
 from lima_ray.errors import UserError
-from lima_ray.example import Example
 from lima_ray.sampling import choose
 from lima_ray.slots import STRIDE, SlotCache
 from lima_ray.steady import threads_if
 from lima_ray.text import ReplyText, decode
+from lima_ray.tokenizer import prompt_ids, text_ids
 
 CHUNK = 256
 """Tokens of a prompt computed together; where chunks end depends on the prompt alone."""
@@ -175,34 +175,12 @@ class Engine:
         return len(self.waiting) + len(self.active)
 
     def prompt(self, turns: Sequence[str], system: str | None = None) -> list[int]:
-        """Token ids of a dialogue to reply to, as the model was trained to see it.
-
-        A base without a chat template gets the text itself, its turns a line each.
-
-        Args:
-            turns: the user's and the assistant's in turn; the user begins and ends.
-            system: a system message before them.
-
-        Raises:
-            UserError: the last turn is the assistant's, or blank.
-        """
-        if len(turns) % 2 == 0:
-            raise UserError(f"the dialogue has {len(turns)} turns; the last must be the user's")
-        if not turns[-1].strip():
-            raise UserError(
-                f"turn {len(turns)} of the dialogue is {turns[-1]!r}: nothing to answer"
-            )
-        if not self.tokenizer.chat_template:
-            return self.text_ids("\n".join([system, *turns] if system else turns))
-        return self.tokenizer.apply_chat_template(
-            Example(tuple(turns), id="", system=system).messages(),
-            add_generation_prompt=True,
-            return_dict=False,
-        )
+        """Token ids of a dialogue to reply to; see `lima_ray.tokenizer.prompt_ids`."""
+        return prompt_ids(self.tokenizer, turns, system)
 
     def text_ids(self, text: str) -> list[int]:
-        """Token ids of plain text to go on with; a control token's name in it is only text."""
-        return self.tokenizer(text, split_special_tokens=True).input_ids
+        """Token ids of plain text to go on with; see `lima_ray.tokenizer.text_ids`."""
+        return text_ids(self.tokenizer, text)
 
     def check(self, request: Request) -> None:
         """Refuse a request that cannot be answered.

@@ -5,12 +5,14 @@ that takes over EOS's role of stopping without its old meaning (LIMA section 3).
 markers: a dialogue is `BOS user EOT assistant EOT user EOT ...`.
 """
 
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lima_ray.config import resolve
 from lima_ray.errors import UserError
+from lima_ray.example import Example
 
 NEW_EOT = "<|eot|>"
 KNOWN_EOT = ("<|eot_id|>", "<|eot|>", "<|im_end|>", "<end_of_turn>", "<|end|>")
@@ -53,6 +55,37 @@ def load_tokenizer(base: str, eot_token: str | None = None) -> PreTrainedTokeniz
     control = {bos, eot, str(old_eos or ""), str(tokenizer.pad_token)}
     tokenizer.chat_template = chat_template(bos, eot, control, word_start(tokenizer))
     return tokenizer
+
+
+def prompt_ids(tokenizer: Any, turns: Sequence[str], system: str | None = None) -> list[int]:
+    """Token ids of a dialogue to reply to, as the model was trained to see it.
+
+    A base without a chat template gets the text itself, its turns a line each.
+
+    Args:
+        tokenizer: of an export or a base.
+        turns: the user's and the assistant's in turn; the user begins and ends.
+        system: a system message before them.
+
+    Raises:
+        UserError: the last turn is the assistant's, or blank.
+    """
+    if len(turns) % 2 == 0:
+        raise UserError(f"the dialogue has {len(turns)} turns; the last must be the user's")
+    if not turns[-1].strip():
+        raise UserError(f"turn {len(turns)} of the dialogue is {turns[-1]!r}: nothing to answer")
+    if not tokenizer.chat_template:
+        return text_ids(tokenizer, "\n".join([system, *turns] if system else turns))
+    return tokenizer.apply_chat_template(
+        Example(tuple(turns), id="", system=system).messages(),
+        add_generation_prompt=True,
+        return_dict=False,
+    )
+
+
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of plain text to go on with; a control token's name in it is only text."""
+    return tokenizer(text, split_special_tokens=True).input_ids
 
 
 def eot_id(tokenizer: PreTrainedTokenizerFast) -> int:
