@@ -1,0 +1,222 @@
+"""A conversation and a comparison without a browser: how replies end, and what is left then."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import EngineSpeaker
+
+from lima_ray.engine import Engine
+from serve import speaker as speaking
+from serve.bench import Bench, Contestant
+from serve.desk import MOST_LETTERS, Ask, Desk
+from serve.dialogue import Dialogue
+from serve.saver import Saver
+from serve.store import Store
+from serve.visitor import Visitor
+
+SAMPLING = {
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "repetition_penalty": 1.2,
+    "penalise_prompt": False,
+}
+ASK = Ask("tiny", SAMPLING, seed=5)
+
+
+class Troubled(EngineSpeaker):
+    """An engine behind an API that has its bad moments."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Begin without trouble."""
+        super().__init__({"tiny": engine}, [])
+        self.loading = 0
+        """Requests that still find the model loading."""
+        self.breaks_after: int | None = None
+        """Chunks until the connection breaks."""
+
+    async def chat(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Stream a chat completion, unless there is trouble."""
+        if self.loading:
+            self.loading -= 1
+            yield {"error": {"message": "loading", "type": "server", "code": "model_loading"}}
+            return
+        async with aclosing(super().chat(body)) as stream:
+            number = 0
+            async for chunk in stream:
+                if number == self.breaks_after:
+                    raise ConnectionError("the replica died")
+                number += 1
+                yield chunk
+
+
+@pytest.fixture
+def speaker(base_dir: Path) -> Troubled:
+    """A tiny random model, which seldom ends a reply by itself."""
+    return Troubled(Engine(base_dir, slots=4))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty database."""
+    return Store(f"sqlite:///{tmp_path}/chat.sqlite")
+
+
+@pytest.fixture
+def desk(store: Store) -> Desk:
+    """A visitor's desk."""
+    visitor = Visitor("s" * 32)
+    return Desk(visitor, Saver(store, visitor.owner))
+
+
+async def talk(desk: Desk, speaker: Troubled, text: str, ask: Ask = ASK) -> None:
+    """Say something and hear the reply."""
+    before = desk.say(text)
+    assert before is not None
+    async for _ in desk.answer(speaker, ask, before):
+        pass
+    await desk.saver.settle()
+
+
+def short(limit: int, seed: int | None = 5) -> Ask:
+    """Ask for a short reply."""
+    return Ask("tiny", {**SAMPLING, "max_tokens": limit}, seed)
+
+
+def test_reply_keeps_what_made_it(desk: Desk, speaker: Troubled, store: Store) -> None:
+    asyncio.run(talk(desk, speaker, "the cat", short(6)))
+    (_, turn) = desk.dialogue.turns
+    assert (turn.model, turn.revision, turn.seed) == ("tiny", "revision-of-tiny", 5)
+    assert turn.sampling == {**SAMPLING, "max_tokens": 6}
+    assert (turn.completion_tokens, turn.finish_reason) == (6, "length")
+    assert "length limit" in desk.notice
+    assert store.open(desk.visitor.owner, desk.dialogue.id) == desk.dialogue
+
+
+def test_outgrown_context_is_told(desk: Desk, speaker: Troubled) -> None:
+    async def exchanges() -> None:
+        context = speaker.engines["tiny"].context
+        while not desk.dialogue.turns or not desk.dialogue.turns[-1].dropped_messages:
+            assert len(desk.dialogue.turns) < context
+            await talk(desk, speaker, "green river " * 12, short(context // 4))
+
+    asyncio.run(exchanges())
+    dropped = desk.dialogue.turns[-1].dropped_messages
+    assert f"the oldest {dropped} messages were left out" in desk.notice
+
+
+def test_loading_model_is_waited_for(
+    desk: Desk, speaker: Troubled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speaking, "LOADING_WAIT_S", 0.05)
+    speaker.loading = 2
+    asyncio.run(talk(desk, speaker, "the cat", short(4)))
+    assert len(desk.dialogue.turns) == 2 and desk.dialogue.turns[1].completion_tokens == 4
+
+
+def test_loading_model_can_be_given_up(desk: Desk, speaker: Troubled) -> None:
+    async def give_up() -> None:
+        speaker.loading = 1000
+        before = desk.say("the cat")
+        assert before is not None
+        async for _ in desk.answer(speaker, ASK, before):
+            assert desk.stop is not None
+            desk.stop.set()
+
+    asyncio.run(asyncio.wait_for(give_up(), 1))
+    assert desk.dialogue.turns == [] and desk.draft == "the cat"
+
+
+def test_broken_stream_keeps_what_came(desk: Desk, speaker: Troubled) -> None:
+    speaker.breaks_after = 8
+    asyncio.run(talk(desk, speaker, "the cat"))
+    assert desk.dialogue.turns[1].content and desk.dialogue.turns[1].finish_reason == "error"
+    assert "broke off" in desk.notice and "the replica died" in desk.notice
+    assert speaker.in_flight == 0
+
+
+def test_question_without_reply_returns_to_the_composer(desk: Desk, speaker: Troubled) -> None:
+    asyncio.run(talk(desk, speaker, "the cat", short(4)))
+    before = list(desk.dialogue.turns)
+    speaker.breaks_after = 0
+    asyncio.run(talk(desk, speaker, "the moon"))
+    assert desk.dialogue.turns == before
+    assert desk.draft == "the moon" and "back in the box" in desk.notice
+
+
+def test_failed_retry_leaves_the_old_reply(desk: Desk, speaker: Troubled) -> None:
+    asyncio.run(talk(desk, speaker, "the cat", short(4)))
+    old = list(desk.dialogue.turns)
+
+    async def retry() -> None:
+        before = desk.again(1)
+        assert before is not None
+        async for _ in desk.answer(speaker, ASK, before):
+            pass
+        await desk.saver.settle()
+
+    speaker.breaks_after = 0
+    asyncio.run(retry())
+    assert desk.dialogue.turns == old and desk.draft == ""
+    speaker.breaks_after = None
+    asyncio.run(retry())
+    assert desk.dialogue.turns[1].seed == 6, "a fixed seed moves on, or the reply would be the same"
+
+
+def test_conversation_that_is_left_does_not_come_back(desk: Desk, speaker: Troubled) -> None:
+    async def leave() -> Dialogue:
+        first = desk.dialogue
+        before = desk.say("the cat")
+        assert before is not None
+        async for _ in desk.answer(speaker, ASK, before):
+            if first.turns[-1].content:
+                desk.open(Dialogue())
+        await desk.saver.settle()
+        return first
+
+    first = asyncio.run(leave())
+    assert speaker.in_flight == 0
+    assert desk.dialogue.turns == [] and desk.notice == ""
+    assert first.turns[1].finish_reason == "stopped"
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "\x00", "x" * (MOST_LETTERS + 1)])
+def test_unfit_messages_are_refused(desk: Desk, text: str) -> None:
+    assert desk.say(text) is None
+    assert desk.dialogue.turns == [] and desk.notice
+
+
+def test_comparison_order_is_drawn_and_unfinished_rounds_have_no_vote(speaker: Troubled) -> None:
+    one, two = Contestant("tiny", SAMPLING | {"max_tokens": 3}), Contestant("tiny", SAMPLING)
+    bench, orders = Bench("anna"), set[tuple[int, int]]()
+
+    async def compare(text: str) -> None:
+        assert bench.say(text, "")
+        async with aclosing(bench.answer(speaker, (one, two), None)) as steps:
+            async for _ in steps:
+                assert bench.judge("A", "anna") is None, "no vote while replies come"
+                replies = bench.round.replies if bench.round else ()
+                if bench.stop is not None and all(turn.content for turn in replies):
+                    bench.stop.set()
+
+    async def rounds() -> None:
+        for _ in range(20):
+            bench.leave()
+            await compare("the cat")
+            assert bench.round is not None
+            orders.add(bench.round.order)
+            record = bench.judge("neither", "anna")
+            assert record is not None and bench.judge("A", "anna") is None, "one vote a round"
+            assert record["sampling"] == [one.sampling, two.sampling], "as configured, not shown"
+            assert record["order"] == list(bench.round.order)
+        speaker.breaks_after = 0
+        await compare("the moon")
+
+    asyncio.run(rounds())
+    assert orders == {(0, 1), (1, 0)}
+    assert bench.draft == "the moon" and "not two replies" in bench.notice
+    assert bench.say("the sun", ""), "the conversation goes on from the last round"
+    assert [turn.content for turn in bench.dialogue.turns][::2] == ["the cat", "the sun"]
