@@ -18,7 +18,7 @@ from typing import Any
 from lima_ray.engine import Engine, Event, Logprob, Reply, Request
 from lima_ray.errors import UserError
 from lima_ray.text import decode
-from serve.loop import Busy, EngineFailed, Listener
+from serve.listener import Busy, EngineFailed, Listener
 from serve.models import Models, Served
 from serve.refusal import Refusal
 from serve.schema import ChatRequest, CompletionRequest, Message

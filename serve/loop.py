@@ -16,12 +16,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 from lima_ray.engine import Engine, Event, Request
 from lima_ray.errors import UserError
+from serve.listener import Busy, EngineFailed, Listener
 from serve.meters import Meters
 
 FAILURES_IN_A_ROW = 3
@@ -31,53 +30,6 @@ LATE_S = 10.0
 RECENT_REPLIES = 32
 """Finished replies from which the time that a place in the queue takes is estimated."""
 log = logging.getLogger("ray.serve")
-
-
-class EngineFailed(Exception):
-    """The engine could not go on with a request; others were not asked to wait for it."""
-
-
-class Busy(Exception):
-    """The queue is full."""
-
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"try again in {retry_after_s} s")
-        self.retry_after_s = retry_after_s
-
-
-@dataclass(eq=False)
-class Listener(AbstractContextManager["Listener"]):
-    """Someone who waits for the events of some requests; leaving cancels what is left of them."""
-
-    engine_loop: "EngineLoop"
-    ids: set[str]
-    """Requests that have not finished."""
-    loop: asyncio.AbstractEventLoop
-    arrived_s: float
-    events: list[Event] = field(default_factory=list)
-    begun: set[str] = field(default_factory=set)
-    """Requests that have their first token."""
-    failure: Exception | None = None
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __exit__(self, *_: object) -> None:
-        self.engine_loop.leave(self)
-
-    async def __aiter__(self) -> AsyncIterator[list[Event]]:
-        """Yield events as they come, those of a step or more at once, until all have a reply.
-
-        Raises:
-            EngineFailed: the engine lost the requests.
-            UserError: one of them cannot be answered; the others end too.
-        """
-        while self.ids or self.events:
-            await self.news.wait()
-            self.news.clear()
-            if self.failure:
-                raise self.failure
-            events, self.events = self.events, []
-            if events:
-                yield events
 
 
 class EngineLoop:
@@ -152,8 +104,7 @@ class EngineLoop:
         if over > 0:
             self.meters.refused(len(requests))
             raise Busy(self.retry_after_s(over))
-        ids = {request.id for request in requests}
-        listener = Listener(self, ids, asyncio.get_running_loop(), time.monotonic())
+        listener = Listener({request.id for request in requests}, self.leave, self.meters)
         self.listeners |= dict.fromkeys(listener.ids, listener)
         self.tell(*requests)
         return listener
@@ -273,28 +224,16 @@ class EngineLoop:
     def fail(self, listeners: set[Listener], error: Exception) -> None:
         """End the requests of listeners with an error."""
         for listener in listeners:
-            call(listener.loop, self.break_off, listener, error)
+            call(listener.loop, listener.fail, error)
 
     # On the listeners' event loops
 
     def deliver(self, pairs: list[tuple[Listener, Event]]) -> None:
-        """Hand events to their listeners and wake them."""
+        """Hand events to their listeners."""
         for listener, event in pairs:
-            if event.id not in listener.ids:
-                continue
             if event.reply:
-                listener.ids.discard(event.id)
                 self.listeners.pop(event.id, None)
-            if event.id not in listener.begun:
-                listener.begun.add(event.id)
-                self.meters.began(time.monotonic() - listener.arrived_s)
-            listener.events.append(event)
-            listener.news.set()
-
-    def break_off(self, listener: Listener, error: Exception) -> None:
-        """Tell a listener that nothing more comes."""
-        listener.failure = listener.failure or error
-        listener.news.set()
+            listener.hear(event)
 
 
 def call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: object) -> None:

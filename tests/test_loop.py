@@ -14,7 +14,8 @@ from served import wait_until
 from lima_ray.config import Sampling
 from lima_ray.engine import Engine, Event, Request
 from lima_ray.errors import UserError
-from serve.loop import Busy, EngineFailed, EngineLoop, Listener
+from serve.listener import Busy, EngineFailed
+from serve.loop import EngineLoop, Listener
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1)
 

@@ -1,0 +1,81 @@
+"""Those who wait for an engine's replies, and what may happen to them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractContextManager
+
+from lima_ray.engine import Event
+from serve.meters import Meters
+
+
+class EngineFailed(Exception):
+    """The engine could not go on with a request; others were not asked to wait for it."""
+
+
+class Busy(Exception):
+    """The queue is full."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+class Listener(AbstractContextManager["Listener"]):
+    """Someone who waits for the events of some requests; leaving cancels what is left of them."""
+
+    def __init__(
+        self, ids: Collection[str], leave: Callable[["Listener"], None], meters: Meters
+    ) -> None:
+        """Listen from now on, on the event loop that runs.
+
+        Args:
+            ids: requests whose events come.
+            leave: called at the end, with this.
+            meters: told of each first token.
+        """
+        self.ids = set(ids)
+        """Requests that have not finished."""
+        self.leave, self.meters = leave, meters
+        self.loop, self.arrived_s = asyncio.get_running_loop(), time.monotonic()
+        self.events: list[Event] = []
+        self.begun: set[str] = set()
+        """Requests that have their first token."""
+        self.failure: Exception | None = None
+        self.news = asyncio.Event()
+
+    def __exit__(self, *_: object) -> None:
+        self.leave(self)
+
+    async def __aiter__(self) -> AsyncIterator[list[Event]]:
+        """Yield events as they come, those of a step or more at once, until all have a reply.
+
+        Raises:
+            EngineFailed: the engine lost the requests.
+            UserError: one of them cannot be answered; the others end too.
+        """
+        while self.ids or self.events:
+            await self.news.wait()
+            self.news.clear()
+            if self.failure:
+                raise self.failure
+            events, self.events = self.events, []
+            if events:
+                yield events
+
+    def hear(self, event: Event) -> None:
+        """Take an event, on this listener's event loop."""
+        if event.id not in self.ids:
+            return
+        if event.reply:
+            self.ids.discard(event.id)
+        if event.id not in self.begun:
+            self.begun.add(event.id)
+            self.meters.began(time.monotonic() - self.arrived_s)
+        self.events.append(event)
+        self.news.set()
+
+    def fail(self, error: Exception) -> None:
+        """Learn that nothing more comes, on this listener's event loop."""
+        self.failure = self.failure or error
+        self.news.set()
