@@ -55,6 +55,8 @@ class EngineLoop:
         """By the id of each request in flight."""
         self.finished: deque[float] = deque(maxlen=RECENT_REPLIES)
         self.step_began_s: float | None = None
+        self.failures = 0
+        """Steps that failed since the last one that did not."""
         self.inbox: list[Request | str] = []
         """Requests to submit, and ids to cancel, in order."""
         self.call = threading.Condition()
@@ -157,16 +159,14 @@ class EngineLoop:
             return
         finally:
             self.ready.set()
-        failures = 0
         while self.failure is None and not self.closing:
             try:
                 self.work(self.engine)
-                failures = 0
             except Exception as error:
                 log.exception("a step of %s failed", self.name)
-                failures += 1
+                self.failures += 1
                 self.fail_all(self.engine, error)
-                if failures >= FAILURES_IN_A_ROW:
+                if self.failures >= FAILURES_IN_A_ROW:
                     self.failure = error
         self.fail_all(self.engine, EngineFailed(f"{self.name} is closed"))
 
@@ -189,6 +189,7 @@ class EngineLoop:
         self.meters.step(now_s - began_s, events, engine)
         self.finished += (now_s for event in events if event.reply)
         self.hand_over(events)
+        self.failures = 0
 
     def take(self, engine: Engine, message: Request | str) -> None:
         """Submit a request, or cancel one."""

@@ -9,15 +9,19 @@ os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "")
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import ray
 from chat_server import Server, serving
 
-from lima_ray import base
+from lima_ray import base, config
 from lima_ray.config import Recipe, validate
 from lima_ray.example import Example, write
+
+if TYPE_CHECKING:
+    from served import Hosted
 
 WORDS = ("the", "cat", "sun", "reads", "moon", "writes", "slowly", "green", "river", "why", "how")
 
@@ -93,3 +97,44 @@ def server() -> Iterator[Server]:
 def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever key the machine has is not sent."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+@pytest.fixture(scope="session")
+def long_dir(tmp_path_factory: pytest.TempPathFactory, data_file: Path) -> Path:
+    """A tiny export of 8192 tokens' context whose greedy replies last until it ends."""
+    from served import export
+
+    path = tmp_path_factory.mktemp("long")
+    base.build(str(data_file), path / "base", hidden=64, layers=2, vocab=320, context=8192)
+    return export(path / "base", path / "export", eot_scale=0)
+
+
+@pytest.fixture(scope="session")
+def brief_dir(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny base as a run exports it, with EOT made likely."""
+    from served import export
+
+    return export(base_dir, tmp_path_factory.mktemp("brief"), eot_scale=30)
+
+
+@pytest.fixture(scope="session")
+def talker_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature's base as a run exports it; it speaks English and never says EOT."""
+    from served import export
+
+    path = tmp_path_factory.mktemp("talker")
+    return export(config.PACKAGE / "miniature" / "base", path)
+
+
+@pytest.fixture(scope="session")
+def host(talker_dir: Path, brief_dir: Path, long_dir: Path) -> "Iterator[Hosted]":
+    """The API over three models, all loaded."""
+    from served import hosted, wait_until
+
+    paths = {"talker": talker_dir, "brief": brief_dir, "long": long_dir}
+    with hosted(paths, queue=8) as host:
+        for name, entry in host.models.entries.items():
+            if not entry.served:
+                host.loop.call_soon_threadsafe(host.models.begin_loading, name, entry)
+            wait_until(lambda entry=entry: entry.served)
+        yield host
