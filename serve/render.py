@@ -21,9 +21,9 @@ def messages(dialogue: Dialogue) -> list[Any]:
 
 
 def thumbs(dialogue: Dialogue) -> list[str | None]:
-    """The visitor's judgement of each message, as Gradio's chat takes it."""
+    """The visitor's judgement of each reply, as Gradio's chat takes it."""
     names = {"up": "Like", "down": "Dislike", None: None}
-    return [names[turn.thumb] for turn in dialogue.turns]
+    return [names[turn.thumb] for turn in dialogue.turns if turn.role == "assistant"]
 
 
 def notice(text: str, kind: str = "note") -> str:

@@ -98,7 +98,7 @@ class EngineSpeaker:
             while True:
                 event = await self.next_event(engine, queue)
                 tokens.append(event.token)
-                text = event.reply.text if event.reply else engine.tokenizer.decode(tokens)
+                text = engine.tokenizer.decode(tokens, skip_special_tokens=True)
                 ended = event.reply and ("stop" if event.reply.stopped else "length")
                 delta = {"content": text.removeprefix(said)}
                 said = text
