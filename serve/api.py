@@ -20,7 +20,7 @@ from serve import answer
 from serve.answer import Json
 from serve.door import NOTE, Door
 from serve.models import Models
-from serve.refusal import Refusal, invalid
+from serve.refusal import Refusal, invalid, unreadable
 from serve.schema import ChatRequest, CompletionRequest
 
 LARGEST_BODY_BYTES = 2**20
@@ -202,8 +202,12 @@ async def refuse_fields(request: Request, error: Exception) -> JSONResponse:
 
 
 async def refuse_route(request: Request, error: Exception) -> JSONResponse:
-    """OpenAI's shape for what the router refuses: no such path or method."""
+    """OpenAI's shape for what FastAPI refuses: no such path or method, or a body it cannot read."""
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, Refusal):
+        return await refuse(request, error.__cause__)
+    if error.__cause__:
+        return await refuse(request, unreadable(error.__cause__))
     refusal = Refusal(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
     refusal.headers = dict(error.headers or {})
     return await refuse(request, refusal)

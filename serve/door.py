@@ -77,9 +77,9 @@ class Door:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if not self.keys or not path.startswith("/v1/"):
             return None
-        scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        right = [hmac.compare_digest(key.strip().encode(), ours.encode()) for ours in self.keys]
-        if scheme.lower() == "bearer" and any(right):
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        right = [hmac.compare_digest(key.strip(), ours.encode()) for ours in self.keys]
+        if scheme.lower() == b"bearer" and any(right):
             return None
         said = "is not one of ours" if key else "is missing: send Authorization: Bearer KEY"
         way_out = {"WWW-Authenticate": "Bearer"}

@@ -1,5 +1,6 @@
 """Errors in OpenAI's shape, with the status code that says what to do about them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,8 @@ PLAIN = {
     "finite_number": "the number must be finite",
 }
 """Words for pydantic's kinds of errors that read badly."""
+MEMBER = re.compile(r"constrained-|function-|list\[")
+"""What pydantic puts into an error's path for the member of a union that was tried."""
 
 
 class Refusal(Exception):
@@ -72,18 +75,24 @@ class Refusal(Exception):
 def invalid(errors: Sequence[Mapping[str, Any]]) -> Refusal:
     """A request whose fields are wrong, by what pydantic says of them; the first is named."""
     first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
-    path = ".".join(str(part) for part in first["loc"] if part != "body")
-    # Which member of a union was tried is pydantic's business.
-    field = path.split(".constrained")[0].split(".list[")[0].split(".function-")[0]
+    # Of a union's members that were tried, the one that got furthest was meant.
+    tried = (error for error in errors if error["loc"][:2] == first["loc"][:2])
+    first = first if first["type"] == "extra_forbidden" else max(tried, key=lambda e: len(e["loc"]))
+    parts = (str(part) for part in first["loc"] if part != "body")
+    field = ".".join(part for part in parts if not MEMBER.match(part))
     message = PLAIN.get(first["type"]) or str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "json_invalid":
-        detail = (first.get("ctx") or {}).get("error", "")
-        return Refusal(400, f"{message}: {detail}".rstrip(": "), code="invalid_json")
+        return unreadable((first.get("ctx") or {}).get("error", ""))
     if first["type"] == "extra_forbidden" and (neutral := NEUTRAL.get(str(first["loc"][-1]))):
         values = " or ".join(map(str, neutral))
         message = f"this is not honoured here, so it may only be {values}; or leave it out"
     given = "" if first["type"] in ("missing", "value_error") else f" ({shown(first['input'])})"
     return Refusal(400, f"{field}{given}: {message}" if field else message, field or None)
+
+
+def unreadable(reason: object) -> Refusal:
+    """A body that is no JSON."""
+    return Refusal(400, f"{PLAIN['json_invalid']}: {reason}".rstrip(": "), code="invalid_json")
 
 
 def shown(value: object) -> str:
