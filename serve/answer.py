@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from lima_ray.engine import Engine, Event, Logprob, Reply, Request
+from lima_ray.engine import Event, Logprob, Reply, Request
 from lima_ray.errors import UserError
 from lima_ray.text import decode
 from serve.listener import Busy, EngineFailed, Listener
-from serve.models import Models, Served
+from serve.models import AnyEngine, Models, Served
 from serve.refusal import Refusal
 from serve.schema import ChatRequest, CompletionRequest, Message
 
@@ -96,6 +96,7 @@ async def prepare(models: Models, ask: ChatRequest | CompletionRequest) -> Answe
         Refusal: it cannot, and why.
     """
     served = await models.get(ask.model)
+    check_penalty(served, ask)
     seed = random.getrandbits(31) if ask.seed is None else ask.seed
     answer = Answer(ask, served, [], seed)
     if isinstance(ask, ChatRequest):
@@ -126,6 +127,17 @@ async def prepare(models: Models, ask: ChatRequest | CompletionRequest) -> Answe
     return answer
 
 
+def check_penalty(served: Served, ask: ChatRequest | CompletionRequest) -> None:
+    """Refuse a form of the penalty that the engine does not have."""
+    if ask.penalise_prompt is False and getattr(served.engine, "penalises_prompt", False):
+        raise Refusal(
+            400,
+            "penalise_prompt (false): vLLM's penalty counts the prompt's tokens; leave it out, or "
+            "send repetition_penalty 1 without it",
+            "penalise_prompt",
+        )
+
+
 def check_room(ids: list[int], context: int, field: str) -> None:
     """Refuse a prompt that leaves no room for a reply."""
     if len(ids) >= context:
@@ -139,7 +151,7 @@ def check_room(ids: list[int], context: int, field: str) -> None:
         )
 
 
-def dialogue_ids(engine: Engine, ask: ChatRequest) -> tuple[list[list[int]], int]:
+def dialogue_ids(engine: AnyEngine, ask: ChatRequest) -> tuple[list[list[int]], int]:
     """The prompt of a dialogue, and how many messages were dropped for it.
 
     Raises:
@@ -177,7 +189,7 @@ def split(messages: list[Message]) -> tuple[str | None, list[str]]:
     return (messages[0].text if begins else None), [message.text for message in turns]
 
 
-def prompt(engine: Engine, turns: list[str], system: str | None) -> list[int]:
+def prompt(engine: AnyEngine, turns: list[str], system: str | None) -> list[int]:
     """Token ids of a dialogue."""
     try:
         return engine.prompt(turns, system)
@@ -185,7 +197,7 @@ def prompt(engine: Engine, turns: list[str], system: str | None) -> list[int]:
         raise Refusal(400, str(error), "messages") from error
 
 
-def plain_ids(engine: Engine, ask: CompletionRequest) -> tuple[list[list[int]], int]:
+def plain_ids(engine: AnyEngine, ask: CompletionRequest) -> tuple[list[list[int]], int]:
     """The prompts of plain texts or token ids."""
     found = []
     for number, given in enumerate(ask.prompts):

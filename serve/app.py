@@ -54,8 +54,6 @@ class Args(Settings):
     """Scale the engine up to so many as its requests grow; none keeps `replicas`."""
     cpus: float = Field(default=1, ge=0)
     """CPU cores that a replica claims of Ray."""
-    gpus: float = Field(default=0, ge=0)
-    """GPUs that a replica claims of Ray; 0 decodes on the CPU."""
     api_keys_file: str | None = None
     """A key a line, one of which every request under /v1 needs; none needs none, which is refused
     where the port is open to others."""
@@ -128,6 +126,7 @@ def application(args: Args, previous: dict[str, str] | None = None) -> Applicati
             args.title, args.login_file, args.database
         )
     settings = Settings(**args.model_dump(include=set(Settings.model_fields)))
+    own_gpus = args.gpus if args.engine == "slots" else 0  # vLLM's process claims its own
     most = (args.slots + args.queue) * args.keep_loaded + PAGES_AND_LISTS
     scale: dict[str, Any] = {"num_replicas": args.replicas}
     if args.max_replicas:
@@ -142,7 +141,7 @@ def application(args: Args, previous: dict[str, str] | None = None) -> Applicati
         **scale,
         max_ongoing_requests=most,
         max_queued_requests=most,
-        ray_actor_options={"num_cpus": args.cpus, "num_gpus": args.gpus},
+        ray_actor_options={"num_cpus": args.cpus, "num_gpus": own_gpus},
         user_config={
             "models": args.model,
             "previous": previous,

@@ -13,11 +13,12 @@ loaded the old one goes on, and the listing says why.
 import asyncio
 import logging
 import os
+import shlex
 import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -31,11 +32,14 @@ from lima_ray.lineage import check_base, hash_base
 from lima_ray.run import Run
 from serve.loop import EngineLoop
 from serve.refusal import Refusal
+from serve.vllm_loop import VllmEngine, VllmLoop
+from serve.vllm_process import on_this_node
 
 LOADING_RETRY_S = 3
 SHOWN_EXAMPLES = 4
 LONGEST_EXAMPLE = 200
 OWNER = "lima_ray"
+AnyEngine = Engine | VllmEngine
 log = logging.getLogger("ray.serve")
 
 
@@ -53,6 +57,16 @@ class Settings(Section):
     """CPU threads of a replica; 0 takes the machine's cores."""
     stuck_after_s: float = Field(default=120, gt=0)
     """A decoding step that takes longer counts as hung, and the replica is replaced."""
+    gpus: float = Field(default=0, ge=0)
+    """GPUs of a replica; with vLLM, of each model in memory. 0 decodes on the CPU."""
+    engine: Literal["slots", "vllm"] = "slots"
+    """slots is our own; vllm runs vLLM's server, in an environment of its own."""
+    vllm_packages: str = "vllm==0.33.0"
+    """What pip installs into vLLM's environment (Ray's runtime_env, once a node)."""
+    vllm_python: str | None = None
+    """Interpreter of an environment that has vLLM, instead of vllm_packages."""
+    vllm_args: str = ""
+    """Further flags of vLLM's server, such as "--dtype float32 --enforce-eager"."""
 
 
 @dataclass(eq=False)
@@ -61,12 +75,12 @@ class Served:
 
     path: str
     revision: str
-    loop: EngineLoop
+    loop: EngineLoop | VllmLoop
     loaded: int
     """When, in Unix seconds."""
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> AnyEngine:
         """Its engine, for tokens and bounds."""
         assert self.loop.engine
         return self.loop.engine
@@ -242,15 +256,23 @@ class Models:
 
     async def loaded(self, name: str, path: str) -> tuple[Served | None, str | None]:
         """A model with a new engine, or why there is none."""
-        settings = self.settings
-        load = partial(Engine, Path(path), settings.slots)
         try:
             revision = await asyncio.to_thread(hash_base, path)
-            loop = EngineLoop(name, load, settings.queue, settings.stuck_after_s)
+            loop = self.loop_for(name, path)
             await loop.loaded()
         except Exception as error:
             return None, f"{name} cannot be loaded from {path}: {error}"
         return Served(path, revision, loop, int(time.time())), None
+
+    def loop_for(self, name: str, path: str) -> EngineLoop | VllmLoop:
+        """What will answer for a model, not loaded yet."""
+        settings = self.settings
+        if settings.engine == "slots":
+            load = partial(Engine, Path(path), settings.slots)
+            return EngineLoop(name, load, settings.queue, settings.stuck_after_s)
+        process = on_this_node(settings.vllm_python, settings.vllm_packages.split(), settings.gpus)
+        flags = shlex.split(settings.vllm_args)
+        return VllmLoop(name, path, process, flags, settings.slots, settings.queue)
 
     def let_go(self, newest: Entry) -> None:
         """Drop models that are idle for longest, until no more than are to be kept are left."""
