@@ -19,6 +19,7 @@ from serve.dialogue import Dialogue, Turn
 LOADING_WAIT_S = 2.0
 LOADING_LIMIT_S = 300.0
 LOADING = "model_loading"
+MOST_ERROR_LETTERS = 200
 
 
 class Speaker(Protocol):
@@ -119,7 +120,7 @@ async def chunks(
             except StopAsyncIteration:
                 return
             except Exception as error:  # whatever broke the way to the engine ends this reply alone
-                chunk = {"error": {"message": f"The model cannot be reached ({error})."}}
+                chunk = {"error": {"message": f"The model cannot be reached ({brief(error)})."}}
             yield chunk
             if "error" in chunk:
                 return
@@ -130,6 +131,12 @@ async def chunks(
             await asyncio.wait({coming})
         with suppress(Exception):
             await stream.aclose()
+
+
+def brief(error: Exception) -> str:
+    """What an error says at its end, where remote ones carry their traceback before it."""
+    lines = str(error).strip().splitlines()
+    return (lines[-1].strip() if lines else type(error).__name__)[:MOST_ERROR_LETTERS]
 
 
 def take(chunk: dict[str, Any], turn: Turn, pace: Pace) -> None:

@@ -14,7 +14,7 @@ from serve.controls import sampling_fields, seed_of
 from serve.desk import Ask, Desk
 from serve.dialogue import Dialogue, Turn
 from serve.saver import Saver
-from serve.speaker import Speaker
+from serve.speaker import Speaker, brief
 from serve.store import Store, StoreError
 from serve.view import Update, View, model_of
 from serve.visitor import Visitor
@@ -101,7 +101,9 @@ class Talk:
         try:
             desk.models = {entry["id"]: entry for entry in await self.speaker.models()}
         except Exception as error:  # whatever broke the way to the engine, the page still opens
-            desk.notice = f"The models cannot be listed ({error}). Reload the page to try again."
+            desk.notice = (
+                f"The models cannot be listed ({brief(error)}). Reload the page to try again."
+            )
         if opened:
             await self.fetch(desk, opened)
         return desk

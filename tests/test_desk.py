@@ -10,6 +10,7 @@ import pytest
 from browser import EngineSpeaker
 
 from lima_ray.engine import Engine
+from serve import render
 from serve import speaker as speaking
 from serve.bench import Bench, Contestant
 from serve.desk import MOST_LETTERS, Ask, Desk
@@ -166,6 +167,25 @@ def test_failed_retry_leaves_the_old_reply(desk: Desk, speaker: Troubled) -> Non
     assert desk.dialogue.turns[1].seed == 6, "a fixed seed moves on, or the reply would be the same"
 
 
+def test_thumbs_go_with_their_replies(desk: Desk, speaker: Troubled, store: Store) -> None:
+    async def judge() -> None:
+        for prompt in ("the cat", "the moon"):
+            await talk(desk, speaker, prompt, short(4))
+        desk.thumb(0, True)
+        desk.thumb(1, True)
+        desk.thumb(3, False)
+        desk.thumb(1, None)
+        await desk.saver.settle()
+
+    asyncio.run(judge())
+    assert render.thumbs(desk.dialogue) == [None, "Dislike"]
+    (record,) = store.verdicts()
+    assert record["kind"] == "thumbs" and record["verdict"] == "down"
+    turns = [turn.content for turn in desk.dialogue.turns]
+    assert record["conversations"] == turns[:3] and record["replies"] == turns[3:]
+    assert record["annotator"].startswith("anonymous-") and desk.visitor.session not in str(record)
+
+
 def test_conversation_that_is_left_does_not_come_back(desk: Desk, speaker: Troubled) -> None:
     async def leave() -> Dialogue:
         first = desk.dialogue
@@ -190,12 +210,12 @@ def test_unfit_messages_are_refused(desk: Desk, text: str) -> None:
 
 
 def test_comparison_order_is_drawn_and_unfinished_rounds_have_no_vote(speaker: Troubled) -> None:
-    one, two = Contestant("tiny", SAMPLING | {"max_tokens": 3}), Contestant("tiny", SAMPLING)
+    one, two = Contestant("tiny", SAMPLING | {"max_tokens": 6}), Contestant("tiny", SAMPLING)
     bench, orders = Bench("anna"), set[tuple[int, int]]()
 
     async def compare(text: str) -> None:
         assert bench.say(text, "")
-        async with aclosing(bench.answer(speaker, (one, two), None)) as steps:
+        async with aclosing(bench.answer(speaker, (one, two), 5)) as steps:
             async for _ in steps:
                 assert bench.judge("A", "anna") is None, "no vote while replies come"
                 replies = bench.round.replies if bench.round else ()
