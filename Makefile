@@ -22,8 +22,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## LIMA in minutes: align the miniature, base and aligned side by side
 	@$(BIN)/python -m lima_ray.miniature.demo
 
-chat: $(READY)  ## talk to the demo's model in the terminal
-	@$(BIN)/python -m lima_ray.chat runs/miniature/export
+chat: $(READY)  ## serve the demo's model and open the chat page (Ctrl-C ends)
+	@$(BIN)/python -m serve.open
 
 test: $(READY)  ## the tests, without those marked slow
 	@$(BIN)/python -m pytest -q

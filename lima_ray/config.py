@@ -316,7 +316,8 @@ def explain(error: ValidationError, origin: str) -> str:
         if e["type"] == "extra_forbidden":
             lines.append(unknown_name(name, e["input"]))
         elif name:
-            lines.append(f"{name} is {e['input']!r}: {e['msg'][0].lower()}{e['msg'][1:]}")
+            said = e["msg"].removeprefix("Value error, ")
+            lines.append(f"{name} is {e['input']!r}: {said[0].lower()}{said[1:]}")
         else:
             lines.append(e["msg"].removeprefix("Value error, "))
     return f"{origin}: " + f"\n  {origin}: ".join(lines)

@@ -1,0 +1,101 @@
+"""Serve a model on this machine and open the chat page: the short way to a conversation.
+
+    python -m serve.open                          # the miniature; trained first if need be
+    python -m serve.open runs/NAME --port 8001
+
+Starts a Ray of its own on loopback, tells the address when the page answers, and ends with Ctrl-C.
+`serve run serve.app:build` does the same with every setting, `serve deploy` on a cluster.
+"""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import webbrowser
+from contextlib import suppress
+from pathlib import Path
+
+import ray
+import tyro
+from pydantic import ValidationError
+from ray import serve
+
+from lima_ray.config import explain
+from lima_ray.errors import UserError, plain_errors
+from serve.app import Args, build
+
+MINIATURE = "runs/miniature/export"
+
+
+def open_page(
+    model: tyro.conf.Positional[str] = MINIATURE, port: int = 8000, browser: bool = True
+) -> None:
+    """Serve until Ctrl-C.
+
+    Args:
+        model: directory of a run, an export or a base; several as NAME=DIR,NAME=DIR.
+        port: on 127.0.0.1.
+        browser: open the page in the browser, where there is a screen.
+
+    Raises:
+        UserError: no model there, or the port is taken.
+    """
+    check_free(port)
+    if model == MINIATURE and not Path(MINIATURE).is_dir():
+        print("no miniature yet: training it first, which takes minutes", flush=True)
+        subprocess.run([sys.executable, "-m", "lima_ray.miniature.demo"], check=True)
+    try:
+        args = Args.model_validate({"model": model})
+    except ValidationError as error:
+        raise UserError(explain(error, "arguments")) from error
+    print(f"loading {', '.join(list(args.model)[:1])} ...", flush=True)
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        _node_ip_address="127.0.0.1",
+    )
+    serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config=QUIET)
+    serve.run(build(args), logging_config=QUIET)
+    url = f"http://127.0.0.1:{port}/chat/"
+    print(f"chat page    {url}\nAPI          http://127.0.0.1:{port}/v1\nCtrl-C ends", flush=True)
+    if browser and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
+        webbrowser.open(url)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600)
+    print("\nending")
+    ray.shutdown()
+
+
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
+
+
+def check_free(port: int) -> None:
+    """Refuse a port that another program has.
+
+    Raises:
+        UserError: which, and what to do.
+    """
+    if not 0 < port < 2**16:
+        raise UserError(f"--port is {port}; ports are 1 to 65535")
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError as error:
+            way_out = "give another --port"
+            raise UserError(f"port {port} is taken ({error.strerror}); {way_out}") from error
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        tyro.cli(open_page, prog="python -m serve.open", description=__doc__, use_underscores=True)
