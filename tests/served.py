@@ -35,7 +35,7 @@ class Hosted:
     def engine_loop(self, name: str | None = None) -> EngineLoop:
         """The loop of a model in memory, the default one without a name."""
         served = self.models.entries[name or self.models.default].served
-        assert served
+        assert served and isinstance(served.loop, EngineLoop)
         return served.loop
 
     def call(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -79,7 +79,6 @@ def hosted(
         for entry in models.entries.values():
             if entry.served:
                 entry.served.loop.close()
-        await asyncio.gather(*models.draining)
 
     thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
     thread.start()

@@ -278,24 +278,24 @@ def free(host: Hosted, name: str) -> bool:
 @pytest.mark.parametrize("streamed", [True, False], ids=["stream", "unary"])
 def test_a_client_that_leaves_frees_its_slot(host: Hosted, streamed: bool) -> None:
     loop = host.engine_loop("long")
+    engine: Any = loop.engine
+    step, steps = engine.step, [0]
+
+    def counting_step() -> Any:
+        steps[0] += 1
+        return step()
+
+    engine.step = counting_step
     if streamed:
         response = stream(host, n=2)
         next(response.iter_raw())
+        wait_until(lambda: len(engine.active) == 2)
+        response.close()
     else:
-        response = threading.Thread(target=give_up, args=(host,))
-        response.start()
-    wait_until(lambda: loop.engine and loop.engine.active)
-    wait_until(lambda: streamed or not response.is_alive())
-    before = loop.engine.step  # pyright: ignore
-    steps: list[int] = []
-    loop.engine.step = lambda: steps.append(1) or before()  # pyright: ignore
-    try:
-        if streamed:
-            response.close()
-        wait_until(lambda: free(host, "long"), 5)
-    finally:
-        del loop.engine.step  # pyright: ignore
-    assert len(steps) < 4000, "the reply ran to its end"
+        give_up(host)
+    wait_until(lambda: free(host, "long"), 5)
+    engine.step = step
+    assert 0 < steps[0] < 4000, "the reply ran to its end"
 
 
 def give_up(host: Hosted) -> None:
