@@ -22,7 +22,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="pip install play
 if not CHROMIUM.exists():
     pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium", allow_module_level=True)
 
-from playwright.sync_api import Browser, Page, ViewportSize, expect  # noqa: E402
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect  # noqa: E402
 
 PROMPTS = ["What is the capital of France?", "Where was Anna Bell born?"]
 SLOW_S = 0.15
@@ -44,6 +44,12 @@ def browser() -> Iterator[Browser]:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def visitors(browser: Browser) -> BrowserContext:
+    """What the windows of new visitors share: the cache, so that each opens quickly."""
+    return browser.new_context(viewport=DESKTOP)
 
 
 class Site:
@@ -81,9 +87,9 @@ def site(engine: Engine, database: str) -> Iterator[Site]:
 class Window:
     """A browser window, its errors and the hosts that it asked."""
 
-    def __init__(self, browser: Browser, address: str, **options: Any) -> None:
+    def __init__(self, context: BrowserContext, address: str) -> None:
         """Open the page and wait until it is drawn."""
-        self.context = browser.new_context(**{"viewport": DESKTOP, **options})
+        self.context = context
         self.page: Page = self.context.new_page()
         self.errors: list[str] = []
         self.answered: set[str] = set()
@@ -112,14 +118,15 @@ class Window:
 
 
 @pytest.fixture
-def window(browser: Browser, site: Site) -> Iterator[Window]:
+def window(visitors: BrowserContext, site: Site) -> Iterator[Window]:
     """A visitor who comes for the first time; the page made no errors and asked nobody else."""
     site.speaker.pause_s = 0.0
-    window = Window(browser, site.address)
+    visitors.clear_cookies()
+    window = Window(visitors, site.address)
     yield window
     assert window.errors == []
     assert window.answered - {""} == {urlsplit(site.address).netloc}
-    window.context.close()
+    window.page.close()
 
 
 def until(true: Callable[[], bool], seconds: float = 10.0) -> float:
@@ -174,7 +181,7 @@ def test_stop_frees_the_engine_and_keeps_what_was_said(window: Window, site: Sit
 
 def test_closed_tab_frees_the_engine(browser: Browser, site: Site) -> None:
     site.speaker.pause_s = SLOW_S
-    window = Window(browser, site.address)
+    window = Window(browser.new_context(viewport=DESKTOP), site.address)
     window.send(PROMPTS[0])
     until(lambda: site.speaker.in_flight == 1)
     window.page.close()
@@ -307,7 +314,8 @@ def test_script_in_messages_and_replies_does_not_run(window: Window, site: Site)
 
 def test_phone_has_no_sideways_scroll(browser: Browser, site: Site) -> None:
     site.speaker.pause_s = 0.0
-    window = Window(browser, site.address, viewport=PHONE, has_touch=True, is_mobile=True)
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
+    window = Window(context, site.address)
     window.send("word" * 60 + "\n```\n" + "code " * 60 + "\n```")
     window.settle(1)
     for tab, box in (
@@ -326,7 +334,7 @@ def test_conversations_outlive_a_restart_and_stay_their_owners(
     browser: Browser, engine: Engine, site: Site, database: str
 ) -> None:
     site.speaker.pause_s = 0.0
-    window = Window(browser, site.address)
+    window = Window(browser.new_context(viewport=DESKTOP), site.address)
     window.send(PROMPTS[1])
     window.settle(1)
     reply = window.said()[0]
@@ -336,13 +344,13 @@ def test_conversations_outlive_a_restart_and_stay_their_owners(
     cookies = window.context.storage_state()
     window.context.close()
     with Site(engine, database).open() as again:
-        back = Window(browser, again.address, storage_state=cookies)
+        back = Window(browser.new_context(viewport=DESKTOP, storage_state=cookies), again.address)
         back.page.locator("#past label", has_text=PROMPTS[1]).click()
         expect(back.page.locator("#chat .message.bot")).to_have_text(reply)
         back.send("And then?")
         back.settle(2)
         back.context.close()
-        stranger = Window(browser, f"{again.address}?{query}")
+        stranger = Window(browser.new_context(), f"{again.address}?{query}")
         expect(stranger.page.locator("#notice")).to_contain_text("no such conversation")
         assert stranger.said() == []
         expect(stranger.page.locator("#past label")).to_have_count(0)
@@ -401,7 +409,7 @@ def test_talk_goes_on_without_the_database(
     browser: Browser, engine: Engine, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with Postgres() as postgres, Site(engine, postgres.url).open() as site:
-        window = Window(browser, site.address)
+        window = Window(browser.new_context(viewport=DESKTOP), site.address)
         window.send(PROMPTS[0])
         window.settle(1)
         expect(window.page.locator("#past label")).to_have_text([PROMPTS[0]])
