@@ -49,7 +49,11 @@ class Postgres:
             shutil.chown(self.folder, self.user)
         made = [self.bin / "initdb", "-D", self.folder, "-A", "trust", "-U", "lima", "--no-sync"]
         subprocess.run(made, user=self.user, cwd="/", check=True, capture_output=True)
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def __exit__(
