@@ -38,6 +38,8 @@ class SlotCache:
     def __init__(self, slots: int, together: bool) -> None:
         self.slots, self.together = slots, together
         self.layers_2SGCD: dict[int, torch.Tensor] = {}
+        self.slots_of: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        """Keys and values (1, G, C, D) of each slot, by layer: views made once, not each step."""
 
     def aim(self, slots: list[int], starts: list[int], device: torch.device) -> None:
         """Say where the next forward's tokens go; rows beyond these only fill up the batch.
@@ -80,6 +82,8 @@ class SlotCache:
         if old is not None:
             grown[:, :, :, : old.shape[3]] = old
         self.layers_2SGCD[layer] = grown
+        keys_SGCD, values_SGCD = grown
+        self.slots_of[layer] = list(zip(keys_SGCD.split(1), values_SGCD.split(1), strict=True))
         return grown
 
 
@@ -139,28 +143,34 @@ def attend(
         return prompt_attention(query_BHTD, keys_SGCD, values_SGCD, cache.rows[0], scaling)
     # The heads that share a key stand where positions would: all of them see the whole row.
     query_BGHD = query_BHTD.reshape(batch, key_BGTD.shape[1], -1, width)
-    outputs_BGHD = torch.zeros_like(query_BGHD)
+    rows = len(cache.rows)
     longest = max(start for _, start in cache.rows) + 1
+    outputs = []
     if cache.together:
         slots_B, starts_B = cache.slots_B, cache.starts_B
         mask_BL = torch.arange(longest, device=starts_B.device) <= starts_B[:, None]
-        outputs_BGHD[: len(slots_B)] = scaled_dot_product_attention(
-            query_BGHD[: len(slots_B)],
-            keys_SGCD[slots_B, :, :longest],
-            values_SGCD[slots_B, :, :longest],
-            mask_BL[:, None, None],
-            scale=scaling,
+        outputs.append(
+            scaled_dot_product_attention(
+                query_BGHD[:rows],
+                keys_SGCD[slots_B, :, :longest],
+                values_SGCD[slots_B, :, :longest],
+                mask_BL[:, None, None],
+                scale=scaling,
+            )
         )
     else:
+        views = cache.slots_of[layer]
         with threads_if(longest * key_BGTD.shape[1] * width >= WORTH_THREADS_KEYS):
-            for row, (slot, start) in enumerate(cache.rows):
-                outputs_BGHD[row] = scaled_dot_product_attention(
-                    query_BGHD[row : row + 1],
-                    keys_SGCD[slot : slot + 1, :, : start + 1],
-                    values_SGCD[slot : slot + 1, :, : start + 1],
-                    scale=scaling,
-                )[0]
-    return outputs_BGHD.view(batch, 1, heads, width)
+            for (slot, start), query_1GHD in zip(cache.rows, query_BGHD.split(1), strict=False):
+                key_1GCD, value_1GCD = views[slot]
+                key_1GLD = key_1GCD.narrow(2, 0, start + 1)
+                value_1GLD = value_1GCD.narrow(2, 0, start + 1)
+                outputs.append(
+                    scaled_dot_product_attention(query_1GHD, key_1GLD, value_1GLD, scale=scaling)
+                )
+    if batch > rows:
+        outputs.append(torch.zeros_like(query_BGHD[rows:]))
+    return torch.cat(outputs).view(batch, 1, heads, width)
 
 
 def prompt_attention(

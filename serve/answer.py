@@ -38,6 +38,8 @@ class Answer:
     seed: int
     dropped: int = 0
     """Messages left out of the prompt."""
+    every_s: float = 0
+    """Pieces of a stream wait for each other so long."""
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
     requests: list[Request] = field(default_factory=list)
@@ -98,7 +100,7 @@ async def prepare(models: Models, ask: ChatRequest | CompletionRequest) -> Answe
     served = await models.get(ask.model)
     check_penalty(served, ask)
     seed = random.getrandbits(31) if ask.seed is None else ask.seed
-    answer = Answer(ask, served, [], seed)
+    answer = Answer(ask, served, [], seed, every_s=models.settings.stream_every_s)
     if isinstance(ask, ChatRequest):
         answer.id = f"chatcmpl-{uuid.uuid4().hex}"
         large = sum(len(m.text) for m in ask.messages) > LARGE_CHARACTERS
@@ -224,7 +226,8 @@ def listening(answer: Answer) -> Iterator[Listener]:
         Refusal: the queue is full, or the engine failed.
     """
     try:
-        with answer.served.loop.listen(answer.requests) as listener:
+        every_s = answer.every_s if answer.ask.stream else float("inf")
+        with answer.served.loop.listen(answer.requests, every_s) as listener:
             yield listener
     except Busy as error:
         raise Refusal(

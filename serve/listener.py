@@ -25,7 +25,11 @@ class Listener(AbstractContextManager["Listener"]):
     """Someone who waits for the events of some requests; leaving cancels what is left of them."""
 
     def __init__(
-        self, ids: Collection[str], leave: Callable[["Listener"], None], meters: Meters
+        self,
+        ids: Collection[str],
+        leave: Callable[["Listener"], None],
+        meters: Meters,
+        every_s: float = 0,
     ) -> None:
         """Listen from now on, on the event loop that runs.
 
@@ -33,22 +37,30 @@ class Listener(AbstractContextManager["Listener"]):
             ids: requests whose events come.
             leave: called at the end, with this.
             meters: told of each first token.
+            every_s: events wait for each other so long, but for first tokens and the end: to wake
+                someone for every token costs as much as the token.
         """
         self.ids = set(ids)
         """Requests that have not finished."""
-        self.leave, self.meters = leave, meters
+        self.leave, self.meters, self.every_s = leave, meters, every_s
         self.loop, self.arrived_s = asyncio.get_running_loop(), time.monotonic()
         self.events: list[Event] = []
         self.begun: set[str] = set()
         """Requests that have their first token."""
         self.failure: Exception | None = None
         self.news = asyncio.Event()
+        self.told_s = 0.0
+        """When the listener last woke."""
+        self.due: asyncio.TimerHandle | None = None
+        """Wakes the listener for events that wait."""
 
     def __exit__(self, *_: object) -> None:
+        if self.due:
+            self.due.cancel()
         self.leave(self)
 
     async def __aiter__(self) -> AsyncIterator[list[Event]]:
-        """Yield events as they come, those of a step or more at once, until all have a reply.
+        """Yield events as they come, all that are there at once, until all have a reply.
 
         Raises:
             EngineFailed: the engine lost the requests.
@@ -69,10 +81,23 @@ class Listener(AbstractContextManager["Listener"]):
             return
         if event.reply:
             self.ids.discard(event.id)
-        if event.id not in self.begun:
+        first = event.id not in self.begun
+        if first:
             self.begun.add(event.id)
             self.meters.began(time.monotonic() - self.arrived_s)
         self.events.append(event)
+        wait_s = self.told_s + self.every_s - self.loop.time()
+        if first or wait_s <= 0 or not self.ids:
+            self.wake()
+        elif self.due is None and wait_s != float("inf"):
+            self.due = self.loop.call_later(wait_s, self.wake)
+
+    def wake(self) -> None:
+        """Have the listener take what there is."""
+        self.told_s = self.loop.time()
+        if self.due:
+            self.due.cancel()
+            self.due = None
         self.news.set()
 
     def fail(self, error: Exception) -> None:

@@ -93,8 +93,12 @@ class EngineLoop:
             raise self.failure or EngineFailed(f"{self.name} is closed")
         return self.engine
 
-    def listen(self, requests: Sequence[Request]) -> Listener:
+    def listen(self, requests: Sequence[Request], every_s: float = 0) -> Listener:
         """Take requests in, all or none.
+
+        Args:
+            requests: their ids are like no other's in flight.
+            every_s: see `Listener`.
 
         Raises:
             Busy: the queue is full.
@@ -106,7 +110,7 @@ class EngineLoop:
         if over > 0:
             self.meters.refused(len(requests))
             raise Busy(self.retry_after_s(over))
-        listener = Listener({request.id for request in requests}, self.leave, self.meters)
+        listener = Listener({r.id for r in requests}, self.leave, self.meters, every_s)
         self.listeners |= dict.fromkeys(listener.ids, listener)
         self.tell(*requests)
         return listener

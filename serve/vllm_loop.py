@@ -124,8 +124,12 @@ class VllmLoop:
             if ended := await self.process.ended.remote():
                 self.failure = EngineFailed(f"vLLM's server ended, {ended}")
 
-    def listen(self, requests: Sequence[Request]) -> Listener:
+    def listen(self, requests: Sequence[Request], every_s: float = 0) -> Listener:
         """Take requests in, all or none.
+
+        Args:
+            requests: their ids are like no other's in flight.
+            every_s: see `Listener`.
 
         Raises:
             Busy: the queue is full.
@@ -137,7 +141,7 @@ class VllmLoop:
         if over > 0:
             self.meters.refused(len(requests))
             raise Busy(1)
-        listener = Listener({request.id for request in requests}, self.leave, self.meters)
+        listener = Listener({r.id for r in requests}, self.leave, self.meters, every_s)
         for request in requests:
             self.tasks[request.id] = asyncio.create_task(self.answer(request, listener))
         return listener
