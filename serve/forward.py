@@ -65,6 +65,7 @@ class Forward:
             answer.cancel()
             sending.cancel()
             gone.cancel()
+            await asyncio.gather(sending, gone, return_exceptions=True)
 
 
 async def pass_on(answer: Any, send: Send) -> None:
