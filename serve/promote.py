@@ -4,9 +4,10 @@
     python -m serve.promote aligned=runs/NEW/export
     python -m serve.promote --rollback
 
-Each replica loads the new model beside the old one, lets it take over between two requests, and
-ends the old one's replies first; then this reports the revision that answers. Where the model
-cannot be loaded, the old one goes on and so does the app's configuration.
+Each replica loads the new model beside the old one and lets it take over between two requests; the
+old one ends its replies. An app that `serve run` built, not a config file, gets new replicas in the
+place of the old ones, which end their replies too. Then this reports the revision that answers.
+Where the model cannot be loaded, the old one goes on and so does the app's configuration.
 """
 
 import logging
@@ -100,10 +101,10 @@ def changed(models: dict[str, str], model: str) -> dict[str, str]:
 
 
 def configure(client: Any, apps: dict[str, Any], name: str, user_config: dict[str, Any]) -> None:
-    """Give an app's engine another configuration; its replicas live on.
+    """Give an app's engine another configuration.
 
-    An app that came from a config file keeps that file's other settings; one that `serve run` built
-    is built again with the same arguments.
+    An app that came from a config file keeps that file's other settings and its replicas; one that
+    `serve run` built is built again with the same arguments.
     """
     config = apps[name]["deployed_app_config"]
     if config is None:
@@ -130,7 +131,8 @@ def await_models(client: Any, name: str, models: dict[str, str]) -> None:
     while time.monotonic() < deadline_s:
         state = handle.state.remote().result(timeout_s=60)
         found = state["models"]
-        if problems := [model["problem"] for model in found.values() if model["problem"]]:
+        named = [model for name, model in found.items() if model["path"] == models.get(name)]
+        if problems := [model["problem"] for model in named if model["problem"]]:
             raise UserError(problems[0])
         if {n: m["path"] for n, m in found.items() if m["settled"]} == models:
             done[state["replica"]] = found
