@@ -13,19 +13,21 @@ how many other rows there are, what they hold, or where in the batch the row sta
 This is what was seen on x86, and no library promises it: the engine checks it when it loads.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from lima_ray.steady import threads_if
+from lima_ray.steady import threads_allowed, threads_if
 
 STRIDE = 8
 """Rows in a batch are a multiple of this."""
 SMALLEST_CAPACITY = 128
 """Tokens that every slot has room for at first; the room doubles when one needs more."""
-WORTH_THREADS_KEYS = 2**18
-"""Elements of one row's keys from which its attention is shared among threads."""
+WORTH_THREADS_KEYS = 2**21
+"""Elements of all rows' keys from which a layer's attention is shared among threads."""
 
 
 class SlotCache:
@@ -144,9 +146,9 @@ def attend(
     # The heads that share a key stand where positions would: all of them see the whole row.
     query_BGHD = query_BHTD.reshape(batch, key_BGTD.shape[1], -1, width)
     rows = len(cache.rows)
-    longest = max(start for _, start in cache.rows) + 1
     outputs = []
     if cache.together:
+        longest = max(start for _, start in cache.rows) + 1
         slots_B, starts_B = cache.slots_B, cache.starts_B
         mask_BL = torch.arange(longest, device=starts_B.device) <= starts_B[:, None]
         outputs.append(
@@ -159,18 +161,56 @@ def attend(
             )
         )
     else:
-        views = cache.slots_of[layer]
-        with threads_if(longest * key_BGTD.shape[1] * width >= WORTH_THREADS_KEYS):
-            for (slot, start), query_1GHD in zip(cache.rows, query_BGHD.split(1), strict=False):
-                key_1GCD, value_1GCD = views[slot]
-                key_1GLD = key_1GCD.narrow(2, 0, start + 1)
-                value_1GLD = value_1GCD.narrow(2, 0, start + 1)
-                outputs.append(
-                    scaled_dot_product_attention(query_1GHD, key_1GLD, value_1GLD, scale=scaling)
-                )
+        outputs += attend_rows(cache, cache.slots_of[layer], query_BGHD, scaling)
     if batch > rows:
         outputs.append(torch.zeros_like(query_BGHD[rows:]))
     return torch.cat(outputs).view(batch, 1, heads, width)
+
+
+def attend_rows(
+    cache: SlotCache,
+    views: list[tuple[torch.Tensor, torch.Tensor]],
+    query_BGHD: torch.Tensor,
+    scaling: float | None,
+) -> list[torch.Tensor]:
+    """Attention (1, G, H, D) of each row by itself, the rows shared among this thread and others.
+
+    Each row's kernel lets go of Python's lock, so threads that take rows run beside each other, and
+    unlike the threads within a kernel they wait for each other once, not once for each row.
+    """
+    queries = query_BGHD.split(1)
+    outputs: list[torch.Tensor | None] = [None] * len(cache.rows)
+
+    @torch.inference_mode()
+    def attend_some(places: list[int]) -> None:
+        for place in places:
+            slot, start = cache.rows[place]
+            key_1GCD, value_1GCD = views[slot]
+            outputs[place] = scaled_dot_product_attention(
+                queries[place],
+                key_1GCD.narrow(2, 0, start + 1),
+                value_1GCD.narrow(2, 0, start + 1),
+                scale=scaling,
+            )
+
+    tokens = sum(start + 1 for _, start in cache.rows)
+    work = tokens * query_BGHD.shape[1] * query_BGHD.shape[3]
+    worth = work >= WORTH_THREADS_KEYS
+    threads = min(threads_allowed(), len(cache.rows)) if worth else 1
+    by_length = sorted(range(len(cache.rows)), key=lambda place: cache.rows[place][1])
+    shares = [by_length[number::threads] for number in range(threads)]
+    others = [helpers().submit(attend_some, share) for share in shares[1:]]
+    with threads_if(worth and threads == 1):
+        attend_some(shares[0])
+    for other in others:
+        other.result()
+    return [output for output in outputs if output is not None]
+
+
+@lru_cache
+def helpers() -> ThreadPoolExecutor:
+    """Threads that take rows, made when first needed."""
+    return ThreadPoolExecutor(initializer=torch.set_num_threads, initargs=(1,))
 
 
 def prompt_attention(

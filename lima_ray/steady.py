@@ -43,6 +43,11 @@ def threads_if(worth: bool) -> Iterator[None]:
             allowed.threads = 0
 
 
+def threads_allowed() -> int:
+    """Threads that work may take, also inside a `threads_if` that keeps it to one."""
+    return allowed.threads or torch.get_num_threads()
+
+
 class PackedLinear(nn.Module):
     """A linear layer whose weight lies as oneDNN's kernel reads it; 2 to 3 times faster here."""
 

@@ -300,11 +300,17 @@ def test_a_reply_is_bitwise_the_same_in_any_company(
 
 def test_rows_agree_on_one_thread_and_two(base_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lima_ray.steady.WORTH_THREADS_PRODUCTS", 10 * 64**2)
+    monkeypatch.setattr("lima_ray.slots.WORTH_THREADS_KEYS", 8 * 32)
     torch.set_num_threads(2)
     engine = Engine(base_dir, slots=16)
+    requests = [
+        Request(str(i), ids, Sampling(seed=i, max_tokens=90)) for i, ids in enumerate(prompts(12))
+    ]
+    shared = answer(engine, requests)
     torch.set_num_threads(1)
     assert engine.steady
     assert engine.batches == [8, 16]
+    assert answer(engine, requests) == shared
 
 
 def test_seeds_differ(engine: Engine) -> None:

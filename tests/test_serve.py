@@ -1,6 +1,7 @@
 """A real Serve instance: streams that end or break, models that change, replicas that die."""
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -17,7 +18,7 @@ import openai
 import psutil
 import pytest
 import ray.serve
-from browser import free_port
+from browser import CHROMIUM, FLAGS, free_port
 from conftest import ray_cluster
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
@@ -342,6 +343,38 @@ def test_a_replica_whose_engine_hangs_is_replaced(app: App) -> None:
         wait_until(lambda: app.replicas() and not set(app.replicas()) & before, 120)
     app.deploy(stuck_after_s=120)
     assert app.ask().json()["choices"]
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
+def test_the_page_talks_and_leaving_it_frees_the_slots(app: App, tmp_path: Path) -> None:
+    """Visitors of two replicas of the page, one after another; each keeps to one."""
+    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    database = f"sqlite:///{tmp_path / 'chat.sqlite'}"
+    app.deploy(page=True, page_replicas=2, database=database)
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        for leave in ("stop", "stop", "close"):
+            page = browser.new_page()
+            page.goto(app.url)
+            api.expect(page.locator("#model input")).to_have_value("long", timeout=30_000)
+            for replies in range(1, 9):  # the model may end a reply before it is looked at
+                page.fill("#composer textarea", "the cat reads")
+                page.press("#composer textarea", "Enter")
+                reply = page.locator("#chat .message.bot")
+                api.expect(reply).to_have_count(replies, timeout=30_000)
+                api.expect(reply.last).to_contain_text(re.compile(r"\w"), timeout=30_000)
+                if app.ask(n=ROOM).status_code == 429:
+                    break
+                api.expect(page.locator("#meter .made")).to_contain_text("seed", timeout=30_000)
+            else:
+                raise AssertionError("the page's requests take no slot")
+            if leave == "stop":
+                page.locator("#composer .stop-button").click()
+                wait_until(lambda: app.ask(n=ROOM).status_code == 200, 5)
+                assert "the cat reads" in page.locator("#past label").first.inner_text()
+            page.close()
+            wait_until(lambda: app.ask(n=ROOM).status_code == 200, 10)
+        browser.close()
 
 
 def test_streams_under_way_are_finished_when_the_app_is_deleted(app: App) -> None:
