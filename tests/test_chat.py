@@ -3,13 +3,18 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
+
+from served import Hosted
+
+from lima_ray import example
 
 BASE = "lima_ray/miniature/base"
 
 
-def talk(model: str, *lines: str) -> subprocess.CompletedProcess[str]:
+def talk(model: str, *lines: str, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run the command with these lines typed."""
-    command = [sys.executable, "-m", "lima_ray.chat", model]
+    command = [sys.executable, "-m", "lima_ray.chat", model, *flags]
     typed = "".join(f"{line}\n" for line in lines)
     return subprocess.run(command, input=typed, capture_output=True, text=True, timeout=120)
 
@@ -21,7 +26,33 @@ def test_it_replies_keeps_the_dialogue_and_begins_anew() -> None:
     assert "model: " in first
     assert "Lima" in first
     assert "sampling.max_tokens is 512" in rest
-    assert "; new conversation)" in rest
+    assert "/new begins a new conversation)" in rest
+
+
+def test_a_server_is_talked_to_and_the_dialogue_saved(host: Hosted, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    lines = ("the cat", "/retry", "the sun", "/undo", "the river", f"/save {rows}", "/help")
+    flags = ("--name", "brief", "--system", "Be kind.", "--seed", "3")
+    done = talk(f"{host.url}/v1", *lines, flags=flags)
+    assert done.returncode == 0, done.stderr
+    (row,) = example.read(str(rows))
+    assert row.system == "Be kind."
+    assert [row.turns[0], row.turns[2]] == ["the cat", "the river"]
+    assert len(row.turns) == 4
+    assert done.stdout.count("model: ") == 4
+    assert "1 exchanges left" in done.stdout
+
+
+def test_what_is_wrong_with_a_server_is_said(host: Hosted) -> None:
+    done = talk(f"{host.url}/v1", flags=("--name", "nobody"))
+    assert done.returncode == 2
+    assert "has no model 'nobody'; it has talker, brief, long" in done.stderr
+    done = talk("http://127.0.0.1:9/v1")
+    assert done.returncode == 2
+    assert "no server at http://127.0.0.1:9/v1" in done.stderr
+    flags = ("--sampling.penalise_prompt", "--system", "word " * 9000, "--name", "long")
+    done = talk(f"{host.url}/v1", "the cat", flags=flags)
+    assert "(400 context_length_exceeded the prompt has" in done.stdout
 
 
 def test_no_model_there() -> None:
