@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 import gradio as gr
 
 from serve import render
-from serve.bench import Bench, Contestant, Round, Vote
+from serve.arena import Arena, Contestant, Round, Vote
 from serve.controls import sampling_controls, sampling_fields, seed_control, seed_of
 from serve.desk import MOST_LETTERS, Desk
 from serve.talk import Talk, owns
@@ -28,8 +28,8 @@ class Compare:
     def __init__(self, talk: Talk) -> None:
         """Share the visitor, the store and the speaker of the chat tab."""
         self.talk = talk
-        self.bench = gr.State(None)
-        self.flights: WeakValueDictionary[str, Bench] = WeakValueDictionary()
+        self.arena = gr.State(None)
+        self.flights: WeakValueDictionary[str, Arena] = WeakValueDictionary()
 
     def main(self) -> None:
         """Draw the contestants, their replies, and the vote."""
@@ -94,10 +94,10 @@ class Compare:
         """Say what each click does."""
         live: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         shown = [
-            self.bench, *self.chats, self.notice, self.ballot, self.reveal, self.onward,
+            self.arena, *self.chats, self.notice, self.ballot, self.reveal, self.onward,
             self.choice, self.composer,
         ]  # fmt: skip
-        state = [self.talk.view.desk, self.bench]
+        state = [self.talk.view.desk, self.arena]
         first, second = self.samplings
         how = [self.system, self.seed, *self.models, *first, *second]
         page.load(self.load, None, self.models, **live)
@@ -108,9 +108,9 @@ class Compare:
             button.click(self.vote, [*state, button], [*shown, self.saving], **live).then(
                 self.settle, self.talk.view.desk, self.saving, **live
             )
-        self.choice.input(self.choose, [self.bench, self.choice], self.bench, **live)
-        self.fresh.click(self.begin, self.bench, shown, **live)
-        self.composer.stop(self.stop, self.bench, None, queue=False, **live)
+        self.choice.input(self.choose, [self.arena, self.choice], self.arena, **live)
+        self.fresh.click(self.begin, self.arena, shown, **live)
+        self.composer.stop(self.stop, self.arena, None, queue=False, **live)
         page.unload(self.unload)
 
     async def load(self) -> list[gr.Dropdown]:
@@ -128,42 +128,42 @@ class Compare:
         self,
         request: gr.Request,
         desk: Desk | None,
-        bench: Bench | None,
+        arena: Arena | None,
         text: str,
         system: str | None,
         seed: float | None,
         *how: Any,
     ) -> AsyncGenerator[Update]:
         """Send a message to both and stream what they say."""
-        bench = self.seat(bench, request)
+        arena = self.seat(arena, request)
         models, values = how[:2], how[2:]
-        if bench.busy:
+        if arena.busy:
             return
         if None in models:
-            bench.notice, bench.draft = "No model is being served.", text
-        elif bench.say(text, system or ""):
+            arena.notice, arena.draft = "No model is being served.", text
+        elif arena.say(text, system or ""):
             half = len(values) // 2
             fields = (sampling_fields(*values[:half]), sampling_fields(*values[half:]))
             pair = (Contestant(models[0], fields[0]), Contestant(models[1], fields[1]))
-            dialogue, first = bench.dialogue, True
-            steps = bench.answer(self.talk.speaker, pair, seed_of(seed))
+            dialogue, first = arena.dialogue, True
+            steps = arena.answer(self.talk.speaker, pair, seed_of(seed))
             async with aclosing(steps):
                 async for _ in steps:
-                    yield self.shown(bench, sent=True) if first else self.words_of(bench)
+                    yield self.shown(arena, sent=True) if first else self.words_of(arena)
                     first = False
-            if bench.dialogue is not dialogue:
+            if arena.dialogue is not dialogue:
                 return
-        yield self.shown(bench)
+        yield self.shown(arena)
 
     async def vote(
-        self, request: gr.Request, desk: Desk | None, bench: Bench | None, words: str
+        self, request: gr.Request, desk: Desk | None, arena: Arena | None, words: str
     ) -> Update:
         """Keep the vote and tell the names."""
         desk = await self.talk.seat(desk, "", request)
-        bench = self.seat(bench, request)
-        if record := bench.judge(VOTES[words], desk.visitor.annotator):
+        arena = self.seat(arena, request)
+        if record := arena.judge(VOTES[words], desk.visitor.annotator):
             desk.saver.judge(record)
-        return self.shown(bench) | {self.saving: ""}
+        return self.shown(arena) | {self.saving: ""}
 
     async def settle(self, request: gr.Request, desk: Desk | None) -> str:
         """Say so where the vote is not saved."""
@@ -172,68 +172,68 @@ class Compare:
         await desk.saver.settle()
         return render.notice(desk.saver.message(), "warning")
 
-    def choose(self, request: gr.Request, bench: Bench | None, place: int) -> Bench:
+    def choose(self, request: gr.Request, arena: Arena | None, place: int) -> Arena:
         """Go on from one of the two."""
-        bench = self.seat(bench, request)
-        bench.go_on_from(place)
-        return bench
+        arena = self.seat(arena, request)
+        arena.go_on_from(place)
+        return arena
 
-    def begin(self, request: gr.Request, bench: Bench | None) -> Update:
+    def begin(self, request: gr.Request, arena: Arena | None) -> Update:
         """Start a new comparison."""
-        bench = self.seat(bench, request)
-        bench.leave()
-        return self.shown(bench)
+        arena = self.seat(arena, request)
+        arena.leave()
+        return self.shown(arena)
 
-    def seat(self, bench: Bench | None, request: gr.Request) -> Bench:
-        """The visitor's own bench."""
+    def seat(self, arena: Arena | None, request: gr.Request) -> Arena:
+        """The visitor's own arena."""
         owner = request.state.visitor.owner
-        bench = bench if bench is not None and bench.owner == owner else Bench(owner)
-        self.flights[request.session_hash or ""] = bench
-        return bench
+        arena = arena if arena is not None and arena.owner == owner else Arena(owner)
+        self.flights[request.session_hash or ""] = arena
+        return arena
 
-    def stop(self, request: gr.Request, bench: Bench | None) -> None:
+    def stop(self, request: gr.Request, arena: Arena | None) -> None:
         """End both replies."""
         owner = request.state.visitor.owner
-        if bench is not None and bench.stop is not None and bench.owner == owner:
-            bench.stop.set()
+        if arena is not None and arena.stop is not None and arena.owner == owner:
+            arena.stop.set()
 
     def unload(self, request: gr.Request) -> None:
         """A closed tab wants no more of its replies."""
         self.stop(request, self.flights.pop(request.session_hash or "", None))
 
-    def words_of(self, bench: Bench) -> Update:
+    def words_of(self, arena: Arena) -> Update:
         """What changes while replies come."""
-        return {chat: render.messages(bench.side(i)) for i, chat in enumerate(self.chats)}
+        return {chat: render.messages(arena.side(i)) for i, chat in enumerate(self.chats)}
 
-    def shown(self, bench: Bench, sent: bool = False) -> Update:
+    def shown(self, arena: Arena, sent: bool = False) -> Update:
         """The whole tab; names only after the vote."""
-        text: dict[str, Any] = {"value": bench.draft} if bench.draft or sent else {}
-        bench.draft = ""
-        this = bench.round
+        text: dict[str, Any] = {"value": arena.draft} if arena.draft or sent else {}
+        arena.draft = ""
+        this = arena.round
         voted = this is not None and this.vote is not None
-        open_vote = this is not None and this.vote is None and not bench.busy
+        open_vote = this is not None and this.vote is None and not arena.busy
         told = this if voted else None
         return {
-            self.bench: bench,
-            **{chat: self.side_of(bench, told, i) for i, chat in enumerate(self.chats)},
-            self.notice: render.notice(bench.notice),
+            self.arena: arena,
+            **{chat: self.side_of(arena, told, i) for i, chat in enumerate(self.chats)},
+            self.notice: render.notice(arena.notice),
             self.ballot: gr.Row(visible=open_vote),
             self.reveal: revealed(told),
             self.onward: gr.Row(visible=voted),
             self.choice: this.goes_on if this is not None and voted else None,
             self.composer: gr.Textbox(
-                submit_btn=not bench.busy and not open_vote,
-                stop_btn=bench.busy,
+                submit_btn=not arena.busy and not open_vote,
+                stop_btn=arena.busy,
                 interactive=not open_vote,
                 placeholder="Vote first" if open_vote else "Message to both",
                 **text,
             ),
         }
 
-    def side_of(self, bench: Bench, told: Round | None, place: int) -> gr.Chatbot:
+    def side_of(self, arena: Arena, told: Round | None, place: int) -> gr.Chatbot:
         """One conversation under its letter, or after the vote under its name."""
         name = f"{NAMES[place]}: {told.replies[place].model}" if told else f"Reply {NAMES[place]}"
-        return gr.Chatbot(render.messages(bench.side(place)), label=name)
+        return gr.Chatbot(render.messages(arena.side(place)), label=name)
 
 
 def revealed(this: Round | None) -> str:

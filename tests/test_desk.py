@@ -12,7 +12,7 @@ from browser import EngineSpeaker
 from lima_ray.engine import Engine
 from serve import render
 from serve import speaker as speaking
-from serve.bench import Bench, Contestant
+from serve.arena import Arena, Contestant
 from serve.desk import MOST_LETTERS, Ask, Desk
 from serve.dialogue import Dialogue
 from serve.saver import Saver
@@ -211,32 +211,32 @@ def test_unfit_messages_are_refused(desk: Desk, text: str) -> None:
 
 def test_comparison_order_is_drawn_and_unfinished_rounds_have_no_vote(speaker: Troubled) -> None:
     one, two = Contestant("tiny", SAMPLING | {"max_tokens": 6}), Contestant("tiny", SAMPLING)
-    bench, orders = Bench("anna"), set[tuple[int, int]]()
+    arena, orders = Arena("anna"), set[tuple[int, int]]()
 
     async def compare(text: str) -> None:
-        assert bench.say(text, "")
-        async with aclosing(bench.answer(speaker, (one, two), 5)) as steps:
+        assert arena.say(text, "")
+        async with aclosing(arena.answer(speaker, (one, two), 5)) as steps:
             async for _ in steps:
-                assert bench.judge("A", "anna") is None, "no vote while replies come"
-                replies = bench.round.replies if bench.round else ()
-                if bench.stop is not None and all(turn.content for turn in replies):
-                    bench.stop.set()
+                assert arena.judge("A", "anna") is None, "no vote while replies come"
+                replies = arena.round.replies if arena.round else ()
+                if arena.stop is not None and all(turn.content for turn in replies):
+                    arena.stop.set()
 
     async def rounds() -> None:
         for _ in range(20):
-            bench.leave()
+            arena.leave()
             await compare("the cat")
-            assert bench.round is not None
-            orders.add(bench.round.order)
-            record = bench.judge("neither", "anna")
-            assert record is not None and bench.judge("A", "anna") is None, "one vote a round"
+            assert arena.round is not None
+            orders.add(arena.round.order)
+            record = arena.judge("neither", "anna")
+            assert record is not None and arena.judge("A", "anna") is None, "one vote a round"
             assert record["sampling"] == [one.sampling, two.sampling], "as configured, not shown"
-            assert record["order"] == list(bench.round.order)
+            assert record["order"] == list(arena.round.order)
         speaker.breaks_after = 0
         await compare("the moon")
 
     asyncio.run(rounds())
     assert orders == {(0, 1), (1, 0)}
-    assert bench.draft == "the moon" and "not two replies" in bench.notice
-    assert bench.say("the sun", ""), "the conversation goes on from the last round"
-    assert [turn.content for turn in bench.dialogue.turns][::2] == ["the cat", "the sun"]
+    assert arena.draft == "the moon" and "not two replies" in arena.notice
+    assert arena.say("the sun", ""), "the conversation goes on from the last round"
+    assert [turn.content for turn in arena.dialogue.turns][::2] == ["the cat", "the sun"]

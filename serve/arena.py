@@ -51,7 +51,7 @@ class Round:
 
 
 @dataclass
-class Bench:
+class Arena:
     """A visitor's window on the compare tab."""
 
     owner: str
