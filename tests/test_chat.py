@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from served import Hosted
@@ -63,8 +64,12 @@ def test_no_model_there() -> None:
 
 def test_ctrl_c_ends_without_a_traceback() -> None:
     command = [sys.executable, "-u", "-m", "lima_ray.chat", BASE]
+    # Programs started in a shell's background ignore the signal, and their children too.
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as talking:
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, preexec_fn=heeds
+    ) as talking:
         assert talking.stdout
         assert talking.stdout.read(5) == "you: "
         talking.send_signal(signal.SIGINT)
