@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve import answer
 from serve.answer import Json
 from serve.door import NOTE, Door
+from serve.forward import left
 from serve.models import Models
 from serve.refusal import Refusal, invalid, unreadable
 from serve.schema import ChatRequest, CompletionRequest
@@ -127,7 +128,7 @@ async def respond(
 async def until_gone(request: Request, work: Awaitable[Json]) -> Json:
     """Do the work, unless the client leaves first; then it is cancelled."""
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(disconnected(request.receive))
+    gone = asyncio.ensure_future(left(request.receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -136,12 +137,6 @@ async def until_gone(request: Request, work: Awaitable[Json]) -> Json:
     finally:
         task.cancel()
         gone.cancel()
-
-
-async def disconnected(receive: Receive) -> None:
-    """Wait until the client leaves."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 class EventStream(Response):
@@ -156,7 +151,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all events, or as many as the client waits for."""
         writing = asyncio.ensure_future(self.write(send))
-        gone = asyncio.ensure_future(disconnected(receive))
+        gone = asyncio.ensure_future(left(receive))
         try:
             await asyncio.wait({writing, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -26,7 +26,6 @@ from lima_ray.config import Data, Sampling
 from lima_ray.encode import encode
 from lima_ray.engine import CHUNK, PROMPT_TOKENS_A_STEP, Engine, Event, Reply, Request
 from lima_ray.errors import UserError
-from lima_ray.model import add_tokens, save_tokenizer_and_config
 from lima_ray.sampling import HEAD, choose
 from lima_ray.steady import PackedLinear, SiLU
 from lima_ray.tokenizer import eot_id, load_tokenizer
@@ -48,20 +47,6 @@ def one_thread() -> Iterator[None]:
 def engine(base_dir: Path) -> Engine:
     """The tiny base in four slots."""
     return Engine(base_dir, slots=4)
-
-
-@pytest.fixture(scope="module")
-def export_dir(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny base as a run exports it, with EOT made likely."""
-    path = tmp_path_factory.mktemp("export")
-    tokenizer = load_tokenizer(str(base_dir))
-    model: Any = AutoModelForCausalLM.from_pretrained(base_dir)
-    add_tokens(model, len(tokenizer))
-    model.lm_head.weight.data[eot_id(tokenizer)] *= 30
-    model.config.eos_token_id = tokenizer.eos_token_id
-    model.save_pretrained(path)
-    save_tokenizer_and_config(model, tokenizer, path)
-    return path
 
 
 def prompts(count: int, longest: int = 30, seed: int = 0) -> list[list[int]]:
@@ -517,8 +502,8 @@ def test_logprobs_are_the_models_own(engine: Engine, base_dir: Path) -> None:
 # Bounds
 
 
-def test_eot_stops_a_reply(export_dir: Path) -> None:
-    engine = Engine(export_dir, slots=8)
+def test_eot_stops_a_reply(brief_dir: Path) -> None:
+    engine = Engine(brief_dir, slots=8)
     eot = eot_id(engine.tokenizer)
     sampling = Sampling(temperature=1, repetition_penalty=1, max_tokens=1000)
     ids = engine.prompt(["why the cat reads"])
