@@ -97,7 +97,8 @@ class EngineLoop:
         """Take requests in, all or none.
 
         Args:
-            requests: their ids are like no other's in flight.
+            requests: each with an id of its own, never used again: a step under way may still tell
+                what it made for a request that has left.
             every_s: see `Listener`.
 
         Raises:

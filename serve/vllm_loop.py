@@ -128,7 +128,7 @@ class VllmLoop:
         """Take requests in, all or none.
 
         Args:
-            requests: their ids are like no other's in flight.
+            requests: each with an id of its own, never used again.
             every_s: see `Listener`.
 
         Raises:

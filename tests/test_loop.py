@@ -152,7 +152,7 @@ def test_a_full_queue_is_busy_and_says_for_how_long(loop: EngineLoop) -> None:
         with pytest.raises(Busy):
             loop.listen([ask(f"{number}") for number in range(5)])
         assert loop.in_flight == 0
-        assert len(await heard(loop.listen([ask(f"{n}", 2) for n in range(4)]))) == 8
+        assert len(await heard(loop.listen([ask(f"new {n}", 2) for n in range(4)]))) == 8
 
     run(work)
 
