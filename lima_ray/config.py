@@ -24,6 +24,8 @@ from lima_ray.errors import UserError
 PACKAGE = Path(__file__).parent
 RECIPES = PACKAGE / "recipes"
 DEFAULT_RECIPE = "miniature"
+FINAL_FRACTION = 10
+"""How much smaller the last step's learning rate is than the first's (LIMA section 3)."""
 FREE_TO_CHANGE = ("train.tokens_per_micro_batch", "train.activation_checkpointing", "data.heldout")
 """Fields that a run may change when it goes on: they change rounding alone, or no weights."""
 
@@ -39,6 +41,12 @@ class Data(Section):
 
     train: str = "GAIR/lima"
     """Training dialogues: a .jsonl or .json file, a directory, or a dataset of the hub."""
+    rows: int | None = Field(default=None, ge=1)
+    """How many of them to train on, drawn by the seed; a smaller draw is part of a larger one."""
+    added: str | None = None
+    """More training dialogues, in any form that train has, such as 30 of several turns."""
+    added_rows: int | None = Field(default=None, ge=0)
+    """How many of those, drawn in the same way; none takes all."""
     dev: str | None = None
     """Prompts that choose the epoch; none of them may be in train."""
     test: str | None = None
@@ -83,8 +91,8 @@ class Optim(Section):
     """Examples of one optimizer step, over all workers; every step has exactly this many."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """Learning rate of the first step; there is no warmup."""
-    final_learning_rate: float = Field(default=1e-6, ge=0)
-    """Learning rate of the last step, reached linearly."""
+    final_learning_rate: float | None = Field(default=None, ge=0)
+    """Learning rate of the last step, reached linearly; none is a tenth of the first step's."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
     """AdamW's decay of the gradient average."""
     beta2: float = Field(default=0.95, ge=0, lt=1)
@@ -95,6 +103,12 @@ class Optim(Section):
     """AdamW's decoupled weight decay, on every weight."""
     clip_norm: float = Field(default=1.0, ge=0)
     """Largest gradient norm; 0 never clips. The paper does not state it."""
+
+    @property
+    def last_rate(self) -> float:
+        """Learning rate of the last step."""
+        final = self.final_learning_rate
+        return self.learning_rate / FINAL_FRACTION if final is None else final
 
 
 class Train(Section):
@@ -216,7 +230,7 @@ class Recipe(Section):
             < self.data.max_tokens,
             f"optim.final_learning_rate {self.optim.final_learning_rate} is above "
             f"optim.learning_rate {self.optim.learning_rate}; the rate only falls": (
-                self.optim.final_learning_rate > self.optim.learning_rate
+                self.optim.last_rate > self.optim.learning_rate
             ),
             "train.offload_optimizer needs train.zero_stage 1, 2 or 3, not 0": (
                 self.train.offload_optimizer and self.train.zero_stage == 0
@@ -229,6 +243,9 @@ class Recipe(Section):
             ),
             f"cluster.min_workers {self.cluster.min_workers} is above cluster.workers "
             f"{self.cluster.workers}": (self.cluster.min_workers or 1) > self.cluster.workers,
+            f"data.added_rows is {self.data.added_rows}, but data.added names no rows": (
+                bool(self.data.added_rows) and self.data.added is None
+            ),
             f"optim.batch_examples {self.optim.batch_examples} is smaller than cluster.workers "
             f"{self.cluster.workers}: some workers would have no example in a step; "
             "use fewer workers": self.optim.batch_examples < self.cluster.workers,

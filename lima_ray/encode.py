@@ -33,6 +33,8 @@ from lima_ray.example import Example
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
 SHOWN_ROWS = 10
+DRAW = 1000
+"""Keeps the random numbers of a draw of rows apart from those of their order in an epoch."""
 
 
 @dataclass(frozen=True)
@@ -174,13 +176,21 @@ def leaks(examples: list[Example], prompts: list[Example]) -> list[tuple[Example
     return [(e, same) for e, same in found if same]
 
 
-def load_examples(data: Data) -> tuple[list[Example], list[Example]]:
+def load_examples(data: Data, seed: int = 0) -> tuple[list[Example], list[Example]]:
     """Read a recipe's training rows and its dev and test prompts, leaked rows dropped if asked to.
+
+    Args:
+        data: which rows, and how many of them.
+        seed: of the draw where not all are taken.
 
     Returns:
         training examples, dev and test prompts.
     """
-    train = example.read(data.train, "train", invalid=data.invalid)
+    rows = example.read(data.train, "train", invalid=data.invalid)
+    train = drawn(rows, data.rows, seed, "data.rows")
+    if data.added and data.added_rows != 0:
+        more = example.read(data.added, "train", invalid=data.invalid)
+        train += drawn(more, data.added_rows, seed, "data.added_rows")
     prompts: list[Example] = []
     for split, reference in (("dev", data.dev), ("test", data.test)):
         if reference:
@@ -197,9 +207,29 @@ def load_examples(data: Data) -> tuple[list[Example], list[Example]]:
     return train, prompts
 
 
+def drawn(rows: list[Example], count: int | None, seed: int, field: str) -> list[Example]:
+    """So many rows at random; those of a smaller count are among those of a larger one.
+
+    Args:
+        rows: to draw from.
+        count: how many; none takes all, in order.
+        seed: of the draw.
+        field: the recipe's, for the error.
+
+    Raises:
+        UserError: there are not so many.
+    """
+    if count is None:
+        return rows
+    if count > len(rows):
+        raise UserError(f"{field} is {count}, but there are {len(rows)} rows; lower it")
+    order = np.random.default_rng([seed, DRAW]).permutation(len(rows))
+    return [rows[number] for number in order[:count]]
+
+
 def prepare(recipe: Recipe) -> tuple[PreTrainedTokenizerFast, list[Example], Rows]:
     """Read, encode and check a recipe's data."""
-    train, prompts = load_examples(recipe.data)
+    train, prompts = load_examples(recipe.data, recipe.seed)
     tokenizer = load_tokenizer(recipe.model.base, recipe.model.eot_token)
     rows = encode(train, tokenizer, recipe.data)
     if recipe.data.invalid == "drop" and (rows.supervised_R == 0).any():

@@ -155,7 +155,8 @@ class Run:
             if not changed and self.card_file.exists():
                 changed = [
                     f"the {part}'s content (hash {self.card()[part]['hash']}, now {new['hash']})"
-                    for part, new in card.items()
+                    for part in ("data", "base")
+                    for new in (card[part],)
                     if self.card()[part]["hash"] != new["hash"]
                 ]
             if changed:

@@ -81,25 +81,14 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
     Raises:
         UserError: no weights, no dev prompts, or a judge that does not answer.
     """
-    from lima_ray.generate import Generation, generate
-
     started = time.perf_counter()
     folder = run.dev_dir(epoch)
     model = run.epoch_dir(epoch)
     if not model.exists():
         raise UserError(f"{run.path} holds no weights of epoch {epoch}")
     assert recipe.data.dev
-    job = Generation(
-        model=str(model),
-        prompts=recipe.data.dev,
-        split="dev",
-        out=folder,
-        samples=recipe.select.samples,
-        sampling=recipe.sampling,
-    )
-    replies = generate(job, in_process=True)
-    verdicts = JUDGES[recipe.select.judge](replies, recipe.select)
-    write_jsonl(verdicts, folder / "verdicts.jsonl")
+    prompts = Prompts(recipe.data.dev, "dev", recipe.select.samples)
+    replies, verdicts = judged(model, prompts, folder, recipe)
     graded = [(v["id"], grade) for v in verdicts if (grade := grade_of(v)) is not None]
     if not graded:
         raise UserError(f"the judge gave no readable verdict on the {len(verdicts)} replies")
@@ -119,6 +108,47 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
     )
     write_json(folder / "quality.json", asdict(quality))
     return quality
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a model is asked."""
+
+    reference: str
+    """A file, a directory or a dataset of the hub."""
+    split: str = "test"
+    samples: int = 1
+    """Replies to each prompt."""
+
+
+def judged(
+    model: Path, prompts: Prompts, out: Path, recipe: Recipe
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Have a model reply in this process, and the recipe's judge judge it.
+
+    Args:
+        model: directory of the model.
+        prompts: what it is asked.
+        out: directory for `replies.jsonl` and `verdicts.jsonl`.
+        recipe: its `sampling` and `select`.
+
+    Returns:
+        replies and verdicts, in the same order.
+    """
+    from lima_ray.generate import Generation, generate
+
+    job = Generation(
+        model=str(model),
+        prompts=prompts.reference,
+        split=prompts.split,
+        out=out,
+        samples=prompts.samples,
+        sampling=recipe.sampling,
+    )
+    replies = generate(job, in_process=True)
+    verdicts = JUDGES[recipe.select.judge](replies, recipe.select)
+    write_jsonl(verdicts, out / "verdicts.jsonl")
+    return replies, verdicts
 
 
 def grade_of(verdict: dict[str, Any]) -> float | None:

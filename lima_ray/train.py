@@ -11,16 +11,18 @@ on from the last state after a crash, also with another number of workers.
 import logging
 import math
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import psutil
 import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
+from transformers import PreTrainedTokenizerFast
 
 from lima_ray import encode, select
 from lima_ray.config import Cluster, Recipe, Step, parse, resolve
+from lima_ray.encode import Rows
 from lima_ray.errors import UserError, plain_errors
 from lima_ray.figure import loss_curve
 from lima_ray.lineage import check_base, hash_arrays, hash_base
@@ -58,39 +60,83 @@ def fit(recipe: Recipe) -> Run:
     """
     phases = Phases(psutil.Process().create_time())
     phases.done("imports")
-    run = Run(recipe.run_dir)
-    check_base(recipe.model.base)
-    check_tracker(recipe.log.tracker)
-    select.check(recipe)
-    tokenizer, examples, rows = encode.prepare(recipe)
-    card = {
-        "data": {
-            "from": recipe.data.train,
-            "rows": len(rows),
-            "tokens": int(rows.lengths_R.sum()),
-            "hash": hash_arrays(rows.ids_N, rows.mask_N, rows.starts_R1),
-        },
-        "base": {"from": recipe.model.base, "hash": hash_base(recipe.model.base)},
-        "recipe": {"from": recipe.name, "hash": recipe.hash()},
-    }
-    sources = sorted({e.source for e in examples if e.source})
-    card["data"]["sources"] = sources
-    run.claim(recipe, card)
-    schedule = Schedule.of(recipe, len(rows))
-    if not finished(run, schedule):
-        rows.save(run.rows_file)
-        tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
+    job = prepare(recipe)
+    run = job.claim()
+    if not finished(run, job.schedule):
+        job.write()
         phases.done("data")
         connect()
         phases.done("ray")
         gpus = wants_gpus(recipe.cluster)
         cpus = cpus_per_worker(recipe.cluster, gpus)
         check_resources(recipe.cluster, gpus, cpus)
-        with Progress(run, recipe, schedule):
-            start(recipe, run, gpus, cpus, {k: v["hash"] for k, v in card.items()}, phases)
+        with Progress(run, recipe, job.schedule):
+            start(recipe, run, gpus, cpus, job.lineage, phases)
     select.choose(run, recipe)
     loss_curve(run)
     return run
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training whose input is checked; nothing of it is written yet."""
+
+    recipe: Recipe
+    tokenizer: PreTrainedTokenizerFast
+    rows: Rows
+    card: dict[str, Any]
+    """What the run is made from."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """What happens at which step."""
+        return Schedule.of(self.recipe, len(self.rows))
+
+    @property
+    def lineage(self) -> dict[str, str]:
+        """Hashes of data, base and recipe."""
+        return {part: made["hash"] for part, made in self.card.items()}
+
+    def claim(self) -> Run:
+        """Make the run's directory this recipe's.
+
+        Raises:
+            UserError: it holds something else.
+        """
+        run = Run(self.recipe.run_dir)
+        run.claim(self.recipe, self.card)
+        return run
+
+    def write(self) -> None:
+        """Write what the workers read: the encoded rows and the tokenizer."""
+        run = Run(self.recipe.run_dir)
+        self.rows.save(run.rows_file)
+        self.tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Check everything that can be wrong with a recipe's input, and encode its rows.
+
+    Raises:
+        UserError: what is wrong.
+    """
+    check_base(recipe.model.base)
+    check_tracker(recipe.log.tracker)
+    select.check(recipe)
+    tokenizer, examples, rows = encode.prepare(recipe)
+    data = {
+        "from": recipe.data.train,
+        "rows": len(rows),
+        "tokens": int(rows.lengths_R.sum()),
+        "hash": hash_arrays(rows.ids_N, rows.mask_N, rows.starts_R1),
+        "sources": sorted({e.source for e in examples if e.source}),
+    }
+    card = {
+        "data": data | ({"added": recipe.data.added} if recipe.data.added else {}),
+        "base": {"from": recipe.model.base, "hash": hash_base(recipe.model.base)},
+        "recipe": {"from": recipe.name, "hash": recipe.hash()},
+    }
+    return Prepared(recipe, tokenizer, rows, card)
 
 
 def finished(run: Run, schedule: Schedule) -> bool:

@@ -26,7 +26,7 @@ PAPER = {  # LIMA section 3
     "optim.epochs": 15,
     "optim.batch_examples": 32,
     "optim.learning_rate": 1e-5,
-    "optim.final_learning_rate": 1e-6,
+    "optim.final_learning_rate": None,  # a tenth
     "optim.beta1": 0.9,
     "optim.beta2": 0.95,
     "optim.weight_decay": 0.1,
@@ -164,6 +164,7 @@ def test_unknown_recipe_names_the_nearest() -> None:
     [
         ({"train.tokens_per_micro_batch": 2047}, "2047, less than data.max_tokens 2048"),
         ({"optim.final_learning_rate": 2e-5}, "2e-05 is above optim.learning_rate 1e-05"),
+        ({"data.added_rows": 3}, "data.added_rows is 3, but data.added names no rows"),
         (
             {"train.zero_stage": 0, "train.offload_optimizer": True},
             "offload_optimizer needs train.zero_stage 1, 2 or 3, not 0",
@@ -361,3 +362,9 @@ def test_runs_of_a_ray_job_go_to_the_home(tmp_path: Path, monkeypatch: pytest.Mo
     assert durable(Path("/data/runs")) == Path("/data/runs")
     assert durable(Path("~/runs")) == home / "runs"
     assert validate({"name": "a"}).run_dir == home / "lima_ray/runs/a"
+
+
+def test_the_last_rate_is_a_tenth_of_the_first_unless_it_is_given() -> None:
+    assert Recipe().optim.last_rate == pytest.approx(1e-6)  # LIMA section 3
+    assert Recipe().override({"optim.learning_rate": 3e-4}).optim.last_rate == pytest.approx(3e-5)
+    assert Recipe().override({"optim.final_learning_rate": 0}).optim.last_rate == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bases import BASES, llama
+from conftest import dialogues
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lima_ray import encode
@@ -449,3 +450,31 @@ def test_limas_own_rows(ours: PreTrainedTokenizerFast) -> None:
         assert ids.tolist() == rendered[number]
         assert (ids == eot_id(ours)).sum() == len(example.turns)
         assert (mask & (ids == eot_id(ours))).sum() == len(example.turns) // 2
+
+
+def test_a_draw_of_rows_is_part_of_a_larger_one_and_depends_on_the_seed(recipe: Recipe) -> None:
+    def ids(count: int | None, seed: int = 0) -> list[str]:
+        drawn, _ = load_examples(recipe.data.model_copy(update={"rows": count}), seed)
+        return [row.id for row in drawn]
+
+    assert len(ids(8)) == len(set(ids(8))) == 8
+    assert set(ids(8)) < set(ids(16)) < set(ids(24)) == set(ids(None))
+    assert ids(8) == ids(8) != ids(8, seed=1)
+    with pytest.raises(UserError, match=r"data.rows is 25, but there are 24 rows"):
+        ids(25)
+
+
+def test_added_rows_follow_those_of_train(recipe: Recipe, tmp_path: Path) -> None:
+    more = [dataclasses.replace(row, id=f"more {row.id}") for row in dialogues(5, seed=9)]
+    write(more, tmp_path / "more.jsonl")
+    added = {"data.added": str(tmp_path / "more.jsonl")}
+
+    def of(**fields: int) -> list[str]:
+        point = {f"data.{name}": value for name, value in fields.items()}
+        return [row.id for row in prepare(recipe.override(added | point))[1]]
+
+    plain = [row.id for row in prepare(recipe)[1]]
+    assert of() == plain + [row.id for row in more]
+    assert of(added_rows=0) == plain
+    assert len(of(added_rows=2)) == 26 and set(of(added_rows=2)[24:]) < {row.id for row in more}
+    assert len(of(rows=8, added_rows=2)) == 10

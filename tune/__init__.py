@@ -1,0 +1,1 @@
+"""Studies over recipes on Ray Tune: hyperparameters and datasets are axes alike."""

@@ -1,0 +1,347 @@
+"""A sweep file: which recipes a study trains, how often, and what is measured of them.
+
+    recipe: miniature
+    set:                                   # holds for every point
+      optim.epochs: 10
+    axes:
+      model.residual_dropout: {grid: [0, 0.1, 0.3]}
+      optim.learning_rate: {loguniform: [1.0e-4, 1.0e-3]}
+    points: 8                              # draws of the axes that are no grid
+    seeds: [0, 1, 2]
+
+An axis is a dotted name of the recipe, data included. Its values may have labels,
+`{filtered: curated.jsonl, raw: unfiltered.jsonl}`; an axis of another name has labels whose values
+are mappings of dotted names, to change several fields at once. `files` gives data files short
+names. A `setting` (a file, or a name in `tune/settings`) holds what a sweep says the same on one
+base and its data, so that another base is one line.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from ray.tune.search import sample
+
+from lima_ray import config
+from lima_ray.config import Recipe, Section, flatten, nearest, resolve
+from lima_ray.errors import UserError
+
+HERE = Path(__file__).parent
+SWEEPS, SETTINGS = HERE / "sweeps", HERE / "settings"
+DATA_FIELDS = ("data.train", "data.added", "data.dev", "data.test", "data.heldout")
+"""Fields that a name of `files` may stand in."""
+OURS = ("name", "runs_dir", "seed")
+"""Fields that the sweep itself gives every training."""
+DOMAINS = {
+    "choice": lambda values: sample.Categorical(values).uniform(),
+    "uniform": lambda ends: sample.Float(*ends).uniform(),
+    "loguniform": lambda ends: sample.Float(*ends).loguniform(),
+    "randint": lambda ends: sample.Integer(*ends).uniform(),
+}
+
+
+class Axis(Section):
+    """What varies along one axis: exactly one of these."""
+
+    grid: list[Any] | dict[str, Any] | None = None
+    """Every one of these values."""
+    choice: list[Any] | dict[str, Any] | None = None
+    """One of these at random."""
+    uniform: tuple[float, float] | None = None
+    """A number between two."""
+    loguniform: tuple[float, float] | None = None
+    """A number between two, its logarithm uniform."""
+    randint: tuple[int, int] | None = None
+    """A whole number from the first to below the second."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        """Exactly one kind, which holds something."""
+        given = [kind for kind, value in self if value is not None]
+        if len(given) != 1:
+            kinds = ", ".join(type(self).model_fields)
+            raise ValueError(f"an axis has one of {kinds}; this has {', '.join(given) or 'none'}")
+        if not getattr(self, given[0]):
+            raise ValueError(f"{given[0]} is empty")
+        ends = self.uniform or self.loguniform or self.randint
+        if ends and not (ends[0] < ends[1] and (ends[0] > 0 or not self.loguniform)):
+            raise ValueError(f"{given[0]} {list(ends)} needs a lower and a higher end")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of the kinds."""
+        return next(kind for kind, value in self if value is not None)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of a grid or a choice by label."""
+        listed = self.grid if self.grid is not None else self.choice
+        if isinstance(listed, dict):
+            return {str(name): value for name, value in listed.items()}
+        brief = {label(v): v for v in listed or []}
+        return brief if len(brief) == len(listed or []) else {str(v): v for v in listed or []}
+
+    def domain(self) -> sample.Domain:
+        """As Tune draws from it; of labels where there are any."""
+        kind = self.kind
+        return DOMAINS[kind](list(self.values) if kind == "choice" else getattr(self, kind))
+
+
+class Expectation(Section):
+    """A claim that the points can show: one group of them is better than another, or equal."""
+
+    better: dict[str, Any] = Field(default_factory=dict)
+    """Axis labels of the points that should be better."""
+    than: dict[str, Any] = Field(default_factory=dict)
+    """Axis labels of those they are compared with, paired over the axes not named."""
+    within: float | None = None
+    """Claim instead that the two differ by no more than this."""
+
+
+class Sweep(Section):
+    """A study over a recipe."""
+
+    name: str = Field(default="", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$")
+    """Folder of the sweep under `sweeps/` of the recipe's runs_dir; empty takes the file's name."""
+    setting: str = ""
+    """File, or name in tune/settings, of the fields that this file does not hold itself."""
+    recipe: str = config.DEFAULT_RECIPE
+    """Recipe that every training starts from: a file, or the name of one that ships."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """Short names of data files."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Dotted fields of the recipe that differ in the whole sweep."""
+    axes: dict[str, Axis] = Field(default_factory=dict)
+    """What varies."""
+    points: int = Field(default=1, ge=1)
+    """Draws for each point of the grid, where axes are random; or Optuna's budget."""
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    """Every point is trained once with each."""
+    search: Literal["random", "optuna"] = "random"
+    """Who draws random axes."""
+    asha: bool = False
+    """Stop points whose early epochs reply worse than most (asynchronous successive halving)."""
+    asha_from_epoch: int = Field(default=2, ge=1)
+    """First epoch that ASHA compares."""
+    asha_keep: int = Field(default=3, ge=2)
+    """ASHA goes on with one point of so many at each rung."""
+    metric: Literal["grade", "excellent", "accepted", "stopped", "safe", "dialogues"] = "grade"
+    """What the report compares: mean grade (1 to 6); the share of replies that are excellent,
+    accepted (excellent or pass), stopped, or safe; or of dialogues accepted in every turn."""
+    prompts: str = ""
+    """Prompts that measure: a name of `files` or a path; empty takes the recipe's data.test."""
+    group: str = ""
+    """Measure only the prompts of this group."""
+    samples: int = Field(default=1, ge=1)
+    """Replies measured for each prompt; the paper takes 5."""
+    every_epoch: bool = False
+    """Compare the epochs of a training by their dev replies, instead of points."""
+    concurrent: int = Field(default=0, ge=0)
+    """Trainings at once; 0 takes as many as the cluster has room for."""
+    retries: int = Field(default=1, ge=0)
+    """How often a training that failed is tried again."""
+    keep: Literal["all", "chosen", "none"] = "chosen"
+    """Weights kept of a finished training: every epoch's, the chosen one's, or none."""
+    claim: str = ""
+    """What the paper says."""
+    paper: dict[str, Any] = Field(default_factory=dict)
+    """The paper's figures: of a label, a number, or several by name."""
+    expect: Expectation | None = None
+    """The claim as a comparison."""
+
+    @property
+    def random(self) -> bool:
+        """Whether some axis is drawn."""
+        return any(axis.kind != "grid" for axis in self.axes.values())
+
+    def file(self, reference: Any) -> Any:
+        """A data file by its short name, or what was given."""
+        return self.files.get(reference, reference) if isinstance(reference, str) else reference
+
+
+@dataclass(frozen=True)
+class Point:
+    """One place in the space."""
+
+    number: int
+    labels: dict[str, str]
+    """Label of the value on each axis."""
+    values: dict[str, Any] = field(hash=False)
+    """Dotted fields of the recipe."""
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        return ", ".join(f"{short(axis)} {text}" for axis, text in self.labels.items()) or "base"
+
+
+def load(reference: str) -> Sweep:
+    """Read a sweep by file, or by the name of one in `tune/sweeps`.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key or a bad value (all are named), with the
+            nearest right name.
+    """
+    tree = read_yaml(reference, SWEEPS, "sweep")
+    name = Path(reference).stem
+    if tree.get("setting"):
+        base = read_yaml(str(tree["setting"]), SETTINGS, "setting")
+        wrong = sorted(set(base) - {"recipe", "files", "set"})
+        if wrong:
+            raise UserError(
+                f"the setting {tree['setting']} holds {', '.join(wrong)}; it may hold recipe, "
+                "files and set"
+            )
+        tree = (
+            base | tree | {k: (base.get(k) or {}) | (tree.get(k) or {}) for k in ("files", "set")}
+        )
+    try:
+        return Sweep.model_validate(tree if tree.get("name") else tree | {"name": name})
+    except ValidationError as error:
+        raise UserError(explain(error, reference)) from error
+
+
+def read_yaml(reference: str, shipped: Path, what: str) -> dict[str, Any]:
+    """A YAML mapping by file or by shipped name.
+
+    Raises:
+        UserError: there is none, or it is no mapping.
+    """
+    path = Path(reference)
+    if not path.is_file():
+        path = shipped / f"{reference}.yaml"
+    if not path.is_file():
+        names = sorted(p.stem for p in shipped.glob("*.yaml"))
+        raise UserError(
+            f"no {what} {reference!r}: no such file, and those that ship are "
+            f"{', '.join(names)}{nearest(reference, names)}"
+        )
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} holds a {type(tree).__name__}; a {what} is a mapping")
+    return tree
+
+
+def explain(error: ValidationError, origin: str) -> str:
+    """Say what is wrong with each key, a line each."""
+    lines = []
+    for e in error.errors():
+        place = ".".join(str(part) for part in e["loc"])
+        said = e["msg"].removeprefix("Value error, ")
+        if e["type"] == "extra_forbidden":
+            keys = list((Axis if e["loc"][0] == "axes" else Sweep).model_fields)
+            said = f"unknown key{nearest(str(e['loc'][-1]), keys)}"
+        lines.append(f"{origin}: {place} is {e['input']!r}: {said[0].lower()}{said[1:]}")
+    return "\n  ".join(lines)
+
+
+def base_recipe(sweep: Sweep) -> Recipe:
+    """The recipe that all points share.
+
+    Raises:
+        UserError: no such recipe, or `set` does not fit it.
+    """
+    return config.load(sweep.recipe).override({k: named(sweep, k, v) for k, v in sweep.set.items()})
+
+
+def check_names(sweep: Sweep) -> None:
+    """Refuse names that no recipe has, before any point is made of them.
+
+    Raises:
+        UserError: every wrong name, with the nearest right one.
+    """
+    fields = flatten(Recipe().model_dump())
+    problems = []
+    for axis, spec in sweep.axes.items():
+        if axis in fields:
+            names = [axis]
+        elif spec.kind in ("grid", "choice") and all(
+            isinstance(value, dict) for value in spec.values.values()
+        ):
+            names = [name for value in spec.values.values() for name in value]
+        else:
+            problems.append(f"axes: unknown field {axis}{nearest(axis, list(fields))}")
+            continue
+        problems += [
+            f"axes.{axis}: unknown field {name}{nearest(name, list(fields))}"
+            for name in dict.fromkeys(names)
+            if name not in fields
+        ]
+        problems += [
+            f"axes.{axis}: {name} cannot vary; the sweep gives it itself (see seeds)"
+            for name in names
+            if name in OURS
+        ]
+    problems += [
+        f"set: unknown field {name}{nearest(name, list(fields))}"
+        for name in sweep.set
+        if name not in fields
+    ]
+    if problems:
+        raise UserError("\n  ".join([f"{sweep.name}: {problem}" for problem in problems]))
+
+
+def points(sweep: Sweep) -> list[Point]:
+    """Every point of a sweep: the grid, times the draws of its random axes.
+
+    The same file gives the same points, so that a sweep can go on after a kill.
+    """
+    grid = {name: axis for name, axis in sweep.axes.items() if axis.kind == "grid"}
+    drawn = {name: axis.domain() for name, axis in sweep.axes.items() if axis.kind != "grid"}
+    generator = np.random.RandomState(0)
+    made = []
+    for _ in range(sweep.points if drawn else 1):
+        for labels in itertools.product(*(axis.values for axis in grid.values())):
+            chosen = dict(zip(grid, labels, strict=True))
+            for name, domain in drawn.items():
+                chosen[name] = domain.sample(random_state=generator)
+            made.append(point(sweep, len(made), chosen))
+    return made
+
+
+def point(sweep: Sweep, number: int, chosen: dict[str, Any]) -> Point:
+    """The point of a label (of a grid or choice) or a number on each axis."""
+    labels, values = {}, {}
+    for name, axis in sweep.axes.items():
+        value = chosen[name]
+        if axis.kind in ("grid", "choice"):
+            labels[name], value = value, axis.values[value]
+        else:
+            labels[name] = label(value)
+        values |= dict(fields_of(sweep, name, value))
+    return Point(number, labels, values)
+
+
+def fields_of(sweep: Sweep, axis: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The dotted fields that a value on an axis sets."""
+    fields = value if isinstance(value, dict) else {axis: value}
+    for name, inner in fields.items():
+        yield name, named(sweep, name, inner)
+
+
+def named(sweep: Sweep, field: str, value: Any) -> Any:
+    """A value of a field, with a data file's short name replaced."""
+    return sweep.file(value) if field in DATA_FIELDS else value
+
+
+def label(value: Any) -> str:
+    """A value as tables show it: numbers short, files by their name."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, str) and resolve(value) is not None:
+        return Path(value).stem
+    return str(value)
+
+
+def short(axis: str) -> str:
+    """An axis without its section: `learning rate`."""
+    return axis.rsplit(".", 1)[-1].replace("_", " ")
