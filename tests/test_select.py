@@ -13,7 +13,7 @@ from chat_server import Server, serving
 from conftest import ray_cluster
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lima_ray import example, select, stats, train
+from lima_ray import example, select, train
 from lima_ray.config import Recipe, load
 from lima_ray.errors import UserError
 from lima_ray.run import Run, write_json
@@ -185,20 +185,3 @@ def test_a_selection_that_cannot_be_made_stops_before_training(
     with pytest.raises(UserError, match=message):
         train.fit(recipe)
     assert not recipe.run_dir.exists()
-
-
-def test_wilson_equals_the_textbook() -> None:
-    low, high = stats.wilson(15, 20)  # Agresti and Coull (1998)'s formula, by hand
-    z, p, n = 1.959964, 0.75, 20
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    assert (low, high) == pytest.approx((middle - half, middle + half), rel=1e-5)
-
-
-def test_an_interval_is_wider_where_replies_share_prompts() -> None:
-    values = [1.0, 5.0] * 50
-    alone = stats.mean_interval(values, [str(i) for i in range(100)])
-    shared = stats.mean_interval(values, [str(i % 10) for i in range(100)])
-    assert alone[0] < 3 < alone[1]
-    assert shared[1] - shared[0] > 2 * (alone[1] - alone[0])
-    assert all(math.isnan(v) for v in stats.mean_interval([1.0], ["a"]))
