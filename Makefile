@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat test check
+.PHONY: help setup demo chat reproduce test check
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make .venv with the exact versions of constraints.txt
 
@@ -24,6 +24,9 @@ demo: $(READY)  ## LIMA in minutes: align the miniature, base and aligned side b
 
 chat: $(READY)  ## serve the demo's model and open the chat page (Ctrl-C ends)
 	@$(BIN)/python -m serve.open
+
+reproduce: $(READY)  ## the paper's ablations on the miniature: under an hour on two cores
+	@$(BIN)/python -m tune.reproduce
 
 test: $(READY)  ## the tests, without those marked slow
 	@$(BIN)/python -m pytest -q

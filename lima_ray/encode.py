@@ -87,6 +87,10 @@ class Rows:
         return cls(t["ids"], t["mask"].astype(bool), t["starts"], t["cut"].astype(bool))
 
 
+Encoded = tuple[PreTrainedTokenizerFast, list[Example], Rows]
+"""A tokenizer with EOT, the training rows, and the same rows encoded."""
+
+
 def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast, data: Data) -> Rows:
     """Encode dialogues; row i is `examples[i]`.
 
@@ -227,7 +231,7 @@ def drawn(rows: list[Example], count: int | None, seed: int, field: str) -> list
     return [rows[number] for number in order[:count]]
 
 
-def prepare(recipe: Recipe) -> tuple[PreTrainedTokenizerFast, list[Example], Rows]:
+def prepare(recipe: Recipe) -> Encoded:
     """Read, encode and check a recipe's data."""
     train, prompts = load_examples(recipe.data, recipe.seed)
     tokenizer = load_tokenizer(recipe.model.base, recipe.model.eot_token)

@@ -47,6 +47,7 @@ def grade(
         reply = replies[number]
         record = {"id": reply["id"], "kind": "grade", "annotator": model}
         record |= {"models": [reply["model"]], "sample": reply["sample"], "turn": reply["turn"]}
+        record |= {"stopped": reply["stopped"]}
         verdicts[number] = record | {"verdict": verdict, "explanation": explanation}
 
     async def talk(client: Client, number: int) -> None:

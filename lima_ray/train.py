@@ -114,8 +114,12 @@ class Prepared:
         self.tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
 
 
-def prepare(recipe: Recipe) -> Prepared:
+def prepare(recipe: Recipe, encoded: encode.Encoded | None = None) -> Prepared:
     """Check everything that can be wrong with a recipe's input, and encode its rows.
+
+    Args:
+        recipe: what to train.
+        encoded: what `encode.prepare` gave for the same data, base and draw of rows.
 
     Raises:
         UserError: what is wrong.
@@ -123,7 +127,7 @@ def prepare(recipe: Recipe) -> Prepared:
     check_base(recipe.model.base)
     check_tracker(recipe.log.tracker)
     select.check(recipe)
-    tokenizer, examples, rows = encode.prepare(recipe)
+    tokenizer, examples, rows = encoded or encode.prepare(recipe)
     data = {
         "from": recipe.data.train,
         "rows": len(rows),
@@ -153,9 +157,7 @@ def start(
     cluster = recipe.cluster
     workers = (cluster.min_workers, cluster.workers) if cluster.min_workers else cluster.workers
     resources = {"CPU": cpus} | ({"GPU": 1} if gpus else {})
-    environment = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
-    environment |= {} if gpus else {"DS_ACCELERATOR": "cpu"}
-    forwarded = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    environment, forwarded = worker_environment(gpus, cpus)
     beside = assesses_beside(recipe, gpus)
     everything = portable(recipe).model_dump()
     trainer = TorchTrainer(
@@ -198,6 +200,13 @@ def start(
     returned = result.return_value or {}
     if "error" in returned:
         raise UserError(returned["error"])
+
+
+def worker_environment(gpus: bool, cpus: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Environment variables of a worker: its own, and those it has from the driver."""
+    own = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
+    own |= {} if gpus else {"DS_ACCELERATOR": "cpu"}
+    return own, {name: os.environ[name] for name in FORWARDED if name in os.environ}
 
 
 def assesses_beside(recipe: Recipe, gpus: bool) -> bool:

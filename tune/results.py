@@ -108,6 +108,8 @@ class Study:
     path: Path
     recipe: Recipe
     """What all points share."""
+    asked: list[dict[str, Any]]
+    """Points that a searcher asked for while the sweep ran, with what it chose on each axis."""
 
     @classmethod
     def load(cls, path: Path) -> "Study":
@@ -116,16 +118,18 @@ class Study:
         recipe = config.validate(tree["recipe"], str(path / "sweep.yaml"))
         points: dict[int, Point] = {p["number"]: Point(**p) for p in tree["points"]}
         outcomes = {}
-        for line in ended(path):
+        for line in whole_lines(path / "trainings.jsonl"):
             measured = line.pop("measured")
             line["run"] = Run(Path(line["run"]))
             known = Outcome(**line, measured=Path(measured) if measured else None)
             outcomes[known.point, known.seed] = known
-        for line in asked(path):
-            points.setdefault(line["number"], Point(**line))
+        asked = whole_lines(path / "asked.jsonl")
+        for line in asked:
+            known_fields = {k: line[k] for k in ("number", "labels", "values")}
+            points.setdefault(line["number"], Point(**known_fields))
         sweep = Sweep.model_validate(tree["sweep"])
         ordered = [outcomes[key] for key in sorted(outcomes)]
-        return cls(sweep, [points[n] for n in sorted(points)], ordered, path, recipe)
+        return cls(sweep, [points[n] for n in sorted(points)], ordered, path, recipe, asked)
 
     def of(self, point: Point) -> list[Outcome]:
         """A point's outcomes, by seed."""
@@ -178,24 +182,12 @@ class Study:
 
         The measuring prompts take no part in it, so that they stay a test.
         """
-        grades = {
-            p.number: np.mean([o.chosen.grade for o in self.done(p) if o.chosen])
-            for p in self.points
-            if any(o.chosen for o in self.done(p))
-        }
-        if not grades:
-            return None
-        return next(p for p in self.points if p.number == max(grades, key=lambda n: grades[n]))
+        judged = [p for p in self.points if self.done(p)]
+        return max(judged, key=self.dev_grade) if judged else None
 
-
-def ended(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of a sweep's trainings that ended."""
-    return whole_lines(path / "trainings.jsonl")
-
-
-def asked(path: Path) -> list[dict[str, Any]]:
-    """The points that a searcher asked for while the sweep ran."""
-    return whole_lines(path / "asked.jsonl")
+    def dev_grade(self, point: Point) -> float:
+        """Mean dev grade of a point's chosen epochs, over its seeds that are done."""
+        return float(np.mean([o.chosen.grade for o in self.done(point) if o.chosen]))
 
 
 def whole_lines(file: Path) -> list[dict[str, Any]]:

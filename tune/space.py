@@ -20,16 +20,16 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import Field, ValidationError, model_validator
-from ray.tune.search import sample
+from pydantic import Field, ValidationError
 
 from lima_ray import config
-from lima_ray.config import Recipe, Section, flatten, nearest, resolve
+from lima_ray.config import Recipe, Section, flatten, nearest
 from lima_ray.errors import UserError
+from tune.axis import Axis, label, short
 
 HERE = Path(__file__).parent
 SWEEPS, SETTINGS = HERE / "sweeps", HERE / "settings"
@@ -37,60 +37,6 @@ DATA_FIELDS = ("data.train", "data.added", "data.dev", "data.test", "data.heldou
 """Fields that a name of `files` may stand in."""
 OURS = ("name", "runs_dir", "seed")
 """Fields that the sweep itself gives every training."""
-DOMAINS = {
-    "choice": lambda values: sample.Categorical(values).uniform(),
-    "uniform": lambda ends: sample.Float(*ends).uniform(),
-    "loguniform": lambda ends: sample.Float(*ends).loguniform(),
-    "randint": lambda ends: sample.Integer(*ends).uniform(),
-}
-
-
-class Axis(Section):
-    """What varies along one axis: exactly one of these."""
-
-    grid: list[Any] | dict[str, Any] | None = None
-    """Every one of these values."""
-    choice: list[Any] | dict[str, Any] | None = None
-    """One of these at random."""
-    uniform: tuple[float, float] | None = None
-    """A number between two."""
-    loguniform: tuple[float, float] | None = None
-    """A number between two, its logarithm uniform."""
-    randint: tuple[int, int] | None = None
-    """A whole number from the first to below the second."""
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        """Exactly one kind, which holds something."""
-        given = [kind for kind, value in self if value is not None]
-        if len(given) != 1:
-            kinds = ", ".join(type(self).model_fields)
-            raise ValueError(f"an axis has one of {kinds}; this has {', '.join(given) or 'none'}")
-        if not getattr(self, given[0]):
-            raise ValueError(f"{given[0]} is empty")
-        ends = self.uniform or self.loguniform or self.randint
-        if ends and not (ends[0] < ends[1] and (ends[0] > 0 or not self.loguniform)):
-            raise ValueError(f"{given[0]} {list(ends)} needs a lower and a higher end")
-        return self
-
-    @property
-    def kind(self) -> str:
-        """Which of the kinds."""
-        return next(kind for kind, value in self if value is not None)
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """The values of a grid or a choice by label."""
-        listed = self.grid if self.grid is not None else self.choice
-        if isinstance(listed, dict):
-            return {str(name): value for name, value in listed.items()}
-        brief = {label(v): v for v in listed or []}
-        return brief if len(brief) == len(listed or []) else {str(v): v for v in listed or []}
-
-    def domain(self) -> sample.Domain:
-        """As Tune draws from it; of labels where there are any."""
-        kind = self.kind
-        return DOMAINS[kind](list(self.values) if kind == "choice" else getattr(self, kind))
 
 
 class Expectation(Section):
@@ -181,8 +127,12 @@ class Point:
         return ", ".join(f"{short(axis)} {text}" for axis, text in self.labels.items()) or "base"
 
 
-def load(reference: str) -> Sweep:
+def load(reference: str, setting: str = "") -> Sweep:
     """Read a sweep by file, or by the name of one in `tune/sweeps`.
+
+    Args:
+        reference: the file or name.
+        setting: one to use instead of the file's.
 
     Raises:
         UserError: no such file, not YAML, an unknown key or a bad value (all are named), with the
@@ -190,6 +140,7 @@ def load(reference: str) -> Sweep:
     """
     tree = read_yaml(reference, SWEEPS, "sweep")
     name = Path(reference).stem
+    tree |= {"setting": setting} if setting else {}
     if tree.get("setting"):
         base = read_yaml(str(tree["setting"]), SETTINGS, "setting")
         wrong = sorted(set(base) - {"recipe", "files", "set"})
@@ -198,13 +149,24 @@ def load(reference: str) -> Sweep:
                 f"the setting {tree['setting']} holds {', '.join(wrong)}; it may hold recipe, "
                 "files and set"
             )
-        tree = (
-            base | tree | {k: (base.get(k) or {}) | (tree.get(k) or {}) for k in ("files", "set")}
-        )
+        both = {key: (base.get(key) or {}) | (tree.get(key) or {}) for key in ("files", "set")}
+        tree = base | tree | both
     try:
         return Sweep.model_validate(tree if tree.get("name") else tree | {"name": name})
     except ValidationError as error:
         raise UserError(explain(error, reference)) from error
+
+
+def changed(sweep: Sweep, changes: dict[str, Any]) -> Sweep:
+    """A sweep with fields replaced.
+
+    Raises:
+        UserError: a bad value.
+    """
+    try:
+        return Sweep.model_validate(sweep.model_dump() | changes)
+    except ValidationError as error:
+        raise UserError(explain(error, "command line")) from error
 
 
 def read_yaml(reference: str, shipped: Path, what: str) -> dict[str, Any]:
@@ -331,17 +293,3 @@ def fields_of(sweep: Sweep, axis: str, value: Any) -> Iterator[tuple[str, Any]]:
 def named(sweep: Sweep, field: str, value: Any) -> Any:
     """A value of a field, with a data file's short name replaced."""
     return sweep.file(value) if field in DATA_FIELDS else value
-
-
-def label(value: Any) -> str:
-    """A value as tables show it: numbers short, files by their name."""
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    if isinstance(value, str) and resolve(value) is not None:
-        return Path(value).stem
-    return str(value)
-
-
-def short(axis: str) -> str:
-    """An axis without its section: `learning rate`."""
-    return axis.rsplit(".", 1)[-1].replace("_", " ")

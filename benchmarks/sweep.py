@@ -1,0 +1,108 @@
+"""Trials an hour of a sweep: warm workers against a Ray Train run of its own for every trial.
+
+    python benchmarks/sweep.py --work DIR [--sweep dropout_lr] [--rounds 1]
+
+Both train and measure the same points of the miniature with one seed, as many at once, in turn and
+each with a Ray of its own. Cold is the usual way to run Train under Tune: every trial is a light
+driver that calls `lima_ray.train.fit` and then replies to the measuring prompts itself. Prints the
+trials an hour of both, their ratio, and whether the two gave the same losses and verdicts.
+"""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import tyro
+from ray import tune
+
+from lima_ray import select, train
+from lima_ray.config import validate
+from lima_ray.run import Run
+from tune import search, space, sweep, trial
+
+
+def cold_trial(config: dict[str, Any], jobs: list[trial.Job]) -> None:
+    """One training by a Train run of its own, then its measuring."""
+    job = jobs[config["number"]]
+    recipe = validate(job.recipe)
+    run = train.fit(recipe)
+    prompts = select.Prompts(job.prompts, "test", job.samples)
+    _, verdicts = select.judged(run.export_dir, prompts, job.measured, recipe)
+    tune.report({"grade": float(np.mean([v["grade"] for v in verdicts]))})
+
+
+def cold(name: str, runs: Path) -> list[Run]:
+    """Run a sweep's points cold."""
+    read = sweep.read(sweep.Command(sweep=name, seeds=[0]))
+    base = space.base_recipe(read).override({"runs_dir": str(runs), "cluster.cpus_per_worker": 1})
+    made = trial.prepare(read, base, space.points(read))
+    search.connect()
+    jobs = [job for job, _ in made]
+    at_once = int(ray.cluster_resources()["CPU"])
+    results = tune.Tuner(
+        tune.with_resources(tune.with_parameters(cold_trial, jobs=jobs), {"memory": 1}),
+        param_space={"number": tune.grid_search(list(range(len(jobs))))},
+        tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
+        run_config=tune.RunConfig(name="cold", storage_path=str(runs / "tune"), verbose=0),
+    ).fit()
+    if results.errors:
+        raise SystemExit(f"{len(results.errors)} cold trials failed: {results.errors[0]}")
+    return [job.run for job in jobs]
+
+
+def warm(name: str, runs: Path) -> list[Run]:
+    """Run a sweep's points as the product does."""
+    study = sweep.run(sweep.Command(sweep=name, seeds=[0], runs_dir=str(runs)))
+    return [study.done(point)[0].run for point in study.points]
+
+
+def losses(run: Run) -> list[float]:
+    """The loss of every step."""
+    return [step["loss"] for step in run.steps()]
+
+
+def grades(run: Run) -> list[float]:
+    """Grades on the measuring prompts."""
+    (file,) = run.path.glob("measured/*/verdicts.jsonl")
+    return [json.loads(line)["grade"] for line in file.read_text().splitlines()]
+
+
+def main(work: Path, sweep: str = "dropout_lr", rounds: int = 1) -> None:
+    """Run both ways in turn.
+
+    Args:
+        work: directory for the runs; what is there of an earlier benchmark is removed.
+        sweep: which sweep's points.
+        rounds: how often.
+    """
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    rates: dict[str, list[float]] = {"cold": [], "warm": []}
+    for number in range(rounds):
+        made: dict[str, list[Run]] = {}
+        for name, way in (("warm", warm), ("cold", cold)):
+            runs = work.absolute() / f"{name}-{number}"
+            shutil.rmtree(runs, ignore_errors=True)
+            started = time.perf_counter()
+            made[name] = way(sweep, runs)
+            seconds = time.perf_counter() - started
+            ray.shutdown()
+            rates[name].append(len(made[name]) / seconds * 3600)
+            print(f"{name}: {len(made[name])} trials in {seconds:.0f} s", flush=True)
+        pairs = list(zip(made["warm"], made["cold"], strict=True))
+        apart = max(float(np.abs(np.subtract(losses(a), losses(b))).max()) for a, b in pairs)
+        same = sum(grades(a) == grades(b) for a, b in pairs)
+        print(f"losses differ by {apart:.1e} at most; verdicts equal in {same} of {len(pairs)}")
+    hourly = {name: float(np.median(values)) for name, values in rates.items()}
+    print(
+        f"trials an hour: warm {hourly['warm']:.0f}, cold {hourly['cold']:.0f}, "
+        f"ratio {hourly['warm'] / hourly['cold']:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

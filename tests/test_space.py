@@ -1,0 +1,192 @@
+"""Sweep files: what they may say, the points they make, and the errors that stop them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lima_ray.errors import UserError
+from tune import space, trial
+from tune.space import SETTINGS, SWEEPS, base_recipe, check_names, load, points
+
+RATES = {"optim.learning_rate": {"grid": [1e-4, 3e-4]}}
+
+
+def written(folder: Path, **tree: Any) -> str:
+    """A sweep file."""
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return str(path)
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_studies_that_ship_can_run_on_the_miniature(path: Path) -> None:
+    sweep = load(path.stem)
+    check_names(sweep)
+    made = trial.prepare(sweep, base_recipe(sweep), points(sweep))
+    assert len(made) == len(points(sweep)) * len(sweep.seeds) and len(sweep.seeds) >= 3
+    assert len({job.id for job, _ in made}) == len(made)
+    assert sweep.claim and sweep.name == path.stem
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("setting", sorted(p.stem for p in SETTINGS.glob("*.yaml")))
+def test_one_line_puts_a_study_on_another_base(path: Path, setting: str) -> None:
+    sweep = load(path.stem, setting)
+    check_names(sweep)
+    made = points(sweep)
+    for point in made:
+        recipe = base_recipe(sweep).override(point.values)
+        assert recipe.select.judge != "none"
+        assert ("7b" in recipe.model.base) == (setting == "lima-7b")
+        assert Path(recipe.data.train).suffix == ".jsonl"
+
+
+def test_a_grid_is_every_combination_with_short_labels(tmp_path: Path) -> None:
+    axes = RATES | {"model.residual_dropout": {"grid": [0, 0.1, 0.3]}}
+    made = points(load(written(tmp_path, axes=axes)))
+    assert [point.number for point in made] == list(range(6))
+    assert made[-1].values == {"optim.learning_rate": 3e-4, "model.residual_dropout": 0.3}
+    assert made[-1].name == "learning rate 0.0003, residual dropout 0.3"
+
+
+def test_random_axes_are_drawn_the_same_every_time_and_within_their_ends(tmp_path: Path) -> None:
+    axes = {
+        "optim.learning_rate": {"loguniform": [1e-5, 1e-3]},
+        "model.residual_dropout": {"uniform": [0.1, 0.2]},
+        "optim.epochs": {"randint": [2, 5]},
+        "data.loss_on": {"choice": ["replies", "all"]},
+        "optim.batch_examples": {"grid": [32, 64]},
+    }
+    sweep = load(written(tmp_path, axes=axes, points=8))
+    made = points(sweep)
+    assert len(made) == 16 and made == points(sweep)
+    rates = [point.values["optim.learning_rate"] for point in made]
+    assert len(set(rates)) == 16 and all(1e-5 <= rate <= 1e-3 for rate in rates)
+    assert any(rate < 1e-4 for rate in rates)
+    assert all(0.1 <= p.values["model.residual_dropout"] <= 0.2 for p in made)
+    assert {p.values["optim.epochs"] for p in made} == {2, 3, 4}
+    assert {p.values["data.loss_on"] for p in made} == {"replies", "all"}
+
+
+def test_labels_name_datasets_and_groups_of_fields(tmp_path: Path) -> None:
+    axes = {
+        "data.train": {"grid": {"good": "rows", "bad": "lima_ray/miniature/rows/narrow.jsonl"}},
+        "size": {
+            "grid": {
+                "small": {"data.rows": 10, "optim.epochs": 8},
+                "large": {"data.rows": 20, "optim.epochs": 4},
+            }
+        },
+    }
+    files = {"rows": "lima_ray/miniature/rows/curated.jsonl"}
+    sweep = load(written(tmp_path, axes=axes, files=files))
+    check_names(sweep)
+    first, *_, last = points(sweep)
+    assert first.name == "train good, size small"
+    assert first.values == {"data.train": files["rows"], "data.rows": 10, "optim.epochs": 8}
+    assert last.values["data.train"].endswith("narrow.jsonl") and last.values["data.rows"] == 20
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"axis": {}}, r"axis is {}: unknown key; did you mean axes\?"),
+    ({"axes": {"optim.learning_rate": {"grd": [1]}}}, r"unknown key; did you mean grid\?"),
+    ({"axes": {"optim.learning_rate": {}}}, "an axis has one of grid, choice.*; this has none"),
+    ({"axes": {"optim.learning_rate": {"grid": []}}}, "grid is empty"),
+    ({"axes": {"optim.epochs": {"uniform": [3, 1]}}}, r"needs a lower and a higher end"),
+    ({"axes": {"optim.epochs": {"loguniform": [0, 1]}}}, r"needs a lower and a higher end"),
+    ({"seeds": []}, "seeds is .*at least 1 item"),
+    ({"metric": "graed"}, "metric is 'graed': input should be 'grade', 'excellent'"),
+    ({"name": "a b"}, "name is 'a b'"),
+    ({"setting": "minature"}, r"no setting 'minature'.*did you mean miniature\?"),
+    (
+        {"axes": {"optim.learing_rate": {"grid": [1]}}},
+        r"axes: unknown field optim.learing_rate; did you mean optim.learning_rate\?",
+    ),
+    (
+        {"axes": {"size": {"grid": {"a": {"data.row": 1}}}}},
+        r"axes.size: unknown field data.row; did you mean data.rows\?",
+    ),
+    ({"set": {"optim.epoch": 3}}, r"set: unknown field optim.epoch; did you mean optim.epochs\?"),
+    ({"axes": {"seed": {"grid": [0, 1]}}}, "seed cannot vary; the sweep gives it itself"),
+]
+
+
+@pytest.mark.parametrize(("tree", "expected"), WRONG, ids=[expected for _, expected in WRONG])
+def test_wrong_files_are_refused_with_the_way_out(
+    tree: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=re.compile(expected, re.S)):
+        check_names(load(written(tmp_path, **tree)))
+
+
+def test_every_wrong_name_is_told_at_once(tmp_path: Path) -> None:
+    tree = {"axes": {"optim.lr": {"grid": [1]}, "model.drop": {"grid": [1]}}, "set": {"x": 1}}
+    with pytest.raises(UserError) as error:
+        check_names(load(written(tmp_path, **tree)))
+    assert str(error.value).count("unknown field") == 3
+
+
+def test_every_invalid_point_is_listed_before_anything_starts(tmp_path: Path) -> None:
+    sweep = load(
+        written(
+            tmp_path,
+            set={"cluster.workers": 1},
+            axes={
+                "model.residual_dropout": {"grid": [0.1, 1.5]},
+                "data.rows": {"grid": [100, 9999]},
+            },
+            seeds=[0, 1],
+        )
+    )
+    with pytest.raises(UserError) as error:
+        trial.prepare(sweep, base_recipe(sweep), points(sweep))
+    told = str(error.value)
+    assert "6 of 8 trainings cannot run" in told
+    assert "model.residual_dropout is 1.5: input should be less than 1" in told
+    assert "data.rows is 9999, but there are 950 rows" in told
+    assert "residual dropout 0.1, rows 9999 (seed 1)" in told
+
+
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        ({"set": {"select.judge": "none"}}, "a sweep compares judged replies"),
+        ({"group": "froms"}, "no prompt of .* is in the group 'froms'; groups are form, in, ood"),
+        ({"metric": "dialogues"}, "nothing gives the metric dialogues for these prompts"),
+        ({"metric": "safe"}, "gives grade, stopped, excellent, accepted"),
+        ({"prompts": "nowhere.jsonl"}, "no data at nowhere.jsonl"),
+    ],
+)
+def test_a_metric_that_nothing_gives_is_refused(
+    tree: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    sweep = load(written(tmp_path, axes=RATES, **tree))
+    with pytest.raises(UserError, match=expected):
+        trial.prepare(sweep, base_recipe(sweep), points(sweep))
+
+
+def test_a_training_is_named_by_what_decides_it(tmp_path: Path) -> None:
+    def ids(**tree: Any) -> list[str]:
+        sweep = load(written(tmp_path, seeds=[0], **tree))
+        return [job.id for job, _ in trial.prepare(sweep, base_recipe(sweep), points(sweep))]
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(Path("lima_ray/miniature/rows/curated.jsonl").read_text())
+    plain = ids(set={"data.train": str(rows)}, axes=RATES)
+    assert len(set(plain)) == 2
+    other_name = ids(set={"data.train": str(rows), "log.project": "x"}, axes=RATES, keep="all")
+    assert other_name == plain
+    none_added = {"data.added": "lima_ray/miniature/rows/dialogues.jsonl", "data.added_rows": 0}
+    assert ids(set={"data.train": str(rows)} | none_added, axes=RATES) == plain
+    assert not {*ids(set={"data.train": str(rows), "data.rows": 90}, axes=RATES)} & {*plain}
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[1:]))
+    trial.encoded.cache_clear()
+    assert not {*ids(set={"data.train": str(rows)}, axes=RATES)} & {*plain}
+
+
+def test_a_sweep_that_does_not_exist_names_those_that_ship() -> None:
+    with pytest.raises(UserError, match=r"no sweep 'qualty'.*did you mean quality\?"):
+        space.load("qualty")

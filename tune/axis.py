@@ -1,0 +1,80 @@
+"""One axis of a sweep: what varies along it, and how it is drawn and called."""
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import model_validator
+from ray.tune.search import sample
+
+from lima_ray.config import Section, resolve
+
+DOMAINS = {
+    "choice": lambda values: sample.Categorical(values).uniform(),
+    "uniform": lambda ends: sample.Float(*ends).uniform(),
+    "loguniform": lambda ends: sample.Float(*ends).loguniform(),
+    "randint": lambda ends: sample.Integer(*ends).uniform(),
+}
+
+
+class Axis(Section):
+    """What varies along one axis: exactly one of these."""
+
+    grid: list[Any] | dict[str, Any] | None = None
+    """Every one of these values."""
+    choice: list[Any] | dict[str, Any] | None = None
+    """One of these at random."""
+    uniform: tuple[float, float] | None = None
+    """A number between two."""
+    loguniform: tuple[float, float] | None = None
+    """A number between two, its logarithm uniform."""
+    randint: tuple[int, int] | None = None
+    """A whole number from the first to below the second."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        """Exactly one kind, which holds something."""
+        given = [kind for kind, value in self if value is not None]
+        if len(given) != 1:
+            kinds = ", ".join(type(self).model_fields)
+            raise ValueError(f"an axis has one of {kinds}; this has {', '.join(given) or 'none'}")
+        if not getattr(self, given[0]):
+            raise ValueError(f"{given[0]} is empty")
+        ends = self.uniform or self.loguniform or self.randint
+        if ends and not (ends[0] < ends[1] and (ends[0] > 0 or not self.loguniform)):
+            raise ValueError(f"{given[0]} {list(ends)} needs a lower and a higher end")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of the kinds."""
+        return next(kind for kind, value in self if value is not None)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of a grid or a choice by label."""
+        listed = self.grid if self.grid is not None else self.choice
+        if isinstance(listed, dict):
+            return {str(name): value for name, value in listed.items()}
+        brief = {label(v): v for v in listed or []}
+        return brief if len(brief) == len(listed or []) else {str(v): v for v in listed or []}
+
+    def domain(self) -> sample.Domain:
+        """As Tune draws from it; of labels where there are any."""
+        kind = self.kind
+        if kind in ("grid", "choice"):
+            return DOMAINS["choice"](list(self.values))
+        return DOMAINS[kind](getattr(self, kind))
+
+
+def label(value: Any) -> str:
+    """A value as tables show it: numbers short, files by their name."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, str) and resolve(value) is not None:
+        return Path(value).stem
+    return str(value)
+
+
+def short(axis: str) -> str:
+    """An axis without its section: `learning rate`."""
+    return axis.rsplit(".", 1)[-1].replace("_", " ")

@@ -1,0 +1,115 @@
+"""A sweep's directory: one sweep, one process at a time."""
+
+import fcntl
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lima_ray.config import Recipe, flatten
+from lima_ray.errors import UserError
+from tune.space import Point, Sweep
+
+FREE_TO_CHANGE = ("sweep.concurrent", "sweep.retries", "sweep.keep", "sweep.claim")
+"""Fields of a sweep that may differ when it goes on."""
+FREE_SECTIONS = ("sweep.paper", "sweep.expect", "recipe.cluster", "recipe.log")
+
+
+class Claim(AbstractContextManager["Claim"]):
+    """Holds a sweep's directory while it runs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.file = path, path / "sweep.yaml"
+        self.tree: dict[str, Any] = {}
+        self.lock: Any = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether a sweep stands here."""
+        return self.file.exists()
+
+    def __exit__(self, *_: object) -> None:
+        if self.lock:
+            self.lock.close()
+
+    def check(
+        self, sweep: Sweep, base: Recipe, points: list[Point], ids: list[str], resume: bool
+    ) -> None:
+        """See that the directory is this sweep's, or free.
+
+        Args:
+            sweep: the study.
+            base: the recipe that its points share.
+            points: those made before the start.
+            ids: of their trainings, in order; they change with the data's content.
+            resume: the sweep may have been begun.
+
+        Raises:
+            UserError: another process runs it, it was begun and `resume` is off, or it is another
+                sweep (what differs is named).
+        """
+        self.tree = {
+            "sweep": sweep.model_dump(mode="json"),
+            "points": [asdict(point) for point in points],
+            "trainings": ids,
+            "recipe": base.model_dump(mode="json"),
+        }
+        if not self.begun:
+            return
+        theirs = yaml.safe_load(self.file.read_text())
+        changed = differences(theirs, self.tree)
+        if changed:
+            shown = "\n  ".join(changed)
+            raise UserError(
+                f"{self.path} holds another sweep of the name {sweep.name}; their results do not "
+                f"mix:\n  {shown}\nGive this one a --name of its own, or remove that directory"
+            )
+        self.take()
+        if not resume:
+            raise UserError(
+                f"{self.path} holds this sweep already; --resume True goes on with what is left, "
+                "--name NAME begins another"
+            )
+
+    def write(self) -> None:
+        """Make the directory this sweep's."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.take()
+        partial = self.file.with_name(".sweep.yaml.partial")
+        partial.write_text(yaml.safe_dump(self.tree, sort_keys=False, allow_unicode=True))
+        partial.replace(self.file)
+
+    def take(self) -> None:
+        """Keep other processes away until this one ends."""
+        if self.lock:
+            return
+        self.lock = (self.path / "lock").open("w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process runs the sweep in {self.path}; wait for it, or give this one a "
+                "--name of its own"
+            ) from error
+        except OSError as error:
+            print(f"{self.path} cannot be locked ({error.strerror}); run this sweep once only")
+
+
+def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """What decides the results and is not the same, a line each."""
+    old, new = flatten(theirs), flatten(ours)
+    lines = []
+    for name in sorted(old | new):
+        free = name in FREE_TO_CHANGE or name.startswith(tuple(f"{s}." for s in FREE_SECTIONS))
+        if old.get(name) == new.get(name) or free or name in FREE_SECTIONS:
+            continue
+        if name == "points":
+            continue  # the axes say it better
+        if name == "trainings":
+            lines.append("the rows, prompts or base of some trainings have another content")
+        else:
+            lines.append(f"{name} {old.get(name)!r} (now {new.get(name)!r})")
+    real = [line for line in lines if not line.startswith("the rows")]
+    return real or lines

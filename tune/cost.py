@@ -1,0 +1,130 @@
+"""What a sweep will take, told before anything starts: trainings, operations, hours, bytes."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from lima_ray import train
+from lima_ray.checkpoint import MIB
+from lima_ray.flops import BF16_PEAK, step_flops
+from lima_ray.zero import OPTIMIZER_BYTES
+from tune.trial import Made
+
+MFU = 0.4
+"""Share of a GPU's peak that training is taken to reach."""
+EXPORT_BYTES = 2
+"""Of a weight, in bf16."""
+PROBE = 512
+"""Rows and columns of the matrices that measure a CPU core."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of the trainings that are left."""
+
+    trainings: int
+    flops: float
+    kept_bytes: float
+    """Weights left in the end."""
+    most_bytes: float
+    """Weights and resume states at any time."""
+
+    def times(self, count: int) -> "Cost":
+        """The cost of so many alike."""
+        most = self.most_bytes + self.kept_bytes * (count - 1)
+        return Cost(self.trainings * count, self.flops * count, self.kept_bytes * count, most)
+
+
+def of(jobs: list[Made], at_once: int) -> Cost:
+    """Add up what is left to train.
+
+    Args:
+        jobs: every training of the sweep; those done cost nothing.
+        at_once: how many run at a time.
+    """
+    left = {job.id: (job, prepared) for job, prepared in jobs if not job.is_trained()}
+    flops = kept = running = 0.0
+    for job, prepared in left.values():
+        recipe = prepared.recipe
+        config, weights = model(str(job.recipe["model"]["base"]))
+        schedule, lengths = prepared.schedule, prepared.rows.lengths_R
+        epoch = step_flops(config, lengths, int(prepared.rows.supervised_R.sum()))
+        flops += epoch * schedule.steps * recipe.optim.batch_examples / len(lengths)
+        first = min(recipe.checkpoint.weights_from_epoch, recipe.optim.epochs)
+        epochs = weights * EXPORT_BYTES * (recipe.optim.epochs - first + 1)
+        state = weights * (EXPORT_BYTES + OPTIMIZER_BYTES) * (recipe.checkpoint.keep_states + 1)
+        kept += {"all": epochs + state, "chosen": weights * EXPORT_BYTES, "none": 0}[job.keep]
+        running = max(running, epochs + state)
+    return Cost(len(left), flops, kept, kept + running * at_once)
+
+
+@lru_cache(maxsize=16)
+def model(base: str) -> tuple[Any, int]:
+    """A base's configuration, and how many weights it has."""
+    config = AutoConfig.from_pretrained(str(train.resolve(base) or base))
+    with torch.device("meta"):
+        loader: Any = AutoModelForCausalLM
+        return config, sum(p.numel() for p in loader.from_config(config).parameters())
+
+
+def hours(cost: Cost, gpu: str | None) -> str:
+    """How long training alone takes, in GPU hours, or core hours of this machine.
+
+    Args:
+        cost: of what is left.
+        gpu: name of the cluster's GPUs; none where it trains on CPUs.
+    """
+    if gpu is None:
+        speed = core_flops()
+        return (
+            f"at least {duration(cost.flops / speed)} of one CPU core "
+            f"({speed / 1e9:,.0f} GFLOP/s, measured here on matrices alone)"
+        )
+    peak = next((peak for part, peak in BF16_PEAK.items() if part in gpu), None)
+    if peak is None:
+        return f"GPU hours not known: no peak of {gpu} is listed"
+    spent = cost.flops / (peak * MFU) / 3600
+    return f"{spent:,.2f} GPU hours of training at {MFU:.0%} of {gpu}'s peak"
+
+
+def core_flops() -> float:
+    """Operations a second of one core of this machine, on fp32 matrices."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        a = torch.ones(PROBE, PROBE)
+        _ = a @ a
+        started, count = time.perf_counter(), 0
+        while time.perf_counter() - started < 0.2:
+            _ = a @ a
+            count += 1
+        return 2 * PROBE**3 * count / (time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def free_bytes(path: Path) -> int:
+    """Room on the disk that a directory is on, or will be."""
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    return shutil.disk_usage(there).free
+
+
+def size(count: float) -> str:
+    """Bytes as MiB, GiB or TiB."""
+    mib = count / MIB
+    if mib < 1024:
+        return f"{mib:,.0f} MiB"
+    return f"{mib / 1024:,.1f} GiB" if mib < 1 << 20 else f"{mib / (1 << 20):,.2f} TiB"

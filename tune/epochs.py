@@ -1,0 +1,64 @@
+"""What every epoch of a point's trainings replied to the dev prompts, over seeds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lima_ray.example import decode_json
+from lima_ray.select import grade_of
+from lima_ray.stats import Estimate, crossed
+from tune.results import Outcome, Study
+from tune.space import Point
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a point."""
+
+    number: int
+    """Counted from 1."""
+    grade: Estimate
+    """Of the dev replies, over seeds and dev prompts."""
+    grades_S: np.ndarray
+    """Mean of each seed."""
+    stopped: float
+    """Share of dev replies that EOT ended."""
+    perplexity_S: np.ndarray
+    """Of the held-out dialogues, by seed; NaN where the recipe names none."""
+
+
+def epochs(study: Study, point: Point) -> list[Epoch]:
+    """The epochs that every seed of a point has, in order; none where no seed is done."""
+    done = study.done(point)
+    by_seed = [{q.epoch: q for q in outcome.qualities} for outcome in done]
+    common = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
+    found = []
+    for number in common:
+        qualities = [qualities[number] for qualities in by_seed]
+        grades_SP = np.array([dev_grades_P(outcome, number) for outcome in done])
+        found.append(
+            Epoch(
+                number=number,
+                grade=crossed(grades_SP),
+                grades_S=np.nanmean(grades_SP, axis=1),
+                stopped=float(np.mean([q.stopped for q in qualities])),
+                perplexity_S=np.array([q.perplexity for q in qualities], dtype=float),
+            )
+        )
+    return found
+
+
+def dev_grades_P(outcome: Outcome, epoch: int) -> np.ndarray:
+    """Mean grade of an epoch's replies to each dev prompt, in the order of their ids.
+
+    Returns:
+        shape [prompts]; NaN where no verdict on a prompt could be read.
+    """
+    file = outcome.run.dev_dir(epoch) / "verdicts.jsonl"
+    by_prompt: dict[str, list[float]] = {}
+    for line in file.read_bytes().splitlines():
+        verdict = decode_json(line, str(file))
+        read = by_prompt.setdefault(verdict["id"], [])
+        grade = grade_of(verdict)
+        read += [] if grade is None else [grade]
+    return np.array([np.mean(g) if g else np.nan for _, g in sorted(by_prompt.items())])

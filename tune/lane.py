@@ -1,0 +1,205 @@
+"""Warm workers: one group of training processes that trains recipe after recipe, and its judges.
+
+Starting a group costs what a miniature's training costs: Ray Train's start, the imports of torch,
+transformers and DeepSpeed, the process group. A lane pays it once. It is a Ray Train run whose loop
+asks the dispatcher for the next training; a worker that dies restarts the group, which goes on from
+that training's last state. Base weights are mapped from safetensors, so a node holds them once.
+"""
+
+import gc
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from lima_ray import train
+from lima_ray.config import validate
+from lima_ray.errors import UserError
+from lima_ray.run import Run
+from lima_ray.worker import Phases
+from tune.dispatcher import Task, ask
+from tune.trial import Job
+
+GROUP_FAILURES = 20
+"""Restarts of a lane's workers before the lane gives up."""
+
+
+class Stopped(Exception):
+    """The training's point needs no more epochs."""
+
+
+class Lane:
+    """A Ray actor that holds one worker group."""
+
+    def run(
+        self, dispatcher: Any, number: int, workers: int, cpus: int, gpus: bool, path: Path
+    ) -> None:
+        """Train what the dispatcher gives until it closes.
+
+        Args:
+            dispatcher: its handle.
+            number: of this lane.
+            workers: training processes.
+            cpus: CPU cores of each.
+            gpus: whether each has a GPU.
+            path: directory for Ray Train's own files.
+        """
+        name = f"{number}-{time.time_ns()}"  # a name used before would resume its run
+        environment, forwarded = train.worker_environment(gpus, cpus)
+        TorchTrainer(
+            work,
+            train_loop_config={"dispatcher": dispatcher, "lane": number},
+            torch_config=TorchConfig(timeout_s=train.COLLECTIVE_TIMEOUT_S),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=workers,
+                use_gpu=gpus,
+                resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpus else {}),
+            ),
+            run_config=ray.train.RunConfig(
+                name=name,
+                storage_path=str(path),
+                failure_config=ray.train.FailureConfig(max_failures=GROUP_FAILURES),
+                worker_runtime_env={"env_vars": environment | forwarded},
+            ),
+        ).fit()
+
+
+def work(config: dict[str, Any]) -> None:
+    """What each worker of a lane runs.
+
+    Args:
+        config: `dispatcher` and `lane`.
+    """
+    phases = Phases(time.time())
+    import torch
+
+    from lima_ray import loop
+
+    del loop
+    phases.done("worker_imports")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    dispatcher, lane, fresh = config["dispatcher"], config["lane"], True
+    while True:
+        job = first_asks(lambda fresh=fresh: ask(dispatcher.take.remote(lane, fresh)))
+        fresh = False
+        if job == "closed":
+            return
+        if job != "wait":
+            train_job(dispatcher, lane, job, phases)
+            phases = Phases(time.time())
+
+
+def train_job(dispatcher: Any, lane: int, job: Job, phases: Phases) -> None:
+    """Train one recipe in the process group that is up, and say how it went."""
+    import torch
+    from ray.train.torch import get_device
+    from torch import distributed as dist
+
+    from lima_ray.loop import train as train_recipe
+
+    first = dist.get_rank() == 0
+
+    def saved(epoch: int) -> None:
+        """Have an epoch assessed; stop where nobody needs another."""
+        if not first_asks(lambda: ask(dispatcher.saved.remote(job.id, epoch))):
+            raise Stopped
+
+    error = ""
+    try:
+        recipe = validate(job.recipe)
+        train_recipe(recipe, job.run, torch.device(get_device()), phases, job.lineage, saved)
+    except Stopped:
+        if first:
+            prune(job.run, job.keep)
+    except UserError as problem:
+        error = str(problem)
+    except Exception:
+        ask(dispatcher.lane_error.remote(lane, traceback.format_exc()))
+        raise
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    if first:
+        ask(dispatcher.failed.remote(job.id, error) if error else dispatcher.trained.remote(job.id))
+
+
+def first_asks(question: Callable[[], Any]) -> Any:
+    """What the first worker is answered, on every worker."""
+    from torch import distributed as dist
+
+    answer = [question() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(answer, src=0)
+    return answer[0]
+
+
+class Assessor:
+    """A Ray actor that judges epochs, and concludes trainings: chooses, exports and measures."""
+
+    def run(self, dispatcher: Any, seat: int, threads: int) -> None:
+        """Do what the dispatcher gives until it closes.
+
+        Args:
+            dispatcher: its handle.
+            seat: number of this assessor.
+            threads: CPU threads it may use.
+        """
+        import torch
+
+        torch.set_num_threads(threads)
+        fresh = True
+        while (task := ask(dispatcher.task.remote(seat, fresh))) != "closed":
+            fresh = False
+            if task == "wait":
+                continue
+            try:
+                if task.epoch is None:
+                    conclude(task.job)
+                    ask(dispatcher.concluded.remote(task.job.id))
+                else:
+                    ask(dispatcher.assessed.remote(task.job.id, task.epoch, grade(task)))
+            except UserError as error:
+                ask(dispatcher.task_failed.remote(task, str(error)))
+            except Exception:
+                ask(dispatcher.task_failed.remote(task, traceback.format_exc()))
+            gc.collect()
+
+
+def grade(task: Task) -> float:
+    """Mean grade of an epoch's dev replies; what is judged already is not judged again."""
+    from lima_ray import select
+
+    assert task.epoch is not None
+    recipe = validate(task.job.recipe)
+    done = select.assessed(task.job.run, recipe.select).get(task.epoch)
+    return (done or select.assess(task.job.run, task.epoch, recipe)).grade
+
+
+def conclude(job: Job) -> None:
+    """Choose a trained run's epoch, export it, measure it, and drop the weights not kept."""
+    from lima_ray import select
+
+    run, recipe = job.run, validate(job.recipe)
+    if not job.is_trained():
+        select.choose(run, recipe, say=lambda _: None)
+    prompts = select.Prompts(job.prompts, "test", job.samples)
+    select.judged(run.export_dir, prompts, job.measured, recipe)
+    prune(run, job.keep)
+
+
+def prune(run: Run, keep: str) -> None:
+    """Drop resume state and the weights that are not kept; the export has its own links."""
+    if keep == "all":
+        return
+    shutil.rmtree(run.state_dir, ignore_errors=True)
+    shutil.rmtree(run.epochs_dir, ignore_errors=True)
+    if keep == "none":
+        for weights in run.export_dir.glob("*.safetensors"):
+            weights.unlink()

@@ -1,0 +1,130 @@
+"""A study's report as a Markdown page: what was found, what failed, how it was measured."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lima_ray.select import grade_of, judge_name
+from tune.cost import duration
+from tune.results import Outcome, Study
+from tune.rows import Row, epoch_rows, filled, notes, point_rows
+from tune.verdict import verdict
+from tune.wording import counted
+
+ERROR_LINES = 3
+"""Of a failed training's message that a page quotes."""
+
+
+def markdown(study: Study, pictures: Sequence[Path], best_file: str) -> str:
+    """The page.
+
+    Args:
+        study: what was found so far.
+        pictures: of it, beside the page.
+        best_file: name of the best point's recipe, beside the page.
+    """
+    found, claim = verdict(study), study.sweep.claim
+    parts = [[f"# {study.sweep.name}"]]
+    parts += [[f"The claim: {claim}"]] if claim else []
+    parts += [[f"**{found.answer.capitalize()}.** {found.sentence}"]] if found else []
+    parts += [[f"![{study.sweep.name}]({file.name})"] for file in pictures]
+    parts += [lines(point_rows(study)), [notes(study)]]
+    if study.sweep.every_epoch:
+        parts += [["Each epoch's replies to the dev prompts:"], lines(epoch_rows(study))]
+    parts += [
+        list(best(study, best_file)),
+        list(failures(study)),
+        list(unfinished(study)),
+        [f"**How it was measured.** {' '.join(measuring(study))}"],
+        ["<details><summary>Trainings</summary>"],
+        lines(filled([lineage(study, outcome) for outcome in study.outcomes])),
+        ["</details>"],
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def lines(rows: Sequence[Row]) -> list[str]:
+    """Rows as a Markdown table."""
+    if not rows:
+        return ["None yet."]
+    cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in cells]
+
+
+def best(study: Study, file: str) -> Iterator[str]:
+    """Which point to train."""
+    if point := study.best():
+        yield f"**Best on the dev prompts:** {point.name}, grade {study.dev_grade(point):.2f};"
+        yield f"`{file}` is its recipe. The measuring prompts took no part in this choice."
+
+
+def failures(study: Study) -> Iterator[str]:
+    """What is to be said of trainings that failed."""
+    failed = [outcome for outcome in study.outcomes if outcome.status == "failed"]
+    if failed:
+        yield f"**{counted(len(failed), 'training')} failed:**\n"
+    for outcome in failed:
+        name = f"{point_name(study, outcome)}, seed {outcome.seed}"
+        yield f"- {name} (`{outcome.id}`): {brief(outcome.error)}"
+
+
+def brief(error: str) -> str:
+    """The first lines of a message, or what a traceback ends with."""
+    told = [line.strip() for line in error.splitlines() if line.strip()]
+    told = told[-1:] if "Traceback" in error else told[:ERROR_LINES]
+    return " ".join(told) or "no message"
+
+
+def unfinished(study: Study) -> Iterator[str]:
+    """Points with seeds that have not ended, and points that a searcher has not asked for."""
+    left = []
+    for point in study.points:
+        ended = {outcome.seed for outcome in study.of(point)}
+        missing = [str(seed) for seed in study.sweep.seeds if seed not in ended]
+        left += [f"{point.name} (seed {', '.join(missing)})"] if missing else []
+    if study.sweep.search == "optuna" and len(study.points) < study.sweep.points:
+        left.append(counted(study.sweep.points - len(study.points), "point") + " not drawn yet")
+    if left:
+        yield f"**Not finished:** {'; '.join(left)}."
+
+
+def measuring(study: Study) -> Iterator[str]:
+    """Sentences about recipe, epochs, prompts, sampling, judge and time."""
+    sweep, recipe = study.sweep, study.recipe
+    select, sampling, seeds = recipe.select, recipe.sampling, ", ".join(map(str, sweep.seeds))
+    fields = ", ".join(f"`{name}` {value}" for name, value in sweep.set.items())
+    yield f"Recipe {sweep.recipe} on {recipe.model.base}{f' with {fields}' if fields else ''};"
+    yield f"seed {seeds} of every point."
+    last = min(select.last_epoch, recipe.optim.epochs)
+    yield f"Of epochs {select.first_epoch} to {last} the one that replied best to"
+    yield f"{recipe.data.dev} is measured: {counted(sweep.samples, 'sample')}"
+    done = [outcome for outcome in study.outcomes if outcome.status == "done"]
+    verdicts = [v for o in done for v in o.verdicts if sweep.group in ("", v.get("group"))]
+    of_group = f", group {sweep.group}" if sweep.group else ""
+    yield f"for each of {counted(len({v['id'] for v in verdicts}), 'prompt')}"
+    yield f"({sweep.file(sweep.prompts) or recipe.data.test}{of_group}),"
+    yield f"temperature {sampling.temperature}, top-p {sampling.top_p}, repetition penalty"
+    yield f"{sampling.repetition_penalty}, judged by {judge_name(select)}."
+    if unread := sum(grade_of(v) is None for v in verdicts):
+        yield f"{counted(unread, 'verdict')} could not be read and are left out."
+    seconds = sum({outcome.id: outcome.seconds for outcome in study.outcomes}.values())
+    yield f"The trainings took {duration(seconds)}, added up."
+
+
+def lineage(study: Study, outcome: Outcome) -> Row:
+    """Where a training stands and what it was made from; hashes as in its data card."""
+    card = outcome.run.card() if outcome.run.card_file.exists() else {}
+    return {
+        "point": point_name(study, outcome),
+        "seed": str(outcome.seed),
+        "ended": outcome.status,
+        "epoch": str(outcome.chosen.epoch) if outcome.chosen else "",
+        "rows": str(card.get("data", {}).get("hash", "")),
+        "base": str(card.get("base", {}).get("hash", "")),
+        "run": f"`{os.path.relpath(outcome.run.path, study.path)}`",
+    }
+
+
+def point_name(study: Study, outcome: Outcome) -> str:
+    """Name of the point that a training belongs to."""
+    return next(point.name for point in study.points if point.number == outcome.point)

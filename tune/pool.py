@@ -1,0 +1,108 @@
+"""The actors of a sweep: how many trainings fit, the dispatcher, warm lanes and assessors."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from lima_ray import train
+from lima_ray.config import Cluster
+from lima_ray.errors import UserError
+from tune.dispatcher import Dispatcher
+from tune.lane import Assessor, Lane
+from tune.space import Sweep
+
+RESTARTS = 3
+"""Of a lane's or an assessor's actor."""
+ENDING_S = 30
+"""How long lanes and assessors may take to end when the sweep does."""
+
+
+def room(sweep: Sweep, cluster: Cluster, trainings: int) -> tuple[int, bool]:
+    """How many trainings run at once, and whether on GPUs.
+
+    Raises:
+        UserError: not even one fits, or fewer than asked for; says what fits.
+    """
+    gpus = train.wants_gpus(cluster)
+    kind, name = ("GPU", "GPUs") if gpus else ("CPU", "CPU cores")
+    each = cluster.workers + 1 if gpus else cluster.workers * cpus(cluster)
+    what = f"{each} {name}" + (f" ({cluster.workers} to train, 1 to reply)" if gpus else "")
+    there = int(ray.cluster_resources().get(kind, 0))
+    fits = there // each
+    if not fits:
+        raise UserError(
+            f"{sweep.name}: one training takes {what} and the cluster has {there}; lower "
+            "cluster.workers or cluster.cpus_per_worker in `set`"
+        )
+    if sweep.concurrent > fits:
+        raise UserError(
+            f"{sweep.name}: concurrent is {sweep.concurrent}, but one training takes {what} and "
+            f"the cluster has {there}, so {fits} fit at once"
+        )
+    return max(1, min(sweep.concurrent or fits, trainings)), gpus
+
+
+def cpus(cluster: Cluster) -> int:
+    """CPU cores of a worker: trainings side by side use cores better than one over many."""
+    return cluster.cpus_per_worker or 1
+
+
+class Pool(AbstractContextManager["Pool"]):
+    """Everything a sweep has running besides Tune."""
+
+    def __init__(self, cluster: Cluster, at_once: int, gpus: bool, path: Path) -> None:
+        """Start the dispatcher, and a lane and an assessor for each training at a time.
+
+        Args:
+            cluster: what a training asks for.
+            at_once: trainings.
+            gpus: whether they have GPUs.
+            path: directory for Ray Train's own files.
+        """
+        self.at_once, self.gpus = at_once, gpus
+        each = cpus(cluster)
+        own, forwarded = train.worker_environment(gpus, 1)
+        stays = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, "num_cpus": 0}
+        one: Any = ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=1000)
+        self.dispatcher: Any = one.remote()
+        judges: Any = ray.remote(Assessor).options(
+            **stays, num_gpus=int(gpus), runtime_env={"env_vars": own | forwarded}
+        )
+        trainers: Any = ray.remote(Lane).options(**stays)
+        self.lanes = [trainers.remote() for _ in range(at_once)]
+        self.judges = [judges.remote() for _ in range(at_once)]
+        self.runs = {
+            lane.run.remote(self.dispatcher, number, cluster.workers, each, gpus, path): "trainers"
+            for number, lane in enumerate(self.lanes)
+        }
+        for seat, judge in enumerate(self.judges):
+            self.runs[judge.run.remote(self.dispatcher, seat, 1)] = "judges"
+        self.broken = ""
+        """Why nothing can go on; empty while something can."""
+
+    def begin(self, sweep: Sweep, path: Path) -> None:
+        """Begin a sweep, whose directory this is."""
+        ray.get(self.dispatcher.begin.remote(path, sweep.retries))
+
+    def watch(self) -> None:
+        """See who has given up; where no trainer or no judge is left, what has not ended fails."""
+        ready, _ = ray.wait(list(self.runs), num_returns=len(self.runs), timeout=0)
+        for run in ready:
+            try:
+                ray.get(run)
+            except RayError as error:
+                role = self.runs.pop(run)
+                if role not in self.runs.values() and not self.broken:
+                    self.broken = f"all {role} of the sweep have given up; the last said: {error}"
+                    self.dispatcher.close.remote(self.broken)
+
+    def __exit__(self, *_: object) -> None:
+        """Let everyone end what they are at, and end those that do not."""
+        ray.get(self.dispatcher.close.remote())
+        _, late = ray.wait(list(self.runs), num_returns=len(self.runs), timeout=ENDING_S)
+        for actor in [*self.lanes, *self.judges] if late else []:
+            ray.kill(actor)
+        ray.kill(self.dispatcher)

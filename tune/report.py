@@ -1,0 +1,126 @@
+"""Report a study: its table, pictures, verdict, and its best point as a recipe to train.
+
+    python -m tune.report runs/sweeps/NAME
+
+A sweep does this at its end. All is read from the sweep's files, so it can be done again, and while
+the sweep still runs. Written beside them: report.md, its pictures, and best.yaml.
+"""
+
+from pathlib import Path
+from textwrap import fill
+from typing import Annotated
+
+import tyro
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lima_ray.config import Section, read_flags
+from lima_ray.errors import UserError, plain_errors
+from tune import page, picture
+from tune.results import Study
+from tune.rows import AUDITS, CHOSEN, INTERVAL, STOP, epoch_rows, notes, point_rows
+from tune.space import Point
+from tune.verdict import Verdict, verdict
+from tune.wording import counted, unit
+
+__all__ = ["Verdict", "table", "verdict", "write"]
+
+HEADING = 15
+"""Characters of a heading's line in a terminal."""
+REPORT, BEST = "report.md", "best.yaml"
+
+
+def table(study: Study) -> Table:
+    """What a terminal shows of a study: its points, or the epochs where it compares those."""
+    by_epoch = epoch_rows(study) if study.sweep.every_epoch else []
+    rows = by_epoch or point_rows(study)
+    done = sum(outcome.status == "done" for outcome in study.outcomes)
+    total = len(study.points) * len(study.sweep.seeds)
+    found = verdict(study)
+    said = [notes(study)] + ([f"{found.answer}: {found.sentence}"] if found else [])
+    shown = Table(
+        title=Text(f"{study.sweep.name}: {done} of {counted(total, 'training')} done"),
+        caption=Text("\n".join(said)),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    columns = [name for name in (rows or [{}])[0] if by_epoch or name not in left_out(study)]
+    for name in columns:
+        interval = f"\n{INTERVAL}" if INTERVAL in name else ""
+        shown.add_column(Text(fill(name.replace(f" {INTERVAL}", ""), HEADING) + interval))
+    best = None if by_epoch else study.best()
+    for number, row in enumerate(rows):
+        bold = best is not None and study.points[number] == best
+        cells = (Text(narrow(name, row[name])) for name in columns)
+        shown.add_row(*cells, style="bold" if bold else "")
+    return shown
+
+
+def left_out(study: Study) -> tuple[str, ...]:
+    """Columns that 100 characters have no room for."""
+    return (STOP, CHOSEN, AUDITS) if len(study.sweep.axes) > 1 else (STOP, CHOSEN)
+
+
+def narrow(name: str, cell: str) -> str:
+    """A cell for a terminal; an interval is kept in one piece where its column is narrow."""
+    return cell.replace(", ", ",") if INTERVAL in name else cell
+
+
+def write(study: Study) -> Path:
+    """Write a study's pictures, its best point as a recipe, and the report, to its directory.
+
+    Returns:
+        the report.
+    """
+    pictures = picture.draw(study)
+    best = study.best()
+    if best:
+        (study.path / BEST).write_text(best_recipe(study, best), encoding="utf-8")
+    report = study.path / REPORT
+    report.write_text(page.markdown(study, pictures, BEST), encoding="utf-8")
+    return report
+
+
+def best_recipe(study: Study, point: Point) -> str:
+    """A point as a recipe file: what differs from the defaults, and where it comes from."""
+    sweep, told = study.sweep, unit(study)
+    recipe = study.recipe.override(
+        point.values | {"seed": sweep.seeds[0], "name": f"{sweep.name}-best"}
+    )
+    fields = recipe.model_dump(mode="json", exclude_defaults=True)
+    return (
+        f"# The best of {counted(len(study.points), 'point')} of the sweep {sweep.name} on the dev "
+        f"prompts: {point.name} (dev grade {study.dev_grade(point):.2f}).\n"
+        f"# {told.name.capitalize()} on the measuring prompts, over "
+        f"{counted(len(study.done(point)), 'seed')}: {told.level(study.estimate(point))}.\n"
+        f"{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}"
+    )
+
+
+class Command(Section):
+    """What the command line says."""
+
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP_DIR")]
+    """Directory of a sweep, such as runs/sweeps/quality."""
+
+
+def main() -> None:
+    """`python -m tune.report SWEEP_DIR`."""
+    command = read_flags(Command, tyro.MISSING_NONPROP, "python -m tune.report", __doc__, None)
+    if not (command.path / "sweep.yaml").is_file():
+        raise UserError(
+            f"{command.path} is no sweep: it holds no sweep.yaml; sweeps stand in runs/sweeps"
+        )
+    study = Study.load(command.path)
+    Console(highlight=False).print(table(study))
+    print(f"report       {write(study)}")
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main()

@@ -1,0 +1,125 @@
+"""Run the paper's studies and put what they show on one page, beside what the paper says.
+
+    python -m tune.reproduce [--setting lima-7b] [--seeds 0 1 2 3 4] [--out docs/reproduce]
+
+On the miniature this takes less than an hour on two CPU cores (`make reproduce`). Studies share the
+trainings that they have in common; a run that was stopped goes on where it was. The page says what
+was found, whether it agrees with the paper or not, by the rule that each sweep file states.
+"""
+
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+
+import psutil
+from pydantic import Field
+
+from lima_ray.config import Section, durable, read_flags
+from lima_ray.errors import plain_errors
+from tune import pool, report, search, sweep
+from tune.cost import duration
+from tune.results import Study
+
+STUDIES = (
+    *("quality", "diversity", "quantity", "dialogues", "structure"),
+    *("dropout_lr", "epochs", "loss_on"),
+)
+PAGE = "README.md"
+
+
+class Command(Section):
+    """What the command line says."""
+
+    setting: str = ""
+    """Setting of all studies; empty takes the miniature."""
+    studies: list[str] = Field(default=list(STUDIES))
+    """Studies to run, in this order."""
+    seeds: list[int] = Field(default=[])
+    """Seeds of every training; empty takes the studies' own."""
+    runs_dir: str = ""
+    """Folder of sweeps and trainings; empty takes the recipe's."""
+    out: Path = Path("runs/reproduce")
+    """Folder for the page and its pictures."""
+
+
+def reproduce(command: Command) -> Path:
+    """Run every study and write the page.
+
+    Returns:
+        the page.
+    """
+    same = {"resume": True, "setting": command.setting, "seeds": command.seeds}
+    same |= {"runs_dir": command.runs_dir}
+    asked = [sweep.Command(sweep=name, **same) for name in command.studies]
+    plans = [sweep.plan(one) for one in asked]
+    began_s = time.monotonic()
+    studies = []
+    search.connect()
+    cluster, path = plans[0].base.cluster, plans[0].path
+    at_once, gpus = pool.room(plans[0].sweep, cluster, sum(len(plan.made) for plan in plans))
+    with pool.Pool(cluster, at_once, gpus, path.parent / "lanes") as warm:
+        for number, one in enumerate(asked, start=1):
+            print(f"\nstudy {number} of {len(asked)}: {one.sweep}", flush=True)
+            studies.append(sweep.run(one, warm))
+    return write(studies, durable(command.out), time.monotonic() - began_s)
+
+
+def write(studies: list[Study], out: Path, seconds: float) -> Path:
+    """Write the page of some studies.
+
+    Args:
+        studies: in the order of the page.
+        out: folder; its pictures are replaced.
+        seconds: what this run of them took.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    verdicts = [report.verdict(study) for study in studies]
+    lines = ["# The paper's ablations, measured here", "", *made_by(studies, seconds), ""]
+    lines += ["| study | the paper | what was measured | agrees |", "|---|---|---|---|"]
+    for study, verdict in zip(studies, verdicts, strict=True):
+        name = study.sweep.name
+        said = f"{verdict.sentence} | **{verdict.answer}**" if verdict else "see below | "
+        lines.append(f"| [{name}](#{name}) | {study.sweep.claim} | {said} |")
+    for study in studies:
+        for picture in study.path.glob("*.png"):
+            shutil.copy(picture, out / f"{study.sweep.name}-{picture.name}")
+        lines += ["", f"## {study.sweep.name}", "", *section(study)]
+    page = out / PAGE
+    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return page
+
+
+def made_by(studies: list[Study], seconds: float) -> list[str]:
+    """What was run, on what, in what time."""
+    trainings = {o.id: o for study in studies for o in study.outcomes}
+    failed = sum(o.status == "failed" for o in trainings.values())
+    spent = sum(o.seconds for o in trainings.values())
+    memory = psutil.virtual_memory().total / 2**30
+    return [
+        f"`python -m tune.reproduce`: {len(trainings)} trainings ({failed} failed) of "
+        f"{len(studies)} studies, {duration(seconds)} in all ({duration(spent)} of trainings, "
+        f"side by side), on {os.cpu_count()} cores ({platform.machine()}, {memory:.0f} GiB).",
+        "",
+        "Intervals are 95 %, over seeds and prompts together; differences are paired over both.",
+    ]
+
+
+def section(study: Study) -> list[str]:
+    """A study's report, its title and claim left to the page."""
+    text = (study.path / "report.md").read_text(encoding="utf-8")
+    return text.replace("](", f"]({study.sweep.name}-").splitlines()[1:]
+
+
+def main() -> None:
+    """Run the command."""
+    with plain_errors():
+        command = read_flags(Command, Command(), "python -m tune.reproduce", __doc__, None)
+        print(f"page         {reproduce(command)}")
+
+
+if __name__ == "__main__":
+    from tune.reproduce import main as imported
+
+    imported()

@@ -1,0 +1,133 @@
+"""The tables of a study as plain text: a row for each point, or for each epoch.
+
+A row is a mapping of headings to cells; a terminal and a page show the same rows.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from lima_ray.stats import Estimate, holm
+from tune.axis import short
+from tune.epochs import epochs
+from tune.results import Study
+from tune.space import Point
+from tune.wording import (
+    AUDIT,
+    GRADE,
+    UNITS,
+    audit,
+    audited,
+    counted,
+    group,
+    matches,
+    paper,
+    probability,
+    seeds,
+    unit,
+)
+
+Row = dict[str, str]
+INTERVAL = "[95 %]"
+AUDITS = f"{' / '.join(AUDIT)}, %"
+STOP, DIFFERENCE, P, CHOSEN = "stop, %", f"difference {INTERVAL}", "p", "epochs chosen"
+
+
+def point_rows(study: Study) -> list[Row]:
+    """A row for each point, whether it is done or not; cells that no row fills are left out."""
+    told, audits = unit(study), audited(study)
+    differences = [compared(study, point) for point in study.points]
+    adjusted = holm([found.p if found else float("nan") for found in differences])
+    rows = []
+    for point, found, p in zip(study.points, differences, adjusted, strict=True):
+        row = {short(axis): text for axis, text in point.labels.items()} or {"point": point.name}
+        row["seeds"] = seeds(study, point)
+        done = study.done(point)
+        if done:
+            row[f"{told.heading} {INTERVAL}"] = told.level(study.estimate(point))
+            row[AUDITS] = shares(audit(study, point)) if audits else ""
+            row[STOP] = UNITS["stopped"].number(study.estimate(point, "stopped").mean)
+            row[DIFFERENCE] = told.change(found) if found else ""
+            row[P] = probability(p)
+            row[CHOSEN] = ", ".join(str(o.chosen.epoch) for o in done if o.chosen)
+        row["paper"] = published(paper(study, point))
+        rows.append(row)
+    return filled(rows)
+
+
+def epoch_rows(study: Study) -> list[Row]:
+    """A row for each epoch of each point: what it replied to the dev prompts, over seeds."""
+    rows = []
+    for point in study.points:
+        for epoch in epochs(study, point):
+            row = {short(axis): text for axis, text in point.labels.items()}
+            row["epoch"] = str(epoch.number)
+            row[f"dev {GRADE.heading} {INTERVAL}"] = GRADE.level(epoch.grade)
+            row[STOP] = UNITS["stopped"].number(epoch.stopped)
+            known = ~np.isnan(epoch.perplexity_S)
+            row["held-out perplexity"] = (
+                f"{epoch.perplexity_S[known].mean():.3f}" if known.any() else ""
+            )
+            rows.append(row)
+    return filled(rows)
+
+
+def filled(rows: list[Row]) -> list[Row]:
+    """The rows with every column that at least one of them fills."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    used = [name for name in columns if any(row.get(name) for row in rows)]
+    return [{name: row.get(name, "") for name in used} for row in rows]
+
+
+def reference(study: Study, point: Point) -> Point:
+    """The point that another is compared with.
+
+    The one that differs only in what `expect.than` names, or else the study's first.
+    """
+    expect = study.sweep.expect
+    wanted: dict[str, Any] = point.labels | expect.than if expect and expect.than else {}
+    return next((p for p in study.points if matches(p, wanted)), study.points[0])
+
+
+def compared(study: Study, point: Point) -> Estimate | None:
+    """How a point differs from its reference; none where there is nothing to compare.
+
+    Where axes are drawn at random the first point is no baseline, so only a rule names one.
+    """
+    if study.sweep.random and study.sweep.expect is None:
+        return None
+    other = reference(study, point)
+    both = {o.seed for o in study.done(point)} & {o.seed for o in study.done(other)}
+    return study.compare(point, other) if both and other != point else None
+
+
+def notes(study: Study) -> str:
+    """How to read the rows of points."""
+    expect = study.sweep.expect
+    said = ["Intervals are 95 %, over seeds and prompts together"]
+    if len(study.sweep.seeds) == 1:
+        said = ["Intervals are 95 %, over prompts alone: one seed says nothing of others"]
+    found = [compared(study, point) for point in study.points]
+    if any(found):
+        other = group(expect.than) if expect and expect.than else study.points[0].name
+        rest = ", all else equal" if expect and len(study.sweep.axes) > 1 else ""
+        said.append(f"differences are from {other}{rest}, over the same prompts and seeds")
+    count = sum(one is not None and not math.isnan(one.p) for one in found)
+    if count > 1:
+        said.append(f"p is adjusted for {counted(count, 'comparison')} (Holm)")
+    return "; ".join(said) + "."
+
+
+def shares(values: list[float]) -> str:
+    """Percentages side by side."""
+    return "/".join(f"{value:.1f}" for value in values)
+
+
+def published(figure: Any) -> str:
+    """The paper's figures as a cell."""
+    if isinstance(figure, dict):
+        if set(figure) == set(AUDIT):
+            return shares([figure[name] for name in AUDIT])
+        return ", ".join(f"{name} {value}" for name, value in figure.items())
+    return "" if figure is None else str(figure)

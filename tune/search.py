@@ -1,0 +1,193 @@
+"""The Tune part of a sweep: who proposes points, who stops them early, and one trial a point.
+
+A trial is a light driver: it hands its point's trainings, one for each seed, to the dispatcher and
+reports the mean dev grade of each epoch to Tune as judges give it. Tune optimises dev grades alone;
+the prompts that measure stay a test.
+"""
+
+import importlib.util
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+
+from lima_ray import train
+from lima_ray.config import Recipe
+from lima_ray.errors import UserError
+from tune.dispatcher import ask
+from tune.results import Study
+from tune.space import Point, Sweep, point
+from tune.trial import Job, claim, measuring, prepare_one
+
+TRIAL_FAILURES = 2
+"""Restarts of a trial's driver; the trainings themselves are the dispatcher's to retry."""
+OBJECTIVE = "grade"
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What every trial's driver needs; it travels to them by the object store."""
+
+    sweep: Sweep
+    base: Recipe
+    dispatcher: Any
+    jobs: dict[int, list[Job]]
+    """Of the points made before the start that are not settled."""
+    next_number: int
+    """For a point that a searcher proposes."""
+    path: Path
+    """The sweep's directory."""
+
+
+def trial(config: dict[str, Any], trials: Trials) -> None:
+    """Run one point and report to Tune: the grade of each epoch, then of the chosen ones.
+
+    Args:
+        config: `number` of a point made before the start, or what a searcher chose on each axis.
+        trials: the sweep's.
+    """
+    dispatcher = trials.dispatcher
+    if "number" in config:
+        number, jobs = config["number"], trials.jobs[config["number"]]
+    else:
+        number, jobs = propose(config, trials)
+    ray.get(dispatcher.submit.remote(jobs))
+    reported, ended = 0, False
+    grades: dict[int, float] = {}
+    while not ended:
+        grades, ended = ask(dispatcher.news.remote(number, reported))
+        for epoch in list(grades)[reported:]:
+            tune.report({"epoch": epoch, OBJECTIVE: grades[epoch], "point": number})
+        reported = len(grades)
+    chosen = [g for job in jobs if (g := chosen_grade(job)) is not None]
+    if not chosen:
+        raise UserError(f"no training of point {number} ended well")
+    last = max(grades) if grades else 0
+    tune.report({"epoch": last, OBJECTIVE: sum(chosen) / len(chosen), "point": number})
+
+
+def propose(chosen: dict[str, Any], trials: Trials) -> tuple[int, list[Job]]:
+    """Make a searcher's point one of the sweep's, and prepare its trainings."""
+    sweep, base = trials.sweep, trials.base
+    number: int = ask(trials.dispatcher.number.remote(trials.next_number))
+    new = point(sweep, number, chosen)
+    measure = measuring(sweep, base)
+    made = [prepare_one(sweep, base, measure, new, seed) for seed in sweep.seeds]
+    for job, prepared in made:
+        claim(job, prepared)
+    ray.get(trials.dispatcher.ask.remote(asdict(new) | {"chosen": chosen}))
+    return number, [job for job, _ in made]
+
+
+def chosen_grade(job: Job) -> float | None:
+    """Dev grade of a training's chosen epoch; none where it did not end well."""
+    from lima_ray import select
+    from lima_ray.config import validate
+
+    if not job.is_measured():
+        return None
+    qualities = select.assessed(job.run, validate(job.recipe).select)
+    return qualities[job.run.export_epoch()].grade
+
+
+class Cancel(tune.Callback):
+    """Tells the dispatcher of a point that Tune has stopped."""
+
+    def __init__(self, dispatcher: Any) -> None:
+        self.dispatcher = dispatcher
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Cancel what is left of the point; nothing is, where its trial ended by itself."""
+        del iteration, trials
+        number = (trial.last_result or {}).get("point")
+        if number is not None:
+            self.dispatcher.cancel.remote(number)
+
+
+def run(trials: Trials, at_once: int, study: Study) -> None:
+    """Let Tune run every point that is left.
+
+    Args:
+        trials: what their drivers need; without jobs a searcher proposes the points.
+        at_once: trials that may run at a time.
+        study: what an earlier start of this sweep has found, for a searcher to learn from.
+    """
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    sweep = trials.sweep
+    optuna = sweep.search == "optuna"
+    space = {name: axis.domain() for name, axis in sweep.axes.items()}
+    grid: dict[str, Any] = {"number": tune.grid_search(list(trials.jobs))}
+    scheduler = ASHAScheduler(
+        time_attr="epoch",
+        max_t=trials.base.optim.epochs + 1,
+        grace_period=sweep.asha_from_epoch,
+        reduction_factor=sweep.asha_keep,
+    )
+    tune.Tuner(
+        tune.with_resources(tune.with_parameters(trial, trials=trials), {"memory": 1}),
+        param_space=None if optuna else grid,
+        tune_config=tune.TuneConfig(
+            metric=OBJECTIVE,
+            mode="max",
+            search_alg=learned(sweep, space, study) if optuna else None,
+            scheduler=scheduler if sweep.asha else None,
+            num_samples=sweep.points - len(finished(study)) if optuna else 1,
+            max_concurrent_trials=at_once,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(trials.path),
+            callbacks=[Cancel(trials.dispatcher)],
+            failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
+            verbose=0,
+        ),
+    ).fit()
+
+
+def finished(study: Study) -> list[Point]:
+    """A searcher's points that ended before this start."""
+    seeds = len(study.sweep.seeds)
+    return [p for p in study.points if len(study.of(p)) == seeds]
+
+
+def learned(sweep: Sweep, space: dict[str, Any], study: Study) -> Any:
+    """An Optuna searcher that knows what was found before."""
+    from ray.tune.search.optuna import OptunaSearch
+
+    known = [p for p in finished(study) if study.done(p)]
+    before = {a["number"]: a["chosen"] for a in study.asked}
+    return OptunaSearch(
+        space,
+        metric=OBJECTIVE,
+        mode="max",
+        seed=0,
+        points_to_evaluate=[before[p.number] for p in known] or None,
+        evaluated_rewards=[study.dev_grade(p) for p in known] or None,
+    )
+
+
+def check_search(sweep: Sweep) -> None:
+    """Refuse a searcher that is not installed, or that has nothing to search.
+
+    Raises:
+        UserError: with the way out.
+    """
+    if sweep.search == "optuna" and importlib.util.find_spec("optuna") is None:
+        raise UserError("search is optuna, which is not installed: pip install optuna")
+    if sweep.search == "optuna" and not sweep.axes:
+        raise UserError(f"{sweep.name}: search is optuna, but there are no axes to search")
+
+
+def connect() -> None:
+    """Join the cluster or start one, with the dashboard: Tune's early stops leak without it."""
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", train.HEALTH_CHECK_S)
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=True)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)

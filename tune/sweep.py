@@ -1,0 +1,193 @@
+"""Run a study over a recipe on Ray Tune: train each point with each seed, judge, report.
+
+    python -m tune.sweep SWEEP [--resume True] [--dry_run True]
+    ray job submit --working-dir . -- python -m tune.sweep SWEEP
+
+SWEEP is a file, or the name of one in tune/sweeps; tune/space.py says what it holds. Everything is
+checked and the cost is told before the first training starts. A sweep that was killed goes on with
+--resume, and repeats no training that was done; Ctrl-C ends it with a report of what there is.
+
+    runs/sweeps/NAME/   sweep.yaml, trainings.jsonl, report.md, its pictures, best.yaml
+    runs/trials/ID/     each training: a run, shared by all sweeps that have this point
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import ray
+import tyro
+from pydantic import Field
+from rich.console import Console
+
+from lima_ray.config import Recipe, Section, durable, read_flags
+from lima_ray.errors import UserError, plain_errors
+from tune import cost, pool, report, search, space, trial
+from tune.claim import Claim
+from tune.pool import Pool
+from tune.results import Study
+from tune.space import Point, Sweep
+from tune.watch import Watch
+
+
+class Command(Section):
+    """What the command line says of a sweep."""
+
+    sweep: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP")]
+    """A sweep file, or the name of one in tune/sweeps."""
+    resume: bool = False
+    """Go on with the sweep of this name, if it was begun."""
+    dry_run: bool = False
+    """Check everything, tell the points and the cost, and start nothing."""
+    name: str = ""
+    """Name of the sweep; empty takes the file's."""
+    setting: str = ""
+    """Setting to use instead of the file's, such as lima-7b."""
+    runs_dir: str = ""
+    """Folder of sweeps and trainings; empty takes the recipe's. On a cluster, shared storage."""
+    seeds: list[int] = Field(default=[])
+    """Seeds instead of the file's."""
+    concurrent: int = Field(default=0, ge=0)
+    """Trainings at once; 0 takes the file's, or as many as fit."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep whose every training is checked."""
+
+    sweep: Sweep
+    base: Recipe
+    """What all points share."""
+    points: list[Point]
+    """None where a searcher proposes them."""
+    made: list[trial.Made]
+    """The trainings; of a searcher's sweep those of the recipe without any change."""
+    path: Path
+    """The sweep's directory."""
+
+
+def plan(command: Command) -> Plan:
+    """Read a sweep and check everything that needs no cluster.
+
+    Raises:
+        UserError: anything wrong with the file or its points; all wrong points are listed.
+    """
+    sweep = space.load(command.sweep, command.setting)
+    changes = {"name": command.name, "seeds": command.seeds, "concurrent": command.concurrent}
+    sweep = space.changed(sweep, {name: value for name, value in changes.items() if value})
+    space.check_names(sweep)
+    search.check_search(sweep)
+    base = space.base_recipe(sweep)
+    if command.runs_dir:
+        base = base.override({"runs_dir": command.runs_dir})
+    points = [] if sweep.search == "optuna" else space.points(sweep)
+    made = trial.prepare(sweep, base, points or [Point(-1, {}, {})])
+    return Plan(sweep, base, points, made, durable(Path(base.runs_dir)) / "sweeps" / sweep.name)
+
+
+def run(command: Command, warm: Pool | None = None) -> Study:
+    """Run a sweep to its end and report it.
+
+    Args:
+        command: which, and how.
+        warm: actors that an earlier sweep has left running; none starts its own.
+
+    Raises:
+        UserError: anything wrong with the file, its points, the directory or the cluster, before
+            anything starts.
+        KeyboardInterrupt: it was stopped; what there is has been reported.
+    """
+    todo = plan(command)
+    sweep, path = todo.sweep, todo.path
+    with Claim(path) as claim:
+        ids = [job.id for job, _ in todo.made]
+        claim.check(sweep, todo.base, todo.points, ids, command.resume)
+        search.connect()
+        at_once, gpus = pool.room(sweep, todo.base.cluster, len(todo.made))
+        tell(todo, at_once, gpus)
+        if command.dry_run:
+            return Study(sweep, todo.points, [], path, todo.base, [])
+        claim.write()
+        try:
+            finish(todo, at_once, gpus, warm)
+        finally:
+            study = Study.load(path)
+            Console(highlight=False).print(report.table(study))
+            print(f"report       {report.write(study)}", flush=True)
+    return study
+
+
+def tell(todo: Plan, at_once: int, gpus: bool) -> None:
+    """Say what is about to run and what it takes.
+
+    Raises:
+        UserError: the disk has no room for it.
+    """
+    say = Console(highlight=False, soft_wrap=True).print
+    kinds = [k.split(":")[1] for k in ray.cluster_resources() if k.startswith("accelerator_type:")]
+    gpu = (kinds or ["GPU"])[0] if gpus else None
+    sweep, path = todo.sweep, todo.path
+    needs = cost.of(todo.made, at_once).times(1 if todo.points else sweep.points)
+    count = len(todo.points) or f"up to {sweep.points}"
+    say(f"sweep {sweep.name}: {count} points x {len(sweep.seeds)} seeds, in {path}")
+    for point in todo.points:
+        say(f"  {point.number + 1:3}  {point.name}")
+    free = cost.free_bytes(path)
+    say(
+        f"{needs.trainings} trainings left, {at_once} at once: {cost.hours(needs, gpu)}; weights "
+        f"of {cost.size(needs.kept_bytes)} are kept, {cost.size(needs.most_bytes)} at most "
+        f"meanwhile ({cost.size(free)} free)"
+    )
+    if needs.most_bytes > free:
+        raise UserError(
+            f"{path} has {cost.size(free)} left and the sweep needs {cost.size(needs.most_bytes)}; "
+            "make room, keep fewer epochs (checkpoint.weights_from_epoch), or `keep: none`"
+        )
+
+
+def finish(todo: Plan, at_once: int, gpus: bool, warm: Pool | None) -> None:
+    """Run what is left of a sweep, and close what was started for it.
+
+    Raises:
+        KeyboardInterrupt: it was stopped.
+    """
+    sweep, path = todo.sweep, todo.path
+    study = Study.load(path)
+    settled = {(o.point, o.seed) for o in study.outcomes if o.status != "failed"}
+    begun = {job.point for job, _ in todo.made if (job.point, job.seed) not in settled}
+    jobs: dict[int, list[trial.Job]] = {}
+    names: dict[tuple[int, int], str] = {}
+    for job, prepared in todo.made if todo.points else ():
+        if job.point in begun:
+            trial.claim(job, prepared)
+            jobs.setdefault(job.point, []).append(job)
+            names[job.point, job.seed] = f"{study.points[job.point].name}, seed {job.seed}"
+    if todo.points and not jobs:
+        return
+    total = len(names) or (sweep.points - len(study.points)) * len(sweep.seeds)
+    own = nullcontext(warm) if warm else Pool(todo.base.cluster, at_once, gpus, path / "lanes")
+    with own as actors:
+        actors.begin(sweep, path)
+        with Watch(actors, names, total) as watch:
+            trials = search.Trials(
+                sweep, todo.base, actors.dispatcher, jobs, len(study.points), path
+            )
+            search.run(trials, -(-at_once // len(sweep.seeds)) + 1, study)
+        if actors.broken:
+            raise UserError(actors.broken)
+        if watch.unfinished:
+            raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command; imported by name, so that Ray's workers find the same classes."""
+    with plain_errors():
+        command = read_flags(Command, tyro.MISSING_NONPROP, "python -m tune.sweep", __doc__, None)
+        run(command)
+
+
+if __name__ == "__main__":
+    from tune.sweep import main as imported
+
+    imported()

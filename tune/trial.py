@@ -1,0 +1,201 @@
+"""What a sweep trains: each point with each seed, checked, and named by what decides its result.
+
+A training's run stands in `runs/trials/ID`, where ID is a hash of recipe, rows and base: sweeps
+that share a point share its training, and an edited dataset makes another.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lima_ray import encode, generate, train
+from lima_ray.config import Model, Recipe, Train, durable
+from lima_ray.errors import UserError
+from lima_ray.example import Example
+from lima_ray.run import Run
+from tune.space import Point, Sweep
+
+ID_DIGITS = 12
+Made = tuple["Job", train.Prepared]
+"""A training and its checked input."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and its measuring, as plain values that travel."""
+
+    id: str
+    point: int
+    seed: int
+    recipe: dict[str, Any]
+    lineage: dict[str, str]
+    prompts: str
+    """File that measures, as processes elsewhere find it."""
+    samples: int
+    key: str
+    """Tells measurings by other prompts, samples, sampling or judges apart."""
+    keep: str
+
+    @property
+    def run(self) -> Run:
+        """The training's run."""
+        return Run(Path(self.recipe["runs_dir"]) / self.id)
+
+    @property
+    def measured(self) -> Path:
+        """Directory of the replies and verdicts."""
+        return self.run.path / "measured" / self.key
+
+    def is_measured(self) -> bool:
+        """Whether nothing is left to do."""
+        return (self.measured / "verdicts.jsonl").exists()
+
+    def is_trained(self) -> bool:
+        """Whether the chosen epoch is there to be measured."""
+        return any(self.run.export_dir.glob("*.safetensors"))
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """The prompts that measure, checked."""
+
+    reference: str
+    rows: list[Example]
+    samples: int
+
+    def key(self, recipe: Recipe) -> str:
+        """Name of a measuring by these prompts under a recipe's sampling and judge."""
+        texts = [row.to_json() for row in self.rows]
+        how = [self.samples, recipe.sampling.model_dump(), recipe.select.model_dump()]
+        name = Path(self.reference).stem
+        return f"{name}-{digest([texts, how])[:8]}"
+
+
+def measuring(sweep: Sweep, base: Recipe) -> Measuring:
+    """Read the prompts that measure, and see that the metric can be had of them.
+
+    Raises:
+        UserError: no judge, no prompts, a group that none of them is in, or a metric that the judge
+            does not give (those that it gives are named).
+    """
+    judge = base.select.judge
+    if judge == "none":
+        raise UserError(
+            f"{sweep.name}: a sweep compares judged replies, and select.judge is none; set "
+            "select.judge to exact (the miniature's prompts) or endpoint"
+        )
+    reference = sweep.file(sweep.prompts) or base.data.test
+    if not reference:
+        raise UserError(f"{sweep.name}: neither prompts nor the recipe's data.test names any")
+    rows = generate.read_prompts(reference, "test")
+    if judge == "exact" and not all("ask" in row.extra for row in rows):
+        raise UserError(f"{reference}: the exact judge knows the miniature's prompts only")
+    groups = sorted({str(row.extra.get("group", "")) for row in rows} - {""})
+    if sweep.group and sweep.group not in groups:
+        raise UserError(
+            f"{sweep.name}: no prompt of {reference} is in the group {sweep.group!r}; groups are "
+            f"{', '.join(groups) or 'not given'}"
+        )
+    counted = [row for row in rows if sweep.group in ("", row.extra.get("group"))]
+    produced = ["grade", "stopped"]
+    produced += ["excellent", "accepted"] if judge == "exact" else []
+    scripts = judge == "exact" and all(row.extra.get("follow_ups") for row in counted)
+    produced += ["dialogues"] if scripts else []
+    private = judge == "exact" and all(row.extra["ask"] == "private" for row in counted)
+    produced += ["safe"] if private else []
+    if sweep.metric not in produced:
+        raise UserError(
+            f"{sweep.name}: nothing gives the metric {sweep.metric} for these prompts; judge "
+            f"{judge} on {reference}{f' group {sweep.group}' * bool(sweep.group)} gives "
+            f"{', '.join(produced)}"
+        )
+    return Measuring(reference, rows, sweep.samples)
+
+
+def prepare(sweep: Sweep, base: Recipe, points: list[Point]) -> list[Made]:
+    """Check and encode every training; nothing is written.
+
+    Raises:
+        UserError: every point that no run could train, with what is wrong with it.
+    """
+    measure = measuring(sweep, base)
+    made, problems = [], {}
+    for point in points:
+        for seed in sweep.seeds:
+            try:
+                made.append(prepare_one(sweep, base, measure, point, seed))
+            except UserError as error:
+                problems.setdefault(str(error), []).append(f"{point.name} (seed {seed})")
+    if problems:
+        lines = [f"{', '.join(where)}: {error}" for error, where in problems.items()]
+        count = sum(map(len, problems.values()))
+        raise UserError(
+            f"{count} of {len(points) * len(sweep.seeds)} trainings cannot run:\n  "
+            + "\n  ".join(lines)
+        )
+    return made
+
+
+def prepare_one(sweep: Sweep, base: Recipe, measure: Measuring, point: Point, seed: int) -> Made:
+    """Check and encode one training.
+
+    Raises:
+        UserError: what is wrong.
+    """
+    trials = durable(Path(base.runs_dir)) / "trials"
+    recipe = base.override(point.values | {"seed": seed, "runs_dir": str(trials)})
+    if recipe.data.added_rows == 0:  # the same training as one that names no rows to add
+        recipe = recipe.override({"data.added": None, "data.added_rows": None})
+    prepared = train.prepare(recipe, encoded(rows_of(recipe)))
+    decides = [recipe.identity(), prepared.lineage["data"], prepared.lineage["base"]]
+    chooses = [recipe.select.model_dump(), recipe.sampling.model_dump()]
+    id = digest([*decides, *chooses, recipe.checkpoint.weights_from_epoch])[:ID_DIGITS]
+    recipe = recipe.override({"name": id})
+    card = prepared.card | {"recipe": {"from": sweep.recipe, "hash": recipe.hash()}}
+    prepared = train.Prepared(recipe, prepared.tokenizer, prepared.rows, card)
+    job = Job(
+        id=id,
+        point=point.number,
+        seed=seed,
+        recipe=train.portable(recipe).model_dump(),
+        lineage=prepared.lineage,
+        prompts=train.located(measure.reference),
+        samples=measure.samples,
+        key=measure.key(recipe),
+        keep=sweep.keep,
+    )
+    return job, prepared
+
+
+def claim(job: Job, prepared: train.Prepared) -> None:
+    """Write a training's directory, unless it has been trained."""
+    if not job.is_trained():
+        prepared.claim()
+        prepared.write()
+
+
+def rows_of(recipe: Recipe) -> str:
+    """What decides a recipe's encoded rows, as JSON; the seed only where it draws some."""
+    data = recipe.data
+    draws = data.rows is not None or data.added_rows is not None
+    rows = Recipe(
+        data=data,
+        model=Model(base=recipe.model.base, eot_token=recipe.model.eot_token),
+        seed=recipe.seed if draws else 0,
+        train=Train(tokens_per_micro_batch=data.max_tokens),
+    )
+    return rows.model_dump_json()
+
+
+@lru_cache(maxsize=256)
+def encoded(rows: str) -> encode.Encoded:
+    """Rows of a recipe, given as JSON, encoded once for all points that share them."""
+    return encode.prepare(Recipe.model_validate_json(rows))
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value as JSON, in hex."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

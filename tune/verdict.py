@@ -1,0 +1,170 @@
+"""Whether what a study measured agrees with its claim, by the rule that its file states.
+
+The 95 % interval of a difference decides. `expect` compares two groups of points: the claim holds
+where the interval lies above 0, or, of a claim that nothing changes, within the margin it names.
+`every_epoch` compares a training's last epoch with that of the lowest held-out perplexity.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lima_ray.stats import Estimate, difference
+from tune.epochs import dev_grades_P
+from tune.results import Outcome, Study
+from tune.space import Expectation, Point
+from tune.wording import GRADE, counted, group, matches, probability, unit
+
+Answer = Literal["agrees", "disagrees", "not resolved"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a study says of its claim."""
+
+    answer: Answer
+    sentence: str
+    """With the numbers."""
+
+
+def verdict(study: Study) -> Verdict | None:
+    """What a study says of its claim; none where its file states no rule."""
+    if study.sweep.every_epoch:
+        return of_epochs(study)
+    return of_groups(study, study.sweep.expect) if study.sweep.expect else None
+
+
+def of_groups(study: Study, expect: Expectation) -> Verdict:
+    """Compare two groups of points, pair by pair: over the axes not named, seeds and prompts."""
+    better, than = group(expect.better), group(expect.than) or "all others"
+    pairs = pairs_of(study, expect)
+    done = [pair for pair in pairs if all(study.done(point) for point in pair)]
+    seeds = common_seeds(study, [point for pair in done for point in pair])
+    if not seeds:
+        return Verdict("not resolved", f"No seed is done of both {better} and {than}.")
+    better_SP = mean_values_SP(study, [a for a, _ in done], seeds)
+    than_SP = mean_values_SP(study, [b for _, b in done], seeds)
+    found = difference(better_SP, than_SP)
+    told = unit(study)
+    levels = [told.number(float(np.nanmean(values))) for values in (better_SP, than_SP)]
+    sign_of = " %" if told.scale == "%" else ""
+    sentence = (
+        f"The {told.name} is {levels[0]}{sign_of} with {better} and {levels[1]}{sign_of} with "
+        f"{than}: {told.change(found)}, {basis(found)}"
+    )
+    if len(pairs) > 1:
+        left = f" of {len(pairs)}" if len(done) < len(pairs) else ""
+        sentence += f", the mean of {len(done)}{left} pairs that differ in nothing else"
+    if expect.within is None:
+        return Verdict(sign(found), f"{sentence}.")
+    margin = told.number(expect.within)
+    return Verdict(within(found, expect.within), f"{sentence}. The claim is within ±{margin}.")
+
+
+def pairs_of(study: Study, expect: Expectation) -> list[tuple[Point, Point]]:
+    """Points that should be better, each with those it is compared with."""
+    pairs = []
+    for point in study.points:
+        if not matches(point, expect.better):
+            continue
+        named = expect.better | expect.than
+        same = {axis: label for axis, label in point.labels.items() if axis not in named}
+        pairs += [
+            (point, other)
+            for other in study.points
+            if matches(other, same | expect.than) and not matches(other, expect.better)
+        ]
+    return pairs
+
+
+def common_seeds(study: Study, points: Sequence[Point]) -> list[int]:
+    """Seeds that are done of every one of these points."""
+    done = [{outcome.seed for outcome in study.done(point)} for point in points]
+    return sorted(set.intersection(*done)) if done else []
+
+
+def mean_values_SP(study: Study, points: Sequence[Point], seeds: Sequence[int]) -> np.ndarray:
+    """The metric's mean over points, by seed and prompt."""
+    values = []
+    for point in points:
+        rows = [i for i, outcome in enumerate(study.done(point)) if outcome.seed in seeds]
+        values.append(study.values_SP(point)[rows])
+    return np.mean(values, axis=0)
+
+
+def of_epochs(study: Study) -> Verdict:
+    """Compare each training's last epoch with that of its lowest held-out perplexity."""
+    points = [point for point in study.points if study.done(point)]
+    seeds = common_seeds(study, points)
+    # by point, then by seed
+    done = [[o for o in study.done(point) if o.seed in seeds] for point in points]
+    rises = [[rise(outcome) for outcome in own] for own in done]
+    known = [one for own in rises for one in own if one is not None]
+    if not known or len(known) < len(points) * len(seeds):
+        return Verdict("not resolved", "No held-out perplexity is known of every epoch.")
+    # the last epoch's dev grades, and those where perplexity is lowest
+    last_SP, lowest_SP = (
+        np.mean(
+            [
+                [dev_grades_P(o, getattr(r, which)) for o, r in zip(*pair, strict=True)]
+                for pair in zip(done, rises, strict=True)
+            ],
+            axis=0,
+        )
+        for which in ("last", "lowest")
+    )
+    found = difference(last_SP, lowest_SP)
+    rising = sum(one.ratio > 1 for one in known)
+    lowest = ", ".join(str(one.lowest) for one in known)
+    sentence = (
+        f"Held-out perplexity is lowest at epoch {lowest} (by seed) and "
+        f"{100 * np.mean([one.ratio for one in known]) - 100:.1f} % higher at the last, epoch "
+        f"{known[0].last}, higher in {rising} of {counted(len(known), 'training')}; from the one "
+        f"to the other the dev grade changes by {GRADE.change(found)}, "
+        f"{basis(found, 'dev prompt')}."
+    )
+    if not rising or sign(found) == "disagrees":
+        return Verdict("disagrees", sentence)
+    return Verdict(sign(found) if rising == len(known) else "not resolved", sentence)
+
+
+@dataclass(frozen=True)
+class Rise:
+    """How a training's held-out perplexity ends."""
+
+    lowest: int
+    """Epoch where it is lowest."""
+    last: int
+    """The last epoch."""
+    ratio: float
+    """Perplexity of the last over the lowest."""
+
+
+def rise(outcome: Outcome) -> Rise | None:
+    """How a training's held-out perplexity ends; none where it was not measured."""
+    known = {q.epoch: q.perplexity for q in outcome.qualities if q.perplexity is not None}
+    if not known or len(known) < len(outcome.qualities):
+        return None
+    lowest, last = min(known, key=lambda epoch: known[epoch]), max(known)
+    return Rise(lowest, last, known[last] / known[lowest])
+
+
+def basis(found: Estimate, prompt: str = "prompt") -> str:
+    """What an estimate rests on."""
+    p = f"p {probability(found.p)}, " if found.p == found.p else ""
+    alone = " alone, so it says nothing of other seeds" if found.n_seeds == 1 else ""
+    return f"{p}over {counted(found.n_seeds, 'seed')}{alone} and {counted(found.n_prompts, prompt)}"
+
+
+def sign(found: Estimate) -> Answer:
+    """Whether an interval lies above 0, below it, or around it."""
+    return "agrees" if found.low > 0 else "disagrees" if found.high < 0 else "not resolved"
+
+
+def within(found: Estimate, margin: float) -> Answer:
+    """Whether an interval lies within a margin of 0, outside it, or across."""
+    if -margin <= found.low and found.high <= margin:
+        return "agrees"
+    return "disagrees" if found.low > margin or found.high < -margin else "not resolved"
