@@ -1,6 +1,6 @@
 """Trials an hour of a sweep: warm workers against a Ray Train run of its own for every trial.
 
-    python benchmarks/sweep.py --work DIR [--sweep dropout_lr] [--rounds 1]
+    python -m benchmarks.sweep --work DIR [--sweep quality] [--trials 4] [--rounds 1]
 
 Both train and measure the same points of the miniature with one seed, as many at once, in turn and
 each with a Ray of its own. Cold is the usual way to run Train under Tune: every trial is a light
@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,11 @@ from ray import tune
 from lima_ray import select, train
 from lima_ray.config import validate
 from lima_ray.run import Run
-from tune import search, space, sweep, trial
+from tune import pool, search, sweep, trial
+from tune.claim import Claim
+from tune.results import Study
+
+SHORT = str(Path(__file__).parent / "twelve.yaml")
 
 
 def cold_trial(config: dict[str, Any], jobs: list[trial.Job]) -> None:
@@ -36,11 +41,11 @@ def cold_trial(config: dict[str, Any], jobs: list[trial.Job]) -> None:
     tune.report({"grade": float(np.mean([v["grade"] for v in verdicts]))})
 
 
-def cold(name: str, runs: Path) -> list[Run]:
+def cold(name: str, trials: int, runs: Path) -> list[Run]:
     """Run a sweep's points cold."""
-    read = sweep.read(sweep.Command(sweep=name, seeds=[0]))
-    base = space.base_recipe(read).override({"runs_dir": str(runs), "cluster.cpus_per_worker": 1})
-    made = trial.prepare(read, base, space.points(read))
+    read = sweep.plan(sweep.Command(sweep=name, seeds=[0], runs_dir=str(runs)))
+    base = read.base.override({"cluster.cpus_per_worker": 1})
+    made = trial.prepare(read.sweep, base, read.points[:trials])
     search.connect()
     jobs = [job for job, _ in made]
     at_once = int(ray.cluster_resources()["CPU"])
@@ -55,9 +60,17 @@ def cold(name: str, runs: Path) -> list[Run]:
     return [job.run for job in jobs]
 
 
-def warm(name: str, runs: Path) -> list[Run]:
+def warm(name: str, trials: int, runs: Path) -> list[Run]:
     """Run a sweep's points as the product does."""
-    study = sweep.run(sweep.Command(sweep=name, seeds=[0], runs_dir=str(runs)))
+    todo = sweep.plan(sweep.Command(sweep=name, seeds=[0], runs_dir=str(runs)))
+    search.connect()
+    at_once, gpus = pool.room(todo.sweep, todo.base.cluster, trials)
+    few = replace(todo, points=todo.points[:trials], made=todo.made[:trials])
+    with Claim(few.path) as claim:
+        claim.check(few.sweep, few.base, few.points, [job.id for job, _ in few.made], False)
+        claim.write()
+        sweep.finish(few, claim, at_once, gpus, None)
+    study = Study.load(few.path)
     return [study.done(point)[0].run for point in study.points]
 
 
@@ -72,12 +85,13 @@ def grades(run: Run) -> list[float]:
     return [json.loads(line)["grade"] for line in file.read_text().splitlines()]
 
 
-def main(work: Path, sweep: str = "dropout_lr", rounds: int = 1) -> None:
+def main(work: Path, sweep: str = SHORT, trials: int = 12, rounds: int = 1) -> None:
     """Run both ways in turn.
 
     Args:
         work: directory for the runs; what is there of an earlier benchmark is removed.
-        sweep: which sweep's points.
+        sweep: which sweep's points; by default short ones.
+        trials: how many of them.
         rounds: how often.
     """
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -88,7 +102,7 @@ def main(work: Path, sweep: str = "dropout_lr", rounds: int = 1) -> None:
             runs = work.absolute() / f"{name}-{number}"
             shutil.rmtree(runs, ignore_errors=True)
             started = time.perf_counter()
-            made[name] = way(sweep, runs)
+            made[name] = way(sweep, trials, runs)
             seconds = time.perf_counter() - started
             ray.shutdown()
             rates[name].append(len(made[name]) / seconds * 3600)

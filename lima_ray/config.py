@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import json
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -107,8 +108,9 @@ class Optim(Section):
     @property
     def last_rate(self) -> float:
         """Learning rate of the last step."""
-        final = self.final_learning_rate
-        return self.learning_rate / FINAL_FRACTION if final is None else final
+        if self.final_learning_rate is not None:
+            return self.final_learning_rate
+        return float(Decimal(repr(self.learning_rate)) / FINAL_FRACTION)  # 1e-6 exactly of 1e-5
 
 
 class Train(Section):
@@ -376,6 +378,7 @@ def read_flags(
     doc: str | None,
     args: list[str] | None,
     origin: str = "command line",
+    switches: bool = False,
 ) -> Command:
     """Read `--section.field value ...` over defaults, which `--help` shows.
 
@@ -386,10 +389,12 @@ def read_flags(
         doc: its description.
         args: the flags; none takes the command line's.
         origin: named where flags do not agree.
+        switches: a field that is off is turned on by its flag alone, without a value.
 
     Raises:
         UserError: flags that do not agree with each other.
     """
+    form = tyro.conf.FlagCreatePairsOff if switches else tyro.conf.FlagConversionOff
     try:
         return tyro.cli(
             command,
@@ -397,7 +402,7 @@ def read_flags(
             args=args,
             prog=prog,
             description=doc,
-            config=(tyro.conf.FlagConversionOff,),
+            config=(form,),
             use_underscores=True,
         )
     except ValidationError as error:

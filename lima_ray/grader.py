@@ -16,6 +16,8 @@ from lima_ray.endpoint import Client, Endpoint, ask
 
 WORDING = PACKAGE / "prompts" / "grade.txt"
 JUDGING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=1024)
+NO_ANSWER = "no answer"
+"""How the explanation begins where the judge could not be asked."""
 LEVEL = re.compile(r"[\s*_#`.\"'()\[\]]*([1-6])[\s*_#`.\"'()\[\]]*")
 """The last line, which may be dressed up (`**4**`) but holds nothing else."""
 
@@ -48,6 +50,7 @@ def grade(
         record = {"id": reply["id"], "kind": "grade", "annotator": model}
         record |= {"models": [reply["model"]], "sample": reply["sample"], "turn": reply["turn"]}
         record |= {"stopped": reply["stopped"]}
+        record |= {"group": reply["group"]} if "group" in reply else {}
         verdicts[number] = record | {"verdict": verdict, "explanation": explanation}
 
     async def talk(client: Client, number: int) -> None:
@@ -58,7 +61,7 @@ def grade(
         judge(number, *(parse(answer.text) if answer.stopped else ("invalid", answer.text)))
 
     def failed(number: int, error: str) -> None:
-        judge(number, "invalid", f"no answer: {error}")
+        judge(number, "invalid", f"{NO_ANSWER}: {error}")
 
     server = Endpoint(url=endpoint, **settings)
     ask(server, model, range(len(replies)), talk, failed)

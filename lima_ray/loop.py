@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,11 @@ def train(
     done = state.step if state else 0
     pids = [0] * workers
     dist.all_gather_object(pids, os.getpid())
-    with MetricsLog(run, recipe, done, device, enabled=rank == 0) as log:
+    with (
+        MetricsLog(run, recipe, done, device, enabled=rank == 0) as log,
+        ExitStack() as ending,
+    ):
+        ending.callback(engine.destroy)  # its hooks keep it alive where a process trains again
         log.start(done, pids, phases.seconds)
         plan: list[Step] = []
         for number in range(done, schedule.steps):

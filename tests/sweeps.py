@@ -44,10 +44,10 @@ def command(path: Path, *flags: str) -> list[str]:
     return [sys.executable, "-m", "tune.sweep", str(path), *flags]
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Of a sweep in a process of its own, with a Ray of its own."""
     ours = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "CUDA_VISIBLE_DEVICES": ""}
-    return os.environ | ours | {"RAY_ADDRESS": "local", "RAY_TMPDIR": str(folder)}
+    return os.environ | ours | {"RAY_ADDRESS": "local"}
 
 
 def run(path: Path, *flags: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
@@ -55,7 +55,7 @@ def run(path: Path, *flags: str, timeout_s: float = 300) -> subprocess.Completed
     return subprocess.run(
         command(path, *flags),
         cwd=ROOT,
-        env=environment(path.parent),
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -73,6 +73,8 @@ def starts(folder: Path) -> dict[str, int]:
     """How often each training of all sweeps has been started, by the name of its run."""
     count = {}
     for run in (folder / "runs" / "trials").iterdir():
-        lines = (run / "metrics.jsonl").read_text().splitlines() if run.is_dir() else []
-        count[run.name] = sum(json.loads(line)["kind"] == "start" for line in lines)
+        metrics = run / "metrics.jsonl"
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        if run.is_dir():
+            count[run.name] = sum(json.loads(line)["kind"] == "start" for line in lines)
     return count

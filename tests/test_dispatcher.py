@@ -48,10 +48,23 @@ async def begun(path: Path, retries: int) -> Dispatcher:
     return dispatcher
 
 
+async def taken(dispatcher: Dispatcher, lane: int, fresh: bool = True) -> Job:
+    """The training that a lane is given."""
+    job = await dispatcher.take(lane, fresh)
+    assert isinstance(job, Job)
+    return job
+
+
+async def held(dispatcher: Dispatcher, seat: int, fresh: bool = True) -> Task:
+    """The task that an assessor is given."""
+    task = await dispatcher.task(seat, fresh)
+    assert isinstance(task, Task)
+    return task
+
+
 async def measure(dispatcher: Dispatcher, seat: int = 0) -> Task:
     """Do the next task of an assessor as one does."""
-    task = await dispatcher.task(seat, False)
-    assert isinstance(task, Task)
+    task = await held(dispatcher, seat, False)
     if task.epoch is None:
         task.job.measured.mkdir(parents=True)
         (task.job.measured / "verdicts.jsonl").write_text("")
@@ -65,12 +78,12 @@ def test_a_training_goes_from_lane_to_assessor_to_file(tmp_path: Path, job: Any)
     async def work() -> None:
         dispatcher = await begun(tmp_path, 1)
         await dispatcher.submit([job("one"), job("two", seed=1)])
-        first, second = [await dispatcher.take(lane, True) for lane in (0, 1)]
+        first, second = [await taken(dispatcher, lane) for lane in (0, 1)]
         assert [first.id, second.id] == ["one", "two"]
         for id in ("one", "two"):
-            assert await dispatcher.saved(id, 1) and await dispatcher.saved(id, 2)
+            assert await dispatcher.saved(id, 1) == await dispatcher.saved(id, 2) == "go on"
             await dispatcher.trained(id)
-        assert (await dispatcher.news(0, 0))[1] is False
+        assert await dispatcher.news(0, -1) == ({}, False)
         tasks = [await measure(dispatcher) for _ in range(6)]
         order = [(task.job.id, task.epoch) for task in tasks]
         assert order[:3] == [("one", 1), ("one", 2), ("one", None)]
@@ -116,10 +129,10 @@ def test_a_lane_that_died_goes_on_and_then_fails_with_its_error(tmp_path: Path, 
     async def work() -> None:
         dispatcher = await begun(tmp_path, 1)
         await dispatcher.submit([job("bad"), job("good", seed=1)])
-        assert (await dispatcher.take(0, True)).id == "bad"
-        assert (await dispatcher.take(0, True)).id == "bad"
+        assert (await taken(dispatcher, 0, True)).id == "bad"
+        assert (await taken(dispatcher, 0, True)).id == "bad"
         await dispatcher.lane_error(0, "CUDA out of memory")
-        assert (await dispatcher.take(0, True)).id == "good"
+        assert (await taken(dispatcher, 0, True)).id == "good"
         assert (await dispatcher.status())[0]["state"] == "failed"
 
     run(work())
@@ -130,9 +143,9 @@ def test_a_lane_that_died_goes_on_and_then_fails_with_its_error(tmp_path: Path, 
 def test_a_death_without_words_is_told_as_such(tmp_path: Path, job: Any) -> None:
     async def work() -> None:
         dispatcher = await begun(tmp_path, 0)
-        await dispatcher.submit([job("bad")])
+        await dispatcher.submit([job("bad"), job("good", seed=1)])
         await dispatcher.take(0, True)
-        assert await asyncio.wait_for(dispatcher.take(0, True), 8) == "wait"
+        assert (await taken(dispatcher, 0, True)).id == "good"
 
     run(work())
     assert written(tmp_path)[0]["error"] == "a worker died"
@@ -146,12 +159,12 @@ def test_an_assessor_that_died_or_failed_is_retried_then_fails_its_training(
         await dispatcher.submit([job("one")])
         await dispatcher.take(0, True)
         await dispatcher.saved("one", 1)
-        held = await dispatcher.task(0, True)
-        again = await dispatcher.task(0, True)
-        assert again == held
+        task = await held(dispatcher, 0)
+        again = await held(dispatcher, 0)
+        assert again == task
         await dispatcher.task_failed(again, "the judge is away")
         assert not dispatcher.tasks
-        assert not await dispatcher.saved("one", 2)
+        assert await dispatcher.saved("one", 2) == "leave"
         await dispatcher.trained("one")
         assert not dispatcher.tasks
 
@@ -166,9 +179,10 @@ def test_a_cancelled_point_stops_at_its_next_epoch(tmp_path: Path, job: Any) -> 
         await dispatcher.submit([job("runs"), job("waits", seed=1), job("other", point=1)])
         await dispatcher.take(0, True)
         await dispatcher.cancel(0)
-        assert not await dispatcher.saved("runs", 2)
+        assert await dispatcher.saved("runs", 2) == "stop"
         await dispatcher.trained("runs")
-        assert (await dispatcher.take(0, False)).id == "other"
+        assert not await dispatcher.stopping()
+        assert (await taken(dispatcher, 0, False)).id == "other"
         assert (await dispatcher.news(0, 0))[1]
 
     run(work())
@@ -184,7 +198,7 @@ def test_a_training_that_another_point_needs_is_not_stopped(tmp_path: Path, job:
         await dispatcher.submit([job("both"), job("both", point=1)])
         await dispatcher.take(0, True)
         await dispatcher.cancel(0)
-        assert await dispatcher.saved("both", 1)
+        assert await dispatcher.saved("both", 1) == "go on"
         assert not dispatcher.queue
 
     run(work())
@@ -217,8 +231,103 @@ def test_closing_with_an_error_fails_what_has_not_ended(tmp_path: Path, job: Any
         await dispatcher.close("all trainers have given up")
         assert await idle == "closed" and await dispatcher.take(1, True) == "closed"
 
+        await dispatcher.submit([job("late", point=1)])
+        assert (await dispatcher.news(1, 0))[1]
+
     run(work())
     assert {(line["id"], line["status"]) for line in written(tmp_path)} == {
         ("one", "failed"),
         ("two", "failed"),
+        ("late", "failed"),
     }
+
+
+def test_closing_leaves_a_training_for_a_later_start(tmp_path: Path, job: Any) -> None:
+    async def work() -> None:
+        dispatcher = await begun(tmp_path, 0)
+        await dispatcher.submit([job("one")])
+        await dispatcher.take(0, True)
+        await dispatcher.close()
+        assert await dispatcher.saved("one", 1) == "leave"
+
+    run(work())
+    assert not (tmp_path / "trainings.jsonl").exists()
+
+
+def test_what_a_lane_or_an_assessor_held_goes_to_others_when_it_is_lost(
+    tmp_path: Path, job: Any
+) -> None:
+    async def work() -> None:
+        dispatcher = await begun(tmp_path, 1)
+        await dispatcher.submit([job("one")])
+        await dispatcher.take(0, True)
+        await dispatcher.saved("one", 1)
+        task = await held(dispatcher, 0)
+        await dispatcher.lost("judges", 0, "gone")
+        assert await held(dispatcher, 1) == task
+        await dispatcher.lost("trainers", 0, "gone")
+        assert (await taken(dispatcher, 1, True)).id == "one"
+        await dispatcher.lost("trainers", 1, "gone too")
+
+    run(work())
+    assert [(line["status"], line["error"]) for line in written(tmp_path)] == [
+        ("failed", "gone too")
+    ]
+
+
+def test_news_of_a_sweep_before_is_nothing_to_the_next(tmp_path: Path, job: Any) -> None:
+    async def work() -> None:
+        dispatcher = await begun(tmp_path, 0)
+        await dispatcher.submit([job("old")])
+        await dispatcher.take(0, True)
+        await dispatcher.begin(tmp_path, 0)
+        assert await dispatcher.saved("old", 1) == "leave"
+        await dispatcher.assessed("old", 1, 3.0)
+        await dispatcher.trained("old")
+        await dispatcher.failed("old", "x")
+        await dispatcher.submit([job("new")])
+        assert (await taken(dispatcher, 0, False)).id == "new"
+
+    run(work())
+
+
+def test_a_training_stopped_for_one_point_goes_on_for_another(tmp_path: Path, job: Any) -> None:
+    async def work() -> None:
+        dispatcher = await begun(tmp_path, 0)
+        await dispatcher.submit([job("both")])
+        await dispatcher.take(0, True)
+        await dispatcher.cancel(0)
+        await dispatcher.submit([job("both", point=1)])
+        assert await dispatcher.saved("both", 1) == "go on" and not dispatcher.queue
+
+    run(work())
+
+
+def test_a_searchers_point_keeps_its_number_when_its_trial_is_retried(tmp_path: Path) -> None:
+    async def work() -> None:
+        dispatcher = await begun(tmp_path, 0)
+        numbers = [await dispatcher.number({"rate": rate}, 5) for rate in (0.1, 0.2, 0.1)]
+        assert numbers == [5, 6, 5]
+        await dispatcher.refuse(6, [0, 1], "data.rows is 9999")
+
+    run(work())
+    assert [(line["point"], line["seed"], line["status"]) for line in written(tmp_path)] == [
+        (6, 0, "failed"),
+        (6, 1, "failed"),
+    ]
+
+
+def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path, job: Any) -> None:
+    file = tmp_path / "trainings.jsonl"
+    file.write_text('{"id": "one", "point": 0, "seed": 0, "status": "done"}\n{"id": "tw')
+
+    async def work() -> None:
+        dispatcher = await begun(tmp_path, 0)
+        await dispatcher.submit([job("two", seed=1)])
+        await dispatcher.failed("two", "no room")
+
+    run(work())
+    assert [(line["id"], line["status"]) for line in written(tmp_path)] == [
+        ("one", "done"),
+        ("two", "failed"),
+    ]

@@ -277,16 +277,18 @@ def test_replies_are_graded_with_their_whole_dialogue(server: Server) -> None:
     verdicts = grade(
         [
             reply("a", "hi", "hello $x", "why?", "so", system="Be kind"),
-            reply("b", "where?", "Paris"),
+            reply("b", "where?", "Paris", stopped=False, group="towns"),
         ],
         server.url,
         "judge",
         backoff_s=0.01,
     )
     common = {"kind": "grade", "annotator": "judge", "models": ["lima"], "sample": 1}
+    first = {"id": "a", **common, "turn": 1, "stopped": True}
+    second = {"id": "b", **common, "turn": 0, "stopped": False, "group": "towns"}
     assert verdicts == [
-        {"id": "a", **common, "turn": 1, "verdict": 2, "explanation": "It costs $5."},
-        {"id": "b", **common, "turn": 0, "verdict": "invalid", "explanation": "no idea"},
+        first | {"verdict": 2, "explanation": "It costs $5."},
+        second | {"verdict": "invalid", "explanation": "no idea"},
     ]
     asked = next(q for q in server.asked if "hello" in q)
     dialogue = (

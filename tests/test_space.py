@@ -1,16 +1,20 @@
 """Sweep files: what they may say, the points they make, and the errors that stop them."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from lima_ray.config import PACKAGE
 from lima_ray.errors import UserError
 from tune import space, trial
+from tune.search import check_scheduler
 from tune.space import SETTINGS, SWEEPS, base_recipe, check_names, load, points
 
+ROWS = PACKAGE / "miniature" / "rows"
 RATES = {"optim.learning_rate": {"grid": [1e-4, 3e-4]}}
 
 
@@ -31,12 +35,27 @@ def test_studies_that_ship_can_run_on_the_miniature(path: Path) -> None:
     assert sweep.claim and sweep.name == path.stem
 
 
+def test_the_benchmarks_sweep_has_its_twelve_trials() -> None:
+    sweep = load(str(Path(__file__).parents[1] / "benchmarks" / "twelve.yaml"))
+    check_names(sweep)
+    assert len(points(sweep)) == 12
+
+
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
 @pytest.mark.parametrize("setting", sorted(p.stem for p in SETTINGS.glob("*.yaml")))
-def test_one_line_puts_a_study_on_another_base(path: Path, setting: str) -> None:
+def test_one_line_puts_a_study_on_another_base(
+    path: Path, setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sweep = load(path.stem, setting)
     check_names(sweep)
     made = points(sweep)
+    monkeypatch.chdir(tmp_path)
+    for file in sweep.files.values():
+        if not file.startswith("lima_ray/"):
+            Path(file).parent.mkdir(exist_ok=True)
+            rows = "dialogues_test" if "dialogues_test" in file else "test"
+            shutil.copy(ROWS / f"{rows}.jsonl", file)
+    trial.measuring(sweep, base_recipe(sweep))
     for point in made:
         recipe = base_recipe(sweep).override(point.values)
         assert recipe.select.judge != "none"
@@ -85,7 +104,7 @@ def test_labels_name_datasets_and_groups_of_fields(tmp_path: Path) -> None:
     sweep = load(written(tmp_path, axes=axes, files=files))
     check_names(sweep)
     first, *_, last = points(sweep)
-    assert first.name == "train good, size small"
+    assert first.name == "data good, size small"
     assert first.values == {"data.train": files["rows"], "data.rows": 10, "optim.epochs": 8}
     assert last.values["data.train"].endswith("narrow.jsonl") and last.values["data.rows"] == 20
 
@@ -110,6 +129,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         r"axes.size: unknown field data.row; did you mean data.rows\?",
     ),
     ({"set": {"optim.epoch": 3}}, r"set: unknown field optim.epoch; did you mean optim.epochs\?"),
+    (
+        {"axes": {"optim.epochs": {"grid": [1, 2]}}, "expect": {"better": {"optim.epochs": 3}}},
+        "expect: optim.epochs has no 3, only 1, 2",
+    ),
+    ({"expect": {"than": {"optim.epochs": 3}}}, "expect: there is no axis optim.epochs"),
+    ({"axes": {"cluster.workers": {"grid": [1, 2]}}}, "cluster.workers changes no result"),
     ({"axes": {"seed": {"grid": [0, 1]}}}, "seed cannot vary; the sweep gives it itself"),
 ]
 
@@ -158,6 +183,10 @@ def test_every_invalid_point_is_listed_before_anything_starts(tmp_path: Path) ->
         ({"metric": "dialogues"}, "nothing gives the metric dialogues for these prompts"),
         ({"metric": "safe"}, "gives grade, stopped, excellent, accepted"),
         ({"prompts": "nowhere.jsonl"}, "no data at nowhere.jsonl"),
+        (
+            {"prompts": "lima_ray/miniature/rows/curated.jsonl"},
+            "training prompts are among the prompts that measure",
+        ),
     ],
 )
 def test_a_metric_that_nothing_gives_is_refused(
@@ -190,3 +219,24 @@ def test_a_training_is_named_by_what_decides_it(tmp_path: Path) -> None:
 def test_a_sweep_that_does_not_exist_names_those_that_ship() -> None:
     with pytest.raises(UserError, match=r"no sweep 'qualty'.*did you mean quality\?"):
         space.load("qualty")
+
+
+def test_an_asha_that_compares_nothing_is_refused(tmp_path: Path) -> None:
+    sweep = load(written(tmp_path, axes=RATES, asha=True, set={"optim.epochs": 2}))
+    with pytest.raises(UserError, match=r"asha compares epochs from 2 on .* and there are 2"):
+        check_scheduler(sweep, base_recipe(sweep))
+
+
+def test_changed_dev_prompts_make_another_training(tmp_path: Path) -> None:
+    dev = tmp_path / "dev.jsonl"
+    lines = (ROWS / "dev.jsonl").read_text().splitlines(keepends=True)
+
+    def id() -> str:
+        tree = {"set": {"data.dev": str(dev)}, "seeds": [0]}
+        sweep = load(written(tmp_path, **tree))
+        return trial.prepare(sweep, base_recipe(sweep), points(sweep))[0][0].id
+
+    dev.write_text("".join(lines))
+    first = id()
+    dev.write_text("".join(lines[1:]))
+    assert id() != first

@@ -77,4 +77,6 @@ def label(value: Any) -> str:
 
 def short(axis: str) -> str:
     """An axis without its section: `learning rate`."""
+    if axis == "data.train":
+        return "data"
     return axis.rsplit(".", 1)[-1].replace("_", " ")

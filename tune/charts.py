@@ -184,8 +184,10 @@ def margin(study: Study) -> tuple[Point, float] | None:
 def whiskers(axes: Any, x: float, shown: Mark, colour: str) -> None:
     """A mean's interval, and its seeds beside it."""
     axes.errorbar(x, shown.mean, shown.reach, color=colour, capsize=5, clip_on=False, zorder=3)
-    aside = offset_copy(axes.transData, axes.figure, x=9, units="points")
-    axes.plot([x] * len(shown.means_S), shown.means_S, transform=aside, **DOT)
+    for number, mean in enumerate(shown.means_S):  # side by side, so that equal ones all show
+        beside = 9 + 4.5 * number
+        aside = offset_copy(axes.transData, axes.figure, x=beside, units="points")
+        axes.plot(x, mean, transform=aside, **DOT)
 
 
 def say(axes: Any, text: str, at: tuple[float, float], away: tuple[int, int], **how: Any) -> None:

@@ -12,9 +12,15 @@ from lima_ray.config import Recipe, flatten
 from lima_ray.errors import UserError
 from tune.space import Point, Sweep
 
-FREE_TO_CHANGE = ("sweep.concurrent", "sweep.retries", "sweep.keep", "sweep.claim")
-"""Fields of a sweep that may differ when it goes on."""
-FREE_SECTIONS = ("sweep.paper", "sweep.expect", "recipe.cluster", "recipe.log")
+FREE_TO_CHANGE = (
+    *("sweep.concurrent", "sweep.retries", "sweep.keep", "sweep.claim"),
+    *("sweep.setting", "sweep.recipe"),
+)
+"""Fields of a sweep that may differ when it goes on; the recipe they lead to may not."""
+FREE_SECTIONS = (
+    *("sweep.paper", "sweep.expect", "sweep.set", "sweep.files"),
+    *("recipe.cluster", "recipe.log"),
+)
 
 
 class Claim(AbstractContextManager["Claim"]):
@@ -23,7 +29,8 @@ class Claim(AbstractContextManager["Claim"]):
     def __init__(self, path: Path) -> None:
         self.path, self.file = path, path / "sweep.yaml"
         self.tree: dict[str, Any] = {}
-        self.lock: Any = None
+        self.locks: list[Any] = []
+        """Of the directory, and of the trainings that the sweep is at."""
 
     @property
     def begun(self) -> bool:
@@ -31,8 +38,8 @@ class Claim(AbstractContextManager["Claim"]):
         return self.file.exists()
 
     def __exit__(self, *_: object) -> None:
-        if self.lock:
-            self.lock.close()
+        for lock in self.locks:
+            lock.close()
 
     def check(
         self, sweep: Sweep, base: Recipe, points: list[Point], ids: list[str], resume: bool
@@ -69,7 +76,7 @@ class Claim(AbstractContextManager["Claim"]):
         self.take()
         if not resume:
             raise UserError(
-                f"{self.path} holds this sweep already; --resume True goes on with what is left, "
+                f"{self.path} holds this sweep already; --resume goes on with what is left, "
                 "--name NAME begins another"
             )
 
@@ -83,18 +90,30 @@ class Claim(AbstractContextManager["Claim"]):
 
     def take(self) -> None:
         """Keep other processes away until this one ends."""
-        if self.lock:
-            return
-        self.lock = (self.path / "lock").open("w")
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another process runs the sweep in {self.path}; wait for it, or give this one a "
-                "--name of its own"
-            ) from error
-        except OSError as error:
-            print(f"{self.path} cannot be locked ({error.strerror}); run this sweep once only")
+        if not self.locks:
+            held = f"another process runs the sweep in {self.path}"
+            self.locks.append(hold(self.path / "lock", held))
+
+
+def hold(file: Path, held: str) -> Any:
+    """Lock a file until what is returned is closed, or its process ends.
+
+    Args:
+        file: made where it is missing.
+        held: what it means that somebody else has it.
+
+    Raises:
+        UserError: somebody has.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = file.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{held}; wait for it, then go on with --resume") from error
+    except OSError as error:
+        print(f"{file} cannot be locked ({error.strerror}); run this once only")
+    return lock
 
 
 def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:

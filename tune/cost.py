@@ -11,10 +11,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lima_ray import train
-from lima_ray.checkpoint import MIB
 from lima_ray.flops import BF16_PEAK, step_flops
 from lima_ray.zero import OPTIMIZER_BYTES
 from tune.trial import Made
+from tune.units import duration
 
 MFU = 0.4
 """Share of a GPU's peak that training is taken to reach."""
@@ -109,22 +109,7 @@ def core_flops() -> float:
         torch.set_num_threads(threads)
 
 
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def free_bytes(path: Path) -> int:
     """Room on the disk that a directory is on, or will be."""
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     return shutil.disk_usage(there).free
-
-
-def size(count: float) -> str:
-    """Bytes as MiB, GiB or TiB."""
-    mib = count / MIB
-    if mib < 1024:
-        return f"{mib:,.0f} MiB"
-    return f"{mib / 1024:,.1f} GiB" if mib < 1 << 20 else f"{mib / (1 << 20):,.2f} TiB"

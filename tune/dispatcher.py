@@ -1,13 +1,12 @@
 """The dispatcher of a sweep: hands trainings to warm lanes, epochs to assessors, and news to Tune.
 
 One Ray actor. Lanes (tune/lane.py) ask it for the next training, assessors for the next epoch to
-judge or training to conclude, Tune's trials for news of their point. It writes every training that
-ends into the sweep's `trainings.jsonl`.
+judge or training to conclude, Tune's trials for news of their point. How a training ended goes into
+the sweep's journal.
 """
 
 import asyncio
 import json
-import os
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import ray
 
 from lima_ray import select
 from lima_ray.config import validate
-from tune.results import whole_lines
+from tune.journal import Journal
 from tune.trial import Job
 
 WAIT_S = 5.0
@@ -69,10 +68,8 @@ class Dispatcher:
     """Who does what next; every method runs on one event loop."""
 
     def __init__(self) -> None:
-        self.lanes: dict[int, Entry] = {}
-        self.seats: dict[int, Task] = {}
         self.changed = asyncio.Condition()
-        self.closing = False
+        self.closing, self.error = False, ""
         self.clear()
 
     async def begin(self, path: Path, retries: int) -> None:
@@ -82,11 +79,8 @@ class Dispatcher:
             path: the sweep's directory.
             retries: how often a training, or the judging of one, that failed is tried again.
         """
-        self.path, self.retries = path, retries
+        self.journal, self.retries = Journal(path), retries
         self.clear()
-        lines = whole_lines(path / "trainings.jsonl")
-        done = [line for line in lines if line["status"] == "done"]
-        self.written = {(line["id"], line["point"], line["seed"]) for line in done}
 
     def clear(self) -> None:
         """Know of no training."""
@@ -94,10 +88,11 @@ class Dispatcher:
         self.queue: deque[Entry] = deque()
         self.tasks: deque[Task] = deque()
         self.failures: dict[tuple[str, int | None], int] = {}
+        self.lanes: dict[int, Entry] = {}
+        self.seats: dict[int, Task] = {}
         self.lane_errors: dict[int, str] = {}
-        self.proposed = 0
-        self.written: set[tuple[str, int, int]] = set()
-        """Trainings that the sweep's file holds as done already."""
+        self.proposed: dict[str, int] = {}
+        """Numbers of the points that a searcher has proposed, by what it chose."""
 
     # Tune's trials
 
@@ -105,6 +100,9 @@ class Dispatcher:
         """Take trainings in; what is trained or measured already is not done again."""
         for job in jobs:
             entry = self.entries.get(job.id)
+            if entry and entry.cancelled:  # another point needs no more of it; this one does
+                entry.cancelled = False
+                entry = None if entry.state == "stopped" else entry
             if entry is None:
                 entry = self.entries[job.id] = Entry(job)
                 known = select.assessed(job.run, validate(job.recipe).select)
@@ -118,11 +116,13 @@ class Dispatcher:
                     self.queue.append(entry)
             entry.askers.add((job.point, job.seed))
             if entry.ended:
-                self.write(entry, {(job.point, job.seed)})
+                self.note(entry, {(job.point, job.seed)})
+            elif self.closing:
+                self.fail(entry, self.error or "the sweep was ending")
         await self.tell()
 
     async def news(self, point: int, after: int) -> tuple[dict[int, float], bool]:
-        """Mean dev grades of a point by epoch, over its seeds that did not fail, once all have it.
+        """Mean dev grades of a point by epoch, once all its seeds that are under way have it.
 
         Args:
             point: its number.
@@ -134,7 +134,7 @@ class Dispatcher:
         until_s = time.monotonic() + WAIT_S
         while True:
             own = [e for e in self.entries.values() if any(p == point for p, _ in e.askers)]
-            alive = [e.grades for e in own if e.state != "failed"]
+            alive = [e.grades for e in own if e.state not in ("failed", "waiting")]
             common = set.intersection(*map(set, alive)) if alive else set()
             grades = {n: float(np.mean([g[n] for g in alive])) for n in sorted(common)}
             ended = all(e.ended for e in own)
@@ -165,8 +165,7 @@ class Dispatcher:
             entry.attempts += 1
             if entry.attempts <= self.retries:
                 return entry.job
-            entry.error = self.lane_errors.pop(lane, "") or "a worker died"
-            self.end(entry, "failed")
+            self.fail(entry, self.lane_errors.pop(lane, "") or "a worker died")
             await self.tell()
         until_s = time.monotonic() + WAIT_S
         while not (self.queue or self.closing):
@@ -174,24 +173,33 @@ class Dispatcher:
                 return "wait"
         if self.closing:
             return "closed"
+        self.lane_errors.pop(lane, None)
         entry = self.lanes[lane] = self.queue.popleft()
         entry.state, entry.begun_s = "training", time.time()
         return entry.job
 
-    async def saved(self, id: str, epoch: int) -> bool:
-        """Hear of an epoch's weights; say whether to go on."""
-        entry = self.entries[id]
+    async def saved(self, id: str, epoch: int) -> Literal["go on", "stop", "leave"]:
+        """Hear of an epoch's weights.
+
+        Returns:
+            whether to go on, to stop because nobody needs more epochs, or to leave the training as
+            it is, for a later start to go on with.
+        """
+        entry = self.entries.get(id)
+        if entry is None or self.closing or entry.ended:
+            return "leave"
         entry.epoch = epoch
-        if entry.cancelled or self.closing:
-            return False
+        if entry.cancelled:
+            return "stop"
+        entry.grades.pop(epoch, None)  # of weights that these have replaced
         self.assess(entry, epoch)
         await self.tell()
-        return True
+        return "go on"
 
     async def trained(self, id: str) -> None:
         """Hear that a training's last step is done, or that it stopped as it was told to."""
-        entry = self.entries[id]
-        if entry.ended:
+        entry = self.entries.get(id)
+        if entry is None or entry.ended:
             return
         if entry.cancelled:
             self.end(entry, "stopped")
@@ -204,8 +212,22 @@ class Dispatcher:
 
     async def failed(self, id: str, error: str) -> None:
         """Hear of a training that no retry would mend."""
-        self.entries[id].error = error
-        self.end(self.entries[id], "failed")
+        if id in self.entries:
+            self.fail(self.entries[id], error)
+        await self.tell()
+
+    async def lost(self, role: str, number: int, error: str) -> None:
+        """Hear that a lane ("trainers") or an assessor ("judges") will not come back."""
+        if role == "judges" and (held := self.seats.pop(number, None)):
+            await self.task_failed(held, error)
+        entry = self.lanes.pop(number, None) if role == "trainers" else None
+        if entry and entry.state == "training":
+            entry.attempts += 1
+            if entry.attempts <= self.retries:
+                entry.state = "waiting"
+                self.queue.appendleft(entry)
+            else:
+                self.fail(entry, error)
         await self.tell()
 
     async def lane_error(self, lane: int, error: str) -> None:
@@ -230,28 +252,29 @@ class Dispatcher:
 
     async def assessed(self, id: str, epoch: int, grade: float) -> None:
         """Hear what the dev prompts showed of an epoch."""
-        entry = self.entries[id]
-        entry.grades[epoch] = grade
-        entry.to_assess.discard(epoch)
-        self.conclude(entry)
+        entry = self.entries.get(id)
+        if entry:
+            entry.grades[epoch] = grade
+            entry.to_assess.discard(epoch)
+            self.conclude(entry)
         await self.tell()
 
     async def concluded(self, id: str) -> None:
         """Hear that a training is measured."""
-        self.end(self.entries[id], "done")
+        if id in self.entries:
+            self.end(self.entries[id], "done")
         await self.tell()
 
     async def task_failed(self, task: Task, error: str) -> None:
         """Hear of a task that failed: it is tried again, or its training fails."""
-        entry, key = self.entries[task.job.id], (task.job.id, task.epoch)
-        if entry.ended:
+        entry, key = self.entries.get(task.job.id), (task.job.id, task.epoch)
+        if entry is None or entry.ended:
             return
         self.failures[key] = self.failures.get(key, 0) + 1
         if self.failures[key] <= self.retries:
             self.tasks.append(task)
         else:
-            entry.error, entry.cancelled = error, True
-            self.end(entry, "failed")
+            self.fail(entry, error)
         await self.tell()
 
     # The sweep's command
@@ -274,12 +297,19 @@ class Dispatcher:
 
     async def close(self, error: str = "") -> None:
         """Let lanes and assessors end; with an error, what has not ended fails with it."""
-        self.closing = True
+        self.closing, self.error = True, error
         for entry in self.entries.values() if error else ():
             if not entry.ended:
-                entry.error = error
-                self.end(entry, "failed")
+                self.fail(entry, error)
         await self.tell()
+
+    async def stopping(self) -> bool:
+        """Wait a while for trainings that were told to stop; whether some still have not."""
+        until_s = time.monotonic() + WAIT_S
+        while any(e.cancelled and not e.ended for e in self.entries.values()):
+            if not await self.wait(until_s):
+                return True
+        return False
 
     # Its own
 
@@ -294,35 +324,39 @@ class Dispatcher:
         if entry.state == "trained" and not entry.to_assess:
             self.tasks.appendleft(Task(entry.job, None))
 
+    def fail(self, entry: Entry, error: str) -> None:
+        """Note that a training failed."""
+        entry.error = error
+        self.end(entry, "failed")
+
     def end(self, entry: Entry, state: State) -> None:
         """Note how a training ended."""
         entry.state = state
         self.tasks = deque(task for task in self.tasks if task.job.id != entry.job.id)
-        self.write(entry, entry.askers)
+        self.note(entry, entry.askers)
 
-    def write(self, entry: Entry, askers: set[tuple[int, int]]) -> None:
-        """Append to the sweep's file, so that it survives a kill."""
-        job = entry.job
-        askers = {a for a in askers if (job.id, *a) not in self.written}
-        record = {"id": job.id, "status": entry.state, "run": str(job.run.path)}
-        record |= {"measured": str(job.measured) if entry.state == "done" else None}
-        record |= {"error": entry.error}
-        record |= {"seconds": round(time.time() - entry.begun_s, 1) if entry.begun_s else 0}
-        with (self.path / "trainings.jsonl").open("a") as out:
-            for point, seed in sorted(askers):
-                out.write(f"{json.dumps(record | {'point': point, 'seed': seed})}\n")
-            out.flush()
-            os.fsync(out.fileno())
+    def note(self, entry: Entry, askers: set[tuple[int, int]]) -> None:
+        """Write down how a training ended."""
+        spent_s = time.time() - entry.begun_s if entry.begun_s else 0
+        self.journal.ended(entry.job, askers, entry.state, entry.error, spent_s)
 
-    async def number(self, first: int) -> int:
-        """The next number for a point that a searcher proposes, counted from the first given."""
-        self.proposed = max(self.proposed, first) + 1
-        return self.proposed - 1
+    async def number(self, chosen: dict[str, Any], first: int) -> int:
+        """The number of a point that a searcher proposes; a retried trial's stays what it was.
+
+        Args:
+            chosen: on each axis.
+            first: the lowest number that is free.
+        """
+        key = json.dumps(chosen, sort_keys=True)
+        return self.proposed.setdefault(key, first + len(self.proposed))
 
     async def ask(self, point: dict[str, Any]) -> None:
-        """Note a point that a searcher asked for."""
-        with (self.path / "asked.jsonl").open("a") as out:
-            out.write(f"{json.dumps(point)}\n")
+        """Note a point that a searcher proposed."""
+        self.journal.asked(point)
+
+    async def refuse(self, point: int, seeds: list[int], error: str) -> None:
+        """Note a proposed point that no run could train."""
+        self.journal.refused(point, seeds, error)
 
     async def tell(self) -> None:
         """Wake whoever waits."""

@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lima_ray.example import decode_json
-from lima_ray.select import grade_of
 from lima_ray.stats import Estimate, crossed
-from tune.results import Outcome, Study
+from tune.results import Outcome, Study, by_prompt, mean_grade, read_verdicts
 from tune.space import Point
 
 
@@ -54,11 +52,4 @@ def dev_grades_P(outcome: Outcome, epoch: int) -> np.ndarray:
     Returns:
         shape [prompts]; NaN where no verdict on a prompt could be read.
     """
-    file = outcome.run.dev_dir(epoch) / "verdicts.jsonl"
-    by_prompt: dict[str, list[float]] = {}
-    for line in file.read_bytes().splitlines():
-        verdict = decode_json(line, str(file))
-        read = by_prompt.setdefault(verdict["id"], [])
-        grade = grade_of(verdict)
-        read += [] if grade is None else [grade]
-    return np.array([np.mean(g) if g else np.nan for _, g in sorted(by_prompt.items())])
+    return by_prompt(read_verdicts(outcome.run.dev_dir(epoch)), mean_grade)

@@ -22,6 +22,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from lima_ray import train
 from lima_ray.config import validate
 from lima_ray.errors import UserError
+from lima_ray.grader import NO_ANSWER
 from lima_ray.run import Run
 from lima_ray.worker import Phases
 from tune.dispatcher import Task, ask
@@ -32,14 +33,19 @@ GROUP_FAILURES = 20
 
 
 class Stopped(Exception):
-    """The training's point needs no more epochs."""
+    """The training ends before its last epoch."""
+
+    def __init__(self, answer: str) -> None:
+        super().__init__(answer)
+        self.leave = answer == "leave"
+        """Whether another start is to go on with it."""
 
 
 class Lane:
     """A Ray actor that holds one worker group."""
 
     def run(
-        self, dispatcher: Any, number: int, workers: int, cpus: int, gpus: bool, path: Path
+        self, dispatcher: Any, number: int, workers: int, cpus: int, gpus: float, path: Path
     ) -> None:
         """Train what the dispatcher gives until it closes.
 
@@ -48,19 +54,19 @@ class Lane:
             number: of this lane.
             workers: training processes.
             cpus: CPU cores of each.
-            gpus: whether each has a GPU.
+            gpus: GPUs of each, a half where it shares one with a judge, or none.
             path: directory for Ray Train's own files.
         """
         name = f"{number}-{time.time_ns()}"  # a name used before would resume its run
-        environment, forwarded = train.worker_environment(gpus, cpus)
+        environment, forwarded = train.worker_environment(gpus > 0, cpus)
         TorchTrainer(
             work,
             train_loop_config={"dispatcher": dispatcher, "lane": number},
             torch_config=TorchConfig(timeout_s=train.COLLECTIVE_TIMEOUT_S),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers,
-                use_gpu=gpus,
-                resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpus else {}),
+                use_gpu=gpus > 0,
+                resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
             ),
             run_config=ray.train.RunConfig(
                 name=name,
@@ -108,14 +114,19 @@ def train_job(dispatcher: Any, lane: int, job: Job, phases: Phases) -> None:
 
     def saved(epoch: int) -> None:
         """Have an epoch assessed; stop where nobody needs another."""
-        if not first_asks(lambda: ask(dispatcher.saved.remote(job.id, epoch))):
-            raise Stopped
+        if first:  # what older weights of this epoch said
+            shutil.rmtree(job.run.dev_dir(epoch), ignore_errors=True)
+        answer = first_asks(lambda: ask(dispatcher.saved.remote(job.id, epoch)))
+        if answer != "go on":
+            raise Stopped(answer)
 
     error = ""
     try:
         recipe = validate(job.recipe)
         train_recipe(recipe, job.run, torch.device(get_device()), phases, job.lineage, saved)
-    except Stopped:
+    except Stopped as stopped:
+        if stopped.leave:
+            return
         if first:
             prune(job.run, job.keep)
     except UserError as problem:
@@ -127,6 +138,7 @@ def train_job(dispatcher: Any, lane: int, job: Job, phases: Phases) -> None:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
     if first:
         ask(dispatcher.failed.remote(job.id, error) if error else dispatcher.trained.remote(job.id))
 
@@ -187,11 +199,20 @@ def conclude(job: Job) -> None:
     from lima_ray import select
 
     run, recipe = job.run, validate(job.recipe)
-    if not job.is_trained():
+    trained_before = job.is_trained()
+    if not trained_before:
         select.choose(run, recipe, say=lambda _: None)
     prompts = select.Prompts(job.prompts, "test", job.samples)
-    select.judged(run.export_dir, prompts, job.measured, recipe)
-    prune(run, job.keep)
+    _, verdicts = select.judged(run.export_dir, prompts, job.measured, recipe)
+    unanswered = [v for v in verdicts if str(v.get("explanation", "")).startswith(NO_ANSWER)]
+    if unanswered:
+        (job.measured / "verdicts.jsonl").unlink()
+        raise UserError(
+            f"the judge did not answer on {len(unanswered)} of {len(verdicts)} replies: "
+            f"{unanswered[0]['explanation']}"
+        )
+    if not trained_before:  # another sweep may want what it has kept
+        prune(run, job.keep)
 
 
 def prune(run: Run, keep: str) -> None:

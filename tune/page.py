@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lima_ray.select import grade_of, judge_name
-from tune.cost import duration
 from tune.results import Outcome, Study
 from tune.rows import Row, epoch_rows, filled, notes, point_rows
+from tune.units import duration
 from tune.verdict import verdict
 from tune.wording import counted
 

@@ -16,7 +16,7 @@ from tune.space import Sweep
 
 RESTARTS = 3
 """Of a lane's or an assessor's actor."""
-ENDING_S = 30
+ENDING_S = 20
 """How long lanes and assessors may take to end when the sweep does."""
 
 
@@ -28,8 +28,15 @@ def room(sweep: Sweep, cluster: Cluster, trainings: int) -> tuple[int, bool]:
     """
     gpus = train.wants_gpus(cluster)
     kind, name = ("GPU", "GPUs") if gpus else ("CPU", "CPU cores")
-    each = cluster.workers + 1 if gpus else cluster.workers * cpus(cluster)
-    what = f"{each} {name}" + (f" ({cluster.workers} to train, 1 to reply)" if gpus else "")
+    if gpus:
+        alone = cluster.workers == 1
+        each = 1 if alone else cluster.workers + 1
+        what = f"{each} GPU{'s' * (not alone)} (" + (
+            "shared by trainer and judge)" if alone else f"{cluster.workers} to train, 1 to reply)"
+        )
+    else:
+        each = cluster.workers * cpus(cluster)
+        what = f"{each} {name}"
     there = int(ray.cluster_resources().get(kind, 0))
     fits = there // each
     if not fits:
@@ -64,22 +71,26 @@ class Pool(AbstractContextManager["Pool"]):
         """
         self.at_once, self.gpus = at_once, gpus
         each = cpus(cluster)
+        share = 0 if not gpus else 0.5 if cluster.workers == 1 else 1
         own, forwarded = train.worker_environment(gpus, 1)
         stays = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, "num_cpus": 0}
         one: Any = ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=1000)
         self.dispatcher: Any = one.remote()
         judges: Any = ray.remote(Assessor).options(
-            **stays, num_gpus=int(gpus), runtime_env={"env_vars": own | forwarded}
+            **stays, num_gpus=share, runtime_env={"env_vars": own | forwarded}
         )
         trainers: Any = ray.remote(Lane).options(**stays)
         self.lanes = [trainers.remote() for _ in range(at_once)]
         self.judges = [judges.remote() for _ in range(at_once)]
         self.runs = {
-            lane.run.remote(self.dispatcher, number, cluster.workers, each, gpus, path): "trainers"
+            lane.run.remote(self.dispatcher, number, cluster.workers, each, share, path): (
+                "trainers",
+                number,
+            )
             for number, lane in enumerate(self.lanes)
         }
         for seat, judge in enumerate(self.judges):
-            self.runs[judge.run.remote(self.dispatcher, seat, 1)] = "judges"
+            self.runs[judge.run.remote(self.dispatcher, seat, 1)] = ("judges", seat)
         self.broken = ""
         """Why nothing can go on; empty while something can."""
 
@@ -94,15 +105,16 @@ class Pool(AbstractContextManager["Pool"]):
             try:
                 ray.get(run)
             except RayError as error:
-                role = self.runs.pop(run)
-                if role not in self.runs.values() and not self.broken:
+                role, number = self.runs.pop(run)
+                self.dispatcher.lost.remote(role, number, str(error))
+                if role not in {left for left, _ in self.runs.values()} and not self.broken:
                     self.broken = f"all {role} of the sweep have given up; the last said: {error}"
                     self.dispatcher.close.remote(self.broken)
 
     def __exit__(self, *_: object) -> None:
         """Let everyone end what they are at, and end those that do not."""
         ray.get(self.dispatcher.close.remote())
-        _, late = ray.wait(list(self.runs), num_returns=len(self.runs), timeout=ENDING_S)
+        late = ray.wait(list(self.runs), num_returns=len(self.runs), timeout=ENDING_S)[1]
         for actor in [*self.lanes, *self.judges] if late else []:
             ray.kill(actor)
         ray.kill(self.dispatcher)

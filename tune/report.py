@@ -6,6 +6,7 @@ A sweep does this at its end. All is read from the sweep's files, so it can be d
 the sweep still runs. Written beside them: report.md, its pictures, and best.yaml.
 """
 
+import sys
 from pathlib import Path
 from textwrap import fill
 from typing import Annotated
@@ -21,13 +22,15 @@ from lima_ray.config import Section, read_flags
 from lima_ray.errors import UserError, plain_errors
 from tune import page, picture
 from tune.results import Study
-from tune.rows import AUDITS, CHOSEN, INTERVAL, STOP, epoch_rows, notes, point_rows
+from tune.rows import AUDITS, CHOSEN, INTERVAL, STOP, P, epoch_rows, notes, point_rows
 from tune.space import Point
 from tune.verdict import Verdict, verdict
 from tune.wording import counted, unit
 
-__all__ = ["Verdict", "table", "verdict", "write"]
+__all__ = ["Verdict", "show", "table", "verdict", "write"]
 
+WIDTH = 100
+"""Characters that a table of one or two axes needs."""
 HEADING = 15
 """Characters of a heading's line in a terminal."""
 REPORT, BEST = "report.md", "best.yaml"
@@ -52,7 +55,8 @@ def table(study: Study) -> Table:
     columns = [name for name in (rows or [{}])[0] if by_epoch or name not in left_out(study)]
     for name in columns:
         interval = f"\n{INTERVAL}" if INTERVAL in name else ""
-        shown.add_column(Text(fill(name.replace(f" {INTERVAL}", ""), HEADING) + interval))
+        heading = fill(name.replace(f" {INTERVAL}", ""), HEADING) + interval
+        shown.add_column(Text(heading), no_wrap=name in (AUDITS, P), overflow="fold")
     best = None if by_epoch else study.best()
     for number, row in enumerate(rows):
         bold = best is not None and study.points[number] == best
@@ -69,6 +73,12 @@ def left_out(study: Study) -> tuple[str, ...]:
 def narrow(name: str, cell: str) -> str:
     """A cell for a terminal; an interval is kept in one piece where its column is narrow."""
     return cell.replace(", ", ",") if INTERVAL in name else cell
+
+
+def show(study: Study) -> None:
+    """Print the table; a log, which has no width of its own, is taken to have room for it."""
+    width = None if sys.stdout.isatty() else WIDTH
+    Console(highlight=False, width=width).print(table(study))
 
 
 def write(study: Study) -> Path:
@@ -117,7 +127,7 @@ def main() -> None:
             f"{command.path} is no sweep: it holds no sweep.yaml; sweeps stand in runs/sweeps"
         )
     study = Study.load(command.path)
-    Console(highlight=False).print(table(study))
+    show(study)
     print(f"report       {write(study)}")
 
 

@@ -2,15 +2,17 @@
 
     python -m tune.reproduce [--setting lima-7b] [--seeds 0 1 2 3 4] [--out docs/reproduce]
 
-On the miniature this takes less than an hour on two CPU cores (`make reproduce`). Studies share the
+On the miniature this takes about an hour on two CPU cores (`make reproduce`). Studies share the
 trainings that they have in common; a run that was stopped goes on where it was. The page says what
 was found, whether it agrees with the paper or not, by the rule that each sweep file states.
 """
 
+import json
 import os
 import platform
 import shutil
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
@@ -18,9 +20,9 @@ from pydantic import Field
 
 from lima_ray.config import Section, durable, read_flags
 from lima_ray.errors import plain_errors
+from lima_ray.run import write_json
 from tune import pool, report, search, sweep
-from tune.cost import duration
-from tune.results import Study
+from tune.results import Outcome, Study
 
 STUDIES = (
     *("quality", "diversity", "quantity", "dialogues", "structure"),
@@ -54,29 +56,44 @@ def reproduce(command: Command) -> Path:
     same |= {"runs_dir": command.runs_dir}
     asked = [sweep.Command(sweep=name, **same) for name in command.studies]
     plans = [sweep.plan(one) for one in asked]
-    began_s = time.monotonic()
     studies = []
     search.connect()
     cluster, path = plans[0].base.cluster, plans[0].path
     at_once, gpus = pool.room(plans[0].sweep, cluster, sum(len(plan.made) for plan in plans))
-    with pool.Pool(cluster, at_once, gpus, path.parent / "lanes") as warm:
+    with (
+        Spent(path.with_name("reproduce.json")) as spent,
+        pool.Pool(cluster, at_once, gpus, path.parent / "lanes") as warm,
+    ):
         for number, one in enumerate(asked, start=1):
             print(f"\nstudy {number} of {len(asked)}: {one.sweep}", flush=True)
             studies.append(sweep.run(one, warm))
-    return write(studies, durable(command.out), time.monotonic() - began_s)
+    return write(studies, durable(command.out), spent)
 
 
-def write(studies: list[Study], out: Path, seconds: float) -> Path:
+class Spent(AbstractContextManager["Spent"]):
+    """Seconds of every start so far, this one included once it ends."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.began_s = file, time.monotonic()
+        self.starts: list[float] = json.loads(file.read_text()) if file.exists() else []
+
+    def __exit__(self, *_: object) -> None:
+        self.starts.append(round(time.monotonic() - self.began_s))
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.file, self.starts)
+
+
+def write(studies: list[Study], out: Path, spent: Spent) -> Path:
     """Write the page of some studies.
 
     Args:
         studies: in the order of the page.
         out: folder; its pictures are replaced.
-        seconds: what this run of them took.
+        spent: what they took.
     """
     out.mkdir(parents=True, exist_ok=True)
     verdicts = [report.verdict(study) for study in studies]
-    lines = ["# The paper's ablations, measured here", "", *made_by(studies, seconds), ""]
+    lines = ["# The paper's ablations, measured here", "", *made_by(studies, spent), ""]
     lines += ["| study | the paper | what was measured | agrees |", "|---|---|---|---|"]
     for study, verdict in zip(studies, verdicts, strict=True):
         name = study.sweep.name
@@ -91,25 +108,36 @@ def write(studies: list[Study], out: Path, seconds: float) -> Path:
     return page
 
 
-def made_by(studies: list[Study], seconds: float) -> list[str]:
+def made_by(studies: list[Study], spent: Spent) -> list[str]:
     """What was run, on what, in what time."""
-    trainings = {o.id: o for study in studies for o in study.outcomes}
+    trainings: dict[str, Outcome] = {}
+    for outcome in (o for study in studies for o in study.outcomes):
+        known = trainings.get(outcome.id)
+        if known is None or outcome.seconds > known.seconds:
+            trainings[outcome.id] = outcome
     failed = sum(o.status == "failed" for o in trainings.values())
-    spent = sum(o.seconds for o in trainings.values())
+    trained_s, starts = sum(o.seconds for o in trainings.values()), len(spent.starts)
     memory = psutil.virtual_memory().total / 2**30
     return [
         f"`python -m tune.reproduce`: {len(trainings)} trainings ({failed} failed) of "
-        f"{len(studies)} studies, {duration(seconds)} in all ({duration(spent)} of trainings, "
-        f"side by side), on {os.cpu_count()} cores ({platform.machine()}, {memory:.0f} GiB).",
+        f"{len(studies)} studies, {minutes(sum(spent.starts))} in all"
+        f"{f' in {starts} starts' if starts > 1 else ''} ({minutes(trained_s)} of trainings, side "
+        f"by side), on {os.cpu_count()} cores ({platform.machine()}, {memory:.0f} GiB).",
         "",
         "Intervals are 95 %, over seeds and prompts together; differences are paired over both.",
     ]
 
 
+def minutes(seconds: float) -> str:
+    """Seconds as whole minutes."""
+    return f"{seconds / 60:.0f} minutes"
+
+
 def section(study: Study) -> list[str]:
-    """A study's report, its title and claim left to the page."""
+    """A study's report without its title and claim, which the page has."""
     text = (study.path / "report.md").read_text(encoding="utf-8")
-    return text.replace("](", f"]({study.sweep.name}-").splitlines()[1:]
+    body = text[text.index("\n\n**") :] if "\n\n**" in text else text
+    return body.strip().replace("](", f"]({study.sweep.name}-").splitlines()
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ A sweep's directory holds `sweep.yaml` (sweep, points and recipe as they were re
 serve several sweeps.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from lima_ray.example import decode_json
 from lima_ray.run import Run
 from lima_ray.select import Quality, grade_of
 from lima_ray.stats import Estimate, crossed, difference
+from tune import journal
 from tune.space import Point, Sweep
 
 Status = Literal["done", "failed", "stopped"]
@@ -33,6 +33,12 @@ Verdicts = list[dict[str, Any]]
 def share(holds: Callable[[dict[str, Any]], bool]) -> Callable[[Verdicts], float]:
     """The share of a prompt's replies of which something holds."""
     return lambda verdicts: float(np.mean([holds(v) for v in verdicts]))
+
+
+def read_verdicts(folder: Path) -> Verdicts:
+    """The verdicts beside a directory's replies."""
+    file = folder / "verdicts.jsonl"
+    return [decode_json(line, str(file)) for line in file.read_bytes().splitlines()]
 
 
 def mean_grade(verdicts: Verdicts) -> float:
@@ -60,6 +66,27 @@ GRADED = ("grade", "stopped")
 """What there is of a judge that grades only."""
 
 
+def by_prompt(
+    verdicts: Verdicts, measure: Callable[[Verdicts], float], group: str = ""
+) -> np.ndarray:
+    """A metric of each prompt's verdicts.
+
+    Args:
+        verdicts: on replies to many prompts.
+        measure: of one prompt's readable verdicts.
+        group: the prompts that count; empty counts all.
+
+    Returns:
+        shape [prompts], in the order of their ids; NaN where no verdict could be read.
+    """
+    read: dict[str, Verdicts] = {}
+    for v in verdicts:
+        if group in ("", v.get("group")):
+            own = read.setdefault(v["id"], [])
+            own += [v] if grade_of(v) is not None else []
+    return np.array([measure(vs) if vs else np.nan for _, vs in sorted(read.items())])
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How one training ended."""
@@ -78,10 +105,7 @@ class Outcome:
     @cached_property
     def verdicts(self) -> Verdicts:
         """Verdicts on the measuring prompts; `stopped` stands in every one."""
-        if self.measured is None:
-            return []
-        file = self.measured / "verdicts.jsonl"
-        return [decode_json(line, str(file)) for line in file.read_bytes().splitlines()]
+        return read_verdicts(self.measured) if self.measured else []
 
     @cached_property
     def qualities(self) -> list[Quality]:
@@ -118,18 +142,29 @@ class Study:
         recipe = config.validate(tree["recipe"], str(path / "sweep.yaml"))
         points: dict[int, Point] = {p["number"]: Point(**p) for p in tree["points"]}
         outcomes = {}
-        for line in whole_lines(path / "trainings.jsonl"):
+        for line in journal.read(path / journal.ENDED):
             measured = line.pop("measured")
             line["run"] = Run(Path(line["run"]))
             known = Outcome(**line, measured=Path(measured) if measured else None)
             outcomes[known.point, known.seed] = known
-        asked = whole_lines(path / "asked.jsonl")
+        asked = journal.read(path / journal.ASKED)
+        ended = {number for number, _ in outcomes}
         for line in asked:
-            known_fields = {k: line[k] for k in ("number", "labels", "values")}
-            points.setdefault(line["number"], Point(**known_fields))
+            if line["number"] in ended:  # one that a kill cut off is not asked for again
+                points[line["number"]] = Point(line["number"], line["labels"], line["values"])
         sweep = Sweep.model_validate(tree["sweep"])
         ordered = [outcomes[key] for key in sorted(outcomes)]
         return cls(sweep, [points[n] for n in sorted(points)], ordered, path, recipe, asked)
+
+    @property
+    def next_number(self) -> int:
+        """Number of the next point that a searcher proposes."""
+        return max([-1, *(p.number for p in self.points), *(a["number"] for a in self.asked)]) + 1
+
+    @property
+    def ended(self) -> list[Point]:
+        """Points of which every seed has ended."""
+        return [p for p in self.points if len(self.of(p)) == len(self.sweep.seeds)]
 
     def of(self, point: Point) -> list[Outcome]:
         """A point's outcomes, by seed."""
@@ -152,17 +187,7 @@ class Study:
         """
         group = group or self.sweep.group
         measure = METRICS[metric or self.sweep.metric]
-        rows = []
-        for outcome in self.done(point):
-            by_prompt: dict[str, Verdicts] = {}
-            for v in outcome.verdicts:
-                if not group or v.get("group") == group:
-                    read = by_prompt.setdefault(v["id"], [])
-                    read += [v] if grade_of(v) is not None else []
-            rows.append(
-                [measure(vs) if vs else float("nan") for _, vs in sorted(by_prompt.items())]
-            )
-        return np.array(rows)
+        return np.array([by_prompt(o.verdicts, measure, group) for o in self.done(point)])
 
     def estimate(self, point: Point, metric: str = "", group: str = "") -> Estimate:
         """Mean and 95 % interval of a metric over seeds and prompts."""
@@ -180,19 +205,17 @@ class Study:
     def best(self) -> Point | None:
         """The point whose chosen epochs replied best to the dev prompts, on average over seeds.
 
-        The measuring prompts take no part in it, so that they stay a test.
+        The measuring prompts take no part in it, so that they stay a test. Points with fewer seeds
+        done than others do not count.
         """
-        judged = [p for p in self.points if self.done(p)]
+        most = max((len(self.done(p)) for p in self.points), default=0)
+        judged = [
+            p
+            for p in self.points
+            if len(self.done(p)) == most and any(o.chosen for o in self.done(p))
+        ]
         return max(judged, key=self.dev_grade) if judged else None
 
     def dev_grade(self, point: Point) -> float:
         """Mean dev grade of a point's chosen epochs, over its seeds that are done."""
         return float(np.mean([o.chosen.grade for o in self.done(point) if o.chosen]))
-
-
-def whole_lines(file: Path) -> list[dict[str, Any]]:
-    """JSON lines of a file; one that a kill cut off does not count."""
-    if not file.exists():
-        return []
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -116,6 +116,8 @@ def notes(study: Study) -> str:
     count = sum(one is not None and not math.isnan(one.p) for one in found)
     if count > 1:
         said.append(f"p is adjusted for {counted(count, 'comparison')} (Holm)")
+    if study.sweep.paper:
+        said.append("the paper's are LIMA's own figures")
     return "; ".join(said) + "."
 
 

@@ -21,12 +21,18 @@ from lima_ray.config import Recipe
 from lima_ray.errors import UserError
 from tune.dispatcher import ask
 from tune.results import Study
-from tune.space import Point, Sweep, point
+from tune.space import Sweep, point
 from tune.trial import Job, claim, measuring, prepare_one
 
 TRIAL_FAILURES = 2
 """Restarts of a trial's driver; the trainings themselves are the dispatcher's to retry."""
 OBJECTIVE = "grade"
+LOWEST_GRADE = 1.0
+"""What a searcher is told of a point whose trainings all failed."""
+
+
+HELD: list[Any] = []
+"""Locks of the trainings that this process has claimed; they go with it."""
 
 
 @dataclass(frozen=True)
@@ -57,30 +63,32 @@ def trial(config: dict[str, Any], trials: Trials) -> None:
     else:
         number, jobs = propose(config, trials)
     ray.get(dispatcher.submit.remote(jobs))
-    reported, ended = 0, False
+    told, last, ended = 0, 0, False
     grades: dict[int, float] = {}
     while not ended:
-        grades, ended = ask(dispatcher.news.remote(number, reported))
-        for epoch in list(grades)[reported:]:
+        grades, ended = ask(dispatcher.news.remote(number, told))
+        for epoch in (epoch for epoch in grades if epoch > last):
             tune.report({"epoch": epoch, OBJECTIVE: grades[epoch], "point": number})
-        reported = len(grades)
+            last = epoch
+        told = len(grades)
     chosen = [g for job in jobs if (g := chosen_grade(job)) is not None]
-    if not chosen:
-        raise UserError(f"no training of point {number} ended well")
-    last = max(grades) if grades else 0
-    tune.report({"epoch": last, OBJECTIVE: sum(chosen) / len(chosen), "point": number})
+    mean = sum(chosen) / len(chosen) if chosen else LOWEST_GRADE
+    tune.report({"epoch": last, OBJECTIVE: mean, "point": number})
 
 
 def propose(chosen: dict[str, Any], trials: Trials) -> tuple[int, list[Job]]:
     """Make a searcher's point one of the sweep's, and prepare its trainings."""
     sweep, base = trials.sweep, trials.base
-    number: int = ask(trials.dispatcher.number.remote(trials.next_number))
+    number: int = ask(trials.dispatcher.number.remote(chosen, trials.next_number))
     new = point(sweep, number, chosen)
-    measure = measuring(sweep, base)
-    made = [prepare_one(sweep, base, measure, new, seed) for seed in sweep.seeds]
-    for job, prepared in made:
-        claim(job, prepared)
-    ray.get(trials.dispatcher.ask.remote(asdict(new) | {"chosen": chosen}))
+    ask(trials.dispatcher.ask.remote(asdict(new) | {"chosen": chosen}))
+    try:
+        measure = measuring(sweep, base)
+        made = [prepare_one(sweep, base, measure, new, seed) for seed in sweep.seeds]
+        HELD.extend(claim(job, prepared) for job, prepared in made)
+    except UserError as error:
+        ask(trials.dispatcher.refuse.remote(number, sweep.seeds, str(error)))
+        return number, []
     return number, [job for job, _ in made]
 
 
@@ -124,7 +132,7 @@ def run(trials: Trials, at_once: int, study: Study) -> None:
     grid: dict[str, Any] = {"number": tune.grid_search(list(trials.jobs))}
     scheduler = ASHAScheduler(
         time_attr="epoch",
-        max_t=trials.base.optim.epochs + 1,
+        max_t=most_epochs(trials) + 1,
         grace_period=sweep.asha_from_epoch,
         reduction_factor=sweep.asha_keep,
     )
@@ -136,7 +144,7 @@ def run(trials: Trials, at_once: int, study: Study) -> None:
             mode="max",
             search_alg=learned(sweep, space, study) if optuna else None,
             scheduler=scheduler if sweep.asha else None,
-            num_samples=sweep.points - len(finished(study)) if optuna else 1,
+            num_samples=sweep.points - len(study.ended) if optuna else 1,
             max_concurrent_trials=at_once,
         ),
         run_config=tune.RunConfig(
@@ -149,30 +157,33 @@ def run(trials: Trials, at_once: int, study: Study) -> None:
     ).fit()
 
 
-def finished(study: Study) -> list[Point]:
-    """A searcher's points that ended before this start."""
-    seeds = len(study.sweep.seeds)
-    return [p for p in study.points if len(study.of(p)) == seeds]
+def most_epochs(trials: Trials) -> int:
+    """Epochs of the longest training."""
+    known = [job.recipe["optim"]["epochs"] for jobs in trials.jobs.values() for job in jobs]
+    axis = trials.sweep.axes.get("optim.epochs")
+    ends = (axis.randint or ()) if axis else ()
+    drawn = [int(value) for value in (*(axis.values.values() if axis else ()), *ends)]
+    return max([trials.base.optim.epochs, *known, *drawn])
 
 
 def learned(sweep: Sweep, space: dict[str, Any], study: Study) -> Any:
     """An Optuna searcher that knows what was found before."""
     from ray.tune.search.optuna import OptunaSearch
 
-    known = [p for p in finished(study) if study.done(p)]
+    known = [p for p in study.ended if study.done(p)]
     before = {a["number"]: a["chosen"] for a in study.asked}
     return OptunaSearch(
         space,
         metric=OBJECTIVE,
         mode="max",
-        seed=0,
+        seed=len(study.asked),  # the same again would propose the same again
         points_to_evaluate=[before[p.number] for p in known] or None,
         evaluated_rewards=[study.dev_grade(p) for p in known] or None,
     )
 
 
 def check_search(sweep: Sweep) -> None:
-    """Refuse a searcher that is not installed, or that has nothing to search.
+    """Refuse a searcher that is not installed, or has nothing to search.
 
     Raises:
         UserError: with the way out.
@@ -183,9 +194,24 @@ def check_search(sweep: Sweep) -> None:
         raise UserError(f"{sweep.name}: search is optuna, but there are no axes to search")
 
 
+def check_scheduler(sweep: Sweep, base: Recipe) -> None:
+    """Refuse an ASHA that would never compare anything.
+
+    Raises:
+        UserError: with the way out.
+    """
+    first = max(sweep.asha_from_epoch, base.checkpoint.weights_from_epoch)
+    if sweep.asha and first >= base.optim.epochs:
+        raise UserError(
+            f"{sweep.name}: asha compares epochs from {first} on (asha_from_epoch, "
+            f"checkpoint.weights_from_epoch), and there are {base.optim.epochs}; lower the first"
+        )
+
+
 def connect() -> None:
     """Join the cluster or start one, with the dashboard: Tune's early stops leak without it."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", train.HEALTH_CHECK_S)
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths are the command's
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     if not ray.is_initialized():

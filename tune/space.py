@@ -35,6 +35,7 @@ HERE = Path(__file__).parent
 SWEEPS, SETTINGS = HERE / "sweeps", HERE / "settings"
 DATA_FIELDS = ("data.train", "data.added", "data.dev", "data.test", "data.heldout")
 """Fields that a name of `files` may stand in."""
+WITHOUT_EFFECT = ("cluster.", "log.")
 OURS = ("name", "runs_dir", "seed")
 """Fields that the sweep itself gives every training."""
 
@@ -143,12 +144,14 @@ def load(reference: str, setting: str = "") -> Sweep:
     tree |= {"setting": setting} if setting else {}
     if tree.get("setting"):
         base = read_yaml(str(tree["setting"]), SETTINGS, "setting")
-        wrong = sorted(set(base) - {"recipe", "files", "set"})
+        wrong = sorted(set(base) - {"recipe", "files", "set", "metric"})
         if wrong:
             raise UserError(
                 f"the setting {tree['setting']} holds {', '.join(wrong)}; it may hold recipe, "
-                "files and set"
+                "files, set and metric"
             )
+        if "metric" in base:  # a judge that only grades has no other
+            tree = tree | {"metric": base["metric"]}
         both = {key: (base.get(key) or {}) | (tree.get(key) or {}) for key in ("files", "set")}
         tree = base | tree | both
     try:
@@ -243,6 +246,12 @@ def check_names(sweep: Sweep) -> None:
             for name in names
             if name in OURS
         ]
+        problems += [
+            f"axes.{axis}: {name} changes no result, so it cannot vary; put it in `set`"
+            for name in names
+            if name.startswith(WITHOUT_EFFECT)
+        ]
+    problems += unmatched(sweep)
     problems += [
         f"set: unknown field {name}{nearest(name, list(fields))}"
         for name in sweep.set
@@ -250,6 +259,19 @@ def check_names(sweep: Sweep) -> None:
     ]
     if problems:
         raise UserError("\n  ".join([f"{sweep.name}: {problem}" for problem in problems]))
+
+
+def unmatched(sweep: Sweep) -> list[str]:
+    """What `expect` names that no point has."""
+    problems = []
+    sides = (sweep.expect.better, sweep.expect.than) if sweep.expect else ()
+    for axis, value in (pair for side in sides for pair in side.items()):
+        spec = sweep.axes.get(axis)
+        if spec is None:
+            problems.append(f"expect: there is no axis {axis}{nearest(axis, list(sweep.axes))}")
+        elif spec.kind in ("grid", "choice") and not {str(value), label(value)} & {*spec.values}:
+            problems.append(f"expect: {axis} has no {value!r}, only {', '.join(spec.values)}")
+    return problems
 
 
 def points(sweep: Sweep) -> list[Point]:

@@ -1,6 +1,6 @@
 """Run a study over a recipe on Ray Tune: train each point with each seed, judge, report.
 
-    python -m tune.sweep SWEEP [--resume True] [--dry_run True]
+    python -m tune.sweep SWEEP [--dry_run] [--resume]
     ray job submit --working-dir . -- python -m tune.sweep SWEEP
 
 SWEEP is a file, or the name of one in tune/sweeps; tune/space.py says what it holds. Everything is
@@ -25,10 +25,16 @@ from lima_ray.config import Recipe, Section, durable, read_flags
 from lima_ray.errors import UserError, plain_errors
 from tune import cost, pool, report, search, space, trial
 from tune.claim import Claim
+from tune.dispatcher import ask
+from tune.journal import Journal
 from tune.pool import Pool
 from tune.results import Study
 from tune.space import Point, Sweep
+from tune.units import size
 from tune.watch import Watch
+
+TABLE_WIDTH = 100
+"""Characters of the report's table in a log, which has no width of its own."""
 
 
 class Command(Section):
@@ -81,6 +87,7 @@ def plan(command: Command) -> Plan:
     base = space.base_recipe(sweep)
     if command.runs_dir:
         base = base.override({"runs_dir": command.runs_dir})
+    search.check_scheduler(sweep, base)
     points = [] if sweep.search == "optuna" else space.points(sweep)
     made = trial.prepare(sweep, base, points or [Point(-1, {}, {})])
     return Plan(sweep, base, points, made, durable(Path(base.runs_dir)) / "sweeps" / sweep.name)
@@ -110,10 +117,11 @@ def run(command: Command, warm: Pool | None = None) -> Study:
             return Study(sweep, todo.points, [], path, todo.base, [])
         claim.write()
         try:
-            finish(todo, at_once, gpus, warm)
+            finish(todo, claim, at_once, gpus, warm)
         finally:
             study = Study.load(path)
-            Console(highlight=False).print(report.table(study))
+            screen = Console(highlight=False)
+            screen.print(report.table(study), width=max(screen.width, TABLE_WIDTH))
             print(f"report       {report.write(study)}", flush=True)
     return study
 
@@ -136,17 +144,17 @@ def tell(todo: Plan, at_once: int, gpus: bool) -> None:
     free = cost.free_bytes(path)
     say(
         f"{needs.trainings} trainings left, {at_once} at once: {cost.hours(needs, gpu)}; weights "
-        f"of {cost.size(needs.kept_bytes)} are kept, {cost.size(needs.most_bytes)} at most "
-        f"meanwhile ({cost.size(free)} free)"
+        f"of {size(needs.kept_bytes)} are kept, {size(needs.most_bytes)} at most "
+        f"meanwhile ({size(free)} free)"
     )
     if needs.most_bytes > free:
         raise UserError(
-            f"{path} has {cost.size(free)} left and the sweep needs {cost.size(needs.most_bytes)}; "
+            f"{path} has {size(free)} left and the sweep needs {size(needs.most_bytes)}; "
             "make room, keep fewer epochs (checkpoint.weights_from_epoch), or `keep: none`"
         )
 
 
-def finish(todo: Plan, at_once: int, gpus: bool, warm: Pool | None) -> None:
+def finish(todo: Plan, claim: Claim, at_once: int, gpus: bool, warm: Pool | None) -> None:
     """Run what is left of a sweep, and close what was started for it.
 
     Raises:
@@ -156,35 +164,42 @@ def finish(todo: Plan, at_once: int, gpus: bool, warm: Pool | None) -> None:
     study = Study.load(path)
     settled = {(o.point, o.seed) for o in study.outcomes if o.status != "failed"}
     begun = {job.point for job, _ in todo.made if (job.point, job.seed) not in settled}
-    jobs: dict[int, list[trial.Job]] = {}
+    journal, jobs = Journal(path), dict[int, list[trial.Job]]()
     names: dict[tuple[int, int], str] = {}
+    missing = {job.point for job, _ in todo.made if not job.is_measured()}
     for job, prepared in todo.made if todo.points else ():
-        if job.point in begun:
-            trial.claim(job, prepared)
+        if job.point in begun - missing:  # other sweeps have trained and measured it
+            journal.ended(job, {(job.point, job.seed)}, "done", "", 0)
+        elif job.point in begun:
+            claim.locks.append(trial.claim(job, prepared))
             jobs.setdefault(job.point, []).append(job)
             names[job.point, job.seed] = f"{study.points[job.point].name}, seed {job.seed}"
-    if todo.points and not jobs:
+    total = len(names)
+    if not todo.points:
+        total = max(0, sweep.points - len(study.ended)) * len(sweep.seeds)
+    if not total:
         return
-    total = len(names) or (sweep.points - len(study.points)) * len(sweep.seeds)
     own = nullcontext(warm) if warm else Pool(todo.base.cluster, at_once, gpus, path / "lanes")
     with own as actors:
         actors.begin(sweep, path)
         with Watch(actors, names, total) as watch:
             trials = search.Trials(
-                sweep, todo.base, actors.dispatcher, jobs, len(study.points), path
+                sweep, todo.base, actors.dispatcher, jobs, study.next_number, path
             )
             search.run(trials, -(-at_once // len(sweep.seeds)) + 1, study)
+            while ask(actors.dispatcher.stopping.remote()):
+                pass
         if actors.broken:
             raise UserError(actors.broken)
-        if watch.unfinished:
+        if watch.unfinished > 0:
             raise KeyboardInterrupt
 
 
 def main() -> None:
     """Run the command; imported by name, so that Ray's workers find the same classes."""
     with plain_errors():
-        command = read_flags(Command, tyro.MISSING_NONPROP, "python -m tune.sweep", __doc__, None)
-        run(command)
+        prog, nothing = "python -m tune.sweep", tyro.MISSING_NONPROP
+        run(read_flags(Command, nothing, prog, __doc__, None, switches=True))
 
 
 if __name__ == "__main__":

@@ -6,16 +6,18 @@ that share a point share its training, and an edited dataset makes another.
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lima_ray import encode, generate, train
+from lima_ray import encode, example, generate, train
 from lima_ray.config import Model, Recipe, Train, durable
 from lima_ray.errors import UserError
 from lima_ray.example import Example
 from lima_ray.run import Run
+from tune.claim import hold
 from tune.space import Point, Sweep
 
 ID_DIGITS = 12
@@ -149,9 +151,16 @@ def prepare_one(sweep: Sweep, base: Recipe, measure: Measuring, point: Point, se
     recipe = base.override(point.values | {"seed": seed, "runs_dir": str(trials)})
     if recipe.data.added_rows == 0:  # the same training as one that names no rows to add
         recipe = recipe.override({"data.added": None, "data.added_rows": None})
-    prepared = train.prepare(recipe, encoded(rows_of(recipe)))
+    found = encoded(rows_of(recipe))
+    if leaked := encode.leaks(found[1], measure.rows):
+        raise UserError(
+            f"{len(leaked)} training prompts are among the prompts that measure "
+            f"({measure.reference}): {encode.names([row.id for row, _ in leaked])}; remove them"
+        )
+    prepared = train.prepare(recipe, found)
     decides = [recipe.identity(), prepared.lineage["data"], prepared.lineage["base"]]
-    chooses = [recipe.select.model_dump(), recipe.sampling.model_dump()]
+    judged = [contents(recipe.data.dev), contents(recipe.data.heldout)]
+    chooses = [judged, recipe.select.model_dump(), recipe.sampling.model_dump()]
     id = digest([*decides, *chooses, recipe.checkpoint.weights_from_epoch])[:ID_DIGITS]
     recipe = recipe.override({"name": id})
     card = prepared.card | {"recipe": {"from": sweep.recipe, "hash": recipe.hash()}}
@@ -170,11 +179,29 @@ def prepare_one(sweep: Sweep, base: Recipe, measure: Measuring, point: Point, se
     return job, prepared
 
 
-def claim(job: Job, prepared: train.Prepared) -> None:
-    """Write a training's directory, unless it has been trained."""
-    if not job.is_trained():
-        prepared.claim()
+def claim(job: Job, prepared: train.Prepared) -> Any:
+    """Write a training's directory, unless it has been trained, and keep other sweeps from it.
+
+    Returns:
+        the lock, for as long as this sweep trains or measures it.
+
+    Raises:
+        UserError: another sweep is at it.
+    """
+    lock = hold(job.run.path.with_suffix(".lock"), f"another sweep is at the training {job.id}")
+    if not (job.is_trained() or job.is_measured()):
+        run = prepared.claim()
         prepared.write()
+        if run.latest_state() is None:  # what weights that are gone have said
+            shutil.rmtree(run.path / "dev", ignore_errors=True)
+    return lock
+
+
+def contents(reference: str | None) -> str:
+    """Hash of the rows of a file, or of a dataset; empty where there is none."""
+    if reference is None:
+        return ""
+    return digest([row.to_json() for row in example.read(reference, "dev", dialogues=False)])
 
 
 def rows_of(recipe: Recipe) -> str:

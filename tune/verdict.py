@@ -98,36 +98,31 @@ def of_epochs(study: Study) -> Verdict:
     """Compare each training's last epoch with that of its lowest held-out perplexity."""
     points = [point for point in study.points if study.done(point)]
     seeds = common_seeds(study, points)
-    # by point, then by seed
     done = [[o for o in study.done(point) if o.seed in seeds] for point in points]
-    rises = [[rise(outcome) for outcome in own] for own in done]
-    known = [one for own in rises for one in own if one is not None]
-    if not known or len(known) < len(points) * len(seeds):
-        return Verdict("not resolved", "No held-out perplexity is known of every epoch.")
-    # the last epoch's dev grades, and those where perplexity is lowest
-    last_SP, lowest_SP = (
-        np.mean(
-            [
-                [dev_grades_P(o, getattr(r, which)) for o, r in zip(*pair, strict=True)]
-                for pair in zip(done, rises, strict=True)
-            ],
-            axis=0,
-        )
-        for which in ("last", "lowest")
-    )
-    found = difference(last_SP, lowest_SP)
-    rising = sum(one.ratio > 1 for one in known)
-    lowest = ", ".join(str(one.lowest) for one in known)
+    rises = {outcome.id: rise(outcome) for own in done for outcome in own}
+    known = {id: one for id, one in rises.items() if one is not None}
+    if not known or len(known) < len(rises):
+        return Verdict("not resolved", "Held-out perplexity is not known of every epoch.")
+
+    def grades_SP(epoch: dict[str, int]) -> np.ndarray:
+        """Dev grades at an epoch of each training, mean over points."""
+        by_point = [[dev_grades_P(outcome, epoch[outcome.id]) for outcome in own] for own in done]
+        return np.mean(by_point, axis=0)
+
+    last = {id: one.last for id, one in known.items()}
+    lowest = {id: one.lowest for id, one in known.items()}
+    found = difference(grades_SP(last), grades_SP(lowest))
+    ratios = [one.ratio for one in known.values()]
+    rising = sum(ratio > 1 for ratio in ratios)
     sentence = (
-        f"Held-out perplexity is lowest at epoch {lowest} (by seed) and "
-        f"{100 * np.mean([one.ratio for one in known]) - 100:.1f} % higher at the last, epoch "
-        f"{known[0].last}, higher in {rising} of {counted(len(known), 'training')}; from the one "
-        f"to the other the dev grade changes by {GRADE.change(found)}, "
-        f"{basis(found, 'dev prompt')}."
+        f"Held-out perplexity is lowest at epoch {', '.join(map(str, lowest.values()))} and "
+        f"{100 * np.mean(ratios) - 100:.1f} % higher at the last, epoch {max(last.values())} "
+        f"(higher in {rising} of {counted(len(ratios), 'training')}); from the one to the other "
+        f"the dev grade changes by {GRADE.change(found)}, {basis(found, 'dev prompt')}."
     )
     if not rising or sign(found) == "disagrees":
         return Verdict("disagrees", sentence)
-    return Verdict(sign(found) if rising == len(known) else "not resolved", sentence)
+    return Verdict(sign(found) if rising == len(ratios) else "not resolved", sentence)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from tune.cost import duration
 from tune.pool import Pool
+from tune.units import duration
 
 POLL_S = 1.0
 LOG_EVERY_S = 60.0

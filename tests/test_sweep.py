@@ -1,0 +1,354 @@
+"""Sweeps on a real Ray: trainings, judging, resuming, and what stops them before they start."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sweeps
+import yaml
+from conftest import ray_cluster
+from sweeps import ROWS, quick_sweep, starts, trainings
+
+from lima_ray import config, select
+from lima_ray.errors import UserError
+from tune import sweep
+from tune.claim import Claim
+from tune.results import Study
+from tune.sweep import Command
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray of two cores."""
+    with ray_cluster(cpus=2):
+        yield
+
+
+def test_a_sweep_trains_judges_reports_and_repeats_nothing(
+    cluster: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = quick_sweep(tmp_path)
+    study = sweep.run(Command(sweep=str(path)))
+    told = capfd.readouterr().out
+    with pytest.raises(UserError, match="holds this sweep already; --resume goes on"):
+        sweep.run(Command(sweep=str(path)))
+    again = sweep.run(Command(sweep=str(path), resume=True))
+    shared = sweep.run(Command(sweep=str(quick_sweep(tmp_path, "sharing", seeds=[0]))))
+    assert "sweep quick: 2 points x 2 seeds" in told and "4 trainings left, 2 at once" in told
+    assert "4/4 after" in told and "residual dropout 0.1, seed 1: done" in told
+    lines = trainings(tmp_path)
+    assert sorted((line["point"], line["seed"]) for line in lines) == [
+        *((0, 0), (0, 1), (1, 0), (1, 1)),
+    ]
+    assert {line["status"] for line in lines} == {"done"}
+    assert set(starts(tmp_path).values()) == {1} and len(starts(tmp_path)) == 4
+    assert [o.id for o in again.outcomes] == [o.id for o in study.outcomes]
+    assert {o.id for o in shared.outcomes} < {o.id for o in study.outcomes}
+    check_outcomes(study)
+    best = config.load(str(study.path / "best.yaml"))
+    assert best.model.residual_dropout in (0.0, 0.1)
+    assert (study.path / "report.md").exists() and list(study.path.glob("*.png"))
+
+
+def check_outcomes(study: Study) -> None:
+    """Each training stands with its chosen epoch, verdicts, and no weights but those."""
+    for point in study.points:
+        assert study.values_SP(point).shape == (2, sweeps.PROMPTS)
+        assert 1 <= study.estimate(point).mean <= 6
+    for outcome in study.outcomes:
+        recipe = outcome.run.recipe()
+        assert recipe.seed == outcome.seed
+        assert (
+            recipe.model.residual_dropout
+            == study.points[outcome.point].values["model.residual_dropout"]
+        )
+        assert outcome.chosen and set(select.assessed(outcome.run, recipe.select)) == {1, 2}
+        assert outcome.chosen.grade == max(q.grade for q in outcome.qualities)
+        assert not outcome.run.epochs_dir.exists() and not outcome.run.state_dir.exists()
+        assert list(outcome.run.export_dir.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"concurrent": 3}, "concurrent is 3, but one training takes 1 CPU cores .* so 2 fit"),
+        ({"set": {"cluster.workers": 3}}, "one training takes 3 CPU cores and the cluster has 2"),
+    ],
+)
+def test_more_at_once_than_fits_is_refused(
+    cluster: None, fields: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=expected):
+        sweep.run(Command(sweep=str(quick_sweep(tmp_path, **fields))))
+    assert not (tmp_path / "runs").exists()
+
+
+def claimed(path: Path, name: str = "quick") -> None:
+    """Claim a sweep's directory as a first run does."""
+    plan = sweep.plan(Command(sweep=str(path), name=name))
+    with Claim(plan.path) as claim:
+        claim.check(plan.sweep, plan.base, plan.points, [job.id for job, _ in plan.made], True)
+        claim.write()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"seeds": [0, 1, 2]}, r"sweep.seeds \[0, 1\] \(now \[0, 1, 2\]\)"),
+        ({"axes": {"optim.epochs": {"grid": [1, 2]}}}, "sweep.axes.optim.epochs.grid"),
+        ({"set": {"data.rows": 32}}, r"recipe.data.rows 64 \(now 32\)"),
+        ({"metric": "accepted"}, r"sweep.metric 'grade' \(now 'accepted'\)"),
+    ],
+)
+def test_a_changed_sweep_does_not_mix_with_what_is_there(
+    change: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    claimed(quick_sweep(tmp_path))
+    changed = quick_sweep(tmp_path, **change)
+    with pytest.raises(UserError, match=f"(?s)another sweep of the name quick.*{expected}"):
+        claimed(changed)
+
+
+def test_changed_rows_do_not_mix_either_and_harmless_changes_do(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    lines = (ROWS / "curated.jsonl").read_text().splitlines(keepends=True)
+    rows.write_text("".join(lines))
+    fields = {"data.train": str(rows)}
+    claimed(quick_sweep(tmp_path, set=fields))
+    claimed(quick_sweep(tmp_path, set=fields | {"cluster.workers": 2}, retries=5, claim="new"))
+    rows.write_text("".join(lines[10:]))
+    sweep.trial.encoded.cache_clear()
+    with pytest.raises(UserError, match=r"the rows, prompts or base .* have another content"):
+        claimed(quick_sweep(tmp_path, set=fields))
+
+
+def test_two_processes_do_not_run_one_sweep(tmp_path: Path) -> None:
+    path = quick_sweep(tmp_path)
+    plan = sweep.plan(Command(sweep=str(path)))
+    with Claim(plan.path) as claim:
+        claim.check(plan.sweep, plan.base, plan.points, [job.id for job, _ in plan.made], False)
+        claim.write()
+        with pytest.raises(UserError, match="another process runs the sweep"):
+            claimed(path)
+
+
+def test_a_dry_run_tells_the_cost_and_writes_nothing(
+    cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep.run(Command(sweep=str(quick_sweep(tmp_path)), dry_run=True))
+    told = capsys.readouterr().out
+    assert "2 points x 2 seeds" in told and "  1  residual dropout 0" in told
+    assert "4 trainings left, 2 at once: at least" in told and "of one CPU core" in told
+    assert not (tmp_path / "runs").exists()
+
+
+def test_errors_are_one_message_and_name_the_way_out(tmp_path: Path) -> None:
+    path = quick_sweep(tmp_path, axes={"optim.learing_rate": {"grid": [1e-4]}})
+    ended = sweeps.run(path)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert "did you mean optim.learning_rate?" in ended.stderr
+
+
+def until(
+    holds: Callable[[], Any], running: subprocess.Popen[str] | None = None, timeout_s: float = 240
+) -> None:
+    """Wait until something holds, while a process runs."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "it never happened"
+        assert running is None or running.poll() is None, f"it ended with {running.returncode}"
+        time.sleep(0.2)
+
+
+def begun(path: Path, *flags: str) -> subprocess.Popen[str]:
+    """Start a sweep that a test will stop, in a session of its own; its output goes to a file."""
+    out = (path.parent / "out.txt").open("a")
+    return subprocess.Popen(
+        sweeps.command(path, *flags),
+        cwd=sweeps.ROOT,
+        env=sweeps.environment(),
+        stdout=out,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_sweep_killed_twice_finishes_and_repeats_no_finished_training(tmp_path: Path) -> None:
+    path = quick_sweep(tmp_path, axes={"model.residual_dropout": {"grid": [0.0, 0.1, 0.2]}})
+    done: list[set[tuple[int, int]]] = []
+    for count in (1, 3):
+        running = begun(path, "--resume")
+        until(lambda count=count: len(trainings(tmp_path)) >= count, running)
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        done.append({(line["point"], line["seed"]) for line in trainings(tmp_path)})
+        time.sleep(5)  # the Ray of a killed driver ends by itself
+    before = starts(tmp_path)
+    finished = {line["id"] for line in trainings(tmp_path)}
+    ended = sweeps.run(path, "--resume")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    lines = trainings(tmp_path)
+    assert len(lines) == 6 and {line["status"] for line in lines} == {"done"}
+    assert done[0] <= done[1] and len(done[0]) >= 1 and 3 <= len(done[1]) < 6
+    after = starts(tmp_path)
+    assert all(after[id] == before[id] for id in finished)
+    study = Study.load(tmp_path / "runs" / "sweeps" / "quick")
+    for outcome in study.outcomes:
+        steps = [step["step"] for step in outcome.run.steps()]
+        assert steps == [1, 2, 3, 4]  # one that was cut off went on where its state was
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ctrl_c_ends_a_sweep_with_a_report_of_what_there_is(tmp_path: Path) -> None:
+    path = quick_sweep(tmp_path, axes={"model.residual_dropout": {"grid": [0.0, 0.1, 0.2]}})
+    running = begun(path)
+    until(lambda: len(trainings(tmp_path)) >= 1, running)
+    os.kill(running.pid, signal.SIGINT)
+    assert running.wait(120) == 130
+    told = (tmp_path / "out.txt").read_text()
+    assert "interrupted; what was saved is kept" in told and "Traceback" not in told
+    report = (tmp_path / "runs" / "sweeps" / "quick" / "report.md").read_text()
+    assert "residual dropout" in report or "dropout" in report
+    assert 1 <= len(trainings(tmp_path)) < 6
+    assert not any(line["status"] == "stopped" for line in trainings(tmp_path))
+
+
+def test_two_sweeps_are_not_at_one_training(tmp_path: Path) -> None:
+    job, prepared = sweep.plan(Command(sweep=str(quick_sweep(tmp_path)))).made[0]
+    lock = sweep.trial.claim(job, prepared)
+    with pytest.raises(UserError, match=f"another sweep is at the training {job.id}"):
+        sweep.trial.claim(job, prepared)
+    lock.close()
+    sweep.trial.claim(job, prepared).close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_worker_costs_a_retry_and_the_others_nothing(tmp_path: Path) -> None:
+    rows = {"optim.epochs": 6, "optim.batch_examples": 4}
+    path = quick_sweep(tmp_path, seeds=[0], retries=1, set=rows)
+    running = begun(path)
+    trials = tmp_path / "runs" / "trials"
+
+    def worker(steps: int) -> tuple[str, int] | None:
+        for run in trials.glob("*/metrics.jsonl"):
+            lines = [json.loads(line) for line in run.read_text().splitlines()]
+            pids = [line["pids"][0] for line in lines if line["kind"] == "start"]
+            if pids and lines[-1]["step"] > steps:
+                return run.parent.name, pids[-1]
+        return None
+
+    until(lambda: worker(20), running)
+    name, pid = worker(20) or ("", 0)
+    os.kill(pid, signal.SIGKILL)
+    assert running.wait(300) == 0, (tmp_path / "out.txt").read_text()
+    assert {line["status"] for line in trainings(tmp_path)} == {"done"}
+    assert starts(tmp_path)[name] == 2
+    steps = [
+        record["step"]
+        for line in (trials / name / "metrics.jsonl").read_text().splitlines()
+        if (record := json.loads(line))["kind"] == "step"
+    ]
+    assert steps == list(range(1, 97))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_asha_stops_the_worse_points_early(tmp_path: Path) -> None:
+    rates = {"optim.learning_rate": {"grid": [1e-3, 5e-4, 1e-7, 2e-7]}}
+    fields = {"optim.epochs": 6, "optim.batch_examples": 8, "data.rows": 128}
+    path = quick_sweep(
+        tmp_path, axes=rates, seeds=[0], set=fields, asha=True, asha_from_epoch=2, asha_keep=2
+    )
+    ended = sweeps.run(path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    status = {line["point"]: line["status"] for line in trainings(tmp_path)}
+    assert len(status) == 4 and "done" in status.values() and "stopped" in status.values()
+    study = Study.load(tmp_path / "runs" / "sweeps" / "quick")
+    stopped = [o for o in study.outcomes if o.status == "stopped"]
+    assert all(max(q.epoch for q in o.qualities) < 6 for o in stopped)
+    again = sweeps.run(path, "--resume")
+    assert again.returncode == 0 and len(trainings(tmp_path)) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_job_of_a_cluster_runs_a_sweep(tmp_path: Path) -> None:
+    path = quick_sweep(tmp_path, seeds=[0])
+    port = "6399"
+    short = tempfile.TemporaryDirectory(prefix="ray")  # sockets take short paths only
+    ours = sweeps.environment() | {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_TMPDIR": short.name}
+    programs = Path(sys.executable).parent
+    ours["PATH"] = f"{programs}:{ours['PATH']}"
+    tool = str(programs / "ray")
+    flags = ["--head", "--port", port, "--num-cpus", "2", "--node-ip-address", "127.0.0.1"]
+    head = subprocess.Popen(
+        [tool, "start", *flags, "--dashboard-port", "8399", "--block"],
+        env=ours,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        address = ["--address", "http://127.0.0.1:8399"]
+        listed = [tool, "job", "list", *address]
+        until(
+            lambda: not subprocess.run(listed, env=ours, capture_output=True).returncode,
+            timeout_s=90,
+        )
+        submit = [tool, "job", "submit", *address, "--working-dir", "."]
+        job = subprocess.run(
+            [*submit, "--", "python", "-m", "tune.sweep", str(path)],
+            cwd=sweeps.ROOT,
+            env=ours,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    finally:
+        head.terminate()
+        head.wait(120)
+        short.cleanup()
+    assert job.returncode == 0, job.stdout[-3000:] + job.stderr[-2000:]
+    assert "2/2 after" in job.stdout and "report  " in job.stdout
+    assert {line["status"] for line in trainings(tmp_path)} == {"done"}
+    report = yaml.safe_load((tmp_path / "runs/sweeps/quick/best.yaml").read_text())
+    assert report["name"] == "quick-best"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_optuna_proposes_points_and_goes_on_from_what_it_knows(tmp_path: Path) -> None:
+    axes = {
+        "optim.learning_rate": {"loguniform": [1e-4, 1e-3]},
+        "data.loss_on": {"choice": ["replies", "all"]},
+    }
+    path = quick_sweep(tmp_path, axes=axes, points=4, seeds=[0], search="optuna")
+    running = begun(path)
+    until(lambda: len(trainings(tmp_path)) >= 2, running)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    time.sleep(5)
+    known = {line["id"] for line in trainings(tmp_path)}
+    before = starts(tmp_path)
+    ended = sweeps.run(path, "--resume")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    study = Study.load(tmp_path / "runs" / "sweeps" / "quick")
+    done = [o for o in study.outcomes if o.status == "done"]
+    assert len(done) == 4 and known <= {o.id for o in done}
+    assert all(starts(tmp_path)[id] == before[id] for id in known)
+    rates = {point.values["optim.learning_rate"] for point in study.points if study.done(point)}
+    assert len(rates) == 4 and all(1e-4 <= rate <= 1e-3 for rate in rates)

@@ -1,0 +1,18 @@
+"""Seconds and bytes as people read them."""
+
+MIB = 1 << 20
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes as MiB, GiB or TiB."""
+    mib = count / MIB
+    if mib < 1024:
+        return f"{mib:,.0f} MiB"
+    return f"{mib / 1024:,.1f} GiB" if mib < 1 << 20 else f"{mib / (1 << 20):,.2f} TiB"
