@@ -21,10 +21,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from lima_ray.errors import UserError
+from lima_ray.lineage import MIB
 from lima_ray.model import save_tokenizer_and_config, whole
 from lima_ray.run import Run, SavedState, write_json
 
-MIB = 1 << 20
 SHARD_BYTES = 4 << 30
 POLL_S = 1.0
 CONVERTERS = 2

@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -167,12 +168,8 @@ class Dispatcher:
                 return entry.job
             self.fail(entry, self.lane_errors.pop(lane, "") or "a worker died")
             await self.tell()
-        until_s = time.monotonic() + WAIT_S
-        while not (self.queue or self.closing):
-            if not await self.wait(until_s):
-                return "wait"
-        if self.closing:
-            return "closed"
+        if nothing := await self.nothing(lambda: self.queue):
+            return nothing
         self.lane_errors.pop(lane, None)
         entry = self.lanes[lane] = self.queue.popleft()
         entry.state, entry.begun_s = "training", time.time()
@@ -241,12 +238,8 @@ class Dispatcher:
         held = self.seats.pop(seat, None)
         if fresh and held:
             await self.task_failed(held, "the assessor died")
-        until_s = time.monotonic() + WAIT_S
-        while not (self.tasks or self.closing):
-            if not await self.wait(until_s):
-                return "wait"
-        if self.closing:
-            return "closed"
+        if nothing := await self.nothing(lambda: self.tasks):
+            return nothing
         self.seats[seat] = task = self.tasks.popleft()
         return task
 
@@ -357,6 +350,14 @@ class Dispatcher:
     async def refuse(self, point: int, seeds: list[int], error: str) -> None:
         """Note a proposed point that no run could train."""
         self.journal.refused(point, seeds, error)
+
+    async def nothing(self, work: Callable[[], object]) -> Literal["wait", "closed"] | None:
+        """Wait a while for work; what to answer where there is none."""
+        until_s = time.monotonic() + WAIT_S
+        while not (work() or self.closing):
+            if not await self.wait(until_s):
+                return "wait"
+        return "closed" if self.closing else None
 
     async def tell(self) -> None:
         """Wake whoever waits."""

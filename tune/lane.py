@@ -19,7 +19,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from lima_ray import train
+from lima_ray import select, train
 from lima_ray.config import validate
 from lima_ray.errors import UserError
 from lima_ray.grader import NO_ANSWER
@@ -186,8 +186,6 @@ class Assessor:
 
 def grade(task: Task) -> float:
     """Mean grade of an epoch's dev replies; what is judged already is not judged again."""
-    from lima_ray import select
-
     assert task.epoch is not None
     recipe = validate(task.job.recipe)
     done = select.assessed(task.job.run, recipe.select).get(task.epoch)
@@ -196,8 +194,6 @@ def grade(task: Task) -> float:
 
 def conclude(job: Job) -> None:
     """Choose a trained run's epoch, export it, measure it, and drop the weights not kept."""
-    from lima_ray import select
-
     run, recipe = job.run, validate(job.recipe)
     trained_before = job.is_trained()
     if not trained_before:

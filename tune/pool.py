@@ -27,17 +27,15 @@ def room(sweep: Sweep, cluster: Cluster, trainings: int) -> tuple[int, bool]:
         UserError: not even one fits, or fewer than asked for; says what fits.
     """
     gpus = train.wants_gpus(cluster)
-    kind, name = ("GPU", "GPUs") if gpus else ("CPU", "CPU cores")
-    if gpus:
-        alone = cluster.workers == 1
-        each = 1 if alone else cluster.workers + 1
-        what = f"{each} GPU{'s' * (not alone)} (" + (
-            "shared by trainer and judge)" if alone else f"{cluster.workers} to train, 1 to reply)"
-        )
+    workers = cluster.workers
+    if not gpus:
+        each = workers * cpus(cluster)
+        what = f"{each} CPU cores"
+    elif workers == 1:
+        each, what = 1, "1 GPU (shared by trainer and judge)"
     else:
-        each = cluster.workers * cpus(cluster)
-        what = f"{each} {name}"
-    there = int(ray.cluster_resources().get(kind, 0))
+        each, what = workers + 1, f"{workers + 1} GPUs ({workers} to train, 1 to reply)"
+    there = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 0))
     fits = there // each
     if not fits:
         raise UserError(
@@ -69,7 +67,6 @@ class Pool(AbstractContextManager["Pool"]):
             gpus: whether they have GPUs.
             path: directory for Ray Train's own files.
         """
-        self.at_once, self.gpus = at_once, gpus
         each = cpus(cluster)
         share = 0 if not gpus else 0.5 if cluster.workers == 1 else 1
         own, forwarded = train.worker_environment(gpus, 1)

@@ -14,6 +14,7 @@ import shutil
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import psutil
 from pydantic import Field
@@ -52,10 +53,9 @@ def reproduce(command: Command) -> Path:
     Returns:
         the page.
     """
-    same = {"resume": True, "setting": command.setting, "seeds": command.seeds}
+    same: dict[str, Any] = {"setting": command.setting, "seeds": command.seeds}
     same |= {"runs_dir": command.runs_dir}
-    asked = [sweep.Command(sweep=name, **same) for name in command.studies]
-    plans = [sweep.plan(one) for one in asked]
+    plans = [sweep.plan(sweep.Command(sweep=name, **same)) for name in command.studies]
     studies = []
     search.connect()
     cluster, path = plans[0].base.cluster, plans[0].path
@@ -64,9 +64,9 @@ def reproduce(command: Command) -> Path:
         Spent(path.with_name("reproduce.json")) as spent,
         pool.Pool(cluster, at_once, gpus, path.parent / "lanes") as warm,
     ):
-        for number, one in enumerate(asked, start=1):
-            print(f"\nstudy {number} of {len(asked)}: {one.sweep}", flush=True)
-            studies.append(sweep.run(one, warm))
+        for number, todo in enumerate(plans, start=1):
+            print(f"\nstudy {number} of {len(plans)}: {todo.sweep.name}", flush=True)
+            studies.append(sweep.carry_out(todo, resume=True, warm=warm))
     return write(studies, durable(command.out), spent)
 
 

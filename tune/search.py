@@ -16,8 +16,8 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
-from lima_ray import train
-from lima_ray.config import Recipe
+from lima_ray import select, train
+from lima_ray.config import Recipe, validate
 from lima_ray.errors import UserError
 from tune.dispatcher import ask
 from tune.results import Study
@@ -29,8 +29,6 @@ TRIAL_FAILURES = 2
 OBJECTIVE = "grade"
 LOWEST_GRADE = 1.0
 """What a searcher is told of a point whose trainings all failed."""
-
-
 HELD: list[Any] = []
 """Locks of the trainings that this process has claimed; they go with it."""
 
@@ -94,9 +92,6 @@ def propose(chosen: dict[str, Any], trials: Trials) -> tuple[int, list[Job]]:
 
 def chosen_grade(job: Job) -> float | None:
     """Dev grade of a training's chosen epoch; none where it did not end well."""
-    from lima_ray import select
-    from lima_ray.config import validate
-
     if not job.is_measured():
         return None
     qualities = select.assessed(job.run, validate(job.recipe).select)

@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import Field, ValidationError
 
 from lima_ray import config
-from lima_ray.config import Recipe, Section, flatten, nearest
+from lima_ray.config import Recipe, Section, flatten, nearest, read_yaml
 from lima_ray.errors import UserError
 from tune.axis import Axis, label, short
 
@@ -139,11 +138,10 @@ def load(reference: str, setting: str = "") -> Sweep:
         UserError: no such file, not YAML, an unknown key or a bad value (all are named), with the
             nearest right name.
     """
-    tree = read_yaml(reference, SWEEPS, "sweep")
-    name = Path(reference).stem
+    path, tree = read_yaml(reference, SWEEPS, "sweep")
     tree |= {"setting": setting} if setting else {}
     if tree.get("setting"):
-        base = read_yaml(str(tree["setting"]), SETTINGS, "setting")
+        _, base = read_yaml(str(tree["setting"]), SETTINGS, "setting")
         wrong = sorted(set(base) - {"recipe", "files", "set", "metric"})
         if wrong:
             raise UserError(
@@ -155,7 +153,7 @@ def load(reference: str, setting: str = "") -> Sweep:
         both = {key: (base.get(key) or {}) | (tree.get(key) or {}) for key in ("files", "set")}
         tree = base | tree | both
     try:
-        return Sweep.model_validate(tree if tree.get("name") else tree | {"name": name})
+        return Sweep.model_validate(tree if tree.get("name") else tree | {"name": path.stem})
     except ValidationError as error:
         raise UserError(explain(error, reference)) from error
 
@@ -170,30 +168,6 @@ def changed(sweep: Sweep, changes: dict[str, Any]) -> Sweep:
         return Sweep.model_validate(sweep.model_dump() | changes)
     except ValidationError as error:
         raise UserError(explain(error, "command line")) from error
-
-
-def read_yaml(reference: str, shipped: Path, what: str) -> dict[str, Any]:
-    """A YAML mapping by file or by shipped name.
-
-    Raises:
-        UserError: there is none, or it is no mapping.
-    """
-    path = Path(reference)
-    if not path.is_file():
-        path = shipped / f"{reference}.yaml"
-    if not path.is_file():
-        names = sorted(p.stem for p in shipped.glob("*.yaml"))
-        raise UserError(
-            f"no {what} {reference!r}: no such file, and those that ship are "
-            f"{', '.join(names)}{nearest(reference, names)}"
-        )
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} holds a {type(tree).__name__}; a {what} is a mapping")
-    return tree
 
 
 def explain(error: ValidationError, origin: str) -> str:

@@ -93,27 +93,36 @@ def plan(command: Command) -> Plan:
     return Plan(sweep, base, points, made, durable(Path(base.runs_dir)) / "sweeps" / sweep.name)
 
 
-def run(command: Command, warm: Pool | None = None) -> Study:
+def run(command: Command) -> Study:
     """Run a sweep to its end and report it.
-
-    Args:
-        command: which, and how.
-        warm: actors that an earlier sweep has left running; none starts its own.
 
     Raises:
         UserError: anything wrong with the file, its points, the directory or the cluster, before
             anything starts.
         KeyboardInterrupt: it was stopped; what there is has been reported.
     """
-    todo = plan(command)
+    return carry_out(plan(command), resume=command.resume, dry_run=command.dry_run)
+
+
+def carry_out(
+    todo: Plan, *, resume: bool, dry_run: bool = False, warm: Pool | None = None
+) -> Study:
+    """Run a planned sweep to its end and report it; raises as `run` does.
+
+    Args:
+        todo: the plan.
+        resume: go on with a sweep that was begun.
+        dry_run: tell what would run, and start nothing.
+        warm: actors that an earlier sweep has left running; none starts its own.
+    """
     sweep, path = todo.sweep, todo.path
     with Claim(path) as claim:
         ids = [job.id for job, _ in todo.made]
-        claim.check(sweep, todo.base, todo.points, ids, command.resume)
+        claim.check(sweep, todo.base, todo.points, ids, resume)
         search.connect()
         at_once, gpus = pool.room(sweep, todo.base.cluster, len(todo.made))
         tell(todo, at_once, gpus)
-        if command.dry_run:
+        if dry_run:
             return Study(sweep, todo.points, [], path, todo.base, [])
         claim.write()
         try:

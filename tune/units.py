@@ -1,6 +1,6 @@
 """Seconds and bytes as people read them."""
 
-MIB = 1 << 20
+from lima_ray.lineage import MIB
 
 
 def duration(seconds: float) -> str:
