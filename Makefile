@@ -25,7 +25,7 @@ demo: $(READY)  ## LIMA in minutes: align the miniature, base and aligned side b
 chat: $(READY)  ## serve the demo's model and open the chat page (Ctrl-C ends)
 	@$(BIN)/python -m serve.open
 
-reproduce: $(READY)  ## the paper's ablations on the miniature: about an hour on two cores
+reproduce: $(READY)  ## the paper's ablations on the miniature: about 45 minutes on two cores
 	@$(BIN)/python -m tune.reproduce
 
 test: $(READY)  ## the tests, without those marked slow

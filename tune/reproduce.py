@@ -2,7 +2,7 @@
 
     python -m tune.reproduce [--setting lima-7b] [--seeds 0 1 2 3 4] [--out docs/reproduce]
 
-On the miniature this takes about an hour on two CPU cores (`make reproduce`). Studies share the
+On the miniature this takes about 45 minutes on two CPU cores (`make reproduce`). Studies share the
 trainings that they have in common; a run that was stopped goes on where it was. The page says what
 was found, whether it agrees with the paper or not, by the rule that each sweep file states.
 """
