@@ -18,6 +18,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+import torch
+
 from lima_ray.engine import Engine, Event, Request
 from lima_ray.errors import UserError
 from serve.listener import Busy, EngineFailed, Listener
@@ -62,6 +64,8 @@ class EngineLoop:
         self.call = threading.Condition()
         self.closing = False
         self.ready = threading.Event()
+        # A new thread takes PyTorch's count as it is just then, which an engine at work lowers.
+        self.threads = torch.get_num_threads()
         self.thread = threading.Thread(target=self.run, args=(load,), daemon=True, name=name)
         self.thread.start()
 
@@ -157,6 +161,7 @@ class EngineLoop:
 
     def run(self, load: Callable[[], Engine]) -> None:
         """Load, then step while there is something to answer."""
+        torch.set_num_threads(self.threads)
         try:
             self.engine = load()
         except Exception as error:

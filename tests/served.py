@@ -52,6 +52,7 @@ def hosted(
     paths: dict[str, Path],
     keys: frozenset[str] = frozenset(),
     body_bytes: int = 2**20,
+    start_s: float = START_S,
     **settings: Any,
 ) -> Iterator[Hosted]:
     """Serve models until the block ends, as a replica does."""
@@ -82,7 +83,7 @@ def hosted(
 
     thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
     thread.start()
-    assert started.wait(START_S), "the server does not start"
+    assert started.wait(start_s), "the server does not start"
     try:
         yield Hosted(f"http://127.0.0.1:{port}", found["models"], found["loop"])
     finally:

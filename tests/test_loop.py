@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from served import wait_until
 
 from lima_ray.config import Sampling
@@ -87,6 +88,27 @@ def test_events_come_in_order_and_end_with_the_reply(loop: EngineLoop) -> None:
         assert loop.in_flight == 0
 
     run(work)
+
+
+def test_an_engine_has_all_threads_whatever_another_is_doing(base_dir: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    other = threading.Thread(target=torch.set_num_threads, args=(1,))
+    other.start()
+    other.join()  # from now on a new thread has 1
+    loop = EngineLoop("tiny", lambda: Counting(base_dir, slots=2))
+    engine: Any = run(loop.loaded)
+    loop.close()
+    torch.set_num_threads(before)
+    assert engine.threads == 3
+
+
+class Counting(Engine):
+    """Notes the threads that it may take."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.threads = torch.get_num_threads()
+        super().__init__(*args, **options)
 
 
 def test_who_leaves_has_a_free_slot_before_the_next_step(loop: EngineLoop) -> None:

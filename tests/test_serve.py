@@ -1,7 +1,11 @@
-"""A real Serve instance: streams that end or break, models that change, replicas that die."""
+"""A real Serve instance: streams that end or break, models that change, replicas that die.
+
+By way of HAProxy where RAY_SERVE_ENABLE_HA_PROXY=1, which Ray reads before it is imported.
+"""
 
 import os
 import re
+import secrets
 import shutil
 import signal
 import threading
@@ -37,6 +41,7 @@ LONG: dict[str, Any] = {
 }
 """A request whose reply takes seconds."""
 SHORT = LONG | {"max_tokens": 8}
+HAPROXY = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
 ROOM = 8 + 4
 BUSY_S = 0.5
 """CPU time that a replica needs for a stream, and not without one."""
@@ -51,6 +56,7 @@ class App:
     args: dict[str, Any] = field(default_factory=dict)
     name: str = "lima"
     prefix: str = "/"
+    key: str = "none"
 
     def deploy(self, engine: dict[str, Any] | None = None, **changes: Any) -> None:
         """Deploy it as `serve deploy` does, and wait until it is healthy.
@@ -87,7 +93,8 @@ class App:
 
     def client(self) -> httpx.Client:
         """A client of it."""
-        return httpx.Client(base_url=self.url, timeout=120)
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=120)
 
     def ask(self, **fields: Any) -> httpx.Response:
         """The response to one short request."""
@@ -116,9 +123,11 @@ def running() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def app(long_dir: Path) -> Iterator[App]:
+def app(long_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """One replica on a cluster of two logical CPUs."""
-    port = free_port()
+    port, key = free_port(), secrets.token_urlsafe(16)
+    keys = tmp_path_factory.mktemp("keys") / "keys.txt"
+    keys.write_text(key)
     args = {
         "model": {"long": str(long_dir)},
         "slots": 8,
@@ -126,10 +135,11 @@ def app(long_dir: Path) -> Iterator[App]:
         "threads": 1,
         "cpus": 0.25,
         "page": False,
+        "api_keys_file": str(keys) if HAPROXY else None,  # it listens on every interface
     }
     with ray_cluster(2):
         ray.serve.start(http_options={"host": "127.0.0.1", "port": port})
-        app = App(f"http://127.0.0.1:{port}", long_dir, args)
+        app = App(f"http://127.0.0.1:{port}", long_dir, args, key=key)
         app.deploy()
         try:
             yield app
@@ -178,7 +188,7 @@ def cpu_s(pid: int) -> float:
 
 
 def test_the_openai_client_talks_to_serve(app: App) -> None:
-    with openai.OpenAI(base_url=f"{app.url}/v1", api_key="none", max_retries=0) as client:
+    with openai.OpenAI(base_url=f"{app.url}/v1", api_key=app.key, max_retries=0) as client:
         asked: Any = {"model": "long", "prompt": "the cat", "max_tokens": 40, "temperature": 0}
         whole = client.completions.create(**asked)
         pieces = list(client.completions.create(**asked, stream=True))
@@ -306,7 +316,7 @@ def test_keys_are_asked_for_below_a_prefix(app: App, tmp_path: Path) -> None:
     keys = tmp_path / "keys.txt"
     keys.write_text("sk-right\n\nsk-second\n")
     args = app.args | {"api_keys_file": str(keys)}
-    locked = App(f"{app.url}/locked", app.long, args, "locked", "/locked")
+    locked = App(f"{app.url}/locked", app.long, args, "locked", "/locked", "wrong")
     locked.deploy()
     try:
         with locked.client() as client:
