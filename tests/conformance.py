@@ -187,9 +187,10 @@ def changes(name: str, value: Any, neutral: Any = None, tokens: int = 60) -> Hol
 
 
 def penalise_prompt(peer: Peer, kind: str) -> bool:
-    """The prompt's tokens become unlikely."""
+    """The prompt's tokens become unlikely, or do not."""
     fields: Body = {"repetition_penalty": 3.0, "max_tokens": 60}
-    return text(peer, kind, penalise_prompt=True, **fields) != text(peer, kind, **fields)
+    counted = text(peer, kind, penalise_prompt=True, **fields)
+    return counted != text(peer, kind, penalise_prompt=False, **fields)
 
 
 def n(peer: Peer, kind: str) -> bool:

@@ -80,4 +80,5 @@ def test_a_server_that_dies_is_told(host: Hosted) -> None:
     began_s = time.monotonic()
     with host.client() as client:
         response = client.post("/v1/completions", json=GREEDY | {"model": "talker", "prompt": "a"})
-    assert response.status_code == 503 and time.monotonic() - began_s < 5
+    assert response.json()["error"]["code"] == "engine_failed"
+    assert response.status_code == 500 and time.monotonic() - began_s < 5
