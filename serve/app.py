@@ -175,7 +175,7 @@ class Engine:
     ) -> None:
         self.keys = read_keys(keys_file)
         if not self.keys:
-            refuse_open_port()
+            refuse_open_port("no key. Set api_keys_file")
         self.models_here = Models(settings)
         self.body_bytes, self.page = body_bytes, page
 
@@ -252,6 +252,8 @@ class Page:
         from serve.chat import PageSettings, build_page
         from serve.store import Store
 
+        if not login_file:
+            refuse_open_port("no login for the page. Set login_file or page=false")
         app_name = serve.get_replica_context().app_name
         speaker = Handle(serve.get_deployment_handle("Engine", app_name))
         settings = PageSettings(title=title, login_file=Path(login_file) if login_file else None)
@@ -295,22 +297,27 @@ def read_keys(name: str | None) -> frozenset[str]:
     return keys
 
 
-def refuse_open_port() -> None:
-    """Refuse to serve without keys where others than this machine's users reach the port.
+def refuse_open_port(lack: str) -> None:
+    """Refuse to serve to all where others than this machine's users reach the port.
+
+    Args:
+        lack: what would keep them out, and how to have it.
 
     Raises:
         UserError: what to do instead.
     """
-    host = "0.0.0.0" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else None
-    client = _get_global_client()
-    host = host or (client.http_config.host if client else None)
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
+        host = "0.0.0.0"  # whatever Serve is told
+    else:
+        client = _get_global_client()
+        host = client.http_config.host if client else None
     with suppress(ValueError):
         if host and not ipaddress.ip_address(host).is_loopback and not os.environ.get(OPEN):
             raise UserError(
-                f"the port is open on {host} and there is no key. Set api_keys_file, or bind "
+                f"the port is open on {host} and there is {lack}, or bind "
                 f"127.0.0.1, or set {OPEN}=1 where a firewall keeps others away"
             )
 
 
 OPEN = "LIMA_SERVE_OPEN"
-"""Environment variable that allows an open port without keys."""
+"""Environment variable that allows an open port without keys or logins."""

@@ -16,7 +16,7 @@ from served import Hosted, hosted, wait_until
 
 from lima_ray.config import Recipe
 from lima_ray.errors import UserError
-from serve.app import Args, build, read_keys
+from serve.app import Args, build, read_keys, refuse_open_port
 from serve.models import Models, Settings, catalogue
 from serve.refusal import Refusal
 
@@ -243,6 +243,16 @@ def test_the_config_file_builds_its_app(brief_dir: Path) -> None:
     # Its model is a run's, which a fresh clone has yet to train.
     built = build(Args.model_validate((app.args or {}) | {"model": str(brief_dir)}))
     assert isinstance(built, Application)
+
+
+def test_an_open_port_needs_keys_and_logins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    with pytest.raises(
+        UserError, match=r"open on 0\.0\.0\.0 and there is no login.*LIMA_SERVE_OPEN"
+    ):
+        refuse_open_port("no login for the page. Set login_file")
+    monkeypatch.setenv("LIMA_SERVE_OPEN", "1")
+    refuse_open_port("no key")
 
 
 def test_a_key_file_has_keys(tmp_path: Path) -> None:

@@ -355,6 +355,7 @@ def test_a_replica_whose_engine_hangs_is_replaced(app: App) -> None:
     assert app.ask().json()["choices"]
 
 
+@pytest.mark.skipif(HAPROXY, reason="by way of HAProxy the page needs a login")
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
 def test_the_page_talks_and_leaving_it_frees_the_slots(app: App, tmp_path: Path) -> None:
     """Visitors of two replicas of the page, one after another; each keeps to one."""

@@ -60,6 +60,8 @@ def test_one_line_puts_a_study_on_another_base(
         recipe = base_recipe(sweep).override(point.values)
         assert recipe.select.judge != "none"
         assert ("7b" in recipe.model.base) == (setting == "lima-7b")
+        if setting == "lima-7b":  # rates and sizes of the paper's models, not the miniature's
+            assert recipe.optim.learning_rate <= 1e-4 and (recipe.data.rows or 0) >= 2000
         assert Path(recipe.data.train).suffix == ".jsonl"
 
 

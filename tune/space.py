@@ -142,16 +142,17 @@ def load(reference: str, setting: str = "") -> Sweep:
     tree |= {"setting": setting} if setting else {}
     if tree.get("setting"):
         _, base = read_yaml(str(tree["setting"]), SETTINGS, "setting")
-        wrong = sorted(set(base) - {"recipe", "files", "set", "metric"})
+        wrong = sorted(set(base) - {"recipe", "files", "set", "metric", "studies"})
         if wrong:
             raise UserError(
                 f"the setting {tree['setting']} holds {', '.join(wrong)}; it may hold recipe, "
-                "files, set and metric"
+                "files, set, metric and studies"
             )
+        studies = base.pop("studies", None) or {}
         if "metric" in base:  # a judge that only grades has no other
             tree = tree | {"metric": base["metric"]}
         both = {key: (base.get(key) or {}) | (tree.get(key) or {}) for key in ("files", "set")}
-        tree = base | tree | both
+        tree = base | tree | both | (studies.get(path.stem) or {})
     try:
         return Sweep.model_validate(tree if tree.get("name") else tree | {"name": path.stem})
     except ValidationError as error:
