@@ -69,7 +69,8 @@ class Args(Settings):
     title: str = "lima_ray"
     """Name of the page."""
     login_file: str | None = None
-    """Lines `name:password` of those who may open the page; none lets everyone in."""
+    """Lines `name:password` of those who may open the page; none lets everyone in, which is refused
+    where the port is open to others."""
     database: str = "sqlite:///runs/chat.sqlite"
     """Where the page keeps conversations and votes: SQLite, or PostgreSQL by
     postgresql+psycopg://..., which all nodes must reach where the page has several replicas."""
@@ -175,7 +176,7 @@ class Engine:
     ) -> None:
         self.keys = read_keys(keys_file)
         if not self.keys:
-            refuse_open_port("no key. Set api_keys_file")
+            refuse_open_port("key", "api_keys_file")
         self.models_here = Models(settings)
         self.body_bytes, self.page = body_bytes, page
 
@@ -253,7 +254,7 @@ class Page:
         from serve.store import Store
 
         if not login_file:
-            refuse_open_port("no login for the page. Set login_file or page=false")
+            refuse_open_port("login for the page", "login_file or page=false")
         app_name = serve.get_replica_context().app_name
         speaker = Handle(serve.get_deployment_handle("Engine", app_name))
         settings = PageSettings(title=title, login_file=Path(login_file) if login_file else None)
@@ -297,11 +298,12 @@ def read_keys(name: str | None) -> frozenset[str]:
     return keys
 
 
-def refuse_open_port(lack: str) -> None:
+def refuse_open_port(lack: str, argument: str) -> None:
     """Refuse to serve to all where others than this machine's users reach the port.
 
     Args:
-        lack: what would keep them out, and how to have it.
+        lack: what would keep them out.
+        argument: of the app, that gives it.
 
     Raises:
         UserError: what to do instead.
@@ -314,7 +316,7 @@ def refuse_open_port(lack: str) -> None:
     with suppress(ValueError):
         if host and not ipaddress.ip_address(host).is_loopback and not os.environ.get(OPEN):
             raise UserError(
-                f"the port is open on {host} and there is {lack}, or bind "
+                f"the port is open on {host} and there is no {lack}. Set {argument}, or bind "
                 f"127.0.0.1, or set {OPEN}=1 where a firewall keeps others away"
             )
 

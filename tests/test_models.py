@@ -250,9 +250,9 @@ def test_an_open_port_needs_keys_and_logins(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(
         UserError, match=r"open on 0\.0\.0\.0 and there is no login.*LIMA_SERVE_OPEN"
     ):
-        refuse_open_port("no login for the page. Set login_file")
+        refuse_open_port("login for the page", "login_file")
     monkeypatch.setenv("LIMA_SERVE_OPEN", "1")
-    refuse_open_port("no key")
+    refuse_open_port("key", "api_keys_file")
 
 
 def test_a_key_file_has_keys(tmp_path: Path) -> None:

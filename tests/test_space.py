@@ -65,6 +65,13 @@ def test_one_line_puts_a_study_on_another_base(
         assert Path(recipe.data.train).suffix == ".jsonl"
 
 
+def test_a_setting_leaves_the_axes_of_ones_own_file_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "dropout_lr.yaml"
+    shutil.copy(SWEEPS / "dropout_lr.yaml", mine)
+    assert load(str(mine), "lima-7b").axes == load("dropout_lr").axes
+    assert load("dropout_lr", "lima-7b").axes != load("dropout_lr").axes
+
+
 def test_a_grid_is_every_combination_with_short_labels(tmp_path: Path) -> None:
     axes = RATES | {"model.residual_dropout": {"grid": [0, 0.1, 0.3]}}
     made = points(load(written(tmp_path, axes=axes)))

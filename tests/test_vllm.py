@@ -34,11 +34,10 @@ PROMPTS = ["The capital of France is", "Iron is a", "To boil an egg"]
 def host(talker_dir: Path) -> Iterator[Hosted]:
     """One model of the miniature's size."""
     settings = {"engine": "vllm", "vllm_python": PYTHON, "vllm_args": ON_CPU, "start_s": 300}
-    environment = pytest.MonkeyPatch()
-    environment.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-    with ray_cluster(2), hosted({"talker": talker_dir}, **settings) as host:
-        yield host
-    environment.undo()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        with ray_cluster(2), hosted({"talker": talker_dir}, **settings) as host:
+            yield host
 
 
 def test_every_field_is_honoured_or_refused(host: Hosted) -> None:
@@ -65,8 +64,8 @@ def test_a_client_that_leaves_stops_the_work(host: Hosted) -> None:
     with host.client() as client:
         with client.stream("POST", "/v1/completions", json=body | {"n": 8}) as response:
             next(response.iter_lines())
-        loop: Any = host.models.entries["talker"].served
-        wait_until(lambda: loop.loop.in_flight == 0, 5)
+        served = host.models.entries["talker"].served
+        wait_until(lambda: served and served.loop.in_flight == 0, 5)
         assert client.post("/v1/completions", json=body | {"stream": False}).status_code == 200
 
 

@@ -149,10 +149,11 @@ def load(reference: str, setting: str = "") -> Sweep:
                 "files, set, metric and studies"
             )
         studies = base.pop("studies", None) or {}
+        shipped = studies.get(path.stem) or {} if path.parent == SWEEPS else {}
         if "metric" in base:  # a judge that only grades has no other
             tree = tree | {"metric": base["metric"]}
         both = {key: (base.get(key) or {}) | (tree.get(key) or {}) for key in ("files", "set")}
-        tree = base | tree | both | (studies.get(path.stem) or {})
+        tree = base | tree | both | shipped
     try:
         return Sweep.model_validate(tree if tree.get("name") else tree | {"name": path.stem})
     except ValidationError as error:
