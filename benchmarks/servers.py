@@ -37,6 +37,11 @@ ENVIRONMENT = {
 """For every contender alike; the caller's own variables come before these."""
 
 
+def environment(gpu: bool) -> dict[str, str]:
+    """Variables of every contender; on the CPU, no GPU is seen."""
+    return ENVIRONMENT | ({} if gpu else {"CUDA_VISIBLE_DEVICES": ""})
+
+
 @dataclass(frozen=True)
 class Server:
     """A command that serves, and how to ask it."""
@@ -75,10 +80,11 @@ class Running:
         return total
 
 
-def ours(model: Path, work: Path, port: int, haproxy: bool = False) -> Server:
+def ours(model: Path, work: Path, port: int, gpu: bool, haproxy: bool = False) -> Server:
     """Our app by `serve run`, without the page."""
     key = ""
     arguments: dict[str, Any] = {"model": {"bench": str(model)}, "page": False, "slots": SLOTS}
+    arguments["gpus"] = int(gpu)
     if haproxy:
         # HAProxy listens on every interface, where the app insists on a key.
         key = secrets.token_urlsafe(16)
@@ -102,17 +108,17 @@ def ours(model: Path, work: Path, port: int, haproxy: bool = False) -> Server:
     )
 
 
-def transformers(model: Path, port: int, batching: bool) -> Server:
+def transformers(model: Path, port: int, gpu: bool, batching: bool) -> Server:
     """`transformers serve`; its batching with sizes that suit a CPU, since the defaults do not."""
-    batched = [
-        "--continuous-batching",
-        *("--attn-implementation", "sdpa", "--cb-block-size", "32"),
-        *("--cb-num-blocks", str(SLOTS * CONTEXT // 64), "--cb-max-batch-tokens", "256"),
-    ]
+    batched = ["--continuous-batching", "--attn-implementation", "sdpa"]
+    device, dtype = ("cuda", "bfloat16") if gpu else ("cpu", "float32")
+    if not gpu:
+        batched += ["--cb-block-size", "32", "--cb-num-blocks", str(SLOTS * CONTEXT // 64)]
+        batched += ["--cb-max-batch-tokens", "256"]
     return Server(
         [
             *(str(beside("transformers")), "serve", str(model)),
-            *("--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"),
+            *("--host", "127.0.0.1", "--port", str(port), "--device", device, "--dtype", dtype),
             *(batched if batching else []),
         ],
         model=str(model),
@@ -122,15 +128,15 @@ def transformers(model: Path, port: int, batching: bool) -> Server:
     )
 
 
-def vllm(python: Path, model: Path, port: int, dtype: str = "float32") -> Server:
-    """vLLM's CPU build."""
+def vllm(python: Path, model: Path, port: int, gpu: bool) -> Server:
+    """vLLM's CPU build, or on a GPU vLLM."""
     cores = sorted(os.sched_getaffinity(0))
     return Server(
         [
             *(str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)),
             *("--served-model-name", "bench", "--host", "127.0.0.1", "--port", str(port)),
-            *("--dtype", dtype, "--max-model-len", str(CONTEXT), "--max-num-seqs", str(SLOTS)),
-            "--enforce-eager",
+            *("--dtype", "bfloat16" if gpu else "float32", "--max-model-len", str(CONTEXT)),
+            *("--max-num-seqs", str(SLOTS), *([] if gpu else ["--enforce-eager"])),
         ],
         model="bench",
         ready="/health",
@@ -171,7 +177,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(server: Server, port: int, log: Path, wait_s: float = 240) -> Iterator[Running]:
+def running(
+    server: Server, port: int, log: Path, environment: dict[str, str], wait_s: float = 240
+) -> Iterator[Running]:
     """Start a server, wait until it is ready, and end it with all that it started.
 
     Raises:
@@ -181,7 +189,7 @@ def running(server: Server, port: int, log: Path, wait_s: float = 240) -> Iterat
         process = subprocess.Popen(
             server.command,
             cwd=ROOT,
-            env=ENVIRONMENT | server.environment | os.environ,
+            env=environment | server.environment | os.environ,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,

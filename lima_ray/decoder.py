@@ -1,5 +1,6 @@
 """A model made ready to decode in slots: loaded from its directory, checked, its layers steady."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from lima_ray.steady import steady_layers
 from lima_ray.tokenizer import TOKENIZER_FILES
 
 SLOTS = "lima_slots"
+LOADING = threading.Lock()
+"""One model is loaded at a time: `transformers` sets the number format of new tensors for the whole
+process meanwhile, and two at once leave each other's weights in the wrong one."""
 
 
 def load(model_dir: Path, device: torch.device, rows: int) -> tuple[Any, Any]:
@@ -43,14 +47,15 @@ def load(model_dir: Path, device: torch.device, rows: int) -> tuple[Any, Any]:
     loader: Any = AutoModelForCausalLM
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(model_dir), trust_remote_code=False)
-        model, info = loader.from_pretrained(
-            str(model_dir),
-            dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
-            attn_implementation=SLOTS,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        with LOADING:
+            model, info = loader.from_pretrained(
+                str(model_dir),
+                dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+                attn_implementation=SLOTS,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"the model in {model_dir} cannot be loaded: {error}") from error
     if info["missing_keys"]:

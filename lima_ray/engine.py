@@ -12,10 +12,11 @@ reply does not wait for a long one. A server drives the same engine by `submit`,
 The same seed gives the same reply whatever shares the batch, whichever slot it takes and whenever
 it enters: a request draws from random numbers of its own, and its logits are bitwise those that it
 has alone (lima_ray/slots.py says how). The engine checks this when it loads and tells it by
-`Engine.steady`. It is never promised on a GPU: there a row's rounding may follow its neighbours,
-and replies may part where two tokens are almost equally likely.
+`Engine.steady`. It is never promised on a GPU (lima_ray/graphs.py): there a row's rounding may
+follow the number of rows, and replies may part where two tokens are almost equally likely.
 """
 
+import heapq
 import random
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,9 +30,9 @@ import torch
 from lima_ray.config import Sampling
 from lima_ray.decoder import load
 from lima_ray.errors import UserError
+from lima_ray.graphs import RecordedForward
+from lima_ray.rows import SteadyForward
 from lima_ray.sampling import choose
-from lima_ray.slots import STRIDE, SlotCache
-from lima_ray.steady import threads_if
 from lima_ray.text import ReplyText, decode
 from lima_ray.tokenizer import prompt_ids, text_ids
 
@@ -164,10 +165,9 @@ class Engine:
         self.waiting: deque[Request] = deque()
         self.active: dict[str, Active] = {}
         self.free = list(range(slots))
-        on_cpu = self.device.type == "cpu"
-        self.cache = SlotCache(slots, together=not on_cpu)
-        self.batches, places_agree = self.steady_batches()
-        self.steady = on_cpu and places_agree
+        forward = RecordedForward if self.device.type == "cuda" else SteadyForward
+        self.forward = forward(self.model, slots)
+        self.steady = self.forward.steady
 
     @property
     def in_flight(self) -> int:
@@ -221,7 +221,7 @@ class Engine:
     def cancel(self, id: str) -> bool:
         """Drop a request and free its slot at once; false where no such request is in flight."""
         if id in self.active:
-            self.free.append(self.active.pop(id).slot)
+            heapq.heappush(self.free, self.active.pop(id).slot)
             return True
         kept = deque(request for request in self.waiting if request.id != id)
         found = len(kept) < len(self.waiting)
@@ -239,7 +239,7 @@ class Engine:
         active = [a for a in self.active.values() if not a.reading]
         if not active:
             return []
-        logits_BV = self.logits([(a.slot, a.length - 1, a.last) for a in active])
+        logits_BV = self.forward.logits([(a.slot, a.length - 1, a.last) for a in active])
         told = [
             None if a.request.logprobs is None else logits_BV[place].clone()
             for place, a in enumerate(active)
@@ -280,7 +280,7 @@ class Engine:
     def read_prompts(self) -> None:
         """Admit waiting requests to free slots, and read prompts until the step's share is done."""
         while self.waiting and self.free:
-            self.admit(self.waiting.popleft(), self.free.pop())
+            self.admit(self.waiting.popleft(), heapq.heappop(self.free))
         left = PROMPT_TOKENS_A_STEP
         for active in list(self.active.values()):
             while active.reading and left > 0:
@@ -304,40 +304,9 @@ class Engine:
         that its matrices have the same shape in any company.
         """
         start, end = active.filled, min(active.filled + CHUNK, len(active.request.ids) - 1)
-        self.cache.aim([active.slot], [start], self.device)
-        positions = [list(range(start, end))]
-        self.forward(self.model.get_decoder(), [active.request.ids[start:end]], positions)
+        self.forward.read(active.slot, start, active.request.ids[start:end])
         active.filled = end
         return end - start
-
-    def logits(self, rows: list[tuple[int, int, int]], batch: int = 0) -> torch.Tensor:
-        """Read a token into each slot named, and return logits (B, V) of what follows it.
-
-        Args:
-            rows: slot, tokens that it holds already, and the token to read.
-            batch: rows to compute, filling ones included; 0 takes the smallest steady batch.
-        """
-        batch = batch or next(size for size in self.batches if size >= len(rows))
-        slots, starts, tokens = (list(column) for column in zip(*rows, strict=True))
-        filling = [0] * (batch - len(rows))
-        self.cache.aim(slots, starts, self.device)
-        output = self.forward(
-            self.model, [[t] for t in tokens + filling], [[s] for s in starts + filling]
-        )
-        return output.logits[: len(rows), 0]
-
-    def forward(self, model: Any, ids: list[list[int]], positions: list[list[int]]) -> Any:
-        """Run the model, or its decoder alone, on rows of tokens in the slots aimed at.
-
-        Matrix products take the threads that they are worth; what lies between them takes one.
-        """
-        with threads_if(self.device.type != "cpu" or len(ids[0]) > 1):
-            return model(
-                input_ids=torch.tensor(ids, device=self.device),
-                position_ids=torch.tensor(positions, device=self.device),
-                use_cache=False,
-                slot_cache=self.cache,
-            )
 
     def advance(self, active: Active, token: int, logits_V: torch.Tensor | None) -> Event:
         """Add a token to a reply; EOT, a stop string or the end of its room finishes it."""
@@ -363,24 +332,6 @@ class Engine:
         whole = said if text else decode(self.tokenizer, active.tokens)
         by = text.stopped_by if text and not stopped else None
         return Reply(request.id, whole, active.tokens, stopped, len(request.ids), by)
-
-    @torch.inference_mode()
-    def steady_batches(self) -> tuple[list[int], bool]:
-        """Batch sizes whose rows equal those of the largest bitwise, and whether places do too.
-
-        Every slot reads one token, in the largest batch, in each smaller one, and in the largest
-        with the rows moved on by a place.
-        """
-        largest = -(-self.slots // STRIDE) * STRIDE
-        rows = [(slot, 0, slot * 7919 % self.vocab) for slot in range(self.slots)]
-        expected_BV = self.logits(rows, largest)
-        steady = [
-            size
-            for size in range(STRIDE, largest, STRIDE)
-            if torch.equal(self.logits(rows[:size], size), expected_BV[:size])
-        ]
-        moved_BV = self.logits(rows[1:] + rows[:1], largest)
-        return [*steady, largest], torch.equal(moved_BV, expected_BV.roll(-1, 0))
 
 
 def stop_ids(model: Any, tokenizer: Any) -> set[int]:

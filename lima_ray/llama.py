@@ -16,7 +16,6 @@ from torch.nn.functional import rms_norm
 from transformers import LlamaForCausalLM
 
 from lima_ray.layers import rotate
-from lima_ray.slots import attend
 from lima_ray.steady import linear, silu
 
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
@@ -118,8 +117,7 @@ class Layer(nn.Module):
         )
         turned = self.heads + self.kv_heads
         qk_BHTE = rotate(qkv_BTHE[:, :, :turned], *angles, 1).transpose(1, 2)
-        mixed_BTHE = attend(
-            slot_cache,
+        mixed_BTHE = slot_cache.attend(
             self.number,
             qk_BHTE[:, : self.heads],
             qk_BHTE[:, self.heads :],

@@ -64,6 +64,8 @@ def judge_by_endpoint(replies: list[dict[str, Any]], select: Select) -> list[dic
     return grade(replies, select.endpoint, select.endpoint_model)
 
 
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+"""For processes that claim none: Ray shows them the machine's all the same."""
 JUDGES: dict[str, Callable[[list[dict[str, Any]], Select], list[dict[str, Any]]]] = {
     "exact": judge_exactly,
     "endpoint": judge_by_endpoint,
@@ -294,9 +296,15 @@ def assess_beside(checkpoint: Any, **kwargs: Any) -> dict[str, float]:
     return {"grade": quality.grade, "stopped": quality.stopped}
 
 
-def resources(gpus: bool) -> dict[str, Any]:
-    """What an assessment asks of Ray; without a GPU, nothing, so it starts beside a training."""
-    return {"num_cpus": 1, "num_gpus": 1} if gpus else {"num_cpus": 0}
+def resources(gpus: bool, environment: dict[str, str] | None = None) -> dict[str, Any]:
+    """What an assessment asks of Ray; without a GPU, nothing, so it starts beside a training.
+
+    Args:
+        gpus: whether it has one; without, it sees none either.
+        environment: variables that it needs.
+    """
+    variables = (environment or {}) | ({} if gpus else NO_GPU)
+    return {"num_cpus": int(gpus), "num_gpus": int(gpus), "runtime_env": {"env_vars": variables}}
 
 
 def assess_remotely(run: Run, epoch: int, recipe: Recipe) -> Quality:

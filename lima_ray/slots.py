@@ -10,7 +10,8 @@ how many other rows there are, what they hold, or where in the batch the row sta
 - PyTorch's SiLU treats the last few elements of every thread's share by another formula than the
   rest; `lima_ray/steady.py` has another.
 
-This is what was seen on x86, and no library promises it: the engine checks it when it loads.
+This is what was seen on x86, and no library promises it: `lima_ray/rows.py` looks. On a GPU,
+`lima_ray/graphs.py` has another cache.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -28,32 +29,28 @@ SMALLEST_CAPACITY = 128
 """Tokens that every slot has room for at first; the room doubles when one needs more."""
 WORTH_THREADS_KEYS = 2**21
 """Elements of all rows' keys from which a layer's attention is shared among threads."""
+Row = tuple[int, int, int]
+"""A slot, the tokens that it holds already, and the token to read into it."""
 
 
 class SlotCache:
-    """Keys and values of S slots in every layer; each forward names the slots that its rows use.
+    """Keys and values of S slots in every layer; each forward names the slots that its rows use."""
 
-    `together` computes the attention of all rows at once, padded to the longest: on a GPU one
-    launch for each layer, where one for each row would take longer than its work.
-    """
-
-    def __init__(self, slots: int, together: bool) -> None:
-        self.slots, self.together = slots, together
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
         self.layers_2SGCD: dict[int, torch.Tensor] = {}
         self.slots_of: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         """Keys and values (1, G, C, D) of each slot, by layer: views made once, not each step."""
 
-    def aim(self, slots: list[int], starts: list[int], device: torch.device) -> None:
+    def aim(self, slots: list[int], starts: list[int]) -> None:
         """Say where the next forward's tokens go; rows beyond these only fill up the batch.
 
         Args:
             slots: slot of each row.
             starts: tokens that each row's slot holds already.
-            device: of the model.
         """
         self.rows = list(zip(slots, starts, strict=True))
-        self.slots_B = torch.tensor(slots, device=device)
-        self.starts_B = torch.tensor(starts, device=device)
+        self.slots_B, self.starts_B = torch.tensor(slots), torch.tensor(starts)
 
     def store(self, layer: int, key_BGTD: torch.Tensor, value_BGTD: torch.Tensor) -> torch.Tensor:
         """Write a layer's new keys and values, and return those of all slots (2, S, G, C, D)."""
@@ -77,16 +74,46 @@ class SlotCache:
         while capacity < tokens:
             capacity *= 2
         _, _, heads, _, width = like_2BGTD.shape
-        # On a CPU, memory that no token reaches is never taken; padded attention reads all of it.
+        # Memory that no token reaches is never taken.
         grown = like_2BGTD.new_empty(2, self.slots, heads, capacity, width)
-        if self.together:
-            grown.zero_()
         if old is not None:
             grown[:, :, :, : old.shape[3]] = old
         self.layers_2SGCD[layer] = grown
         keys_SGCD, values_SGCD = grown
         self.slots_of[layer] = list(zip(keys_SGCD.split(1), values_SGCD.split(1), strict=True))
         return grown
+
+    def attend(
+        self,
+        layer: int,
+        query_BHTD: torch.Tensor,
+        key_BGTD: torch.Tensor,
+        value_BGTD: torch.Tensor,
+        scaling: float | None,
+    ) -> torch.Tensor:
+        """Attend to what the rows' slots hold: T tokens of one prompt, or one token of B rows.
+
+        Args:
+            layer: number of the layer.
+            query_BHTD: queries.
+            key_BGTD: keys of G heads, each shared by H / G query heads.
+            value_BGTD: values, shaped as the keys.
+            scaling: factor of the scores.
+
+        Returns:
+            outputs (B, T, H, D), zero for filling rows.
+        """
+        keys_SGCD, values_SGCD = self.store(layer, key_BGTD, value_BGTD)
+        batch, heads, _, width = query_BHTD.shape
+        if batch == 1:
+            return prompt_attention(query_BHTD, keys_SGCD, values_SGCD, self.rows[0], scaling)
+        # The heads that share a key stand where positions would: all of them see the whole row.
+        query_BGHD = query_BHTD.reshape(batch, key_BGTD.shape[1], -1, width)
+        rows = len(self.rows)
+        outputs = attend_rows(self, self.slots_of[layer], query_BGHD, scaling)
+        if batch > rows:
+            outputs.append(torch.zeros_like(query_BGHD[rows:]))
+        return torch.cat(outputs).view(batch, 1, heads, width)
 
 
 def slot_attention(
@@ -96,75 +123,26 @@ def slot_attention(
     value_BGTD: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    slot_cache: SlotCache | None = None,
+    slot_cache: Any = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """`attend`, as `transformers` calls an attention.
+    """Attention to what the cache's slots hold, as `transformers` calls an attention.
 
     Args:
         module: the attention layer; its `layer_idx` is used.
         query_BHTD: queries.
         key_BGTD: keys.
         value_BGTD: values.
-        attention_mask: never given; see `register`.
+        attention_mask: not used; the cache knows what each row sees.
         scaling: factor of the scores.
-        slot_cache: aimed at the rows' slots.
+        slot_cache: with an `attend`, such as `SlotCache`, aimed at the rows' slots.
 
     Returns:
-        outputs (B, T, H, D), zero for filling rows, and no weights.
+        outputs (B, T, H, D), and no weights.
     """
     assert slot_cache is not None, "the engine passes slot_cache to every forward"
     layer: Any = module
-    return attend(slot_cache, layer.layer_idx, query_BHTD, key_BGTD, value_BGTD, scaling), None
-
-
-def attend(
-    cache: SlotCache,
-    layer: int,
-    query_BHTD: torch.Tensor,
-    key_BGTD: torch.Tensor,
-    value_BGTD: torch.Tensor,
-    scaling: float | None,
-) -> torch.Tensor:
-    """Attend to what the rows' slots hold: T tokens of one prompt, or one token of B rows.
-
-    Args:
-        cache: aimed at the rows' slots.
-        layer: number of the layer.
-        query_BHTD: queries.
-        key_BGTD: keys of G heads, each shared by H / G query heads.
-        value_BGTD: values, shaped as the keys.
-        scaling: factor of the scores.
-
-    Returns:
-        outputs (B, T, H, D), zero for filling rows.
-    """
-    keys_SGCD, values_SGCD = cache.store(layer, key_BGTD, value_BGTD)
-    batch, heads, _, width = query_BHTD.shape
-    if batch == 1:
-        return prompt_attention(query_BHTD, keys_SGCD, values_SGCD, cache.rows[0], scaling)
-    # The heads that share a key stand where positions would: all of them see the whole row.
-    query_BGHD = query_BHTD.reshape(batch, key_BGTD.shape[1], -1, width)
-    rows = len(cache.rows)
-    outputs = []
-    if cache.together:
-        longest = max(start for _, start in cache.rows) + 1
-        slots_B, starts_B = cache.slots_B, cache.starts_B
-        mask_BL = torch.arange(longest, device=starts_B.device) <= starts_B[:, None]
-        outputs.append(
-            scaled_dot_product_attention(
-                query_BGHD[:rows],
-                keys_SGCD[slots_B, :, :longest],
-                values_SGCD[slots_B, :, :longest],
-                mask_BL[:, None, None],
-                scale=scaling,
-            )
-        )
-    else:
-        outputs += attend_rows(cache, cache.slots_of[layer], query_BGHD, scaling)
-    if batch > rows:
-        outputs.append(torch.zeros_like(query_BGHD[rows:]))
-    return torch.cat(outputs).view(batch, 1, heads, width)
+    return slot_cache.attend(layer.layer_idx, query_BHTD, key_BGTD, value_BGTD, scaling), None
 
 
 def attend_rows(

@@ -184,7 +184,7 @@ def start(
             task_config=ray.train.ValidationTaskConfig(
                 {"run": str(run.path), "recipe": everything}
             ),
-            ray_remote_kwargs=select.resources(gpus) | {"runtime_env": {"env_vars": forwarded}},
+            ray_remote_kwargs=select.resources(gpus, forwarded),
         )
         if beside
         else None,
@@ -205,7 +205,7 @@ def start(
 def worker_environment(gpus: bool, cpus: int) -> tuple[dict[str, str], dict[str, str]]:
     """Environment variables of a worker: its own, and those it has from the driver."""
     own = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
-    own |= {} if gpus else {"DS_ACCELERATOR": "cpu"}
+    own |= {} if gpus else {"DS_ACCELERATOR": "cpu"} | select.NO_GPU
     return own, {name: os.environ[name] for name in FORWARDED if name in os.environ}
 
 

@@ -158,7 +158,7 @@ class Models:
         self.entries: dict[str, Entry] = {}
         self.draining: set[asyncio.Task[None]] = set()
         self.created = int(time.time())
-        if settings.threads or not torch.cuda.is_available():
+        if settings.threads or not settings.gpus:
             torch.set_num_threads(settings.threads or cores())
 
     @property
@@ -271,7 +271,8 @@ class Models:
         """What will answer for a model, not loaded yet."""
         settings = self.settings
         if settings.engine == "slots":
-            load = partial(Engine, Path(path), settings.slots)
+            cpu = None if settings.gpus else torch.device("cpu")
+            load = partial(Engine, Path(path), settings.slots, cpu)
             return EngineLoop(name, load, settings.queue, settings.stuck_after_s)
         process = on_this_node(settings.vllm_python, settings.vllm_packages.split(), settings.gpus)
         flags = shlex.split(settings.vllm_args)

@@ -23,10 +23,14 @@ from transformers import (
 
 from lima_ray import base
 from lima_ray.config import Data, Sampling
+from lima_ray.decoder import SLOTS, register
 from lima_ray.encode import encode
 from lima_ray.engine import CHUNK, PROMPT_TOKENS_A_STEP, Engine, Event, Reply, Request
 from lima_ray.errors import UserError
+from lima_ray.graphs import RecordedForward, Waits, rounded
+from lima_ray.rows import SteadyForward
 from lima_ray.sampling import HEAD, choose
+from lima_ray.slots import Row
 from lima_ray.steady import PackedLinear, SiLU
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
@@ -156,13 +160,42 @@ def test_penalty_is_over_generated_tokens(engine: Engine, base_dir: Path) -> Non
     assert replies["both"].ids != replies["ours"].ids
 
 
-def test_attention_of_all_rows_at_once_equals_row_by_row(base_dir: Path) -> None:
-    alone, together = Engine(base_dir, slots=4), Engine(base_dir, slots=4)
-    together.cache = type(together.cache)(4, together=True)
-    sampling = GREEDY.model_copy(update={"max_tokens": 150})
-    requests = [Request(str(i), ids, sampling) for i, ids in enumerate(prompts(6, 140))]
+def test_the_forward_of_a_gpu_answers_as_that_of_a_cpu(base_dir: Path) -> None:
+    """What a GPU would record, computed here: rows are slots, shapes are rounded up."""
+    alone, together = Engine(base_dir, slots=5), Engine(base_dir, slots=5)
+    loader: Any = AutoModelForCausalLM
+    model = loader.from_pretrained(base_dir, dtype=torch.float32, attn_implementation=SLOTS)
+    together.forward = RecordedForward(model, 5)
+    requests = [
+        Request(
+            str(size),
+            (prompts(2, seed=size)[1] * size)[:size],
+            GREEDY.model_copy(update={"max_tokens": size + 60}),
+        )
+        for size in (1, 33, 300, 511, 600, 7, 650)
+    ]
     mine, theirs = answer(alone, requests), answer(together, requests)
     assert {k: v.ids for k, v in mine.items()} == {k: v.ids for k, v in theirs.items()}
+
+
+def test_shapes_of_a_gpu_are_powers_of_two() -> None:
+    assert [rounded(n) for n in (1, 2, 3, 4, 5, 31, 32, 33)] == [1, 2, 4, 4, 8, 32, 32, 64]
+    assert [rounded(n, 256) for n in (1, 256, 257)] == [256, 256, 512]
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_what_a_graph_cannot_have_is_noticed(base_dir: Path, mask: bool) -> None:
+    register()
+    loader: Any = AutoModelForCausalLM
+    model = loader.from_pretrained(base_dir, dtype=torch.float32, attn_implementation=SLOTS)
+    forward = RecordedForward(model, 4)
+    forward.cache.grow(256)
+    with torch.inference_mode(), Waits() as waits:
+        forward.compute((2, 1, 256), torch.tensor([5, 6, 0, 0, 0, 1]))
+        if not mask:
+            places_B1 = torch.tensor([[0], [0]])
+            model(places_B1, position_ids=places_B1, use_cache=False, slot_cache=forward.cache)
+    assert bool(waits.found) != mask
 
 
 # Drawing
@@ -222,22 +255,28 @@ def test_choose_decodes_every_row_its_own_way() -> None:
 # Company
 
 
+def rows_of(engine: Engine) -> SteadyForward:
+    """An engine's forward on a CPU."""
+    assert isinstance(engine.forward, SteadyForward)
+    return engine.forward
+
+
 class Recording(Engine):
     """Keeps the logits of every token of every request."""
 
-    def logits(self, rows: list[tuple[int, int, int]], batch: int = 0) -> torch.Tensor:
-        """As `Engine.logits`."""
-        logits_BV = super().logits(rows, batch)
+    def __init__(self, model_dir: Path, slots: int) -> None:
+        super().__init__(model_dir, slots)
+        self.kept: dict[str, list[torch.Tensor]] = {}
+        self.plain: Any = self.forward.logits
+        self.forward.logits = self.keep
+
+    def keep(self, rows: list[Row], batch: int = 0) -> torch.Tensor:
+        """As `SteadyForward.logits`."""
+        logits_BV = self.plain(rows, batch)
         by_slot = {active.slot: id for id, active in self.active.items()}
         for (slot, _, _), logits_V in zip(rows, logits_BV, strict=True):
-            if slot in by_slot:
-                self.kept.setdefault(by_slot[slot], []).append(logits_V.clone())
+            self.kept.setdefault(by_slot[slot], []).append(logits_V.clone())
         return logits_BV
-
-    @property
-    def kept(self) -> dict[str, list[torch.Tensor]]:
-        """Logits by request, in order."""
-        return self.__dict__.setdefault("kept_logits", {})
 
     def run(self, company: list[Request], mine: Request, enters_at: int) -> tuple[Reply, Any]:
         """Answer a request that enters at a step of others' decoding."""
@@ -266,7 +305,7 @@ def test_a_reply_is_bitwise_the_same_in_any_company(
     wide = Recording(base_dir, slots=32)
     assert any(isinstance(layer, PackedLinear) for layer in wide.model.modules()) == packed
     assert wide.steady
-    assert wide.batches == [8, 16, 24, 32]
+    assert rows_of(wide).batches == [8, 16, 24, 32]
     others = [
         Request(str(i), ids, Sampling(seed=i, max_tokens=1000))
         for i, ids in enumerate(prompts(31, 140))
@@ -294,7 +333,7 @@ def test_rows_agree_on_one_thread_and_two(base_dir: Path, monkeypatch: pytest.Mo
     shared = answer(engine, requests)
     torch.set_num_threads(1)
     assert engine.steady
-    assert engine.batches == [8, 16]
+    assert rows_of(engine).batches == [8, 16]
     assert answer(engine, requests) == shared
 
 
@@ -322,9 +361,9 @@ def test_uneven_rows_are_noticed(base_dir: Path) -> None:
     engine = Engine(base_dir, slots=20)
     head = engine.model.lm_head
     engine.model.lm_head = Uneven(head, place=False)
-    assert engine.steady_batches() == ([24], True)
+    assert rows_of(engine).steady_batches() == ([24], True)
     engine.model.lm_head = Uneven(head, place=True)
-    assert engine.steady_batches() == ([8, 16, 24], False)
+    assert rows_of(engine).steady_batches() == ([8, 16, 24], False)
 
 
 def test_silu_is_one_formula_for_every_element() -> None:
