@@ -3,8 +3,9 @@ operations.
 
 A decoding step of a small model is mostly overhead: `transformers` calls seven matrix products, two
 rotations and a dozen of small operations a layer through as many Python frames. Here queries, keys
-and values are one product, gate and up another, and the rotation is one for queries and keys. Other
-families keep their own forward.
+and values are one product, gate and up another, and what lies between the products is done by the C
+of `lima_ray/kernels.py`, or where there is no C compiler by PyTorch. Other families keep their own
+forward.
 """
 
 from types import SimpleNamespace
@@ -15,8 +16,13 @@ from torch import nn
 from torch.nn.functional import rms_norm
 from transformers import LlamaForCausalLM
 
+from lima_ray import kernels
 from lima_ray.layers import rotate
+from lima_ray.slots import SlotCache, prompt_attention
 from lima_ray.steady import linear, silu
+
+Angles = tuple[torch.Tensor, torch.Tensor]
+"""Cos and sin of the rotary embedding."""
 
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings whose angles depend on the position alone."""
@@ -58,7 +64,7 @@ class SteadyLlama(nn.Module):
         self, input_ids: torch.Tensor, position_ids: torch.Tensor, slot_cache: Any, **_: object
     ) -> SimpleNamespace:
         """Logits (B, T, V) of tokens in the slots aimed at."""
-        hidden_BTD = self.decoder(input_ids, position_ids, slot_cache)
+        hidden_BTD = self.decoder(input_ids, position_ids, slot_cache, head=True)
         return SimpleNamespace(logits=self.lm_head(hidden_BTD))
 
 
@@ -75,24 +81,31 @@ class Decoder(nn.Module):
         half = width // 2
         self.cos_CE, self.sin_CE = cos_1CE[0, :, :half].clone(), sin_1CE[0, :, :half].clone()
         self.layers = nn.ModuleList()
+        layer = KernelLayer if kernels.available() else Layer
         for number in range(len(model.model.layers)):
-            self.layers.append(Layer(model.model.layers[number], number, rows))
+            self.layers.append(layer(model.model.layers[number], number, rows))
             model.model.layers[number] = nn.Identity()
         self.norm = model.model.norm
 
     def forward(
-        self, input_ids: torch.Tensor, position_ids: torch.Tensor, slot_cache: Any, **_: object
-    ) -> torch.Tensor:
-        """Hidden states (B, T, D) before the head."""
-        x_BTD = self.embed(input_ids)
-        angles = self.cos_CE[position_ids, None], self.sin_CE[position_ids, None]
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        slot_cache: SlotCache,
+        head: bool = False,
+        **_: object,
+    ) -> torch.Tensor | None:
+        """Hidden states (B, T, D) for the head; without one, tokens only enter their slots."""
+        x_BTD, left_BTD = self.embed(input_ids), None
+        last: Any = self.layers[-1]
+        angles = last.angles(self.cos_CE, self.sin_CE, position_ids)
         for layer in self.layers:
-            x_BTD = layer(x_BTD, angles, slot_cache)
-        return normalise(self.norm, x_BTD)
+            left_BTD = layer(x_BTD, left_BTD, angles, slot_cache, head or layer is not last)
+        return last.add_norm(x_BTD, left_BTD, self.norm) if head else None
 
 
 class Layer(nn.Module):
-    """Attention and MLP of one layer."""
+    """Attention and MLP of one layer, by PyTorch."""
 
     def __init__(self, layer: Any, number: int, rows: int) -> None:
         super().__init__()
@@ -108,27 +121,101 @@ class Layer(nn.Module):
         self.down = linear([mlp.down_proj], rows)
 
     def forward(
-        self, x_BTD: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], slot_cache: Any
+        self,
+        x_BTD: torch.Tensor,
+        left_BTD: torch.Tensor | None,
+        angles: Angles,
+        slot_cache: SlotCache,
+        read_on: bool,
+    ) -> torch.Tensor | None:
+        """Read tokens into their slots and the residual stream.
+
+        Args:
+            x_BTD: the residual stream; what this layer's attention says is added in place.
+            left_BTD: what the layer before leaves to be added.
+            angles: see `angles`.
+            slot_cache: aimed at the rows' slots.
+            read_on: false where nobody needs more than the tokens' keys and values.
+
+        Returns:
+            what the next layer adds.
+        """
+        qkv_BTF = self.qkv(self.add_norm(x_BTD, left_BTD, self.before_attention))
+        mixed_BTF = self.mix(qkv_BTF, angles, slot_cache, read_on)
+        if mixed_BTF is None:
+            return None
+        normed_BTD = self.add_norm(x_BTD, self.out(mixed_BTF), self.before_mlp)
+        return self.down(self.silu_mul(self.gate_up(normed_BTD)))
+
+    def angles(
+        self, cos_CE: torch.Tensor, sin_CE: torch.Tensor, position_ids: torch.Tensor
+    ) -> Angles:
+        """What `mix` needs of the cos and sin of every position."""
+        return cos_CE[position_ids, None], sin_CE[position_ids, None]
+
+    def add_norm(
+        self, x_BTD: torch.Tensor, left_BTD: torch.Tensor | None, norm: Any
     ) -> torch.Tensor:
-        """The residual stream after this layer."""
-        batch, tokens, _ = x_BTD.shape
-        qkv_BTHE = self.qkv(normalise(self.before_attention, x_BTD)).view(
-            batch, tokens, -1, self.width
-        )
+        """Add to the residual stream in place, and return its RMSNorm."""
+        if left_BTD is not None:
+            x_BTD.add_(left_BTD)
+        return rms_norm(x_BTD, norm.weight.shape, norm.weight, norm.variance_epsilon)
+
+    def mix(
+        self, qkv_BTF: torch.Tensor, angles: Angles, slot_cache: SlotCache, read_on: bool
+    ) -> torch.Tensor | None:
+        """Put keys and values into their slots; attention (B, T, H · E) where it is read on."""
+        qkv_BTHE = qkv_BTF.unflatten(2, (-1, self.width))
         turned = self.heads + self.kv_heads
         qk_BHTE = rotate(qkv_BTHE[:, :, :turned], *angles, 1).transpose(1, 2)
-        mixed_BTHE = slot_cache.attend(
-            self.number,
-            qk_BHTE[:, : self.heads],
-            qk_BHTE[:, self.heads :],
-            qkv_BTHE[:, :, turned:].transpose(1, 2),
-            self.scaling,
-        )
-        x_BTD = x_BTD + self.out(mixed_BTHE.flatten(2))
-        gate_BTM, up_BTM = self.gate_up(normalise(self.before_mlp, x_BTD)).chunk(2, dim=-1)
-        return x_BTD + self.down(silu(gate_BTM).mul_(up_BTM))
+        query_BHTE, key_BGTE = qk_BHTE.split((self.heads, self.kv_heads), dim=1)
+        value_BGTE = qkv_BTHE[:, :, turned:].transpose(1, 2)
+        if not read_on:
+            slot_cache.store(self.number, key_BGTE, value_BGTE)
+            return None
+        mixed_BTHE = slot_cache.attend(self.number, query_BHTE, key_BGTE, value_BGTE, self.scaling)
+        return mixed_BTHE.flatten(2)
+
+    def silu_mul(self, gate_up_BTM: torch.Tensor) -> torch.Tensor:
+        """silu(gate) · up of the two side by side."""
+        gate_BTM, up_BTM = gate_up_BTM.chunk(2, dim=-1)
+        return silu(gate_BTM).mul_(up_BTM)
 
 
-def normalise(norm: Any, x_BTD: torch.Tensor) -> torch.Tensor:
-    """RMSNorm."""
-    return rms_norm(x_BTD, norm.weight.shape, norm.weight, norm.variance_epsilon)
+class KernelLayer(Layer):
+    """The same by our kernels."""
+
+    def angles(
+        self, cos_CE: torch.Tensor, sin_CE: torch.Tensor, position_ids: torch.Tensor
+    ) -> Angles:
+        """All of them: the kernel looks up its own."""
+        return cos_CE, sin_CE
+
+    def add_norm(
+        self, x_BTD: torch.Tensor, left_BTD: torch.Tensor | None, norm: Any
+    ) -> torch.Tensor:
+        """As `Layer.add_norm`."""
+        return kernels.add_norm(x_BTD, left_BTD, norm.weight, norm.variance_epsilon)
+
+    def mix(
+        self, qkv_BTF: torch.Tensor, angles: Angles, slot_cache: SlotCache, read_on: bool
+    ) -> torch.Tensor | None:
+        """As `Layer.mix`; a prompt's attention is left to PyTorch, whose matrix products it is."""
+        batch, tokens, _ = qkv_BTF.shape
+        room_2SGCE = slot_cache.with_room(self.number, tokens, self.kv_heads, self.width, qkv_BTF)
+        rows = slot_cache.slots_B, slot_cache.starts_B
+        query_RTHE = kernels.turn(qkv_BTF, angles, *rows, room_2SGCE, self.heads)
+        if not read_on:
+            return None
+        if batch == 1:
+            query_1HTE, (keys_SGCE, values_SGCE) = query_RTHE.transpose(1, 2), room_2SGCE
+            mixed_1THE = prompt_attention(
+                query_1HTE, keys_SGCE, values_SGCE, slot_cache.rows[0], self.scaling
+            )
+            return mixed_1THE.flatten(2)
+        order_R, read = slot_cache.order_B, slot_cache.tokens
+        return kernels.attend(query_RTHE, room_2SGCE, *rows, order_R, read, self.scaling, batch)
+
+    def silu_mul(self, gate_up_BTM: torch.Tensor) -> torch.Tensor:
+        """As `Layer.silu_mul`."""
+        return kernels.silu_mul(gate_up_BTM)

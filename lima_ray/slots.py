@@ -50,13 +50,16 @@ class SlotCache:
             starts: tokens that each row's slot holds already.
         """
         self.rows = list(zip(slots, starts, strict=True))
+        self.longest = max(starts)
+        self.tokens = sum(starts) + len(starts)
         self.slots_B, self.starts_B = torch.tensor(slots), torch.tensor(starts)
+        self.order_B = self.starts_B.argsort(descending=True)
 
     def store(self, layer: int, key_BGTD: torch.Tensor, value_BGTD: torch.Tensor) -> torch.Tensor:
         """Write a layer's new keys and values, and return those of all slots (2, S, G, C, D)."""
         new_2BGTD = torch.stack((key_BGTD, value_BGTD))
-        tokens = key_BGTD.shape[2]
-        all_2SGCD = self.with_room(layer, max(start for _, start in self.rows) + tokens, new_2BGTD)
+        _, heads, tokens, width = key_BGTD.shape
+        all_2SGCD = self.with_room(layer, tokens, heads, width, key_BGTD)
         if tokens > 1:
             ((slot, start),) = self.rows
             all_2SGCD[:, slot, :, start : start + tokens] = new_2BGTD[:, 0]
@@ -65,17 +68,18 @@ class SlotCache:
             all_2SGCD[:, self.slots_B, :, self.starts_B] = new_B2GD
         return all_2SGCD
 
-    def with_room(self, layer: int, tokens: int, like_2BGTD: torch.Tensor) -> torch.Tensor:
-        """A layer's keys and values, with room for so many tokens in every slot."""
+    def with_room(
+        self, layer: int, tokens: int, heads: int, width: int, like: torch.Tensor
+    ) -> torch.Tensor:
+        """A layer's keys and values (2, S, G, C, D), with room for so many new tokens a row."""
         old = self.layers_2SGCD.get(layer)
         capacity = SMALLEST_CAPACITY if old is None else old.shape[3]
-        if old is not None and tokens <= capacity:
+        if old is not None and self.longest + tokens <= capacity:
             return old
-        while capacity < tokens:
+        while capacity < self.longest + tokens:
             capacity *= 2
-        _, _, heads, _, width = like_2BGTD.shape
         # Memory that no token reaches is never taken.
-        grown = like_2BGTD.new_empty(2, self.slots, heads, capacity, width)
+        grown = like.new_empty(2, self.slots, heads, capacity, width)
         if old is not None:
             grown[:, :, :, : old.shape[3]] = old
         self.layers_2SGCD[layer] = grown
@@ -171,9 +175,7 @@ def attend_rows(
                 scale=scaling,
             )
 
-    tokens = sum(start + 1 for _, start in cache.rows)
-    work = tokens * query_BGHD.shape[1] * query_BGHD.shape[3]
-    worth = work >= WORTH_THREADS_KEYS
+    worth = cache.tokens * query_BGHD.shape[1] * query_BGHD.shape[3] >= WORTH_THREADS_KEYS
     threads = min(threads_allowed(), len(cache.rows)) if worth else 1
     by_length = sorted(range(len(cache.rows)), key=lambda place: cache.rows[place][1])
     shares = [by_length[number::threads] for number in range(threads)]

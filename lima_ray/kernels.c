@@ -1,0 +1,183 @@
+/* What a Llama does between its matrix products when it decodes, in fp32 on a CPU; see kernels.py.
+
+   Every sum over a row is taken by one thread in one order, whatever the other rows, their number
+   and the threads are, so that no row feels its neighbours in any bit. Vectors are written out and
+   nothing is reordered by the compiler (no -ffast-math), since that order is what is promised.
+
+   Arrays are dense and in C's order. Their dimensions: B rows of T tokens, D values of a residual row,
+   M of a hidden one, H query heads, G key heads, E values of a head, S slots with room for C tokens. */
+
+#include <math.h>
+#include <string.h>
+
+enum { LANES = 16, BLOCK = 64, WIDE = 4 };
+
+typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int masks __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+static inline lanes load(const float *from) { return *(const lanes *)from; }
+static inline void store(float *to, lanes value) { *(lanes *)to = value; }
+static inline lanes all(float value) { return value - (lanes){0}; }
+
+static inline lanes larger(lanes a, lanes b) {
+    masks first = a > b;
+    return (lanes)(((masks)a & first) | ((masks)b & ~first));
+}
+
+static inline float sum(lanes value) {
+    for (int half = LANES / 2; half; half /= 2)
+        for (int lane = 0; lane < half; lane++) value[lane] += value[lane + half];
+    return value[0];
+}
+
+static inline float dot(const float *a, const float *b, long count) {
+    lanes total = {0};
+    float rest = 0;
+    long i = 0;
+    for (; i + LANES <= count; i += LANES) total += load(a + i) * load(b + i);
+    for (; i < count; i++) rest += a[i] * b[i];
+    return sum(total) + rest;
+}
+
+/* e to the power of x, within 2 units in the last place; x is kept to -87 ... 88. */
+static inline lanes power_of_e(lanes x) {
+    const float round = 12582912; /* 1.5 * 2^23: a sum with it has no fraction */
+    x = -larger(-larger(x, all(-87)), all(-88));
+    lanes shifted = x * 1.44269504f + round, twos = shifted - round;
+    lanes r = x - twos * 0.693359375f + twos * 2.12194440e-4f;
+    lanes p = all(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1;
+    return (lanes)((masks)p + ((masks)shifted << 23));
+}
+
+/* x (B, D) += y, unless there is none; out = x / sqrt(mean(x^2) + eps) * weight (D). */
+void add_norm(float *x, const float *y, const float *weight, float *out, long rows, long size,
+              float eps, int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long row = 0; row < rows; row++) {
+        float *mine = x + row * size, *norm = out + row * size;
+        if (y)
+            for (long i = 0; i < size; i++) mine[i] += y[row * size + i];
+        float scale = 1 / sqrtf(dot(mine, mine, size) / size + eps);
+        for (long i = 0; i < size; i++) norm[i] = mine[i] * scale * weight[i];
+    }
+}
+
+/* out (B, M) = silu(gate) * up, where gate and up lie side by side (B, 2 M). */
+void silu_mul(const float *gate_up, float *out, long rows, long size, int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long row = 0; row < rows; row++) {
+        const float *gate = gate_up + 2 * row * size, *up = gate + size;
+        float *mine = out + row * size, last[LANES] = {0};
+        long i = 0;
+        for (; i + LANES <= size; i += LANES)
+            store(mine + i, load(gate + i) / (1 + power_of_e(-load(gate + i))) * load(up + i));
+        for (long j = i; j < size; j++) last[j - i] = gate[j];
+        store(last, load(last) / (1 + power_of_e(-load(last))));
+        for (long j = i; j < size; j++) mine[j] = last[j - i] * up[j];
+    }
+}
+
+/* Turn a head (E) by its position's angles (E / 2). */
+static inline void turn_head(float *restrict to, const float *from, const float *cos,
+                             const float *sin, long half) {
+    for (long i = 0; i < half; i++) {
+        float x1 = from[i], x2 = from[i + half];
+        to[i] = x1 * cos[i] - x2 * sin[i];
+        to[i + half] = x2 * cos[i] + x1 * sin[i];
+    }
+}
+
+/* Turn queries and keys of qkv (B, T, H + 2 G, E) by the angles (C, E / 2) of their places, which
+   begin at each row's start. Queries go to (B, T, H, E), keys and values into the rows' slots
+   (S, G, C, E). */
+void turn(const float *qkv, const float *cos, const float *sin, const long *slots,
+          const long *starts, float *queries, float *keys, float *values, long rows, long tokens,
+          long heads, long kv_heads, long width, long room, int threads) {
+    long half = width / 2;
+#pragma omp parallel for num_threads(threads)
+    for (long item = 0; item < rows * tokens; item++) {
+        const float *from = qkv + item * (heads + 2 * kv_heads) * width;
+        long row = item / tokens, place = starts[row] + item % tokens, angle = place * half;
+        for (long head = 0; head < heads; head++, from += width)
+            turn_head(queries + (item * heads + head) * width, from, cos + angle, sin + angle, half);
+        for (long head = 0; head < kv_heads; head++, from += width) {
+            long to = ((slots[row] * kv_heads + head) * room + place) * width;
+            turn_head(keys + to, from, cos + angle, sin + angle, half);
+            memcpy(values + to, from + kv_heads * width, width * sizeof(float));
+        }
+    }
+}
+
+/* out (wide * LANES) = out * keep + the weighted values. */
+static inline __attribute__((always_inline)) void mix(float *out, float keep, const float *weights,
+                                                      const float *values, int count, long width,
+                                                      int wide) {
+    lanes total[WIDE];
+    for (int w = 0; w < wide; w++) total[w] = load(out + w * LANES) * keep;
+    for (int i = 0; i < count; i++)
+        for (int w = 0; w < wide; w++)
+            total[w] += weights[i] * load(values + i * width + w * LANES);
+    for (int w = 0; w < wide; w++) store(out + w * LANES, total[w]);
+}
+
+/* Take up to BLOCK more tokens into a head's softmax: its top score, total weight and output. */
+static void take(const float *query, const float *keys, const float *values, int count, long width,
+                 float *top, float *total, float *out) {
+    float weights[BLOCK];
+    lanes best = all(*top), added = {0};
+    for (int i = 0; i < count; i++) {
+        for (long d = 0; d < width; d += LANES) __builtin_prefetch(values + i * width + d);
+        weights[i] = dot(query, keys + i * width, width);
+    }
+    for (int i = count; i % LANES; i++) weights[i] = -INFINITY;
+    for (int i = 0; i < count; i += LANES) best = larger(best, load(weights + i));
+    float before = *top;
+    for (int lane = 0; lane < LANES; lane++) *top = best[lane] > *top ? best[lane] : *top;
+    float keep = power_of_e(all(before - *top))[0];
+    for (int i = 0; i < count; i += LANES) {
+        lanes weight = power_of_e(load(weights + i) - *top);
+        store(weights + i, weight);
+        added += weight;
+    }
+    *total = *total * keep + sum(added);
+    long d = 0;
+    for (; d + WIDE * LANES <= width; d += WIDE * LANES)
+        mix(out + d, keep, weights, values + d, count, width, WIDE);
+    for (; d + LANES <= width; d += LANES) mix(out + d, keep, weights, values + d, count, width, 1);
+    for (; d < width; d++) {
+        out[d] *= keep;
+        for (int i = 0; i < count; i++) out[d] += weights[i] * values[i * width + d];
+    }
+}
+
+/* Attention of queries (B, H, E), one token a row, to what the rows' slots (S, G, C, E) hold, the
+   token at the row's start included: out (B, H, E). `order` names the rows, the longest first, so
+   that the threads end together. */
+void attend(const float *queries, const float *keys, const float *values, const long *order,
+            const long *slots, const long *starts, float *out, long rows, long heads,
+            long kv_heads, long width, long room, float scaling, int threads) {
+    long shared = heads / kv_heads;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (long item = 0; item < rows * kv_heads; item++) {
+        long row = order[item / kv_heads], head = item % kv_heads, tokens = starts[row] + 1;
+        long slot = (slots[row] * kv_heads + head) * room * width;
+        long first = (row * heads + head * shared) * width;
+        float query[shared * width], top[shared], total[shared], *mine = out + first;
+        for (long i = 0; i < shared * width; i++) query[i] = queries[first + i] * scaling, mine[i] = 0;
+        for (long h = 0; h < shared; h++) top[h] = -INFINITY, total[h] = 0;
+        for (long token = 0; token < tokens; token += BLOCK) {
+            int count = tokens - token < BLOCK ? tokens - token : BLOCK;
+            long block = slot + token * width;
+            for (long h = 0; h < shared; h++)
+                take(query + h * width, keys + block, values + block, count, width, top + h,
+                     total + h, mine + h * width);
+        }
+        for (long i = 0; i < shared * width; i++) mine[i] /= total[i / width];
+    }
+}

@@ -1,0 +1,207 @@
+"""Kernels in C for a Llama that decodes on a CPU: what lies between its matrix products.
+
+PyTorch takes a dozen of small operations for what is here four passes over memory, and its
+attention reads keys at half the memory's speed. `kernels.c` is compiled when first needed, by the
+system's `cc`, into a cache folder; where that cannot be, and with LIMA_KERNELS=0, `available` is
+false and PyTorch does it all.
+
+The threads are those that PyTorch keeps: the library is linked without OpenMP's own, so that it
+finds the one already in the process, and the two never fight for cores.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from lima_ray.steady import threads_allowed
+
+SOURCE = Path(__file__).with_suffix(".c")
+COMPILE = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC", "-c")
+WORTH_THREADS = 2**19
+"""Elements that a pass reads from which it is shared among threads."""
+
+
+def available() -> bool:
+    """Whether the kernels can be used here; compiles them when first asked."""
+    return os.environ.get("LIMA_KERNELS") != "0" and library() is not None
+
+
+def add_norm(
+    x_BTD: torch.Tensor, y_BTD: torch.Tensor | None, weight_D: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """Add y to x in place, where there is one, and return the sum's RMSNorm."""
+    out_BTD = torch.empty_like(x_BTD)
+    size = x_BTD.shape[-1]
+    y = None if y_BTD is None else y_BTD.data_ptr()
+    kernels().add_norm(
+        *(x_BTD.data_ptr(), y, weight_D.data_ptr(), out_BTD.data_ptr()),
+        *(x_BTD.numel() // size, size, eps, threads(x_BTD.numel())),
+    )
+    return out_BTD
+
+
+def silu_mul(gate_up_BTM: torch.Tensor) -> torch.Tensor:
+    """silu(gate) · up of gate and up side by side (B, T, 2 M): (B, T, M)."""
+    batch, tokens, both = gate_up_BTM.shape
+    out_BTM = gate_up_BTM.new_empty(batch, tokens, both // 2)
+    kernels().silu_mul(
+        *(gate_up_BTM.data_ptr(), out_BTM.data_ptr()),
+        *(batch * tokens, both // 2, threads(gate_up_BTM.numel())),
+    )
+    return out_BTM
+
+
+def turn(
+    qkv_BTF: torch.Tensor,
+    angles: tuple[torch.Tensor, torch.Tensor],
+    slots_R: torch.Tensor,
+    starts_R: torch.Tensor,
+    room_2SGCE: torch.Tensor,
+    heads: int,
+) -> torch.Tensor:
+    """Turn queries and keys by their places' angles, and put keys and values into slots.
+
+    Args:
+        qkv_BTF: H query heads, G key heads and G value heads of each token side by side; rows
+            beyond R only fill up the batch.
+        angles: cos and sin (C, E / 2) of every place.
+        slots_R: slot of each row.
+        starts_R: place of each row's first token there.
+        room_2SGCE: keys and values of all slots.
+        heads: H.
+
+    Returns:
+        queries (R, T, H, E).
+    """
+    rows, tokens = len(slots_R), qkv_BTF.shape[1]
+    _, _, kv_heads, room, width = room_2SGCE.shape
+    queries_RTHE = qkv_BTF.new_empty(rows, tokens, heads, width)
+    keys_SGCE, values_SGCE = room_2SGCE
+    kernels().turn(
+        *(qkv_BTF.data_ptr(), *(part.data_ptr() for part in angles)),
+        *(slots_R.data_ptr(), starts_R.data_ptr(), queries_RTHE.data_ptr()),
+        *(keys_SGCE.data_ptr(), values_SGCE.data_ptr()),
+        *(rows, tokens, heads, kv_heads, width, room, threads(qkv_BTF.numel())),
+    )
+    return queries_RTHE
+
+
+def attend(
+    queries_R1HE: torch.Tensor,
+    room_2SGCE: torch.Tensor,
+    slots_R: torch.Tensor,
+    starts_R: torch.Tensor,
+    order_R: torch.Tensor,
+    read: int,
+    scaling: float,
+    batch: int,
+) -> torch.Tensor:
+    """Attention of one token a row to all that its slot holds, itself included.
+
+    Args:
+        queries_R1HE: turned.
+        room_2SGCE: keys and values of all slots.
+        slots_R: slot of each row.
+        starts_R: place of each row's token there.
+        order_R: the rows, those with most tokens first.
+        read: tokens that the rows attend to, all together.
+        scaling: factor of the scores.
+        batch: rows to return; those beyond R are zero.
+
+    Returns:
+        outputs (batch, 1, H · E).
+    """
+    rows, _, heads, width = queries_R1HE.shape
+    _, _, kv_heads, room, _ = room_2SGCE.shape
+    new = queries_R1HE.new_zeros if batch > rows else queries_R1HE.new_empty
+    out_B1F = new(batch, 1, heads * width)
+    keys_SGCE, values_SGCE = room_2SGCE
+    elements = 2 * read * kv_heads * width
+    kernels().attend(
+        *(queries_R1HE.data_ptr(), keys_SGCE.data_ptr(), values_SGCE.data_ptr()),
+        *(order_R.data_ptr(), slots_R.data_ptr(), starts_R.data_ptr(), out_B1F.data_ptr()),
+        *(rows, heads, kv_heads, width, room, scaling, threads(elements)),
+    )
+    return out_B1F
+
+
+def threads(elements: int) -> int:
+    """Threads that a pass over so many elements is worth."""
+    return threads_allowed() if elements >= WORTH_THREADS else 1
+
+
+def kernels() -> ctypes.CDLL:
+    """The library, of which `available` said that it is there."""
+    found = library()
+    assert found is not None
+    return found
+
+
+@lru_cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels; none, with a word of why, where they cannot be made."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    try:
+        if compiler is None:
+            raise FileNotFoundError("there is no C compiler `cc`")
+        found = ctypes.CDLL(str(compiled(compiler)))
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else error
+        logging.getLogger(__name__).warning(
+            "no kernels for decoding on this CPU, so PyTorch's slower operations are used: %s", said
+        )
+        return None
+    pointer, count, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+    found.add_norm.argtypes = [pointer] * 4 + [count] * 2 + [ctypes.c_float, number]
+    found.silu_mul.argtypes = [pointer] * 2 + [count] * 2 + [number]
+    found.turn.argtypes = [pointer] * 8 + [count] * 6 + [number]
+    found.attend.argtypes = [pointer] * 7 + [count] * 5 + [ctypes.c_float, number]
+    for name in ("add_norm", "silu_mul", "turn", "attend"):
+        getattr(found, name).restype = None
+    return found
+
+
+def compiled(compiler: str) -> Path:
+    """The library's file, made unless the cache has it for this source, compiler and CPU.
+
+    Raises:
+        OSError: the cache folder cannot be written; XDG_CACHE_HOME names another.
+        subprocess.CalledProcessError: the compiler refuses.
+    """
+    version = run(compiler, "--version")
+    made_of = (SOURCE.read_text(), *COMPILE, compiler, version, cpu())
+    key = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lima_ray"
+    file = folder / f"kernels-{key}.so"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as there:
+            run(compiler, *COMPILE, str(SOURCE), "-o", f"{there}/kernels.o")
+            run(compiler, "-shared", f"{there}/kernels.o", "-o", f"{there}/kernels.so")
+            # Whole or not at all, also where several processes compile at once.
+            Path(there, "kernels.so").replace(file)
+    return file
+
+
+def run(*command: str) -> str:
+    """What a command prints."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def cpu() -> str:
+    """What `-march=native` looks at: a folder may be shared by machines of several kinds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(names)}))

@@ -1,0 +1,218 @@
+"""The kernels in C: as PyTorch's formulas, in any company, and not there without a compiler."""
+
+import multiprocessing
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
+from torch.nn.functional import silu as torch_silu
+
+from lima_ray import kernels
+from lima_ray.config import Sampling
+from lima_ray.engine import Engine, Request
+from lima_ray.layers import rotate
+from lima_ray.llama import KernelLayer
+
+SHAPES = [(12, 12, 64), (12, 4, 64), (8, 1, 128), (5, 5, 80), (6, 2, 22), (3, 1, 8)]
+"""Query heads, key heads and their width."""
+C_WORKS = pytest.mark.skipif(not kernels.available(), reason="no C compiler here")
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """An empty cache folder, and kernels that are looked for anew."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernels.library.cache_clear()
+    yield tmp_path / "lima_ray"
+    kernels.library.cache_clear()
+
+
+class Case:
+    """Rows of one token whose slots hold some tokens already, in slots with room for 300."""
+
+    def __init__(self, heads: int, kv_heads: int, width: int, rows: int = 9) -> None:
+        torch.manual_seed(0)
+        self.heads, self.kv_heads, self.width = heads, kv_heads, width
+        self.room_2SGCE = torch.randn(2, rows + 3, kv_heads, 300, width)
+        self.slots_R = torch.randperm(rows + 3)[:rows]
+        self.starts_R = torch.tensor([0, 1, 62, 63, 64, 65, 130, 200, 299])[:rows]
+        self.qkv_R1F = torch.randn(rows, 1, (heads + 2 * kv_heads) * width) * 2
+        angles_CE = torch.rand(300, width // 2) * 6
+        self.angles = angles_CE.cos(), angles_CE.sin()
+
+    def by_kernels(self, rows: torch.Tensor, batch: int = 0) -> torch.Tensor:
+        """Attention of these rows, in this order."""
+        places = self.slots_R[rows], self.starts_R[rows]
+        queries = kernels.turn(
+            self.qkv_R1F[rows].contiguous(), self.angles, *places, self.room_2SGCE, self.heads
+        )
+        order = places[1].argsort(descending=True)
+        read = int(places[1].sum()) + len(rows)
+        return kernels.attend(
+            queries, self.room_2SGCE, *places, order, read, 0.3, batch or len(rows)
+        )
+
+    def by_torch(self, row: int) -> torch.Tensor:
+        """The same of one row, by PyTorch; its slot is not touched."""
+        slot, start = int(self.slots_R[row]), int(self.starts_R[row])
+        qkv_1FE = self.qkv_R1F[row].unflatten(1, (-1, self.width))
+        cos, sin = (part[start] for part in self.angles)
+        turned = rotate(qkv_1FE[:, : self.heads + self.kv_heads], cos, sin, 1)[0]
+        room_2GCE = self.room_2SGCE[:, slot, :, : start + 1].clone()
+        room_2GCE[0, :, start] = turned[self.heads :]
+        room_2GCE[1, :, start] = qkv_1FE[0, self.heads + self.kv_heads :]
+        queries_HTE = turned[: self.heads, None]
+        keys_GCE, values_GCE = room_2GCE
+        return scaled_dot_product_attention(
+            queries_HTE, keys_GCE, values_GCE, scale=0.3, enable_gqa=True
+        ).flatten()
+
+
+@C_WORKS
+@pytest.mark.parametrize("shape", SHAPES)
+def test_attention_is_that_of_pytorch(shape: tuple[int, int, int]) -> None:
+    case = Case(*shape)
+    expected_RF = torch.stack([case.by_torch(row) for row in range(9)])
+    found_B1F = case.by_kernels(torch.arange(9), batch=16)
+    torch.testing.assert_close(found_B1F[:9, 0], expected_RF, atol=3e-5, rtol=1e-5)
+    assert not found_B1F[9:].any()
+
+
+@C_WORKS
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_row_of_attention_feels_neither_neighbours_nor_threads(
+    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(*shape)
+    monkeypatch.setattr(kernels, "WORTH_THREADS", 1)
+    whole_R1F = case.by_kernels(torch.arange(9))
+    room_2SGCE = case.room_2SGCE.clone()
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(kernels, "threads_allowed", lambda threads=threads: threads)
+        for rows in ([8], [0, 8, 3], list(range(8, -1, -1))):
+            assert torch.equal(case.by_kernels(torch.tensor(rows)), whole_R1F[rows])
+        assert torch.equal(case.room_2SGCE, room_2SGCE)
+
+
+@C_WORKS
+@pytest.mark.parametrize(("tokens", "start"), [(1, 0), (70, 0), (70, 40)])
+def test_a_prompt_is_turned_into_its_slot(tokens: int, start: int) -> None:
+    case = Case(6, 2, 22)
+    before_2SGCE = case.room_2SGCE.clone()
+    qkv_1TF = torch.randn(1, tokens, 10 * 22)
+    queries_1THE = kernels.turn(
+        qkv_1TF, case.angles, torch.tensor([4]), torch.tensor([start]), case.room_2SGCE, 6
+    )
+    qkv_1TFE = qkv_1TF.unflatten(2, (-1, 22))
+    cos, sin = (part[start : start + tokens, None] for part in case.angles)
+    turned_1TFE = rotate(qkv_1TFE[:, :, :8], cos, sin, 1)
+    torch.testing.assert_close(queries_1THE, turned_1TFE[:, :, :6])
+    before_2SGCE[0, 4, :, start : start + tokens] = turned_1TFE[0, :, 6:].transpose(0, 1)
+    before_2SGCE[1, 4, :, start : start + tokens] = qkv_1TFE[0, :, 8:].transpose(0, 1)
+    torch.testing.assert_close(case.room_2SGCE, before_2SGCE)
+
+
+@C_WORKS
+@pytest.mark.parametrize("size", [1, 15, 16, 100, 768])
+def test_norm_of_a_sum(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x_B1D, y_B1D, weight_D = (
+        torch.randn(33, 1, size) * 5,
+        torch.randn(33, 1, size),
+        torch.randn(size),
+    )
+    sum_B1D = x_B1D + y_B1D
+    expected_B1D = rms_norm(sum_B1D, (size,), weight_D, 1e-6)
+    whole_B1D = kernels.add_norm(x_B1D.clone(), y_B1D, weight_D, 1e-6)
+    torch.testing.assert_close(whole_B1D, expected_B1D, atol=1e-5, rtol=1e-5)
+    assert torch.equal(kernels.add_norm(sum_B1D, None, weight_D, 1e-6), whole_B1D)
+    monkeypatch.setattr(kernels, "WORTH_THREADS", 1)
+    monkeypatch.setattr(kernels, "threads_allowed", lambda: 2)
+    assert torch.equal(kernels.add_norm(x_B1D.clone(), y_B1D, weight_D, 1e-6), whole_B1D)
+    assert torch.equal(kernels.add_norm(x_B1D[9:10], y_B1D[9:10], weight_D, 1e-6), whole_B1D[9:10])
+    assert torch.equal(x_B1D[9], sum_B1D[9])
+
+
+@C_WORKS
+@pytest.mark.parametrize("size", [1, 15, 16, 100, 2048])
+def test_silu_of_the_gate_times_up(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    both_B1M = torch.randn(33, 1, 2 * size) * 10
+    both_B1M[3, 0, 0], both_B1M[4, 0, 0] = -1000, 1000
+    whole_B1M = kernels.silu_mul(both_B1M)
+    expected_B1M = torch_silu(both_B1M[..., :size]) * both_B1M[..., size:]
+    torch.testing.assert_close(whole_B1M, expected_B1M, atol=1e-6, rtol=1e-5)
+    monkeypatch.setattr(kernels, "WORTH_THREADS", 1)
+    monkeypatch.setattr(kernels, "threads_allowed", lambda: 2)
+    assert torch.equal(kernels.silu_mul(both_B1M), whole_B1M)
+    assert torch.equal(kernels.silu_mul(both_B1M[9:10]), whole_B1M[9:10])
+
+
+@C_WORKS
+def test_an_engine_takes_the_kernels_unless_told_otherwise(
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [[3 + i, 50, 7 * i + 20] * (i + 1) for i in range(12)]
+    greedy = Sampling(temperature=0, max_tokens=90)
+    requests = [Request(str(i), row, greedy) for i, row in enumerate(ids)]
+
+    def replies(by_kernels: bool) -> dict[str, Any]:
+        engine = Engine(base_dir, slots=9)
+        assert engine.steady
+        layers = engine.model.get_decoder().layers
+        assert all(isinstance(layer, KernelLayer) == by_kernels for layer in layers)
+        return {reply.id: reply for reply in engine.generate(requests)}
+
+    mine = replies(True)
+    monkeypatch.setenv("LIMA_KERNELS", "0")
+    assert replies(False) == mine
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/cc", "false"])
+def test_without_a_compiler_there_are_no_kernels(
+    compiler: str,
+    base_dir: Path,
+    fresh: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.delenv("LIMA_KERNELS", raising=False)
+    assert not kernels.available()
+    assert "PyTorch's slower operations are used" in caplog.text
+    engine = Engine(base_dir, slots=2)
+    assert not isinstance(engine.model.get_decoder().layers[0], KernelLayer)
+    (reply,) = engine.generate([Request("a", [5, 6], Sampling(max_tokens=9))])
+    assert reply.ids
+    assert not list(fresh.glob("*"))
+
+
+@C_WORKS
+def test_processes_that_compile_at_once_make_one_file(fresh: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    others = [context.Process(target=compile_kernels) for _ in range(2)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    assert [other.exitcode for other in others] == [0, 0]
+    (file,) = fresh.iterdir()
+    made = file.stat().st_mtime_ns
+    assert kernels.available()
+    assert file.stat().st_mtime_ns == made
+
+
+def compile_kernels() -> None:
+    """In a process of its own."""
+    assert kernels.available()
+
+
+@C_WORKS
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_threads_are_those_of_pytorch() -> None:
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    assert len({line.split()[-1] for line in lines if "libgomp" in line or "libiomp" in line}) == 1
