@@ -3,7 +3,7 @@
     python benchmarks/bare.py engine DIR warm.json --asks asks.json --concurrency 16
 
 `engine` submits and steps as a server does; `generate` is the model's own, one request after
-another. Both in fp32, greedy, in this process.
+another. Greedy, in this process; in fp32, but for the engine on a GPU.
 """
 
 import json

@@ -95,7 +95,7 @@ def main(
     Args:
         work: folder, outside the repository, for models, workloads and the servers' logs.
         sizes: which models.
-        gpu: answer on a GPU, in bf16. llama.cpp is then left out.
+        gpu: answer on a GPU, in bf16. llama.cpp and plain `generate` are then left out.
         concurrency: requests under way at once.
         rounds: rounds; each contender runs once in each.
         only: contenders to run; none takes all that are there.
@@ -203,15 +203,18 @@ class Bench:
                 "transformers sequential",
                 lambda port: servers.transformers(model, port, gpu, batching=False),
             ),
-            "generate": lambda: self.in_process("generate", model),
         }
+        if not gpu:
+            found["generate"] = lambda: self.in_process("generate", model)
         if vllm:
             found["vllm"] = served(
                 "vllm", lambda port: servers.vllm(vllm.absolute(), model, port, gpu)
             )
         else:
             print("vllm is left out: no --vllm_python")
-        if llama and gguf and not gpu:
+        if gpu:
+            return found
+        if llama and gguf:
             file = model.with_suffix(".gguf")
             if not file.exists():
                 subprocess.run([gguf, HERE / "to_gguf.py", model, file], check=True)
@@ -227,7 +230,7 @@ class Bench:
         port = servers.free_port()
         server = make(port)
         log = self.work / f"{name.replace(' ', '_')}.log"
-        with servers.running(server, port, log, servers.environment(self.gpu)) as up:
+        with servers.running(server, port, log, self.gpu) as up:
             self.send(up, server, self.asks("warm"), WARM_UP, stream=True)
             for shape, at_once in self.cases_of(name):
                 for way in self.ways:
@@ -262,7 +265,7 @@ class Bench:
             *("--concurrency", *(str(at_once) for _, at_once in cases)),
         ]
         passive = servers.PASSIVE if way == "engine" else {}
-        environment = servers.environment(self.gpu) | passive | os.environ
+        environment = servers.environment(passive, self.gpu)
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         ) as run:

@@ -37,9 +37,9 @@ ENVIRONMENT = {
 """For every contender alike; the caller's own variables come before these."""
 
 
-def environment(gpu: bool) -> dict[str, str]:
-    """Variables of every contender; on the CPU, no GPU is seen."""
-    return ENVIRONMENT | ({} if gpu else {"CUDA_VISIBLE_DEVICES": ""})
+def environment(own: dict[str, str], gpu: bool) -> dict[str, str]:
+    """A contender's variables, the caller's before them; on the CPU, no GPU is seen."""
+    return ENVIRONMENT | own | os.environ | ({} if gpu else {"CUDA_VISIBLE_DEVICES": ""})
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    server: Server, port: int, log: Path, environment: dict[str, str], wait_s: float = 240
+    server: Server, port: int, log: Path, gpu: bool, wait_s: float = 240
 ) -> Iterator[Running]:
     """Start a server, wait until it is ready, and end it with all that it started.
 
@@ -189,7 +189,7 @@ def running(
         process = subprocess.Popen(
             server.command,
             cwd=ROOT,
-            env=environment | server.environment | os.environ,
+            env=environment(server.environment, gpu),
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -1,4 +1,4 @@
-"""The generation engine: many requests at once through a model's own forward, on any device.
+"""The generation engine: many requests at once through one model, on a CPU or a CUDA GPU.
 
     engine = Engine(Path("runs/NAME/export"))
     requests = (Request(row.id, engine.prompt(row.turns), sampling) for row in rows)

@@ -1,9 +1,9 @@
 """Forwards of a model in slots on a GPU, each recorded once and then launched as one CUDA graph.
 
-A decoding step of a 7B model is about a thousand small kernels, which take several times longer to
-launch from Python one by one than to run; a CUDA graph launches them all in one call. A graph is
+A decoding step of a 7B model is about a thousand small kernels, which take more than twice as long
+to launch from Python one by one as to run; a CUDA graph launches them all in one call. A graph is
 made for one shape: the rows, the tokens of each, and how far back attention reaches. All three are
-rounded up to powers of two, so that there are few shapes, and each is recorded when first needed.
+rounded up, so that there are few shapes, and each is recorded when first needed.
 
 Row r of a decoding step is slot r, so that attention reads the cache where it lies. Rows without a
 token to read fill up the batch: they write into a spare slot, and nobody reads what they say.
@@ -33,7 +33,8 @@ WAITS = (
     torch.ops.aten.equal.default,
 )
 """Operations whose result Python needs before it goes on, such as `tensor.item()`: no graph has
-them, and an attempt to record one leaves PyTorch's random numbers on the GPU broken."""
+them, and an attempt to record one leaves PyTorch's random numbers on the GPU broken. Those that
+models are known to call."""
 RECORDING = threading.Lock()
 """One graph is recorded at a time, also by engines on other threads."""
 log = logging.getLogger(__name__)
@@ -47,14 +48,12 @@ class Cache:
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """Keys and values (S + 1, G, C, D) of each layer."""
 
-    def grow(self, tokens: int) -> bool:
-        """Make room for so many tokens in every slot; false where there is room."""
-        if tokens <= self.capacity:
-            return False
+    def grow(self, tokens: int) -> None:
+        """Make room for so many tokens in every slot; what memory ran out for is made up later."""
+        for number, (keys_SGCD, values_SGCD) in self.layers.items():
+            if keys_SGCD.shape[2] < tokens:
+                self.layers[number] = (widen(keys_SGCD, tokens), widen(values_SGCD, tokens))
         self.capacity = tokens
-        for number, old in self.layers.items():
-            self.layers[number] = (widened(old[0], tokens), widened(old[1], tokens))
-        return True
 
     def aim(self, slots_B: torch.Tensor, places_BT: torch.Tensor, reach: int) -> None:
         """Say where the next forward's tokens go, and how many of a slot's tokens it may read."""
@@ -134,6 +133,8 @@ class RecordedForward:
         self.cache = Cache(slots)
         self.recorded: dict[tuple[int, int, int], Recorded] = {}
         self.records = self.device.type == "cuda"
+        self.memory: Any = None
+        """What graphs share; it goes with the last of them."""
 
     def logits(self, rows: list[Row]) -> torch.Tensor:
         """Read a token into each slot named, and return logits (R, V) of what follows it."""
@@ -154,10 +155,11 @@ class RecordedForward:
         """One forward of rows of equally many tokens, recorded or to be."""
         batch, tokens = len(ids), len(ids[0])
         reach = rounded(max(starts) + tokens, LEAST_REACH)
-        if self.cache.grow(reach):
+        if reach > self.cache.capacity:
+            # Graphs read the cache where it lay.
             self.recorded.clear()
-            # Memory that graphs share; it goes with the last of them.
             self.memory = torch.cuda.graph_pool_handle() if self.records else None
+            self.cache.grow(reach)
         shape = (batch, tokens, reach)
         numbers = torch.tensor([*(i for row in ids for i in row), *starts, *slots])
         if self.records and shape not in self.recorded:
@@ -192,13 +194,21 @@ class RecordedForward:
         with Waits() as waits:
             self.compute(shape, numbers)
         if waits.found:
-            log.warning("this model's steps are launched kernel by kernel: they wait for %s", waits)
-            self.records = False
+            self.launch_one_by_one(f"they wait for {waits}")
             return
         graph = torch.cuda.CUDAGraph()
-        with RECORDING, torch.cuda.graph(graph, self.memory, capture_error_mode="thread_local"):
-            logits_BV = self.compute(shape, numbers)
+        try:
+            with RECORDING, torch.cuda.graph(graph, self.memory, capture_error_mode="thread_local"):
+                logits_BV = self.compute(shape, numbers)
+        except RuntimeError as error:
+            self.launch_one_by_one(str(error))
+            return
         self.recorded[shape] = Recorded(graph, numbers, logits_BV)
+
+    def launch_one_by_one(self, reason: str) -> None:
+        """Record no more."""
+        log.warning("this model's steps are launched kernel by kernel: %s", reason)
+        self.records = False
 
 
 class Waits(TorchDispatchMode):
@@ -225,7 +235,7 @@ def rounded(count: int, least: int = 1) -> int:
     return max(least, 1 << (count - 1).bit_length())
 
 
-def widened(old_SGCD: torch.Tensor, capacity: int) -> torch.Tensor:
+def widen(old_SGCD: torch.Tensor, capacity: int) -> torch.Tensor:
     """The same with room for more tokens."""
     slots, heads, held, width = old_SGCD.shape
     wide = old_SGCD.new_zeros(slots, heads, capacity, width)

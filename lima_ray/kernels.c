@@ -8,6 +8,7 @@
    M of a hidden one, H query heads, G key heads, E values of a head, S slots with room for C tokens. */
 
 #include <math.h>
+#include <stdint.h>
 #include <string.h>
 
 enum { LANES = 16, BLOCK = 64, WIDE = 4 };
@@ -96,8 +97,8 @@ static inline void turn_head(float *restrict to, const float *from, const float 
 /* Turn queries and keys of qkv (B, T, H + 2 G, E) by the angles (C, E / 2) of their places, which
    begin at each row's start. Queries go to (B, T, H, E), keys and values into the rows' slots
    (S, G, C, E). */
-void turn(const float *qkv, const float *cos, const float *sin, const long *slots,
-          const long *starts, float *queries, float *keys, float *values, long rows, long tokens,
+void turn(const float *qkv, const float *cos, const float *sin, const int64_t *slots,
+          const int64_t *starts, float *queries, float *keys, float *values, long rows, long tokens,
           long heads, long kv_heads, long width, long room, int threads) {
     long half = width / 2;
 #pragma omp parallel for num_threads(threads)
@@ -159,8 +160,8 @@ static void take(const float *query, const float *keys, const float *values, int
 /* Attention of queries (B, H, E), one token a row, to what the rows' slots (S, G, C, E) hold, the
    token at the row's start included: out (B, H, E). `order` names the rows, the longest first, so
    that the threads end together. */
-void attend(const float *queries, const float *keys, const float *values, const long *order,
-            const long *slots, const long *starts, float *out, long rows, long heads,
+void attend(const float *queries, const float *keys, const float *values, const int64_t *order,
+            const int64_t *slots, const int64_t *starts, float *out, long rows, long heads,
             long kv_heads, long width, long room, float scaling, int threads) {
     long shared = heads / kv_heads;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
@@ -178,6 +179,7 @@ void attend(const float *queries, const float *keys, const float *values, const 
                 take(query + h * width, keys + block, values + block, count, width, top + h,
                      total + h, mine + h * width);
         }
-        for (long i = 0; i < shared * width; i++) mine[i] /= total[i / width];
+        for (long h = 0; h < shared; h++)
+            for (long d = 0; d < width; d++) mine[h * width + d] /= total[h];
     }
 }

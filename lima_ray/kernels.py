@@ -1,8 +1,8 @@
 """Kernels in C for a Llama that decodes on a CPU: what lies between its matrix products.
 
 PyTorch takes a dozen of small operations for what is here four passes over memory, and its
-attention reads keys at half the memory's speed. `kernels.c` is compiled when first needed, by the
-system's `cc`, into a cache folder; where that cannot be, and with LIMA_KERNELS=0, `available` is
+attention reads keys at half the memory's speed. `kernels.c` is compiled when first needed, by `cc`
+or what CC names, into a cache folder; where that cannot be, and with LIMA_KERNELS=0, `available` is
 false and PyTorch does it all.
 
 The threads are those that PyTorch keeps: the library is linked without OpenMP's own, so that it
@@ -32,7 +32,7 @@ WORTH_THREADS = 2**19
 
 def available() -> bool:
     """Whether the kernels can be used here; compiles them when first asked."""
-    return os.environ.get("LIMA_KERNELS") != "0" and library() is not None
+    return os.environ.get("LIMA_KERNELS") != "0" and load() is not None
 
 
 def add_norm(
@@ -42,9 +42,9 @@ def add_norm(
     out_BTD = torch.empty_like(x_BTD)
     size = x_BTD.shape[-1]
     y = None if y_BTD is None else y_BTD.data_ptr()
-    kernels().add_norm(
+    loaded().add_norm(
         *(x_BTD.data_ptr(), y, weight_D.data_ptr(), out_BTD.data_ptr()),
-        *(x_BTD.numel() // size, size, eps, threads(x_BTD.numel())),
+        *(x_BTD.numel() // size, size, eps, threads_for(x_BTD.numel())),
     )
     return out_BTD
 
@@ -53,9 +53,9 @@ def silu_mul(gate_up_BTM: torch.Tensor) -> torch.Tensor:
     """silu(gate) · up of gate and up side by side (B, T, 2 M): (B, T, M)."""
     batch, tokens, both = gate_up_BTM.shape
     out_BTM = gate_up_BTM.new_empty(batch, tokens, both // 2)
-    kernels().silu_mul(
+    loaded().silu_mul(
         *(gate_up_BTM.data_ptr(), out_BTM.data_ptr()),
-        *(batch * tokens, both // 2, threads(gate_up_BTM.numel())),
+        *(batch * tokens, both // 2, threads_for(gate_up_BTM.numel())),
     )
     return out_BTM
 
@@ -86,11 +86,11 @@ def turn(
     _, _, kv_heads, room, width = room_2SGCE.shape
     queries_RTHE = qkv_BTF.new_empty(rows, tokens, heads, width)
     keys_SGCE, values_SGCE = room_2SGCE
-    kernels().turn(
+    loaded().turn(
         *(qkv_BTF.data_ptr(), *(part.data_ptr() for part in angles)),
         *(slots_R.data_ptr(), starts_R.data_ptr(), queries_RTHE.data_ptr()),
         *(keys_SGCE.data_ptr(), values_SGCE.data_ptr()),
-        *(rows, tokens, heads, kv_heads, width, room, threads(qkv_BTF.numel())),
+        *(rows, tokens, heads, kv_heads, width, room, threads_for(qkv_BTF.numel())),
     )
     return queries_RTHE
 
@@ -126,38 +126,43 @@ def attend(
     out_B1F = new(batch, 1, heads * width)
     keys_SGCE, values_SGCE = room_2SGCE
     elements = 2 * read * kv_heads * width
-    kernels().attend(
+    loaded().attend(
         *(queries_R1HE.data_ptr(), keys_SGCE.data_ptr(), values_SGCE.data_ptr()),
         *(order_R.data_ptr(), slots_R.data_ptr(), starts_R.data_ptr(), out_B1F.data_ptr()),
-        *(rows, heads, kv_heads, width, room, scaling, threads(elements)),
+        *(rows, heads, kv_heads, width, room, scaling, threads_for(elements)),
     )
     return out_B1F
 
 
-def threads(elements: int) -> int:
+def threads_for(elements: int) -> int:
     """Threads that a pass over so many elements is worth."""
     return threads_allowed() if elements >= WORTH_THREADS else 1
 
 
-def kernels() -> ctypes.CDLL:
+def loaded() -> ctypes.CDLL:
     """The library, of which `available` said that it is there."""
-    found = library()
+    found = load()
     assert found is not None
     return found
 
 
 @lru_cache
-def library() -> ctypes.CDLL | None:
+def load() -> ctypes.CDLL | None:
     """The compiled kernels; none, with a word of why, where they cannot be made."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
+    named = os.environ.get("CC", "cc")
+    compiler = shutil.which(named)
     try:
         if compiler is None:
-            raise FileNotFoundError("there is no C compiler `cc`")
-        found = ctypes.CDLL(str(compiled(compiler)))
-    except (OSError, subprocess.CalledProcessError) as error:
-        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else error
+            raise FileNotFoundError(f"there is no C compiler {named!r}; CC names another")
+        found = ctypes.CDLL(str(compile_into_cache(compiler)))
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        said = error
+        if isinstance(error, subprocess.CalledProcessError):
+            said = f"{' '.join(error.cmd)} failed: {error.stderr}"
         logging.getLogger(__name__).warning(
-            "no kernels for decoding on this CPU, so PyTorch's slower operations are used: %s", said
+            "no kernels for decoding on this CPU, so PyTorch's slower operations are used "
+            "(XDG_CACHE_HOME names the folder they are kept in): %s",
+            said,
         )
         return None
     pointer, count, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
@@ -170,15 +175,16 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
-def compiled(compiler: str) -> Path:
+def compile_into_cache(compiler: str) -> Path:
     """The library's file, made unless the cache has it for this source, compiler and CPU.
 
     Raises:
         OSError: the cache folder cannot be written; XDG_CACHE_HOME names another.
+        RuntimeError: this user has no home for it.
         subprocess.CalledProcessError: the compiler refuses.
     """
     version = run(compiler, "--version")
-    made_of = (SOURCE.read_text(), *COMPILE, compiler, version, cpu())
+    made_of = (SOURCE.read_text(), *COMPILE, compiler, version, describe_cpu())
     key = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lima_ray"
     file = folder / f"kernels-{key}.so"
@@ -197,7 +203,7 @@ def run(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def cpu() -> str:
+def describe_cpu() -> str:
     """What `-march=native` looks at: a folder may be shared by machines of several kinds."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -34,7 +34,8 @@ def is_plain_llama(model: nn.Module) -> bool:
         return False
     config: Any = model.config
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    return config.hidden_act == "silu" and rope in STATIC_ROPE
+    whole = model.model.rotary_emb.inv_freq.shape[0] * 2 == config.head_dim
+    return config.hidden_act == "silu" and rope in STATIC_ROPE and whole
 
 
 class SteadyLlama(nn.Module):
@@ -79,7 +80,8 @@ class Decoder(nn.Module):
         positions_1C = torch.arange(config.max_position_embeddings)[None]
         cos_1CE, sin_1CE = model.model.rotary_emb(self.embed.weight, positions_1C)
         half = width // 2
-        self.cos_CE, self.sin_CE = cos_1CE[0, :, :half].clone(), sin_1CE[0, :, :half].clone()
+        self.cos_CE = cos_1CE[0, :, :half].clone(memory_format=torch.contiguous_format)
+        self.sin_CE = sin_1CE[0, :, :half].clone(memory_format=torch.contiguous_format)
         self.layers = nn.ModuleList()
         layer = KernelLayer if kernels.available() else Layer
         for number in range(len(model.model.layers)):
@@ -131,7 +133,7 @@ class Layer(nn.Module):
         """Read tokens into their slots and the residual stream.
 
         Args:
-            x_BTD: the residual stream; what this layer's attention says is added in place.
+            x_BTD: the residual stream; `left_BTD` and what attention says are added in place.
             left_BTD: what the layer before leaves to be added.
             angles: see `angles`.
             slot_cache: aimed at the rows' slots.

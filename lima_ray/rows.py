@@ -50,7 +50,7 @@ class SteadyForward:
     def run(self, model: Any, ids: list[list[int]], positions: list[list[int]]) -> Any:
         """Run the model, or its decoder alone, on rows of tokens in the slots aimed at.
 
-        Matrix products take the threads that they are worth; what lies between them takes one.
+        What is worth more threads than one takes them by itself.
         """
         with threads_if(len(ids[0]) > 1):
             return model(

@@ -64,8 +64,6 @@ def judge_by_endpoint(replies: list[dict[str, Any]], select: Select) -> list[dic
     return grade(replies, select.endpoint, select.endpoint_model)
 
 
-NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
-"""For processes that claim none: Ray shows them the machine's all the same."""
 JUDGES: dict[str, Callable[[list[dict[str, Any]], Select], list[dict[str, Any]]]] = {
     "exact": judge_exactly,
     "endpoint": judge_by_endpoint,
@@ -303,6 +301,8 @@ def resources(gpus: bool, environment: dict[str, str] | None = None) -> dict[str
         gpus: whether it has one; without, it sees none either.
         environment: variables that it needs.
     """
+    from lima_ray.train import NO_GPU
+
     variables = (environment or {}) | ({} if gpus else NO_GPU)
     return {"num_cpus": int(gpus), "num_gpus": int(gpus), "runtime_env": {"env_vars": variables}}
 

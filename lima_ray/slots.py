@@ -177,7 +177,7 @@ def attend_rows(
 
     worth = cache.tokens * query_BGHD.shape[1] * query_BGHD.shape[3] >= WORTH_THREADS_KEYS
     threads = min(threads_allowed(), len(cache.rows)) if worth else 1
-    by_length = sorted(range(len(cache.rows)), key=lambda place: cache.rows[place][1])
+    by_length = cache.order_B.tolist()
     shares = [by_length[number::threads] for number in range(threads)]
     others = [helpers().submit(attend_some, share) for share in shares[1:]]
     with threads_if(worth and threads == 1):

@@ -33,6 +33,8 @@ from lima_ray.tracker import check_tracker
 from lima_ray.worker import Phases, train_worker
 
 COLLECTIVE_TIMEOUT_S = 1800
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+"""For processes that claim none: Ray shows them the machine's all the same."""
 FORWARDED = (
     "OPENAI_API_KEY",
     "HF_TOKEN",
@@ -205,7 +207,7 @@ def start(
 def worker_environment(gpus: bool, cpus: int) -> tuple[dict[str, str], dict[str, str]]:
     """Environment variables of a worker: its own, and those it has from the driver."""
     own = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
-    own |= {} if gpus else {"DS_ACCELERATOR": "cpu"} | select.NO_GPU
+    own |= {} if gpus else {"DS_ACCELERATOR": "cpu"} | NO_GPU
     return own, {name: os.environ[name] for name in FORWARDED if name in os.environ}
 
 

@@ -162,10 +162,10 @@ def test_penalty_is_over_generated_tokens(engine: Engine, base_dir: Path) -> Non
 
 def test_the_forward_of_a_gpu_answers_as_that_of_a_cpu(base_dir: Path) -> None:
     """What a GPU would record, computed here: rows are slots, shapes are rounded up."""
-    alone, together = Engine(base_dir, slots=5), Engine(base_dir, slots=5)
+    alone, as_on_gpu = Engine(base_dir, slots=5), Engine(base_dir, slots=5)
     loader: Any = AutoModelForCausalLM
     model = loader.from_pretrained(base_dir, dtype=torch.float32, attn_implementation=SLOTS)
-    together.forward = RecordedForward(model, 5)
+    as_on_gpu.forward = RecordedForward(model, 5)
     requests = [
         Request(
             str(size),
@@ -174,7 +174,7 @@ def test_the_forward_of_a_gpu_answers_as_that_of_a_cpu(base_dir: Path) -> None:
         )
         for size in (1, 33, 300, 511, 600, 7, 650)
     ]
-    mine, theirs = answer(alone, requests), answer(together, requests)
+    mine, theirs = answer(alone, requests), answer(as_on_gpu, requests)
     assert {k: v.ids for k, v in mine.items()} == {k: v.ids for k, v in theirs.items()}
 
 

@@ -70,7 +70,7 @@ def test_recorded_and_launched_one_by_one_are_the_same(base_dir: Path) -> None:
     assert forward_of(recorded).recorded and not forward_of(launched).recorded
 
 
-def test_two_engines_record_on_threads_of_their_own(base_dir: Path) -> None:
+def test_engines_record_on_threads_of_their_own(base_dir: Path) -> None:
     alone = answer(Engine(base_dir, slots=8), GREEDY)
     said: dict[int, dict[str, list[int]]] = {}
 
