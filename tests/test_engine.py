@@ -21,7 +21,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from lima_ray import base
+from lima_ray import base, graphs
 from lima_ray.config import Data, Sampling
 from lima_ray.decoder import SLOTS, register
 from lima_ray.encode import encode
@@ -176,6 +176,51 @@ def test_the_forward_of_a_gpu_answers_as_that_of_a_cpu(base_dir: Path) -> None:
     ]
     mine, theirs = answer(alone, requests), answer(as_on_gpu, requests)
     assert {k: v.ids for k, v in mine.items()} == {k: v.ids for k, v in theirs.items()}
+
+
+def test_a_cache_of_a_gpu_that_runs_out_of_memory_as_it_grows_stays_valid(
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register()
+    loader: Any = AutoModelForCausalLM
+    model = loader.from_pretrained(base_dir, dtype=torch.float32, attn_implementation=SLOTS)
+    forward, plain = RecordedForward(model, 2), graphs.widen
+    ids = [5 + n % 100 for n in range(400)]
+    with torch.inference_mode():
+        forward.read(0, 0, ids[:200])
+        before = forward.logits([(0, 200, 7)])
+        grown: list[torch.Tensor] = []
+
+        def widen(old_SGCD: torch.Tensor, capacity: int) -> torch.Tensor:
+            if len(grown) == 2:
+                raise torch.OutOfMemoryError("no memory")
+            grown.append(plain(old_SGCD, capacity))
+            return grown[-1]
+
+        monkeypatch.setattr(graphs, "widen", widen)
+        with pytest.raises(torch.OutOfMemoryError):
+            forward.read(1, 256, ids[256:])
+        assert torch.equal(forward.logits([(0, 200, 7)]), before)
+        monkeypatch.setattr(graphs, "widen", plain)
+        forward.read(1, 0, ids[:256])
+        forward.read(1, 256, ids[256:])
+        after = forward.logits([(1, 400, 9)])
+        expected = model(torch.tensor([[*ids, 9]]), use_cache=False, slot_cache=Plain())
+    torch.testing.assert_close(after[0], expected.logits[0, -1], rtol=1e-4, atol=1e-4)
+
+
+class Plain:
+    """Causal attention without slots."""
+
+    def attend(
+        self, _: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """As `SlotCache.attend`."""
+        grouped = query.shape[1] != key.shape[1]
+        out = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scale, enable_gqa=grouped
+        )
+        return out.transpose(1, 2)
 
 
 def test_shapes_of_a_gpu_are_powers_of_two() -> None:
