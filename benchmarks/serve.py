@@ -183,7 +183,6 @@ class Bench:
         self, model: Path, vllm: Path | None, llama: Path | None, gguf: Path | None
     ) -> dict[str, Callable[[], Iterator[Figures]]]:
         """What there is to measure; what is not there is told."""
-
         gpu = self.gpu
 
         def served(name: str, make: Callable[[int], servers.Server]) -> Any:

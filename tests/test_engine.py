@@ -66,6 +66,13 @@ def plain(model_dir: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
 
 
+def in_slots(model_dir: Path) -> Any:
+    """The same with attention in slots, as an engine on a GPU has it."""
+    register()
+    loader: Any = AutoModelForCausalLM
+    return loader.from_pretrained(model_dir, dtype=torch.float32, attn_implementation=SLOTS)
+
+
 def hub_greedy(model: Any, ids: list[int], max_tokens: int, penalty: float) -> list[int]:
     """The reply of `generate` in transformers."""
     out = model.generate(
@@ -163,8 +170,7 @@ def test_penalty_is_over_generated_tokens(engine: Engine, base_dir: Path) -> Non
 def test_the_forward_of_a_gpu_answers_as_that_of_a_cpu(base_dir: Path) -> None:
     """What a GPU would record, computed here: rows are slots, shapes are rounded up."""
     alone, as_on_gpu = Engine(base_dir, slots=5), Engine(base_dir, slots=5)
-    loader: Any = AutoModelForCausalLM
-    model = loader.from_pretrained(base_dir, dtype=torch.float32, attn_implementation=SLOTS)
+    model = in_slots(base_dir)
     as_on_gpu.forward = RecordedForward(model, 5)
     requests = [
         Request(
@@ -181,9 +187,7 @@ def test_the_forward_of_a_gpu_answers_as_that_of_a_cpu(base_dir: Path) -> None:
 def test_a_cache_of_a_gpu_that_runs_out_of_memory_as_it_grows_stays_valid(
     base_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    register()
-    loader: Any = AutoModelForCausalLM
-    model = loader.from_pretrained(base_dir, dtype=torch.float32, attn_implementation=SLOTS)
+    model = in_slots(base_dir)
     forward, plain = RecordedForward(model, 2), graphs.widen
     ids = [5 + n % 100 for n in range(400)]
     with torch.inference_mode():
@@ -230,9 +234,7 @@ def test_shapes_of_a_gpu_are_powers_of_two() -> None:
 
 @pytest.mark.parametrize("mask", [True, False])
 def test_what_a_graph_cannot_have_is_noticed(base_dir: Path, mask: bool) -> None:
-    register()
-    loader: Any = AutoModelForCausalLM
-    model = loader.from_pretrained(base_dir, dtype=torch.float32, attn_implementation=SLOTS)
+    model = in_slots(base_dir)
     forward = RecordedForward(model, 4)
     forward.cache.grow(256)
     with torch.inference_mode(), Waits() as waits:
