@@ -193,7 +193,7 @@ class Bench:
             "serve": served("serve", lambda port: servers.ours(model, self.work, port, gpu)),
             "serve haproxy": served(
                 "serve haproxy",
-                lambda port: servers.ours(model, self.work, port, gpu, haproxy=True),
+                lambda port: servers.ours(model, self.work, port, gpu, by_haproxy=True),
             ),
             "transformers": served(
                 "transformers", lambda port: servers.transformers(model, port, gpu, batching=True)

@@ -80,12 +80,16 @@ class Running:
         return total
 
 
-def ours(model: Path, work: Path, port: int, gpu: bool, haproxy: bool = False) -> Server:
+def ours(model: Path, work: Path, port: int, gpu: bool, by_haproxy: bool = False) -> Server:
     """Our app by `serve run`, without the page."""
-    key = ""
+    key, environment = "", dict(PASSIVE)
     arguments: dict[str, Any] = {"model": {"bench": str(model)}, "page": False, "slots": SLOTS}
     arguments["gpus"] = int(gpu)
-    if haproxy:
+    if by_haproxy:
+        told = [sys.executable, "-m", "serve.haproxy"]
+        program = subprocess.check_output(told, cwd=ROOT, text=True).strip()
+        environment["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
+        environment["RAY_SERVE_HAPROXY_BINARY_PATH"] = program
         # HAProxy listens on every interface, where the app insists on a key.
         key = secrets.token_urlsafe(16)
         (work / "key.txt").write_text(key)
@@ -102,7 +106,7 @@ def ours(model: Path, work: Path, port: int, gpu: bool, haproxy: bool = False) -
         [str(beside("serve")), "run", "--address", "local", str(work / "serve.yaml")],
         model="bench",
         ready="/ready",
-        environment=PASSIVE | ({"RAY_SERVE_ENABLE_HA_PROXY": "1"} if haproxy else {}),
+        environment=environment,
         fields={"repetition_penalty": 1},
         key=key,
     )

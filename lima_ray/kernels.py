@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from lima_ray import cache
 from lima_ray.steady import threads_allowed
 
 SOURCE = Path(__file__).with_suffix(".c")
@@ -179,18 +180,15 @@ def compile_into_cache(compiler: str) -> Path:
     """The library's file, made unless the cache has it for this source, compiler and CPU.
 
     Raises:
-        OSError: the cache folder cannot be written; XDG_CACHE_HOME names another.
-        RuntimeError: this user has no home for it.
+        OSError, RuntimeError: there is no cache folder.
         subprocess.CalledProcessError: the compiler refuses.
     """
     version = run(compiler, "--version")
     made_of = (SOURCE.read_text(), *COMPILE, compiler, version, describe_cpu())
     key = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lima_ray"
-    file = folder / f"kernels-{key}.so"
+    file = cache.folder() / f"kernels-{key}.so"
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as there:
+        with tempfile.TemporaryDirectory(dir=file.parent) as there:
             run(compiler, *COMPILE, str(SOURCE), "-o", f"{there}/kernels.o")
             run(compiler, "-shared", f"{there}/kernels.o", "-o", f"{there}/kernels.so")
             # Whole or not at all, also where several processes compile at once.

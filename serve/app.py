@@ -11,6 +11,7 @@ an engine's replica, and it speaks to the models by handle.
 
 import asyncio
 import ipaddress
+import logging
 import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, suppress
@@ -25,7 +26,7 @@ from ray.serve.context import _get_global_client
 
 from lima_ray.config import durable
 from lima_ray.errors import UserError
-from serve import answer
+from serve import answer, haproxy
 from serve.api import LARGEST_BODY_BYTES, build_api
 from serve.models import Models, Settings, catalogue
 from serve.refusal import Refusal, invalid
@@ -38,6 +39,7 @@ BUSY_CORES = {"OMP_WAIT_POLICY": "PASSIVE"}
 where cores are busy spinning makes a step twenty times slower."""
 DRAIN_S = 300.0
 """What replies under way have for their end when a replica is to go."""
+log = logging.getLogger("ray.serve")
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
 
@@ -124,6 +126,12 @@ def build(args: Args) -> Application:
 def application(args: Args, previous: dict[str, str] | None = None) -> Application:
     """The application, with the models that a rollback returns to."""
     assert isinstance(args.model, dict)
+    if haproxy.splices():
+        log.warning(
+            "HAProxy does not notice a client that leaves before its answer begins, which then is "
+            "made to its end; start Ray with %s=$(python -m serve.haproxy)",
+            haproxy.BINARY_PATH,
+        )
     page = None
     if args.page:
         page = Page.options(num_replicas=args.page_replicas).bind(
@@ -308,7 +316,7 @@ def refuse_open_port(lack: str, argument: str) -> None:
     Raises:
         UserError: what to do instead.
     """
-    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
+    if haproxy.ENABLED:
         host = "0.0.0.0"  # whatever Serve is told
     else:
         client = _get_global_client()

@@ -1,6 +1,6 @@
 """A real Serve instance: streams that end or break, models that change, replicas that die.
 
-By way of HAProxy where RAY_SERVE_ENABLE_HA_PROXY=1, which Ray reads before it is imported.
+By way of HAProxy where RAY_SERVE_ENABLE_HA_PROXY=1, which Ray reads when it is imported.
 """
 
 import os
@@ -30,7 +30,7 @@ from served import export, wait_until
 
 from lima_ray import base
 from lima_ray.errors import UserError
-from serve import promote
+from serve import haproxy, promote
 
 LONG: dict[str, Any] = {
     "model": "long",
@@ -41,7 +41,8 @@ LONG: dict[str, Any] = {
 }
 """A request whose reply takes seconds."""
 SHORT = LONG | {"max_tokens": 8}
-HAPROXY = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
+if haproxy.splices():
+    os.environ[haproxy.BINARY_PATH] = str(haproxy.unspliced())
 ROOM = 8 + 4
 BUSY_S = 0.5
 """CPU time that a replica needs for a stream, and not without one."""
@@ -135,7 +136,7 @@ def app(long_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
         "threads": 1,
         "cpus": 0.25,
         "page": False,
-        "api_keys_file": str(keys) if HAPROXY else None,  # it listens on every interface
+        "api_keys_file": str(keys) if haproxy.ENABLED else None,  # it listens on every interface
     }
     with ray_cluster(2):
         ray.serve.start(http_options={"host": "127.0.0.1", "port": port})
@@ -355,7 +356,7 @@ def test_a_replica_whose_engine_hangs_is_replaced(app: App) -> None:
     assert app.ask().json()["choices"]
 
 
-@pytest.mark.skipif(HAPROXY, reason="by way of HAProxy the page needs a login")
+@pytest.mark.skipif(haproxy.ENABLED, reason="by way of HAProxy the page needs a login")
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
 def test_the_page_talks_and_leaving_it_frees_the_slots(app: App, tmp_path: Path) -> None:
     """Visitors of two replicas of the page, one after another; each keeps to one."""
