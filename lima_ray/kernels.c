@@ -11,7 +11,15 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { LANES = 16, BLOCK = 64, WIDE = 4 };
+/* Lanes of a vector; rows and columns of a product's tile, whose sums fill the CPU's registers. */
+#if defined __AVX512F__
+enum { LANES = 16, TILE = 8, PANEL = 3 * LANES };
+#elif defined __AVX__
+enum { LANES = 8, TILE = 6, PANEL = 2 * LANES };
+#else
+enum { LANES = 4, TILE = 8, PANEL = 3 * LANES };
+#endif
+enum { BLOCK = 64, WIDE = 4, MOST_ROWS = 8, VECTORS = PANEL / LANES, AHEAD = 16 };
 
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int masks __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -54,6 +62,58 @@ static inline lanes power_of_e(lanes x) {
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1;
     return (lanes)((masks)p + ((masks)shifted << 23));
+}
+
+/* Columns of a packed panel. */
+long panel(void) { return PANEL; }
+
+/* The weights (N, K) of a linear layer, the columns of each panel side by side: (N / PANEL, K, PANEL),
+   zero beyond N. */
+void pack(const float *weight, float *packed, long outs, long ins, int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long first = 0; first < outs; first += PANEL)
+        for (long i = 0; i < ins; i++)
+            for (long out = first; out < first + PANEL; out++)
+                packed[first * ins + i * PANEL + out - first] = out < outs ? weight[out * ins + i] : 0;
+}
+
+/* Some rows of y, in the columns of one panel: sums over K in K's order, from the bias on. */
+static inline __attribute__((always_inline)) void tile(const float *x, const float *panel,
+                                                       const float *bias, float *y, long ins,
+                                                       long outs, long columns, int rows) {
+    lanes total[MOST_ROWS][VECTORS], part[VECTORS];
+    for (int row = 0; row < rows; row++)
+        for (int v = 0; v < VECTORS; v++) total[row][v] = bias ? load(bias + v * LANES) : all(0);
+    for (long i = 0; i < ins; i++, panel += PANEL) {
+        for (int v = 0; v < VECTORS; v++) {
+            __builtin_prefetch(panel + AHEAD * PANEL + v * LANES);
+            part[v] = load(panel + v * LANES);
+        }
+        for (int row = 0; row < rows; row++)
+            for (int v = 0; v < VECTORS; v++) total[row][v] += x[row * ins + i] * part[v];
+    }
+    for (int row = 0; row < rows; row++)
+        if (columns == PANEL)
+            for (int v = 0; v < VECTORS; v++) store(y + row * outs + v * LANES, total[row][v]);
+        else
+            memcpy(y + row * outs, total[row], columns * sizeof(float));
+}
+
+/* y (B, N) = x (B, K) times the packed weights, plus the bias (N, padded as they are), if any. */
+void multiply(const float *x, const float *packed, const float *bias, float *y, long rows, long ins,
+              long outs, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (long first = 0; first < outs; first += PANEL) {
+        long columns = outs - first < PANEL ? outs - first : PANEL;
+        const float *panel = packed + first * ins, *from = x, *more = bias ? bias + first : 0;
+        float *to = y + first;
+        for (long left = rows; left > 0; left -= TILE, from += TILE * ins, to += TILE * outs)
+            switch (left < TILE ? left : TILE) {
+#define ROWS(n) \
+    case n: tile(from, panel, more, to, ins, outs, columns, n); break
+                ROWS(1); ROWS(2); ROWS(3); ROWS(4); ROWS(5); ROWS(6); ROWS(7); ROWS(8);
+            }
+    }
 }
 
 /* x (B, D) += y, unless there is none; out = x / sqrt(mean(x^2) + eps) * weight (D). */

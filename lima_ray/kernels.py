@@ -1,9 +1,9 @@
-"""Kernels in C for a Llama that decodes on a CPU: what lies between its matrix products.
+"""Kernels in C for decoding on a CPU: matrix products, and what a Llama does between them.
 
-PyTorch takes a dozen of small operations for what is here four passes over memory, and its
-attention reads keys at half the memory's speed. `kernels.c` is compiled when first needed, by `cc`
-or what CC names, into a cache folder; where that cannot be, and with LIMA_KERNELS=0, `available` is
-false and PyTorch does it all.
+For a few rows, oneDNN's products read weights and PyTorch's attention keys at half the memory's
+speed, and what is four passes here takes PyTorch a dozen of small operations. `kernels.c` is
+compiled when first needed, by `cc` or what CC names, into a cache folder; where that cannot be, and
+with LIMA_KERNELS=0, `available` is false and PyTorch does it all.
 
 The threads are those that PyTorch keeps: the library is linked without OpenMP's own, so that it
 finds the one already in the process, and the two never fight for cores.
@@ -17,18 +17,21 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from lima_ray import cache
-from lima_ray.steady import threads_allowed
+from lima_ray.threads import threads_allowed
 
 SOURCE = Path(__file__).with_suffix(".c")
 COMPILE = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC", "-c")
 WORTH_THREADS = 2**19
 """Elements that a pass reads from which it is shared among threads."""
+WORTH_THREADS_PRODUCTS = 2**20
+"""Multiplications of a matrix product from which it is."""
 
 
 def available() -> bool:
@@ -59,6 +62,41 @@ def silu_mul(gate_up_BTM: torch.Tensor) -> torch.Tensor:
         *(batch * tokens, both // 2, threads_for(gate_up_BTM.numel())),
     )
     return out_BTM
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Weights of a linear layer as `multiply` reads them."""
+
+    panels: torch.Tensor
+    bias: torch.Tensor | None
+    outs: int
+
+
+def pack(weight_ND: torch.Tensor, bias_N: torch.Tensor | None) -> Packed:
+    """Pack a linear layer's weights."""
+    outs, ins = weight_ND.shape
+    weight_ND = weight_ND.contiguous()
+    padded = -(-outs // loaded().panel()) * loaded().panel()
+    panels = weight_ND.new_empty(padded * ins)
+    loaded().pack(weight_ND.data_ptr(), panels.data_ptr(), outs, ins, threads_allowed())
+    bias = None if bias_N is None else torch.nn.functional.pad(bias_N, (0, padded - outs))
+    return Packed(panels, bias, outs)
+
+
+def multiply(x_BTD: torch.Tensor, weights: Packed) -> torch.Tensor:
+    """x (B, T, D) times packed weights (N, D), plus their bias: (B, T, N)."""
+    x_BTD = x_BTD.contiguous()
+    batch, tokens, ins = x_BTD.shape
+    y_BTN = x_BTD.new_empty(batch, tokens, weights.outs)
+    products = batch * tokens * ins * weights.outs
+    loaded().multiply(
+        *(x_BTD.data_ptr(), weights.panels.data_ptr()),
+        *(None if weights.bias is None else weights.bias.data_ptr(), y_BTN.data_ptr()),
+        *(batch * tokens, ins, weights.outs),
+        threads_allowed() if products >= WORTH_THREADS_PRODUCTS else 1,
+    )
+    return y_BTN
 
 
 def turn(
@@ -167,11 +205,14 @@ def load() -> ctypes.CDLL | None:
         )
         return None
     pointer, count, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+    found.panel.restype = count
+    found.pack.argtypes = [pointer] * 2 + [count] * 2 + [number]
+    found.multiply.argtypes = [pointer] * 4 + [count] * 3 + [number]
     found.add_norm.argtypes = [pointer] * 4 + [count] * 2 + [ctypes.c_float, number]
     found.silu_mul.argtypes = [pointer] * 2 + [count] * 2 + [number]
     found.turn.argtypes = [pointer] * 8 + [count] * 6 + [number]
     found.attend.argtypes = [pointer] * 7 + [count] * 5 + [ctypes.c_float, number]
-    for name in ("add_norm", "silu_mul", "turn", "attend"):
+    for name in ("pack", "multiply", "add_norm", "silu_mul", "turn", "attend"):
         getattr(found, name).restype = None
     return found
 

@@ -3,8 +3,8 @@ operations.
 
 A decoding step of a small model is mostly overhead: `transformers` calls seven matrix products, two
 rotations and a dozen of small operations a layer through as many Python frames. Here queries, keys
-and values are one product, gate and up another, and what lies between the products is done by the C
-of `lima_ray/kernels.py`, or where there is no C compiler by PyTorch. Other families keep their own
+and values are one product, gate and up another, and all is done by the C of `lima_ray/kernels.py`,
+or where there is no C compiler by PyTorch. Other families keep their own
 forward.
 """
 
@@ -18,8 +18,9 @@ from transformers import LlamaForCausalLM
 
 from lima_ray import kernels
 from lima_ray.layers import rotate
+from lima_ray.linear import linear
 from lima_ray.slots import SlotCache, prompt_attention
-from lima_ray.steady import linear, silu
+from lima_ray.steady import silu
 
 Angles = tuple[torch.Tensor, torch.Tensor]
 """Cos and sin of the rotary embedding."""
@@ -50,6 +51,8 @@ class SteadyLlama(nn.Module):
         """
         super().__init__()
         self.config, self.generation_config = model.config, model.generation_config
+        self.any_batch = kernels.available()
+        """Whether a batch of any size gives the same rows."""
         self.decoder = Decoder(model, rows)
         self.lm_head = linear([model.lm_head], rows)
 
@@ -209,7 +212,7 @@ class KernelLayer(Layer):
         query_RTHE = kernels.turn(qkv_BTF, angles, *rows, room_2SGCE, self.heads)
         if not read_on:
             return None
-        if batch == 1:
+        if tokens > 1:
             query_1HTE, (keys_SGCE, values_SGCE) = query_RTHE.transpose(1, 2), room_2SGCE
             mixed_1THE = prompt_attention(
                 query_1HTE, keys_SGCE, values_SGCE, slot_cache.rows[0], self.scaling

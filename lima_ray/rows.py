@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lima_ray.slots import STRIDE, Row, SlotCache
-from lima_ray.steady import threads_if
+from lima_ray.threads import threads_if
 
 
 class SteadyForward:
@@ -64,17 +64,23 @@ class SteadyForward:
     def steady_batches(self) -> tuple[list[int], bool]:
         """Batch sizes whose rows equal those of the largest bitwise, and whether places do too.
 
-        Every slot reads one token, in the largest batch, in each smaller one, and in the largest
-        with the rows moved on by a place.
+        Every slot reads one token, in the largest batch, in smaller ones, and in the largest with
+        the rows moved on by a place. A model that promises it for any size is looked at in those up
+        to a `STRIDE` and its multiples.
         """
-        largest = -(-self.slots // STRIDE) * STRIDE
+        any_size = getattr(self.model, "any_batch", False)
+        largest = self.slots if any_size else -(-self.slots // STRIDE) * STRIDE
+        small = range(1, min(STRIDE, largest)) if any_size else ()
+        sizes = [*small, *range(STRIDE, largest, STRIDE)]
         vocab = self.model.config.vocab_size
         rows = [(slot, 0, slot * 7919 % vocab) for slot in range(self.slots)]
         expected_BV = self.logits(rows, largest)
         steady = [
             size
-            for size in range(STRIDE, largest, STRIDE)
+            for size in sizes
             if torch.equal(self.logits(rows[:size], size), expected_BV[:size])
         ]
+        if any_size and steady == sizes:
+            steady = list(range(1, largest))
         moved_BV = self.logits(rows[1:] + rows[:1], largest)
         return [*steady, largest], torch.equal(moved_BV, expected_BV.roll(-1, 0))

@@ -4,8 +4,9 @@ A decoding step runs one token of every active request through the model as one 
 the same seed to give the same reply in any company, a row's logits may not depend, in any bit, on
 how many other rows there are, what they hold, or where in the batch the row stands. On a CPU:
 
-- Matrix products choose their kernel by the number of rows, and one row, or a few odd ones, is
-  summed in another order than eight or more. A batch is filled up to a multiple of `STRIDE` rows.
+- PyTorch's matrix products choose their kernel by the number of rows, and one row, or a few odd
+  ones, is summed in another order than eight or more. A batch is filled up to a multiple of `STRIDE`
+  rows, but for a Llama by our own kernels, whose order is one for all.
 - Attention is computed for each row by itself, over exactly its own tokens.
 - PyTorch's SiLU treats the last few elements of every thread's share by another formula than the
   rest; `lima_ray/steady.py` has another.
@@ -21,10 +22,10 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from lima_ray.steady import threads_allowed, threads_if
+from lima_ray.threads import threads_allowed, threads_if
 
 STRIDE = 8
-"""Rows in a batch are a multiple of this."""
+"""Rows in a batch are a multiple of this, unless the model takes any number."""
 SMALLEST_CAPACITY = 128
 """Tokens that every slot has room for at first; the room doubles when one needs more."""
 WORTH_THREADS_KEYS = 2**21

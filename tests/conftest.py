@@ -16,7 +16,7 @@ import pytest
 import ray
 from chat_server import Server, serving
 
-from lima_ray import base, config
+from lima_ray import base, config, kernels
 from lima_ray.config import Recipe, validate
 from lima_ray.example import Example, write
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from served import Hosted
 
 WORDS = ("the", "cat", "sun", "reads", "moon", "writes", "slowly", "green", "river", "why", "how")
+C_WORKS = pytest.mark.skipif(not kernels.available(), reason="no C compiler, or LIMA_KERNELS=0")
 
 
 def dialogues(count: int, seed: int = 0, longest: int = 40) -> list[Example]:

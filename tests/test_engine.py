@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from bases import BASES
-from conftest import dialogues
+from conftest import C_WORKS, dialogues
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -21,17 +21,18 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from lima_ray import base, graphs
+from lima_ray import base, graphs, kernels
 from lima_ray.config import Data, Sampling
 from lima_ray.decoder import SLOTS, register
 from lima_ray.encode import encode
 from lima_ray.engine import CHUNK, PROMPT_TOKENS_A_STEP, Engine, Event, Reply, Request
 from lima_ray.errors import UserError
 from lima_ray.graphs import RecordedForward, Waits, rounded
+from lima_ray.linear import KernelLinear, PackedLinear, PlainLinear
 from lima_ray.rows import SteadyForward
 from lima_ray.sampling import HEAD, choose
 from lima_ray.slots import Row
-from lima_ray.steady import PackedLinear, SiLU
+from lima_ray.steady import SiLU
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1)
@@ -343,16 +344,26 @@ class Recording(Engine):
         return reply, torch.stack(self.kept[mine.id])
 
 
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(
+    ("product", "batches"),
+    [
+        pytest.param(KernelLinear, list(range(1, 33)), marks=C_WORKS),
+        (PackedLinear, [8, 16, 24, 32]),
+        (PlainLinear, [8, 16, 24, 32]),
+    ],
+)
 def test_a_reply_is_bitwise_the_same_in_any_company(
-    base_dir: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch, product: type, batches: list[int]
 ) -> None:
-    if not packed:
+    if product != KernelLinear:
+        monkeypatch.setenv("LIMA_KERNELS", "0")
+    if product == PlainLinear:
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     wide = Recording(base_dir, slots=32)
-    assert any(isinstance(layer, PackedLinear) for layer in wide.model.modules()) == packed
+    products = {type(layer) for layer in wide.model.modules()}
+    assert products & {KernelLinear, PackedLinear, PlainLinear} == {product}
     assert wide.steady
-    assert rows_of(wide).batches == [8, 16, 24, 32]
+    assert rows_of(wide).batches == batches
     others = [
         Request(str(i), ids, Sampling(seed=i, max_tokens=1000))
         for i, ids in enumerate(prompts(31, 140))
@@ -370,7 +381,7 @@ def test_a_reply_is_bitwise_the_same_in_any_company(
 
 
 def test_rows_agree_on_one_thread_and_two(base_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lima_ray.steady.WORTH_THREADS_PRODUCTS", 10 * 64**2)
+    monkeypatch.setattr("lima_ray.kernels.WORTH_THREADS_PRODUCTS", 10 * 64**2)
     monkeypatch.setattr("lima_ray.slots.WORTH_THREADS_KEYS", 8 * 32)
     monkeypatch.setattr("lima_ray.kernels.WORTH_THREADS", 1)
     torch.set_num_threads(2)
@@ -381,7 +392,7 @@ def test_rows_agree_on_one_thread_and_two(base_dir: Path, monkeypatch: pytest.Mo
     shared = answer(engine, requests)
     torch.set_num_threads(1)
     assert engine.steady
-    assert rows_of(engine).batches == [8, 16]
+    assert rows_of(engine).batches == (list(range(1, 17)) if kernels.available() else [8, 16])
     assert answer(engine, requests) == shared
 
 
@@ -407,11 +418,13 @@ def test_uneven_rows_are_noticed(base_dir: Path) -> None:
             return self.head(x_BTD) + noise * 1e-4
 
     engine = Engine(base_dir, slots=20)
+    sizes = rows_of(engine).batches
+    assert sizes == (list(range(1, 21)) if kernels.available() else [8, 16, 24])
     head = engine.model.lm_head
     engine.model.lm_head = Uneven(head, place=False)
-    assert rows_of(engine).steady_batches() == ([24], True)
+    assert rows_of(engine).steady_batches() == (sizes[-1:], True)
     engine.model.lm_head = Uneven(head, place=True)
-    assert rows_of(engine).steady_batches() == ([8, 16, 24], False)
+    assert rows_of(engine).steady_batches() == (sizes, False)
 
 
 def test_silu_is_one_formula_for_every_element() -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import multiprocessing
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import rms_norm, scaled_dot_product_attention
+from conftest import C_WORKS
+from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
 from torch.nn.functional import silu as torch_silu
 
 from lima_ray import kernels
@@ -21,7 +23,8 @@ from lima_ray.llama import KernelLayer
 
 SHAPES = [(12, 12, 64), (12, 4, 64), (8, 1, 128), (5, 5, 80), (6, 2, 22), (3, 1, 8)]
 """Query heads, key heads and their width."""
-C_WORKS = pytest.mark.skipif(not kernels.available(), reason="no C compiler, or LIMA_KERNELS=0")
+CPUS = ("native", "haswell", "x86-64")
+"""What the kernels are compiled for: the widest vectors here, AVX2's, and the narrowest."""
 
 
 @pytest.fixture
@@ -30,6 +33,30 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernels.load.cache_clear()
     yield tmp_path / "lima_ray"
+    kernels.load.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder for kernels of several CPUs."""
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture(params=CPUS)
+def cpu(
+    request: pytest.FixtureRequest, compiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """Kernels compiled for a CPU, where this one can run them."""
+    if request.param != "native":
+        if platform.machine() != "x86_64":
+            pytest.skip(f"this CPU is no {request.param}")
+        if request.param == "haswell" and "avx2" not in kernels.describe_cpu():
+            pytest.skip("this CPU has no AVX2")
+    flags = (f"-march={request.param}" if f.startswith("-march") else f for f in kernels.COMPILE)
+    monkeypatch.setattr(kernels, "COMPILE", tuple(flags))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(compiled))
+    kernels.load.cache_clear()
+    yield request.param
     kernels.load.cache_clear()
 
 
@@ -75,8 +102,34 @@ class Case:
 
 
 @C_WORKS
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("ins", "outs"), [(1, 1), (7, 47), (64, 48), (100, 100), (770, 300)])
+def test_a_product_is_that_of_pytorch_and_feels_neither_neighbours_nor_threads(
+    ins: int, outs: int, bias: bool, cpu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    x_BTD, weight_ND = torch.randn(3, 9, ins), torch.randn(outs, ins)
+    bias_N = torch.randn(outs) if bias else None
+    weights = kernels.pack(weight_ND.T.contiguous().T, bias_N)
+    whole_BTN = kernels.multiply(x_BTD, weights)
+    expected_BTN = linear(
+        x_BTD.double(), weight_ND.double(), None if bias_N is None else bias_N.double()
+    )
+    torch.testing.assert_close(whole_BTN.double(), expected_BTN, atol=1e-4, rtol=1e-5)
+    monkeypatch.setattr(kernels, "WORTH_THREADS_PRODUCTS", 1)
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(kernels, "threads_allowed", lambda threads=threads: threads)
+        assert torch.equal(kernels.multiply(x_BTD, weights), whole_BTN)
+        for rows in range(1, 18):
+            few_1TD = x_BTD.flatten(0, 1)[None, 27 - rows :]
+            expected_TN = whole_BTN.flatten(0, 1)[27 - rows :]
+            assert torch.equal(kernels.multiply(few_1TD, weights)[0], expected_TN)
+    assert torch.equal(kernels.multiply(x_BTD.transpose(0, 1), weights), whole_BTN.transpose(0, 1))
+
+
+@C_WORKS
 @pytest.mark.parametrize("shape", SHAPES)
-def test_attention_is_that_of_pytorch(shape: tuple[int, int, int]) -> None:
+def test_attention_is_that_of_pytorch(shape: tuple[int, int, int], cpu: str) -> None:
     case = Case(*shape)
     expected_RF = torch.stack([case.by_torch(row) for row in range(9)])
     found_B1F = case.by_kernels(torch.arange(9), batch=16)
@@ -87,7 +140,7 @@ def test_attention_is_that_of_pytorch(shape: tuple[int, int, int]) -> None:
 @C_WORKS
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_row_of_attention_feels_neither_neighbours_nor_threads(
-    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int, int], cpu: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = Case(*shape)
     monkeypatch.setattr(kernels, "WORTH_THREADS", 1)
@@ -120,7 +173,7 @@ def test_a_prompt_is_turned_into_its_slot(tokens: int, start: int) -> None:
 
 @C_WORKS
 @pytest.mark.parametrize("size", [1, 15, 16, 100, 768])
-def test_norm_of_a_sum(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_norm_of_a_sum(size: int, cpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     x_B1D, y_B1D, weight_D = (
         torch.randn(33, 1, size) * 5,
@@ -141,7 +194,7 @@ def test_norm_of_a_sum(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @C_WORKS
 @pytest.mark.parametrize("size", [1, 15, 16, 100, 2048])
-def test_silu_of_the_gate_times_up(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silu_of_the_gate_times_up(size: int, cpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     both_B1M = torch.randn(33, 1, 2 * size) * 10
     both_B1M[3, 0, 0], both_B1M[4, 0, 0] = -1000, 1000
