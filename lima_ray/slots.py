@@ -5,8 +5,8 @@ the same seed to give the same reply in any company, a row's logits may not depe
 how many other rows there are, what they hold, or where in the batch the row stands. On a CPU:
 
 - PyTorch's matrix products choose their kernel by the number of rows, and one row, or a few odd
-  ones, is summed in another order than eight or more. A batch is filled up to a multiple of `STRIDE`
-  rows, but for a Llama by our own kernels, whose order is one for all.
+  ones, is summed in another order than eight or more. A batch is filled up to a multiple of
+  `STRIDE` rows, but for a Llama by our own kernels, whose order is one for all.
 - Attention is computed for each row by itself, over exactly its own tokens.
 - PyTorch's SiLU treats the last few elements of every thread's share by another formula than the
   rest; `lima_ray/steady.py` has another.
