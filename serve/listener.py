@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractContextManager
+from math import isfinite
 
 from lima_ray.engine import Event
 from serve.meters import Meters
@@ -37,8 +38,9 @@ class Listener(AbstractContextManager["Listener"]):
             ids: requests whose events come.
             leave: called at the end, with this.
             meters: told of each first token.
-            every_s: events wait for each other so long, but for first tokens and the end: to wake
-                someone for every token costs as much as the token.
+            every_s: time between two beats, for which events wait, but for first tokens and the
+                end. To wake someone for every token costs as much as the token; to wake all at one
+                beat holds up the engine once.
         """
         self.ids = set(ids)
         """Requests that have not finished."""
@@ -49,8 +51,6 @@ class Listener(AbstractContextManager["Listener"]):
         """Requests that have their first token."""
         self.failure: Exception | None = None
         self.news = asyncio.Event()
-        self.told_s = 0.0
-        """When the listener last woke."""
         self.due: asyncio.TimerHandle | None = None
         """Wakes the listener for events that wait."""
 
@@ -86,15 +86,14 @@ class Listener(AbstractContextManager["Listener"]):
             self.begun.add(event.id)
             self.meters.began(time.monotonic() - self.arrived_s)
         self.events.append(event)
-        wait_s = self.told_s + self.every_s - self.loop.time()
-        if first or wait_s <= 0 or not self.ids:
+        if first or not self.ids or not self.every_s:
             self.wake()
-        elif self.due is None and wait_s != float("inf"):
-            self.due = self.loop.call_later(wait_s, self.wake)
+        elif self.due is None and isfinite(self.every_s):
+            next_beat = self.loop.time() // self.every_s + 1
+            self.due = self.loop.call_at(next_beat * self.every_s, self.wake)
 
     def wake(self) -> None:
         """Have the listener take what there is."""
-        self.told_s = self.loop.time()
         if self.due:
             self.due.cancel()
             self.due = None

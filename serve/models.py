@@ -55,9 +55,9 @@ class Settings(Section):
     so does the newest."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of a replica; 0 takes the machine's cores."""
-    stream_every_s: float = Field(default=0.05, ge=0)
-    """Pieces of a stream wait for each other so long, but for the first and the last; 0 sends each
-    token by itself, which takes a third of a busy CPU."""
+    stream_every_s: float = Field(default=0.1, ge=0)
+    """Time between two pieces of a stream, but for the first and the last; 0 sends each token by
+    itself, which takes a third of a busy CPU."""
     stuck_after_s: float = Field(default=120, gt=0)
     """A decoding step that takes longer counts as hung, and the replica is replaced."""
     gpus: float = Field(default=0, ge=0)
