@@ -13,10 +13,11 @@ import torch
 from served import wait_until
 
 from lima_ray.config import Sampling
-from lima_ray.engine import Engine, Event, Request
+from lima_ray.engine import Engine, Event, Reply, Request
 from lima_ray.errors import UserError
 from serve.listener import Busy, EngineFailed
 from serve.loop import EngineLoop, Listener
+from serve.meters import Meters
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1)
 
@@ -159,6 +160,31 @@ def test_events_wait_for_a_listener_that_is_slow(loop: EngineLoop) -> None:
             assert len(await heard(loop.listen([ask("quick", 10)]))) == 10
             await asyncio.to_thread(wait_until, lambda: not loop.engine.in_flight)  # pyright: ignore
             assert len([event async for events in slow for event in events]) == 30
+
+    run(work)
+
+
+def test_all_wake_at_one_beat_but_for_what_comes_first_and_last() -> None:
+    async def work() -> None:
+        left: list[Listener] = []
+        meters = Meters("beat")
+        one, other = (Listener({id}, left.append, meters, every_s=60) for id in "ab")
+        reply = Reply("a", "", [1, 2, 3], True, 1)
+        with one, other:
+            events, others = aiter(one), aiter(other)
+            one.hear(Event("a", 1))
+            other.hear(Event("b", 1))
+            assert [event.token for event in await anext(events)] == [1]
+            assert [event.token for event in await anext(others)] == [1]
+            one.hear(Event("a", 2))
+            other.hear(Event("b", 2))
+            assert one.due and other.due and one.due.when() == other.due.when()
+            assert not one.news.is_set() and not other.news.is_set()
+            one.hear(Event("a", 3, reply=reply))
+            assert [event.token for event in await anext(events)] == [2, 3]
+            other.wake()
+            assert [event.token for event in await anext(others)] == [2]
+            assert one.due is None and other.due is None
 
     run(work)
 
