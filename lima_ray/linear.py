@@ -13,6 +13,9 @@ from torch import nn
 from lima_ray import kernels
 from lima_ray.threads import threads_if
 
+WORTH_THREADS = 2**22
+"""Multiplications of a product by PyTorch from which it is shared among threads."""
+
 
 class KernelLinear(nn.Module):
     """A linear layer by our kernels: at the memory's speed for few rows, oneDNN's for many."""
@@ -54,9 +57,9 @@ class PlainLinear(nn.Module):
 
 
 def worth_threads(x_BTD: torch.Tensor, weights: int) -> bool:
-    """Whether a matrix product is large enough to share it."""
+    """Whether a product by PyTorch is large enough to share it."""
     products = x_BTD.shape[0] * x_BTD.shape[1] * weights
-    return products >= kernels.WORTH_THREADS_PRODUCTS
+    return products >= WORTH_THREADS
 
 
 def packs() -> bool:

@@ -382,6 +382,7 @@ def test_a_reply_is_bitwise_the_same_in_any_company(
 
 def test_rows_agree_on_one_thread_and_two(base_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lima_ray.kernels.WORTH_THREADS_PRODUCTS", 10 * 64**2)
+    monkeypatch.setattr("lima_ray.linear.WORTH_THREADS", 10 * 64**2)
     monkeypatch.setattr("lima_ray.slots.WORTH_THREADS_KEYS", 8 * 32)
     monkeypatch.setattr("lima_ray.kernels.WORTH_THREADS", 1)
     torch.set_num_threads(2)
