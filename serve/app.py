@@ -316,7 +316,7 @@ def refuse_open_port(lack: str, argument: str) -> None:
     Raises:
         UserError: what to do instead.
     """
-    if haproxy.ENABLED:
+    if haproxy.enabled():
         host = "0.0.0.0"  # whatever Serve is told
     else:
         client = _get_global_client()

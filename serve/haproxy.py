@@ -19,8 +19,6 @@ from lima_ray import cache
 from lima_ray.errors import UserError, plain_errors
 
 BINARY_PATH = "RAY_SERVE_HAPROXY_BINARY_PATH"
-ENABLED = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
-"""Whether Ray, which reads this when it is imported, has HAProxy take the requests."""
 
 
 def unspliced() -> Path:
@@ -51,9 +49,14 @@ def unspliced() -> Path:
     return path
 
 
+def enabled() -> bool:
+    """Whether Ray, which looks when it is imported, has HAProxy take the requests."""
+    return os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
+
+
 def splices() -> bool:
     """Whether Ray will start an HAProxy that splices, by this process's environment."""
-    return ENABLED and not os.environ.get(BINARY_PATH)
+    return enabled() and not os.environ.get(BINARY_PATH)
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def app(long_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
         "threads": 1,
         "cpus": 0.25,
         "page": False,
-        "api_keys_file": str(keys) if haproxy.ENABLED else None,  # it listens on every interface
+        "api_keys_file": str(keys) if haproxy.enabled() else None,  # it listens on every interface
     }
     with ray_cluster(2):
         ray.serve.start(http_options={"host": "127.0.0.1", "port": port})
@@ -358,7 +358,7 @@ def test_a_replica_whose_engine_hangs_is_replaced(app: App) -> None:
     assert app.ask().json()["choices"]
 
 
-@pytest.mark.skipif(haproxy.ENABLED, reason="by way of HAProxy the page needs a login")
+@pytest.mark.skipif(haproxy.enabled(), reason="by way of HAProxy the page needs a login")
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
 def test_the_page_talks_and_leaving_it_frees_the_slots(app: App, tmp_path: Path) -> None:
     """Visitors of two replicas of the page, one after another; each keeps to one."""
