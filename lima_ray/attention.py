@@ -1,17 +1,27 @@
-"""Causal attention over packed rows, exactly as long as each row, on any device.
+"""Causal attention over packed rows, exactly as long as each row.
 
 `transformers` turns packed rows into one T x T mask for PyTorch's attention, which then computes
-all T² scores and masks most. Here every row attends on its own, without a mask: the kernel's
-causal path does half of each row's square and nothing between rows. FlashAttention does the same in
-one launch and is used instead where it is installed (GPU).
+all T² scores and masks most. Here no mask is made, and nothing is computed between rows:
+
+- `packed_attention` calls PyTorch's attention for each row, on any device;
+- `varlen_attention` is one launch of the FlashAttention that PyTorch brings along, for fp16 and
+  bf16 on a GPU.
 """
 
+import inspect
+from typing import Any
+
 import torch
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 PACKED = "lima_packed"
+VARLEN = "lima_varlen"
+VARLEN_SWITCHES = inspect.signature(varlen_attn).parameters
+VARLEN_HEAD_MAX = 256
+"""Widest head of PyTorch's FlashAttention; its width is a multiple of 8."""
 
 
 def packed_attention(
@@ -56,7 +66,77 @@ def packed_attention(
     return torch.cat(outputs, dim=1), None
 
 
+def varlen_attention(
+    module: torch.nn.Module,
+    query_BHTD: torch.Tensor,
+    key_BGTD: torch.Tensor,
+    value_BGTD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int = 0,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Attend within each packed row, as `packed_attention` does, in one launch on a GPU.
+
+    Args:
+        module: the attention layer; not used.
+        query_BHTD: queries, B 1, fp16 or bf16.
+        key_BGTD: keys of G heads, each shared by H / G query heads.
+        value_BGTD: values, shaped as the keys.
+        attention_mask: never given; see `register`.
+        scaling: factor of the scores.
+        dropout: of the attention weights; the kernel has none.
+        cu_seq_lens_q: where rows start in the T tokens, and T itself at the end, int32; none is
+            one row.
+        max_length_q: tokens of the longest row.
+
+    Returns:
+        outputs (B, T, H, D), and no weights.
+
+    Raises:
+        ValueError: dropout of attention weights is asked for.
+    """
+    if dropout:
+        raise ValueError(f"varlen attention has no dropout of attention weights, not {dropout}")
+    query_THD, key_TGD, value_TGD = (
+        x.transpose(1, 2).flatten(0, 1) for x in (query_BHTD, key_BGTD, value_BGTD)
+    )
+    if cu_seq_lens_q is None:
+        max_length_q = query_THD.shape[0]
+        cu_seq_lens_q = torch.tensor([0, max_length_q], dtype=torch.int32, device=query_THD.device)
+    switches: dict[str, object] = {"scale": scaling}
+    if "is_causal" in VARLEN_SWITCHES:  # PyTorch 2.10; later ones spell it as a window
+        switches["is_causal"] = True
+    else:
+        switches["window_size"] = (-1, 0)
+    shared = query_THD.shape[1] // key_TGD.shape[1]
+    if "enable_gqa" in VARLEN_SWITCHES:
+        switches["enable_gqa"] = shared > 1
+    elif shared > 1:
+        key_TGD, value_TGD = (x.repeat_interleave(shared, dim=1) for x in (key_TGD, value_TGD))
+    output_THD = varlen_attn(
+        query_THD,
+        key_TGD,
+        value_TGD,
+        cu_seq_lens_q,
+        cu_seq_lens_q,
+        max_length_q,
+        max_length_q,
+        **switches,  # pyright: ignore[reportArgumentType]
+    )
+    assert isinstance(output_THD, torch.Tensor)
+    return output_THD[None], None
+
+
+def head_width(config: Any) -> int:
+    """Width of one attention head of a `transformers` configuration."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
 def register() -> None:
-    """Make `attn_implementation="lima_packed"` known, with no mask built for it."""
-    AttentionInterface.register(PACKED, packed_attention)
-    AttentionMaskInterface.register(PACKED, lambda *_, **__: None)
+    """Make both known to `transformers` by name, with no mask built for them."""
+    for name, function in ((PACKED, packed_attention), (VARLEN, varlen_attention)):
+        AttentionInterface.register(name, function)
+        AttentionMaskInterface.register(name, lambda *_, **__: None)

@@ -74,7 +74,8 @@ class Model(Section):
     residual_dropout: float = Field(default=0.3, ge=0, lt=1)
     """Dropout of the last layer's sub-layer outputs; it rises linearly from 0 at the first."""
     attention: str = "auto"
-    """Attention kernel: auto, packed (any device), flash_attention_2, or a kernel's hub id."""
+    """Attention kernel: auto, packed (any device), varlen (PyTorch's FlashAttention, bf16 on a
+    GPU), flash_attention_2, or a kernel's hub id."""
     liger: bool = True
     """Use Liger's fused layers on a GPU where liger-kernel is installed."""
     lora_rank: int = Field(default=0, ge=0)

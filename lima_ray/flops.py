@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from lima_ray.attention import head_width
+
 BF16_PEAK = {
     "H100 PCIe": 756e12,
     "H100": 989e12,
@@ -32,7 +34,7 @@ def step_flops(config: Any, lengths_B: np.ndarray, supervised: int) -> float:
     Six for each weight of a matrix and each token that meets it (the vocabulary's matrix meets only
     supervised positions), and causal attention's two products over half of each row's square.
     """
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    head = head_width(config)
     attention = (
         config.hidden_size
         * head

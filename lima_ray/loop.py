@@ -110,18 +110,30 @@ def build_engine(
         device: this worker's.
         universal: the state that will be loaded is a universal checkpoint.
     """
-    import deepspeed
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-    if device.type == "cpu":
-        # Its shared-memory collectives compile for minutes; gloo serves as well.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     bf16 = precision(recipe, device) == torch.bfloat16
     config = deepspeed_config(recipe, bf16=bf16, universal=universal)
     torch.manual_seed(recipe.seed)
     partitioned = HfDeepSpeedConfig(config) if recipe.train.zero_stage == 3 else None
     model = load_model(recipe, tokenizer, device)
     del partitioned
+    return wrap(model, recipe, config)
+
+
+def wrap(model: torch.nn.Module, recipe: Recipe, config: dict[str, Any]) -> Any:
+    """Wrap a model in a DeepSpeed engine with AdamW.
+
+    Args:
+        model: what `load_model` gives.
+        recipe: the run's recipe.
+        config: what `deepspeed_config` gives for it.
+    """
+    import deepspeed
+
+    if next(model.parameters()).device.type == "cpu":
+        # Its shared-memory collectives compile for minutes; gloo serves as well.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=adamw(model, recipe), config=config, dist_init_required=False
     )
@@ -161,15 +173,10 @@ def train_step(engine: Any, step: Step, rows: Rows, rate: float) -> StepResult:
     for group in engine.optimizer.param_groups:
         group["lr"] = rate
     supervised = int(rows.supervised_R[step.rows].sum())
-    totals = torch.zeros(2, dtype=torch.float64)
-    for batch in step.ranks[dist.get_rank()]:
-        loss_sum, correct = forward(engine, batch, rows)
-        engine.backward(loss_sum * (dist.get_world_size() / supervised), scale_wrt_gas=False)
-        totals += torch.stack([loss_sum.detach().double(), correct.double()]).cpu()
+    totals_2 = accumulate(engine, step, rows)
     engine.step()
-    totals = totals.to(engine.device)
-    dist.all_reduce(totals)
-    loss, accuracy = (totals / supervised).tolist()
+    dist.all_reduce(totals_2)
+    loss, accuracy = (totals_2 / supervised).tolist()
     norm = engine.get_global_grad_norm()
     return StepResult(
         loss=loss,
@@ -180,6 +187,23 @@ def train_step(engine: Any, step: Step, rows: Rows, rate: float) -> StepResult:
         flops=step_flops(engine.module.config, rows.lengths_R[step.rows], supervised),
         seconds=time.perf_counter() - started,
     )
+
+
+def accumulate(engine: Any, step: Step, rows: Rows) -> torch.Tensor:
+    """Forward and backward over this worker's micro-batches of a step, gradients accumulated.
+
+    Returns:
+        this worker's sums (2,), fp64, on its device: of the supervised tokens' negative log
+        likelihoods, and of how many were the likeliest.
+    """
+    supervised = int(rows.supervised_R[step.rows].sum())
+    totals_2 = torch.zeros(2, dtype=torch.float64, device=engine.device)
+    for batch in step.ranks[dist.get_rank()]:
+        loss_sum, correct = forward(engine, batch, rows)
+        engine.backward(loss_sum * (dist.get_world_size() / supervised), scale_wrt_gas=False)
+        # Summed on the device: reading a number here would stop a GPU at every micro-batch.
+        totals_2 += torch.stack([loss_sum.detach().double(), correct.double()])
+    return totals_2
 
 
 def forward(model: Any, batch: MicroBatch, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,12 +3,13 @@
 import importlib.util
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from lima_ray import attention, layers
@@ -29,16 +30,19 @@ def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Ca
     """
     attention.register()
     dtype = precision(recipe, device)
-    kind = attention_kind(recipe.model, device, dtype)
+    base = str(resolve(recipe.model.base) or recipe.model.base)
+    kind = attention_kind(
+        recipe.model, device, dtype, attention.head_width(AutoConfig.from_pretrained(base))
+    )
     loader: Any = AutoModelForCausalLM
     model, info = loader.from_pretrained(
-        str(resolve(recipe.model.base) or recipe.model.base),
+        base,
         dtype=dtype,
         attn_implementation=kind,
         use_safetensors=True,
         output_loading_info=True,
     )
-    if kind == attention.PACKED:
+    if kind in (attention.PACKED, attention.VARLEN):
         check_plain_attention(model.config, recipe.data.max_tokens)
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
@@ -70,23 +74,39 @@ def precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
 
 
-def attention_kind(model: Model, device: torch.device, dtype: torch.dtype) -> str:
-    """The attention implementation: FlashAttention for bf16 on a GPU that has it, else ours."""
+def attention_kind(model: Model, device: torch.device, dtype: torch.dtype, head_width: int) -> str:
+    """The attention implementation by the name that `transformers` knows it by.
+
+    auto takes the fastest there is for bf16 on a GPU: FlashAttention 2 where it is installed, then
+    the one inside PyTorch; everywhere else PyTorch's attention row by row.
+    """
+    flash = device.type == "cuda" and dtype == torch.bfloat16
     if model.attention == "packed":
         return attention.PACKED
-    flash = device.type == "cuda" and dtype == torch.bfloat16
     if model.attention != "auto":
         if not flash:
             raise UserError(
                 f"model.attention {model.attention} needs bf16 on a GPU, not {dtype} on "
                 f"{device.type}; use auto or packed"
             )
-        return model.attention
-    if flash and importlib.util.find_spec("flash_attn"):
+        return attention.VARLEN if model.attention == "varlen" else model.attention
+    if not flash:
+        return attention.PACKED
+    # Asked by distribution: flash-attn-4 installs a module `flash_attn` without FlashAttention 2.
+    if installed("flash-attn"):
         return "flash_attention_2"
-    if flash and importlib.util.find_spec("kernels"):
-        return "kernels-community/flash-attn2"
-    return attention.PACKED
+    if head_width <= attention.VARLEN_HEAD_MAX and head_width % 8 == 0:
+        return attention.VARLEN
+    return "kernels-community/flash-attn2" if installed("kernels") else attention.PACKED
+
+
+def installed(distribution: str) -> bool:
+    """Whether pip has installed a distribution."""
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def check_plain_attention(config: Any, max_tokens: int) -> None:

@@ -1,0 +1,1 @@
+"""Measurements on one GPU, in batches that fit ten minutes each."""
