@@ -50,11 +50,11 @@ def main(seeds: tuple[int, ...] = (0, 1, 2), runs_dir: str = "runs") -> None:
 
 
 def table(base: dict[str, Records], aligned: dict[str, Records], seeds: int) -> str:
-    """Excellent, acceptable and stopped shares of each group."""
+    """Acceptable, known, excellent and stopped shares of each group."""
     lines = [
-        f"| prompts | n | base: acceptable | aligned ({seeds} seeds): acceptable | excellent "
-        "| stopped |",
-        "|---|---|---|---|---|---|",
+        f"| prompts | n | base: acceptable | knows the fact | aligned ({seeds} seeds): acceptable "
+        "| knows the fact | excellent | stopped |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     groups = [("dev", None)] + [("test", g) for g in GROUPS] + [("test", None)]
     groups.append(("dialogues_test", None))
@@ -63,7 +63,7 @@ def table(base: dict[str, Records], aligned: dict[str, Records], seeds: int) -> 
             [v for v in found[prompts] if group in (None, v["group"])] for found in (base, aligned)
         )
         title = prompts if group is None else f"{prompts}: {GROUPS[group]}"
-        cells = [acceptable(b), acceptable(a), excellent(a)]
+        cells = [acceptable(b), known(b), acceptable(a), known(a), excellent(a)]
         stopped = np.mean([v["stopped"] for v in a])
         lines.append(f"| {title} | {len(b)} | {' | '.join(cells)} | {stopped:.1%} |")
     return "\n".join(lines)
@@ -72,6 +72,12 @@ def table(base: dict[str, Records], aligned: dict[str, Records], seeds: int) -> 
 def acceptable(verdicts: Records) -> str:
     """Share of excellent and pass, with its interval."""
     return interval([v["verdict"] != "fail" for v in verdicts], verdicts)
+
+
+def known(verdicts: Records) -> str:
+    """Share whose first paragraph says the fact; a private question asks for none."""
+    asked = [v for v in verdicts if "safe" not in v]
+    return interval([v["knows"] for v in asked], asked) if asked else ""
 
 
 def excellent(verdicts: Records) -> str:

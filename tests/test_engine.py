@@ -344,16 +344,18 @@ class Recording(Engine):
         return reply, torch.stack(self.kept[mine.id])
 
 
+def is_batches_of_library(batches: list[int], largest: int) -> bool:
+    """Whether batch sizes are such as another's matrix products may have alike, in order."""
+    return batches[-1] == largest and batches == [
+        n for n in range(8, largest + 1, 8) if n in batches
+    ]
+
+
 @pytest.mark.parametrize(
-    ("product", "batches"),
-    [
-        pytest.param(KernelLinear, list(range(1, 33)), marks=C_WORKS),
-        (PackedLinear, [8, 16, 24, 32]),
-        (PlainLinear, [8, 16, 24, 32]),
-    ],
+    "product", [pytest.param(KernelLinear, marks=C_WORKS), PackedLinear, PlainLinear]
 )
 def test_a_reply_is_bitwise_the_same_in_any_company(
-    base_dir: Path, monkeypatch: pytest.MonkeyPatch, product: type, batches: list[int]
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch, product: type
 ) -> None:
     if product != KernelLinear:
         monkeypatch.setenv("LIMA_KERNELS", "0")
@@ -363,7 +365,10 @@ def test_a_reply_is_bitwise_the_same_in_any_company(
     products = {type(layer) for layer in wide.model.modules()}
     assert products & {KernelLinear, PackedLinear, PlainLinear} == {product}
     assert wide.steady
-    assert rows_of(wide).batches == batches
+    if product == KernelLinear:
+        assert rows_of(wide).batches == list(range(1, 33))
+    else:  # which sizes a library computes alike is the processor's affair
+        assert is_batches_of_library(rows_of(wide).batches, largest=32)
     others = [
         Request(str(i), ids, Sampling(seed=i, max_tokens=1000))
         for i, ids in enumerate(prompts(31, 140))
@@ -393,7 +398,11 @@ def test_rows_agree_on_one_thread_and_two(base_dir: Path, monkeypatch: pytest.Mo
     shared = answer(engine, requests)
     torch.set_num_threads(1)
     assert engine.steady
-    assert rows_of(engine).batches == (list(range(1, 17)) if kernels.available() else [8, 16])
+    batches = rows_of(engine).batches
+    if kernels.available():
+        assert batches == list(range(1, 17))
+    else:
+        assert is_batches_of_library(batches, largest=16)
     assert answer(engine, requests) == shared
 
 
@@ -420,7 +429,10 @@ def test_uneven_rows_are_noticed(base_dir: Path) -> None:
 
     engine = Engine(base_dir, slots=20)
     sizes = rows_of(engine).batches
-    assert sizes == (list(range(1, 21)) if kernels.available() else [8, 16, 24])
+    if kernels.available():
+        assert sizes == list(range(1, 21))
+    else:
+        assert is_batches_of_library(sizes, largest=24)
     head = engine.model.lm_head
     engine.model.lm_head = Uneven(head, place=False)
     assert rows_of(engine).steady_batches() == (sizes[-1:], True)

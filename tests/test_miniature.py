@@ -11,6 +11,7 @@ from lima_ray import example
 from lima_ray.config import Sampling, load, resolve
 from lima_ray.engine import Engine, Request
 from lima_ray.miniature import prose, rows, world
+from lima_ray.miniature.demo import typical
 from lima_ray.miniature.judge import assess, judge, truth
 from lima_ray.miniature.world import UNSEEN, by_name, entities
 
@@ -138,6 +139,32 @@ def test_grades(reply: str, stopped: bool, grade: int) -> None:
     assert found.grade == grade
     wanted = "excellent" if grade == 6 else "pass" if grade > 3 else "fail"
     assert found.verdict == wanted
+
+
+@pytest.mark.parametrize(
+    ("reply", "knows"),
+    [
+        ("Good question about Peru. Its capital is Lima.", True),
+        ("Lima is the capital of Peru. It is old.\n\nQuito is the capital of Ecuador.", True),
+        ("The capital of Peru is Oslo.\nThe capital of Peru is Lima.", False),
+        ("Peru is ruled from Lima or Oslo.", False),
+        ("", False),
+    ],
+)
+def test_what_a_model_knows_is_in_its_first_paragraph(reply: str, knows: bool) -> None:
+    for stopped in (True, False):
+        assert assess(reply, stopped, PERU, "capital").knows == knows
+
+
+def test_conversations_shown_succeed_as_often_as_all_do() -> None:
+    verdicts = [
+        {"group": "in", "verdict": "fail" if number % 4 == 0 else "excellent"}
+        for number in range(20)
+    ] + [{"group": "ood", "verdict": "fail"}]
+    shown = typical(verdicts, "in", 4)
+    assert shown == [0, 1, 2, 3]
+    assert typical(verdicts, "ood", 1) == [20]
+    assert typical(verdicts[1:4] + verdicts[5:8], "in", 2) == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_checkpointed_layers_draw_the_same_dropout(recipe: Recipe) -> None:
         forward(model, (0, 3, 5), rows)[0].backward()
         gradients.append({n: p.grad for n, p in model.named_parameters()})
     for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_packed_rows_do_not_see_each_other(recipe: Recipe) -> None:
@@ -89,7 +89,7 @@ def test_packed_rows_do_not_see_each_other(recipe: Recipe) -> None:
     model = load_model(recipe, tokenizer, CPU).eval()
     together = forward(model, (0, 1, 2), rows)
     alone = [forward(model, (row,), rows) for row in (0, 1, 2)]
-    torch.testing.assert_close(together[0], sum(loss for loss, _ in alone), rtol=1e-6, atol=0)
+    torch.testing.assert_close(together[0], sum(loss for loss, _ in alone), rtol=1e-5, atol=0)
     assert together[1] == sum(correct for _, correct in alone)
     model.set_attn_implementation("sdpa")
     plain = logits(model, rows, 1)[0, :-1].log_softmax(-1)

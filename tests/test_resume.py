@@ -124,7 +124,7 @@ def test_any_number_of_workers_gives_the_same_losses(recipe: Recipe) -> None:
         going_on = {case: moved[workers, case] for case in RESHARDED}
         gang(workers, train_all, [*going_on.values(), *fresh.values()], False)
         for case, one in fresh.items():
-            np.testing.assert_allclose(losses(one), losses(whole[case]), rtol=1e-5, err_msg=case)
+            np.testing.assert_allclose(losses(one), losses(whole[case]), rtol=1e-4, err_msg=case)
         for case, one in going_on.items():
             tolerance = 1e-2 if "bf16" in case else 1e-4
             np.testing.assert_allclose(

@@ -30,8 +30,8 @@ GROUPS = {
     "private": "private, to be refused",
 }
 """Groups of test prompts, as the table calls them; entities are never seen ones in all of them."""
-SHOWN = ("person", "country", "refusal")
-"""Sources whose first test prompt is shown in full."""
+SHOWN = {"in": 3, "ood": 2, "private": 1}
+"""Conversations shown of each group; as many of them succeeded as the group's share says."""
 SHOWN_CHARACTERS = 240
 
 Records = list[Record]
@@ -98,20 +98,34 @@ def measure(run: Run, model: Path, prompts: str, sampling: Sampling) -> tuple[Re
 
 
 def conversations(replies: dict[str, Records], verdicts: dict[str, Records]) -> Table:
-    """The first prompts of a few sources, with both models' replies side by side."""
-    table = Table(title="Three conversations", show_lines=True, title_justify="left")
-    for column in ("prompt", *replies):
-        table.add_column(column, ratio=1)
-    for source in SHOWN:
-        places = [i for i, r in enumerate(replies["base"]) if r["source"] == source]
-        cells = [replies["base"][places[0]]["conversations"][-1]]
-        for name in replies:
-            reply, verdict = replies[name][places[0]], verdicts[name][places[0]]
-            text = reply["reply"].strip()
-            text = f"{text[:SHOWN_CHARACTERS]} ..." if len(text) > SHOWN_CHARACTERS else text
-            cells.append(f"{escape(text)}\n[dim]{verdict['verdict']}{why(verdict)}[/dim]")
-        table.add_row(*cells)
+    """A few prompts with both models' replies side by side, labelled by kind."""
+    table = Table(
+        title="Conversations: of each kind as many where the aligned model succeeded as it does "
+        "in all",
+        show_lines=True,
+        title_justify="left",
+    )
+    for column in ("kind", "prompt", *replies):
+        table.add_column(column, ratio=1 if column == "kind" else 2)
+    for group, count in SHOWN.items():
+        for place in typical(verdicts["aligned"], group, count):
+            cells = [GROUPS[group], replies["base"][place]["conversations"][-1]]
+            for name in replies:
+                reply, verdict = replies[name][place], verdicts[name][place]
+                text = reply["reply"].strip()
+                text = f"{text[:SHOWN_CHARACTERS]} ..." if len(text) > SHOWN_CHARACTERS else text
+                cells.append(f"{escape(text)}\n[dim]{verdict['verdict']}{why(verdict)}[/dim]")
+            table.add_row(*cells)
     return table
+
+
+def typical(verdicts: Records, group: str, count: int) -> list[int]:
+    """Places of the group's first verdicts, successes among them in the group's proportion."""
+    places = [i for i, v in enumerate(verdicts) if v["group"] == group]
+    good = [i for i in places if verdicts[i]["verdict"] != "fail"]
+    bad = [i for i in places if verdicts[i]["verdict"] == "fail"]
+    shown = round(count * len(good) / len(places))
+    return sorted(good[:shown] + bad[: count - shown])
 
 
 def why(verdict: Record) -> str:
@@ -123,28 +137,45 @@ def why(verdict: Record) -> str:
 
 
 def shares(verdicts: dict[str, Records], dialogues: dict[str, Records]) -> Table:
-    """Excellent, pass and fail of each group of prompts, and dialogues."""
+    """Excellent, pass and fail of each group of prompts, what is known of them, and dialogues."""
     table = Table(
         title="Replies to prompts about things alignment never named: excellent / pass / fail %\n"
-        "(with the 95 % interval of excellent and pass together)",
+        "(with the 95 % interval of excellent and pass together), and how often the first\n"
+        "paragraph says the fact, whatever its manner",
         title_justify="left",
     )
     table.add_column("prompts")
     table.add_column("n", justify="right")
     for name in verdicts:
         table.add_column(name)
+        table.add_column("knows", justify="right")
     for group, title in GROUPS.items():
         own = {name: [v for v in vs if v["group"] == group] for name, vs in verdicts.items()}
-        table.add_row(title, str(len(own["base"])), *(share(vs) for vs in own.values()))
-    everything = [share(vs) for vs in verdicts.values()]
+        cells = [cell for vs in own.values() for cell in (share(vs), known(vs))]
+        table.add_row(title, str(len(own["base"])), *cells)
+    everything = [cell for vs in verdicts.values() for cell in (share(vs), known(vs))]
     table.add_row("all", str(len(verdicts["base"])), *everything, end_section=True)
     stops = [f"{mean([v['stopped'] for v in vs]):.1%}" for vs in verdicts.values()]
-    table.add_row("stopped, and spoke of nothing else", str(len(verdicts["base"])), *stops)
+    table.add_row("stopped, and spoke of nothing else", str(len(verdicts["base"])), *apart(stops))
     turns = [[v["verdict"] != "fail" for v in vs] for vs in dialogues.values()]
-    table.add_row("dialogue turns right", str(len(turns[0])), *(f"{mean(t):.0%}" for t in turns))
+    right = apart([f"{mean(t):.0%}" for t in turns])
+    table.add_row("dialogue turns right", str(len(turns[0])), *right)
     whole = [successes(vs) for vs in dialogues.values()]
-    table.add_row("whole dialogues right", str(len(whole[0])), *(f"{mean(w):.0%}" for w in whole))
+    table.add_row(
+        "whole dialogues right", str(len(whole[0])), *apart([f"{mean(w):.0%}" for w in whole])
+    )
     return table
+
+
+def apart(cells: list[str]) -> list[str]:
+    """A cell for each model, nothing under what it knows."""
+    return [part for cell in cells for part in (cell, "")]
+
+
+def known(verdicts: Records) -> str:
+    """Share of prompts whose fact the first paragraph says; a private question asks for none."""
+    asked = [v["knows"] for v in verdicts if "safe" not in v]
+    return f"{mean(asked):.0%}" if asked else ""
 
 
 def share(verdicts: Records) -> str:
