@@ -1,12 +1,11 @@
-"""Two tiers of checkpoints: resume state (newest only), and bf16 weights by epoch.
+"""Resume states: DeepSpeed's own, written by all workers, checked before they are used.
 
-Resume state is DeepSpeed's own, written by all workers, and is complete before `latest.json` names
-it; until then the state before it stays whole. A run that goes on with another number of workers
-converts it to a universal checkpoint first. Weights are safetensors, written shard by shard as
-plain Hugging Face models: no pickle, and nothing here reads one but a run's own state.
+A state is a folder `step-NNNNNN` that appears with its name when every file of it is on the disk,
+with a manifest of their checksums. Until then the state before it stays whole. A run that goes on
+with another number of workers converts its state to a universal checkpoint first.
 """
 
-import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,20 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import distributed as dist
-from torch import nn
-from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from lima_ray.errors import UserError
 from lima_ray.lineage import MIB
-from lima_ray.model import save_tokenizer_and_config, whole
-from lima_ray.run import Run, SavedState, write_json
+from lima_ray.model import size
+from lima_ray.run import MANIFEST, Run, SavedState, write_json
+from lima_ray.state_files import CheckedFiles, damaged, nothing_runs
 
-SHARD_BYTES = 4 << 30
 POLL_S = 1.0
-CONVERTERS = 2
-"""Processes that convert a state to a universal checkpoint."""
+DAMAGED = "damaged-"
+"""How the name of a state's folder begins that is not as it was written."""
 
 
 def save_state(engine: Any, run: Run, step: int, keep: int) -> int:
@@ -50,10 +46,13 @@ def save_state(engine: Any, run: Run, step: int, keep: int) -> int:
     partial = run.state_dir / f"{tag}.partial"
     first = dist.get_rank() == 0
     if first:
+        run.state_dir.mkdir(parents=True, exist_ok=True)
         for leftover in run.state_dir.glob("*.partial"):
             shutil.rmtree(leftover)
-        partial.mkdir(parents=True)
+        drop_states(run, max(1, keep - 1))  # so there is never one more on the disk than `keep`
+        partial.mkdir()
     need_room(run.state_dir, state_bytes(engine), f"the resume state of step {step}")
+    engine.checkpoint_engine = files = CheckedFiles()
     engine.save_checkpoint(
         str(run.state_dir),
         tag=partial.name,
@@ -61,22 +60,77 @@ def save_state(engine: Any, run: Run, step: int, keep: int) -> int:
         save_latest=False,
         exclude_frozen_parameters=True,
     )
-    dist.barrier()
+    sums = [None] * dist.get_world_size()
+    dist.all_gather_object(sums, files.sums)
     if not first:
         return 0
+    written = {name: found for part in sums for name, found in (part or {}).items()}
+    manifest = {"step": step, "workers": dist.get_world_size()}
+    manifest |= {"zero_stage": engine.zero_optimization_stage(), "files": written}
+    write_json(partial / MANIFEST, manifest)
+    sync_folder(partial)
     folder = run.state_dir / tag
     if folder.exists():
         shutil.rmtree(folder)
     partial.rename(folder)
-    states = [{"tag": tag, "step": step, "workers": dist.get_world_size()}]
-    file = run.state_dir / "latest.json"
-    older = json.loads(file.read_text()) if file.exists() else []
-    states += [s for s in older if s["tag"] != tag][: keep - 1]
-    write_json(file, states)
-    for old in run.state_dir.glob("step-*"):
-        if not any(old.name == s["tag"] for s in states):
-            shutil.rmtree(old)
+    sync_folder(run.state_dir)
+    drop_states(run, keep)
     return folder_bytes(folder)
+
+
+def drop_states(run: Run, keep: int) -> None:
+    """Remove all states but the newest, what was converted from others, and what is damaged."""
+    kept = {state.folder.name for state in run.states()[:keep]}
+    for old in run.state_dir.iterdir():
+        if old.name.startswith(("step-", DAMAGED)) and old.name not in kept:
+            shutil.rmtree(old)
+
+
+def sync_folder(folder: Path) -> None:
+    """See that the names in a folder are on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sound_state(run: Run) -> tuple[SavedState | None, list[str]]:
+    """The newest state whose files are as they were written; the workers share the reading.
+
+    Returns:
+        the state, none where the run has not saved one, and a line about each damaged one.
+
+    Raises:
+        UserError: on every worker alike, where all states are damaged.
+    """
+    rank, workers = dist.get_rank(), dist.get_world_size()
+    states = [run.states()]
+    dist.broadcast_object_list(states, src=0)
+    notes: list[str] = []
+    for state in states[0]:
+        mine = dict(sorted(state.files.items())[rank::workers])
+        found: list[Any] = [None] * workers
+        dist.all_gather_object(found, damaged(state.folder, mine))
+        bad = sorted(name for part in found for name in part)
+        if not bad:
+            break
+        notes.append(
+            f"the state of step {state.step} is damaged and not used: {', '.join(bad)} in "
+            f"{state.folder} changed since it was written"
+        )
+    else:
+        if notes:
+            raise UserError(
+                f"{'; '.join(notes)}. No sound state is left: restore these files, or remove "
+                f"{run.state_dir} to train from the beginning"
+            )
+        return None, []
+    dist.barrier()
+    if rank == 0:
+        for other in states[0][: len(notes)]:
+            other.folder.rename(other.folder.with_name(f"{DAMAGED}{other.folder.name}"))
+    return states[0][len(notes)], notes
 
 
 def state_bytes(engine: Any) -> int:
@@ -84,11 +138,6 @@ def state_bytes(engine: Any) -> int:
     trained = sum(size(p) for p in engine.module.parameters() if p.requires_grad)
     weight = next(engine.module.parameters()).element_size()
     return trained * (weight + 12)
-
-
-def size(parameter: nn.Parameter) -> int:
-    """Elements of a parameter, partitioned or not."""
-    return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def need_room(folder: Path, needed: int, what: str) -> None:
@@ -110,19 +159,14 @@ def universal_tag(state: SavedState) -> str:
         the converted state's tag.
     """
     folder = state.folder.with_name(f"{state.folder.name}-universal")
-    there = folder.exists()
-    dist.barrier()
-    if not there:
-        need_room(state.folder, folder_bytes(state.folder), "converting the resume state")
-    if not there and dist.get_rank() == 0:
+    if dist.get_rank() == 0:
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier start; nobody has checked it
+    need_room(state.folder, folder_bytes(state.folder), "converting the resume state")
+    if dist.get_rank() == 0:
         partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
-        command += ["--input_folder", str(state.folder), "--output_folder", str(partial)]
-        command += [f"--num_extract_workers={CONVERTERS}", f"--num_merge_workers={CONVERTERS}"]
-        done = subprocess.run(
-            [*command, "--inject_missing_state"], capture_output=True, text=True, check=False
-        )
+        command = [sys.executable, "-m", "lima_ray.state_files", str(state.folder), str(partial)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"the state could not be converted:\n{done.stderr[-2000:]}")
         partial.rename(folder)
@@ -139,7 +183,9 @@ def folder_bytes(folder: Path) -> int:
 
 def load_state(engine: Any, run: Run, tag: str) -> None:
     """Load weights and optimizer from a resume state or its universal form."""
-    path, _ = engine.load_checkpoint(str(run.state_dir), tag=tag, load_module_strict=False)
+    engine.checkpoint_engine = CheckedFiles()
+    with nothing_runs():
+        path, _ = engine.load_checkpoint(str(run.state_dir), tag=tag, load_module_strict=False)
     if path is None:
         raise RuntimeError(f"{run.state_dir / tag} could not be loaded")
     if isinstance(engine.basic_optimizer, torch.optim.AdamW):
@@ -147,99 +193,3 @@ def load_state(engine: Any, run: Run, tag: str) -> None:
         for parameter, averages in engine.basic_optimizer.state.items():
             step = torch.as_tensor(averages["step"], dtype=torch.float32)
             averages["step"] = step.to(parameter.device, copy=True)
-
-
-def save_weights(model: Any, tokenizer: Tokenizer, folder: Path, lineage: dict[str, Any]) -> int:
-    """Write bf16 weights as a complete Hugging Face model; every worker takes part, rank 0 writes.
-
-    At most one shard of weights is whole at a time. LoRA adapters are merged into the weights.
-
-    Args:
-        model: the trained module (a PEFT model is merged).
-        tokenizer: saved beside the weights.
-        folder: the directory to write; it appears when it is complete.
-        lineage: what made these weights, saved as `lineage.json`.
-
-    Returns:
-        bytes written (on rank 0; 0 elsewhere).
-
-    Raises:
-        UserError: on every worker alike, where the disk lacks room.
-    """
-    adapted = hasattr(model, "peft_config")
-    plain = model.get_base_model() if adapted else model
-    scale = lora_scale(model.peft_config["default"]) if adapted else 1.0
-    partial = folder.with_name(f"{folder.name}.partial")
-    first = dist.get_rank() == 0
-    if first:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    need_room(folder.parent, 2 * sum(map(size, plain.parameters())), f"the weights {folder.name}")
-    shards: list[list[str]] = []
-    for number, group in enumerate(shard_groups(plain)):
-        with torch.no_grad(), whole(*(p for parts in group.values() for p in parts)):
-            if first:
-                tensors = {name: merged(p, rest, scale) for name, (p, *rest) in group.items()}
-                save_file(tensors, partial / f"shard-{number}", metadata={"format": "pt"})
-                shards.append(list(tensors))
-    dist.barrier()
-    if not first:
-        return 0
-    name_shards(partial, shards)
-    save_tokenizer_and_config(plain, tokenizer, partial)
-    write_json(partial / "lineage.json", lineage)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    return folder_bytes(folder)
-
-
-def lora_scale(config: Any) -> float:
-    """What LoRA's update is multiplied by."""
-    return config.lora_alpha / config.r
-
-
-def shard_groups(model: nn.Module) -> list[dict[str, list[nn.Parameter]]]:
-    """What is gathered and saved together, at most `SHARD_BYTES` of weights a group.
-
-    Returns:
-        groups of plain names, each with its weight and, if it has one, its LoRA update's factors.
-    """
-    groups: list[dict[str, list[nn.Parameter]]] = [{}]
-    filled = 0
-    for name, parameter in model.named_parameters():
-        if ".lora_" in name:
-            continue
-        if filled and filled + 2 * size(parameter) > SHARD_BYTES:
-            groups.append({})
-            filled = 0
-        update = []
-        if name.endswith(".base_layer.weight"):
-            layer = model.get_submodule(name.removesuffix(".base_layer.weight"))
-            update = [p for n, p in layer.named_parameters() if n.startswith("lora_")]
-        groups[-1][name.replace(".base_layer.", ".")] = [parameter, *update]
-        filled += 2 * size(parameter)
-    return groups
-
-
-def merged(weight: nn.Parameter, factors: list[nn.Parameter], scale: float) -> torch.Tensor:
-    """A whole weight in bf16 on the CPU, LoRA's update B A added where it has one."""
-    whole_weight = weight.detach()
-    if factors:
-        down, up = (factor.detach().float() for factor in factors)
-        whole_weight = whole_weight.float() + scale * (up @ down)
-    return whole_weight.to("cpu", torch.bfloat16, copy=True).contiguous()
-
-
-def name_shards(folder: Path, shards: list[list[str]]) -> None:
-    """Give shards their Hugging Face names, with an index where there are several."""
-    if len(shards) == 1:
-        (folder / "shard-0").rename(folder / "model.safetensors")
-        return
-    weight_map: dict[str, str] = {}
-    for number, names in enumerate(shards):
-        file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
-        (folder / f"shard-{number}").rename(folder / file)
-        weight_map |= dict.fromkeys(names, file)
-    total = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    write_json(folder / "model.safetensors.index.json", index)

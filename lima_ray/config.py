@@ -11,6 +11,7 @@ RECIPE is a file or the name of a recipe in `lima_ray/recipes`; without one it i
 import difflib
 import hashlib
 import json
+import re
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tyro
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lima_ray.errors import UserError
 
@@ -122,8 +123,9 @@ class Train(Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of the weights in use; auto is bf16 on GPU, fp32 on CPU and ZeRO 0.
     AdamW keeps fp32 weights in any case."""
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    """DeepSpeed ZeRO: what is split over workers. 1 optimizer, 2 and gradients, 3 and weights."""
+    zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"
+    """DeepSpeed ZeRO: what is split over workers. 1 optimizer, 2 and gradients, 3 and weights;
+    auto is 2, and 0 for one worker in fp32."""
     offload_optimizer: bool = False
     """Keep optimizer state in host memory and step on the CPU (ZeRO 1 and up)."""
     offload_params: bool = False
@@ -137,10 +139,13 @@ class Checkpoint(Section):
 
     state_every_steps: int = Field(default=0, ge=0)
     """Optimizer steps between saved resume states; 0 saves one at the end of each epoch."""
-    keep_states: int = Field(default=1, ge=1, le=2)
-    """Resume states kept, newest first."""
+    keep_states: int = Field(default=2, ge=1, le=2)
+    """Resume states kept, newest first; a damaged one is passed over for the one before it."""
     weights_from_epoch: int = Field(default=5, ge=1)
     """First epoch (counted from 1) whose weights are kept; the last epoch's always are."""
+    weights_dtype: Literal["auto", "bf16", "fp32"] = "auto"
+    """Number format of kept weights; auto is that in use, and fp32 where LoRA is merged. Another
+    one rounds them: the loss before and after is told."""
 
 
 class Cluster(Section):
@@ -223,6 +228,16 @@ class Recipe(Section):
     select: Select = Select()
     log: Log = Log()
 
+    @field_validator("runs_dir")
+    @classmethod
+    def _a_folder(cls, folder: str) -> str:
+        """Refuse what names no folder, such as s3://bucket."""
+        try:
+            durable(Path(folder))
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return folder
+
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
         """Refuse combinations that no run could carry out."""
@@ -276,9 +291,13 @@ class Recipe(Section):
             branch[field] = value
         return validate(tree)
 
+    def to_yaml(self) -> str:
+        """The resolved recipe, every field of it, as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
     def save(self, path: Path) -> None:
         """Write the resolved recipe, every field of it, as YAML."""
-        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+        path.write_text(self.to_yaml(), encoding="utf-8")
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the weights, by dotted name; a run may resume only with these."""
@@ -448,7 +467,15 @@ def durable(path: Path) -> Path:
 
     Ray removes that directory once the job is gone, so there a relative path is taken from
     `~/lima_ray` instead.
+
+    Raises:
+        UserError: it is an address, such as s3://bucket.
     """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise UserError(
+            f"{path} is no folder: results go to a local or shared file system. Mount the bucket "
+            "or share, and name its folder"
+        )
     path = path.expanduser()
     inside_job = "runtime_resources" in Path.cwd().parts
     root = Path.home() / "lima_ray" if inside_job else Path.cwd()

@@ -28,7 +28,7 @@ def load(model_dir: Path, device: torch.device, rows: int) -> tuple[Any, Any]:
 
     Args:
         model_dir: a Hugging Face model with safetensors.
-        device: a CPU computes in fp32, CUDA in bf16.
+        device: a CPU computes in fp32, CUDA in the precision of the files.
         rows: usual number of rows in a batch.
 
     Raises:
@@ -50,7 +50,7 @@ def load(model_dir: Path, device: torch.device, rows: int) -> tuple[Any, Any]:
         with LOADING:
             model, info = loader.from_pretrained(
                 str(model_dir),
-                dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+                dtype="auto" if device.type == "cuda" else torch.float32,
                 attn_implementation=SLOTS,
                 use_safetensors=True,
                 trust_remote_code=False,

@@ -149,7 +149,8 @@ class Engine:
         Args:
             model_dir: a Hugging Face model with safetensors and its tokenizer.
             slots: requests decoded at once.
-            device: none takes a GPU where there is one. A CPU computes in fp32, CUDA in bf16.
+            device: none takes a GPU where there is one. A CPU computes in fp32, CUDA in the
+                precision of the model's files.
 
         Raises:
             UserError: no such model, or one whose attention is more than plain causal.

@@ -9,6 +9,15 @@ class UserError(Exception):
     """Bad input or a missing resource; the message says what to change."""
 
 
+class Stopped(BaseException):
+    """A signal ended the work; the message says where it stands and how it goes on."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+        """Of the process, as a shell has it: 128 and the signal's number."""
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Print a `UserError` as one message and exit with status 2, for `__main__` blocks.
@@ -20,6 +29,9 @@ def plain_errors() -> Iterator[None]:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.status)
     except KeyboardInterrupt:
         print("interrupted; what was saved is kept", file=sys.stderr)
         sys.exit(130)

@@ -5,30 +5,33 @@ rate, dropout's random state and the loss's denominator. Resuming therefore need
 optimizer and one number.
 """
 
+import math
 import os
 import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from torch import distributed as dist
-from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lima_ray import checkpoint
+from lima_ray import checkpoint, export
 from lima_ray.config import Recipe
 from lima_ray.encode import Rows
+from lima_ray.errors import UserError
 from lima_ray.flops import step_flops
+from lima_ray.loss import forward
 from lima_ray.metrics import MetricsLog, StepResult
-from lima_ray.microbatch import MicroBatch, Step
-from lima_ray.model import load_model, precision
+from lima_ray.microbatch import Step
+from lima_ray.model import load_model, precision, size
+from lima_ray.probe import probe
 from lima_ray.run import Run
 from lima_ray.schedule import Schedule, plan_epoch, step_seed
 from lima_ray.worker import Phases
-from lima_ray.zero import deepspeed_config
+from lima_ray.zero import Clipping, bucket_size, deepspeed_config, settle_stage
 
 
 def train(
@@ -59,8 +62,11 @@ def train(
         )
     rows = Rows.load(run.rows_file)
     tokenizer = AutoTokenizer.from_pretrained(run.tokenizer_dir)
-    state = run.latest_state()
-    resharded = state is not None and state.workers != workers and recipe.train.zero_stage > 0
+    state, notes = checkpoint.sound_state(run)
+    if state:  # a run keeps the stage that it began with; its states have that form
+        recipe = recipe.override({"train.zero_stage": state.zero_stage})
+    recipe = settle_stage(recipe, workers, device)
+    resharded = state is not None and state.workers != workers and recipe.train.zero_stage != 0
     tag = checkpoint.universal_tag(state) if state and resharded else state and state.folder.name
     engine = build_engine(recipe, tokenizer, device, universal=resharded)
     if tag:
@@ -75,6 +81,8 @@ def train(
         ExitStack() as ending,
     ):
         ending.callback(engine.destroy)  # its hooks keep it alive where a process trains again
+        for note in notes:
+            log.note(note)
         log.start(done, pids, phases.seconds)
         plan: list[Step] = []
         for number in range(done, schedule.steps):
@@ -83,17 +91,62 @@ def train(
                 plan = plan_epoch(recipe, rows, epoch, workers)
             torch.manual_seed(step_seed(recipe.seed, number, rank))
             rate = schedule.learning_rate(number)
-            log.step(number + 1, epoch + 1, rate, train_step(engine, plan[index], rows, rate))
+            result = train_step(engine, plan[index], rows, rate)
+            refuse_not_finite(result, number + 1, rate, run)
+            log.step(number + 1, epoch + 1, rate, result)
             after_step(number + 1)
             if schedule.saves_weights(number + 1):
                 with log.timed("weights", number + 1) as saved:
-                    origin, folder = lineage | {"epoch": epoch + 1}, run.epoch_dir(epoch + 1)
-                    saved.bytes = checkpoint.save_weights(engine.module, tokenizer, folder, origin)
+                    origin = lineage | {"epoch": epoch + 1}
+                    saved.bytes = save_epoch(engine, tokenizer, rows, recipe, run, origin)
                 saved_weights(epoch + 1)
             if schedule.saves_state(number + 1):
                 with log.timed("state", number + 1) as saved:
                     keep = recipe.checkpoint.keep_states
                     saved.bytes = checkpoint.save_state(engine, run, number + 1, keep)
+
+
+def save_epoch(
+    engine: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Rows,
+    recipe: Recipe,
+    run: Run,
+    origin: dict[str, Any],
+) -> int:
+    """Write an epoch's weights, with the trainer's own loss to compare them by.
+
+    Args:
+        engine: the DeepSpeed engine.
+        tokenizer: saved beside them.
+        rows: the encoded rows.
+        recipe: the run's.
+        run: where to.
+        origin: their lineage, with the `epoch`.
+
+    Returns:
+        bytes written (on the first worker; 0 elsewhere).
+    """
+    origin = origin | {"trained": asdict(probe(engine, rows))}
+    folder, dtype = run.epoch_dir(origin["epoch"]), recipe.checkpoint.weights_dtype
+    return export.save_weights(engine.module, tokenizer, folder, origin, dtype)
+
+
+def refuse_not_finite(result: StepResult, step: int, rate: float, run: Run) -> None:
+    """End the training at a step whose loss or gradient is not finite, on every worker alike.
+
+    Raises:
+        UserError: the values, what is kept, and the way out.
+    """
+    if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
+        return
+    state = run.latest_state()
+    kept = f"the state of step {state.step} is kept" if state else "nothing was saved before it"
+    raise UserError(
+        f"step {step}: the loss is {result.loss:.4g} and the gradient's norm "
+        f"{result.grad_norm:.4g} at a learning rate of {rate:.3g}; not finite, so training stops "
+        f"here and {kept} in {run.path}. Lower optim.learning_rate, under another --name"
+    )
 
 
 def build_engine(
@@ -112,6 +165,7 @@ def build_engine(
     """
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
+    recipe = settle_stage(recipe, dist.get_world_size(), device)
     bf16 = precision(recipe, device) == torch.bfloat16
     config = deepspeed_config(recipe, bf16=bf16, universal=universal)
     torch.manual_seed(recipe.seed)
@@ -134,9 +188,17 @@ def wrap(model: torch.nn.Module, recipe: Recipe, config: dict[str, Any]) -> Any:
     if next(model.parameters()).device.type == "cpu":
         # Its shared-memory collectives compile for minutes; gloo serves as well.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    optimizer = adamw(model, recipe)
+    trained = sum(size(p) for group in optimizer.param_groups for p in group["params"])
+    for bucket in ("reduce_bucket_size", "allgather_bucket_size"):
+        config["zero_optimization"][bucket] = bucket_size(trained)
     engine, *_ = deepspeed.initialize(
-        model=model, optimizer=adamw(model, recipe), config=config, dist_init_required=False
+        model=model, optimizer=optimizer, config=config, dist_init_required=False
     )
+    if recipe.train.zero_stage == 0:
+        clipping: Any = Clipping(recipe.optim.clip_norm)
+        engine.clipping = clipping
+        optimizer.register_step_pre_hook(clipping)
     return engine
 
 
@@ -177,11 +239,10 @@ def train_step(engine: Any, step: Step, rows: Rows, rate: float) -> StepResult:
     engine.step()
     dist.all_reduce(totals_2)
     loss, accuracy = (totals_2 / supervised).tolist()
-    norm = engine.get_global_grad_norm()
     return StepResult(
         loss=loss,
         token_accuracy=accuracy,
-        grad_norm=None if norm is None else float(norm),
+        grad_norm=gradient_norm(engine),
         tokens=int(rows.lengths_R[step.rows].sum()),
         supervised_tokens=supervised,
         flops=step_flops(engine.module.config, rows.lengths_R[step.rows], supervised),
@@ -206,42 +267,10 @@ def accumulate(engine: Any, step: Step, rows: Rows) -> torch.Tensor:
     return totals_2
 
 
-def forward(model: Any, batch: MicroBatch, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward one packed micro-batch.
-
-    Only the K positions whose next token is supervised reach the vocabulary's matrix.
-
-    Args:
-        model: the engine or the bare model.
-        batch: row numbers; none at all is a micro-batch that weighs nothing.
-        rows: the encoded rows.
-
-    Returns:
-        sum of the supervised tokens' negative log likelihoods, and how many were the likeliest.
-    """
-    device = next(model.parameters()).device if not hasattr(model, "device") else model.device
-    parts = [rows.row(number) for number in batch] or [(rows.ids_N[:2], np.array([False, True]))]
-    lengths = [len(ids) for ids, _ in parts]
-    ids_T = torch.from_numpy(np.concatenate([ids for ids, _ in parts])).long().to(device)
-    mask_T = np.concatenate([mask for _, mask in parts])
-    keep_K = torch.from_numpy(np.flatnonzero(mask_T[1:])).to(device)
-    position_T = torch.from_numpy(np.concatenate([np.arange(n) for n in lengths])).to(device)
-    starts = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32, device=device)
-    logits_KV = (
-        model(
-            input_ids=ids_T[None],
-            position_ids=position_T[None],
-            use_cache=False,
-            logits_to_keep=keep_K,
-            cu_seq_lens_q=starts,
-            cu_seq_lens_k=starts,
-            max_length_q=max(lengths),
-            max_length_k=max(lengths),
-        )
-        .logits[0]
-        .float()
-    )
-    target_K = ids_T[keep_K + 1]
-    weight = 1.0 if batch else 0.0
-    loss_sum = cross_entropy(logits_KV, target_K, reduction="sum") * weight
-    return loss_sum, (logits_KV.detach().argmax(dim=-1) == target_K).sum() * weight
+def gradient_norm(engine: Any) -> float:
+    """Norm of the last step's gradient before clipping; inf where DeepSpeed left the step out."""
+    if not engine.was_step_applied():  # a gradient overflowed; the norm is of the step before
+        return math.inf
+    if engine.zero_optimization_stage() == 0:
+        return engine.clipping.norm
+    return float(engine.get_global_grad_norm())

@@ -24,8 +24,8 @@ class StepResult:
     """Mean negative log likelihood of the supervised tokens, in nats."""
     token_accuracy: float
     """Share of supervised tokens that were the likeliest."""
-    grad_norm: float | None
-    """Norm of the gradient before clipping; none where DeepSpeed does not tell (ZeRO 0)."""
+    grad_norm: float
+    """Norm of the gradient before clipping."""
     tokens: int
     supervised_tokens: int
     flops: float
@@ -58,6 +58,10 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
         """Append a start's record: the workers' process ids, and seconds of what went before."""
         record = {"kind": "start", "step": done, "workers": len(pids), "pids": pids}
         self.write(record | phases | {"time": time.time()})
+
+    def note(self, text: str) -> None:
+        """Append something to tell the user."""
+        self.write({"kind": "note", "step": 0, "text": text, "time": time.time()})
 
     def step(self, done: int, epoch: int, rate: float, result: StepResult) -> None:
         """Append a step's record and feed the tracker."""

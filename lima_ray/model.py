@@ -16,6 +16,7 @@ from lima_ray import attention, layers
 from lima_ray.config import Model, Recipe, resolve
 from lima_ray.errors import UserError
 
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Causal = Any
 """A `transformers` causal language model; its own annotations say less than Any."""
 
@@ -62,7 +63,7 @@ def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Ca
         model = add_lora(model, recipe.model)
     if recipe.train.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    if recipe.train.zero_stage < 3:
+    if recipe.train.zero_stage != 3:
         model = model.to(device)
     return model.train()
 
@@ -70,8 +71,7 @@ def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Ca
 def precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     """Format of the weights in use."""
     auto = "bf16" if device.type == "cuda" and recipe.train.zero_stage else "fp32"
-    name = auto if recipe.train.precision == "auto" else recipe.train.precision
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
+    return DTYPES[auto if recipe.train.precision == "auto" else recipe.train.precision]
 
 
 def attention_kind(model: Model, device: torch.device, dtype: torch.dtype, head_width: int) -> str:
@@ -136,6 +136,11 @@ def whole(*parameters: nn.Parameter, change: bool = False) -> AbstractContextMan
     import deepspeed
 
     return deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0 if change else None)
+
+
+def size(tensor: torch.Tensor) -> int:
+    """Elements of a parameter, partitioned or not, or of a buffer."""
+    return int(getattr(tensor, "ds_numel", tensor.numel()))
 
 
 def add_tokens(model: Causal, vocab: int) -> None:
@@ -212,11 +217,20 @@ def generation_config(tokenizer: Tokenizer, context: int) -> GenerationConfig:
     )
 
 
-def save_tokenizer_and_config(model: Causal, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write everything of a Hugging Face model but its weights, as bf16 serving wants it."""
+def save_tokenizer_and_config(
+    model: Causal, tokenizer: Tokenizer, folder: Path, dtype: torch.dtype
+) -> None:
+    """Write everything of a Hugging Face model but its weights.
+
+    Args:
+        model: whose configuration it is.
+        tokenizer: with EOT.
+        folder: where to.
+        dtype: of the weights in the files.
+    """
     config = type(model.config).from_dict(model.config.to_dict())
     config.use_cache = True
-    config.dtype = torch.bfloat16
+    config.dtype = dtype
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
     generation_config(tokenizer, config.max_position_embeddings).save_pretrained(folder)

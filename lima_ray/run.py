@@ -1,9 +1,11 @@
 """A run directory: what stands where, and what it was made from."""
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,22 @@ import yaml
 from lima_ray.config import Recipe, validate
 from lima_ray.errors import UserError
 
+MANIFEST = "manifest.json"
+"""What a resume state consists of."""
+
 
 @dataclass(frozen=True)
 class SavedState:
-    """The newest complete resume state."""
+    """A complete resume state."""
 
     folder: Path
     step: int
     """Optimizer steps done."""
     workers: int
     """Training processes that wrote it."""
+    zero_stage: int
+    files: dict[str, tuple[int, str]]
+    """Bytes and hash of each file."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,11 @@ class Run:
     def recipe_file(self) -> Path:
         """The resolved recipe."""
         return self.path / "recipe.yaml"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the process that trains the run."""
+        return self.path / "lock"
 
     @property
     def card_file(self) -> Path:
@@ -76,6 +89,11 @@ class Run:
         """Quality and perplexity of the epochs, where a judge chose among them."""
         return self.path / "epochs.png"
 
+    @property
+    def export_check_file(self) -> Path:
+        """The export's loss when it was loaded again, beside the trainer's."""
+        return self.path / "export_check.json"
+
     def epoch_dir(self, epoch: int) -> Path:
         """Weights after an epoch, counted from 1."""
         return self.epochs_dir / f"{epoch:02d}"
@@ -89,35 +107,72 @@ class Run:
         return self.path / "dev" / f"{epoch:02d}"
 
     def recipe(self) -> Recipe:
-        """The recipe the run was started with."""
-        return validate(yaml.safe_load(self.recipe_file.read_text()), str(self.recipe_file))
+        """The recipe the run was started with.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        try:
+            tree = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"{self.recipe_file} cannot be read: {error}") from error
+        if not isinstance(tree, dict):
+            raise UserError(
+                f"{self.recipe_file} is empty or no recipe; the command that began the run writes "
+                "it anew"
+            )
+        return validate(tree, str(self.recipe_file))
 
     def card(self) -> dict[str, Any]:
-        """What the run was made from."""
-        return json.loads(self.card_file.read_text())
+        """What the run was made from; nothing where that cannot be read."""
+        return self.read_json(self.card_file) or {}
+
+    def read_json(self, path: Path) -> dict[str, Any] | None:
+        """A JSON object of a file of the run; none where there is none or it cannot be read."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every complete line of the metrics; none while the run has not begun."""
+        """Every line of the metrics that can be read; none while the run has not begun."""
         if not self.metrics_file.exists():
             return []
-        lines = self.metrics_file.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        found = []
+        for line in self.metrics_file.read_bytes().splitlines(keepends=True):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # cut off by a kill or a full disk
+            if line.endswith(b"\n") and isinstance(record, dict) and "kind" in record:
+                found.append(record)
+        return found
 
     def steps(self) -> list[dict[str, Any]]:
         """The metrics of every optimizer step so far, in order."""
         return [m for m in self.metrics() if m["kind"] == "step"]
 
+    def states(self) -> list[SavedState]:
+        """Every complete resume state, the newest first."""
+        found = []
+        for folder in self.state_dir.glob("step-*"):
+            made = self.read_json(folder / MANIFEST)
+            if made:  # else it is being written or removed, or converted from another
+                found.append(SavedState(folder, **made))
+        return sorted(found, key=lambda state: -state.step)
+
     def latest_state(self) -> SavedState | None:
         """The newest complete resume state, or none."""
-        file = self.state_dir / "latest.json"
-        if not file.exists():
-            return None
-        newest = json.loads(file.read_text())[0]
-        return SavedState(self.state_dir / newest["tag"], newest["step"], newest["workers"])
+        return next(iter(self.states()), None)
 
     def export_epoch(self) -> int:
         """The epoch that `export/` is."""
-        return int(json.loads((self.export_dir / "lineage.json").read_text())["epoch"])
+        return int(self.lineage(self.export_dir)["epoch"])
+
+    def lineage(self, folder: Path) -> dict[str, Any]:
+        """What made a folder's weights, with their `weights` hash; nothing where it is unknown."""
+        return self.read_json(folder / "lineage.json") or {}
 
     def export(self, epoch: int) -> None:
         """Make an epoch's weights the run's model, by hard links where the disk has them.
@@ -128,11 +183,9 @@ class Run:
         partial = self.path / ".export.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        for file in self.epoch_dir(epoch).iterdir():
-            try:
-                os.link(file, partial / file.name)
-            except OSError:
-                shutil.copy2(file, partial / file.name)
+        shutil.copytree(
+            self.epoch_dir(epoch), partial, copy_function=link_or_copy, dirs_exist_ok=True
+        )
         shutil.rmtree(self.export_dir, ignore_errors=True)
         partial.rename(self.export_dir)
 
@@ -140,49 +193,116 @@ class Run:
         """Make the directory this recipe's, or see that it already is.
 
         Raises:
-            UserError: the directory holds a run of another recipe, data or base.
+            UserError: the directory holds a run of another recipe, data or base, or cannot be
+                written.
         """
         begun = self.latest_state() is not None or self.epochs_dir.exists()
-        if self.recipe_file.exists() and not begun:
-            self.metrics_file.unlink(missing_ok=True)  # nothing to lose, whatever the recipe
-        elif self.recipe_file.exists():
+        if self.recipe_file.exists() and begun:
+            changed = self.changes(recipe, card)
+            if changed:
+                raise UserError(
+                    f"{self.path} holds a run made with another {', '.join(changed)}. Give "
+                    "this one a --name of its own, or remove that directory"
+                )
+        elif not self.recipe_file.exists() and self.path.exists() and any(self.others()):
+            raise UserError(f"{self.path} is not empty and holds no run; choose another --name")
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not begun:  # nothing to lose, whatever the recipe
+                self.metrics_file.unlink(missing_ok=True)
+            write_text(self.recipe_file, recipe.to_yaml())
+            write_json(self.card_file, card)
+
+    def others(self) -> list[Path]:
+        """What lies in the directory besides the lock."""
+        return [file for file in self.path.iterdir() if file != self.lock_file]
+
+    def changes(self, recipe: Recipe, card: dict[str, Any]) -> list[str]:
+        """In what this run was made otherwise than with a recipe, data and base."""
+        known = self.card()
+        if self.recipe_file.stat().st_size == 0 and known:  # emptied by a full disk
+            theirs_hash, ours_hash = known["recipe"]["hash"], recipe.hash()
+            changed = [f"recipe (hash {theirs_hash}, now {ours_hash})"]
+            changed = changed if theirs_hash != ours_hash else []
+        else:
             theirs, ours = self.recipe().identity(), recipe.identity()
             changed = [
                 f"{name} {theirs.get(name)!r} (now {ours.get(name)!r})"
                 for name in sorted(theirs | ours)
                 if theirs.get(name) != ours.get(name)
             ]
-            if not changed and self.card_file.exists():
-                changed = [
-                    f"the {part}'s content (hash {self.card()[part]['hash']}, now {new['hash']})"
-                    for part in ("data", "base")
-                    for new in (card[part],)
-                    if self.card()[part]["hash"] != new["hash"]
-                ]
-            if changed:
+        return changed or [
+            f"the {part}'s content (hash {known[part]['hash']}, now {card[part]['hash']})"
+            for part in ("data", "base")
+            if part in known and part in card and known[part]["hash"] != card[part]["hash"]
+        ]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other trainings away from this run meanwhile.
+
+        Raises:
+            UserError: another process trains it, or the directory cannot be written.
+        """
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = self.lock_file.open("a")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
                 raise UserError(
-                    f"{self.path} holds a run made with another {', '.join(changed)}. Give "
-                    "this one a --name of its own, or remove that directory"
-                )
-        elif self.path.exists() and any(self.path.iterdir()):
-            raise UserError(f"{self.path} is not empty and holds no run; choose another --name")
-        self.path.mkdir(parents=True, exist_ok=True)
-        recipe.save(self.recipe_file)
-        write_json(self.card_file, card)
+                    f"another process is training {self.path}; wait for it, or choose another "
+                    "--name"
+                ) from error
+            except OSError as error:
+                print(f"{self.lock_file} cannot be locked ({error.strerror}); train this run once")
+            yield
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what hinders writing into an error with the way out.
+
+    Raises:
+        UserError: a full disk, a folder without permission, a file in a folder's place.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}. Make room or give write permission, or "
+            "choose another --runs_dir; what was there is kept"
+        ) from error
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Another name for a file where the disk has hard links, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of one."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as out:
-        json.dump(value, out, indent=2)
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(path)
+    write_text(path, json.dumps(value, indent=2))
 
 
 def write_jsonl(records: Iterable[dict[str, Any]], path: Path) -> None:
     """Write records, one a line, so that a reader sees the old file or the new one."""
+    write_text(path, "".join(f"{json.dumps(r, ensure_ascii=False)}\n" for r in records))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text to the disk so that a reader sees the old file or the new one."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(f"{json.dumps(r, ensure_ascii=False)}\n" for r in records))
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

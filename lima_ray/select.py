@@ -12,12 +12,12 @@ finished run, or again with another judge or range. What is assessed already is 
 """
 
 import gc
-import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy as np
 from lima_ray import example, stats
 from lima_ray.config import Recipe, Sampling, Section, Select, read_flags, validate
 from lima_ray.errors import UserError, plain_errors
+from lima_ray.lineage import hash_base
 from lima_ray.run import Run, write_json, write_jsonl
 
 
@@ -48,6 +49,8 @@ class Quality:
     """Of `data.heldout`; none where the recipe names no such rows."""
     judge: str
     seconds: float
+    weights: str = ""
+    """Hash of the weights that replied; a grade counts for these alone."""
 
 
 def judge_exactly(replies: list[dict[str, Any]], _: Select) -> list[dict[str, Any]]:
@@ -87,6 +90,10 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
     if not model.exists():
         raise UserError(f"{run.path} holds no weights of epoch {epoch}")
     assert recipe.data.dev
+    weights = run.lineage(model).get("weights", "")
+    said = run.read_json(folder / "generate.json")
+    if said and said.get("model_hash") != hash_base(str(model)):
+        shutil.rmtree(folder)  # what other weights of this epoch have said
     prompts = Prompts(recipe.data.dev, "dev", recipe.select.samples)
     replies, verdicts = judged(model, prompts, folder, recipe)
     graded = [(v["id"], grade) for v in verdicts if (grade := grade_of(v)) is not None]
@@ -105,6 +112,7 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
         perplexity=perplexity(model, recipe) if recipe.data.heldout else None,
         judge=judge_name(recipe.select),
         seconds=time.perf_counter() - started,
+        weights=weights,
     )
     write_json(folder / "quality.json", asdict(quality))
     return quality
@@ -169,7 +177,7 @@ def perplexity(model: Path, recipe: Recipe) -> float:
     from transformers.utils import logging
 
     from lima_ray import attention, encode, microbatch
-    from lima_ray.loop import forward
+    from lima_ray.loss import forward
 
     assert recipe.data.heldout
     gc.collect()
@@ -179,9 +187,12 @@ def perplexity(model: Path, recipe: Recipe) -> float:
     rows = encode.encode(example.read(recipe.data.heldout, "heldout"), tokenizer, recipe.data)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loader: Any = AutoModelForCausalLM
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     weights = loader.from_pretrained(
-        model, dtype=dtype, use_safetensors=True, attn_implementation=attention.PACKED
+        model,
+        dtype="auto" if device.type == "cuda" else torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        attn_implementation=attention.PACKED,
     ).to(device)
     budget = recipe.train.tokens_per_micro_batch
     (batches,) = microbatch.pack(np.arange(len(rows)), rows.lengths_R, 1, budget).ranks
@@ -191,9 +202,20 @@ def perplexity(model: Path, recipe: Recipe) -> float:
 
 
 def assessed(run: Run, select: Select) -> dict[int, Quality]:
-    """Qualities by epoch that this judge has given already."""
-    found = [Quality(**json.loads(f.read_text())) for f in run.path.glob("dev/*/quality.json")]
-    return {q.epoch: q for q in found if q.judge == judge_name(select)}
+    """Qualities by epoch that this judge has given already to the weights that stand there.
+
+    Weights that a sweep has dropped keep theirs.
+    """
+    found = {}
+    for file in run.path.glob("dev/*/quality.json"):
+        read = run.read_json(file)
+        if read is None or set(read) != {field.name for field in fields(Quality)}:
+            continue  # cut off by a full disk; the epoch is judged again
+        quality = Quality(**read)
+        now = run.lineage(run.epoch_dir(quality.epoch)).get("weights", quality.weights)
+        if quality.judge == judge_name(select) and quality.weights == now:
+            found[quality.epoch] = quality
+    return found
 
 
 def check(recipe: Recipe) -> None:
@@ -309,15 +331,41 @@ def resources(gpus: bool, environment: dict[str, str] | None = None) -> dict[str
 
 def assess_remotely(run: Run, epoch: int, recipe: Recipe) -> Quality:
     """Assess as a Ray task, on a GPU where the cluster has one."""
+    from lima_ray import train
+
+    return remotely(assess, recipe, run, epoch, train.portable(recipe))
+
+
+def check_export(run: Run, recipe: Recipe) -> str:
+    """See that the export is the model that was trained; see `lima_ray.probe.check_export`.
+
+    On a cluster with GPUs that takes a task with one, elsewhere this process.
+    """
+    import ray
+
+    from lima_ray import probe, train
+
+    dtype = recipe.checkpoint.weights_dtype
+    if ray.is_initialized() and train.wants_gpus(recipe.cluster):
+        return remotely(probe.check_export, recipe, run, dtype)
+    return probe.check_export(run, dtype)
+
+
+def remotely(function: Callable[..., Any], recipe: Recipe, *args: Any) -> Any:
+    """Call a function as a Ray task, on a GPU where the cluster has one.
+
+    Raises:
+        UserError: the function's own.
+    """
     import ray
     from ray.exceptions import RayTaskError
 
-    from lima_ray.train import connect, portable, wants_gpus
+    from lima_ray import train
 
-    connect()
-    task = ray.remote(assess).options(**resources(wants_gpus(recipe.cluster)))
+    train.connect()
+    task = ray.remote(function).options(**resources(train.wants_gpus(recipe.cluster)))
     try:
-        return ray.get(task.remote(run, epoch, portable(recipe)))
+        return ray.get(task.remote(*args))
     except RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from error
@@ -351,7 +399,9 @@ def main() -> None:
         raise UserError("the run's recipe names no judge: --select.judge exact, or endpoint")
     check(recipe)
     run = Run(folder.absolute())
-    best = choose(run, recipe)
+    with run.locked():
+        best = choose(run, recipe)
+        print(check_export(run, recipe))
     print(f"epoch {best} is now {run.export_dir}; all epochs: {run.epochs_figure}")
 
 

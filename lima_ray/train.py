@@ -27,8 +27,9 @@ from lima_ray.errors import UserError, plain_errors
 from lima_ray.figure import loss_curve
 from lima_ray.lineage import check_base, hash_arrays, hash_base
 from lima_ray.progress import Progress
-from lima_ray.run import Run
+from lima_ray.run import Run, writing
 from lima_ray.schedule import Schedule
+from lima_ray.stop import in_thread, stoppable
 from lima_ray.tracker import check_tracker
 from lima_ray.worker import Phases, train_worker
 
@@ -63,19 +64,23 @@ def fit(recipe: Recipe) -> Run:
     phases = Phases(psutil.Process().create_time())
     phases.done("imports")
     job = prepare(recipe)
-    run = job.claim()
-    if not finished(run, job.schedule):
-        job.write()
-        phases.done("data")
-        connect()
-        phases.done("ray")
-        gpus = wants_gpus(recipe.cluster)
-        cpus = cpus_per_worker(recipe.cluster, gpus)
-        check_resources(recipe.cluster, gpus, cpus)
-        with Progress(run, recipe, job.schedule):
-            start(recipe, run, gpus, cpus, job.lineage, phases)
-    select.choose(run, recipe)
-    loss_curve(run)
+    with Run(recipe.run_dir).locked():
+        run = job.claim()
+        if not finished(run, job.schedule):
+            job.write()
+            phases.done("data")
+            connect()
+            phases.done("ray")
+            gpus = wants_gpus(recipe.cluster)
+            cpus = cpus_per_worker(recipe.cluster, gpus)
+            check_resources(recipe.cluster, gpus, cpus)
+            with stoppable(run), Progress(run, recipe, job.schedule):
+                in_thread(lambda: start(recipe, run, gpus, cpus, job.lineage, phases))
+        with stoppable(run):
+            select.choose(run, recipe)
+            print(select.check_export(run, recipe), flush=True)
+        if run.steps():
+            loss_curve(run)
     return run
 
 
@@ -112,8 +117,9 @@ class Prepared:
     def write(self) -> None:
         """Write what the workers read: the encoded rows and the tokenizer."""
         run = Run(self.recipe.run_dir)
-        self.rows.save(run.rows_file)
-        self.tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
+        with writing(run.path):
+            self.rows.save(run.rows_file)
+            self.tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
 
 
 def prepare(recipe: Recipe, encoded: encode.Encoded | None = None) -> Prepared:
@@ -284,6 +290,8 @@ def check_resources(cluster: Cluster, gpus: bool, cpus: int) -> None:
 def summary(run: Run) -> str:
     """What the run reached, and what to type next."""
     steps = run.steps()
+    if not steps:
+        return f"model        {run.export_dir} ({run.metrics_file} tells of no step)"
     first, last = steps[0], steps[-1]
     tokens = sum(s["supervised_tokens"] for s in steps)
     seconds = sum(s["seconds"] for s in steps)

@@ -2,10 +2,48 @@
 
 from typing import Any
 
+import torch
+
 from lima_ray.config import Recipe
 
 OPTIMIZER_BYTES = 12
 """fp32 master weight and AdamW's two averages, per trained parameter."""
+
+
+MOST_BUCKET, LEAST_BUCKET = 500_000_000, 1_000_000
+BUCKETS = 50
+"""DeepSpeed reduces gradients in buckets it holds room for; so many of them make the model."""
+
+
+def settle_stage(recipe: Recipe, workers: int, device: torch.device) -> Recipe:
+    """The recipe with the ZeRO stage that `auto` stands for.
+
+    One worker has nobody to split anything with: stage 0 does without DeepSpeed's fp32 copy of the
+    weights. In bf16 that copy is what AdamW steps on, so there it is stage 2 as for several.
+    """
+    train = recipe.train
+    if train.zero_stage != "auto":
+        return recipe
+    fp32 = train.precision == "fp32" or (train.precision == "auto" and device.type == "cpu")
+    alone = workers == 1 and fp32 and not train.offload_optimizer
+    return recipe.override({"train.zero_stage": 0 if alone else 2})
+
+
+class Clipping:
+    """Clips whole gradients before AdamW's step, where DeepSpeed tells no norm of them (ZeRO 0)."""
+
+    def __init__(self, most: float) -> None:
+        self.most, self.norm = most or float("inf"), float("nan")
+
+    def __call__(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        """A hook of the optimizer."""
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        self.norm = float(torch.nn.utils.clip_grad_norm_(trained, self.most))
+
+
+def bucket_size(parameters: int) -> int:
+    """Gradients that DeepSpeed reduces together, of a model of so many trained parameters."""
+    return min(MOST_BUCKET, max(LEAST_BUCKET, parameters // BUCKETS))
 
 
 def deepspeed_config(recipe: Recipe, *, bf16: bool, universal: bool = False) -> dict[str, Any]:
@@ -35,7 +73,7 @@ def deepspeed_config(recipe: Recipe, *, bf16: bool, universal: bool = False) -> 
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": bf16},
         "data_types": {"grad_accum_dtype": "fp32"},
-        "gradient_clipping": optim.clip_norm,
+        "gradient_clipping": optim.clip_norm if train.zero_stage else 0.0,  # see `Clipping`
         "checkpoint": {"load_universal": universal},
         "steps_per_print": 1 << 62,
         "wall_clock_breakdown": False,

@@ -106,7 +106,7 @@ def export(base: Path, path: Path, eot_scale: float = 1) -> Path:
     model.lm_head.weight.data[eot_id(tokenizer)] *= eot_scale
     model.config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(path)
-    save_tokenizer_and_config(model, tokenizer, path)
+    save_tokenizer_and_config(model, tokenizer, path, model.dtype)
     return path
 
 

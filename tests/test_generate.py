@@ -44,7 +44,7 @@ def export_dir(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     model.lm_head.weight.data[eot_id(tokenizer)] *= 30
     model.config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(path)
-    save_tokenizer_and_config(model, tokenizer, path)
+    save_tokenizer_and_config(model, tokenizer, path, model.dtype)
     (path.parent / "recipe.yaml").touch()
     return path
 

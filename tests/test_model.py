@@ -9,14 +9,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lima_ray.checkpoint import merged, shard_groups
 from lima_ray.config import Recipe
 from lima_ray.encode import Rows, encode
 from lima_ray.errors import UserError
 from lima_ray.example import read
 from lima_ray.flops import step_flops
 from lima_ray.lineage import check_base
-from lima_ray.loop import forward
+from lima_ray.loss import forward
 from lima_ray.model import load_model, residual_dropout_rates
 from lima_ray.schedule import learning_rate, step_seed
 from lima_ray.tokenizer import load_tokenizer
@@ -127,45 +126,6 @@ def test_lora_trains_adapters_and_embeddings_only(recipe: Recipe) -> None:
     assert sum("lora_A" in n for n in trained) == 3 * 7
     forward(model, (0, 1), rows)[0].backward()
     assert all(p.grad is not None for n, p in model.named_parameters() if n in trained)
-
-
-@pytest.mark.parametrize("rank", [0, 4])
-def test_saved_weights_are_the_models(recipe: Recipe, rank: int) -> None:
-    _, _, model = loaded(recipe.override({"model.lora_rank": rank}))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
-    expected = model.eval()(torch.tensor([[1, 9, 17, 33]])).logits
-    plain = model.get_base_model() if rank else model
-    scale = recipe.model.lora_alpha / rank if rank else 1.0
-    weights = {
-        name: merged(parameter, rest, scale)
-        for group in shard_groups(plain)
-        for name, (parameter, *rest) in group.items()
-    }
-    fresh = load_model(recipe, load_tokenizer(recipe.model.base), CPU)
-    fresh.load_state_dict({n: w.float() for n, w in weights.items()})
-    ours = fresh.eval()(torch.tensor([[1, 9, 17, 33]])).logits
-    torch.testing.assert_close(ours, expected, rtol=0, atol=0.02)
-
-
-def test_biases_and_tied_embeddings_are_saved_once() -> None:
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    config = Qwen2Config(
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        tie_word_embeddings=True,
-    )
-    model = Qwen2ForCausalLM(config)
-    names = {name for group in shard_groups(model) for name in group}
-    assert names == set(model.state_dict()) - {"lm_head.weight"}
-    assert any(name.endswith("q_proj.bias") for name in names)
 
 
 def test_learning_rate_ends_are_exact(recipe: Recipe) -> None:

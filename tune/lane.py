@@ -23,6 +23,7 @@ from lima_ray import select, train
 from lima_ray.config import validate
 from lima_ray.errors import UserError
 from lima_ray.grader import NO_ANSWER
+from lima_ray.probe import check_export
 from lima_ray.run import Run
 from lima_ray.worker import Phases
 from tune.dispatcher import Task, ask
@@ -198,6 +199,7 @@ def conclude(job: Job) -> None:
     trained_before = job.is_trained()
     if not trained_before:
         select.choose(run, recipe, say=lambda _: None)
+        check_export(run, recipe.checkpoint.weights_dtype)
     prompts = select.Prompts(job.prompts, "test", job.samples)
     _, verdicts = select.judged(run.export_dir, prompts, job.measured, recipe)
     unanswered = [v for v in verdicts if str(v.get("explanation", "")).startswith(NO_ANSWER)]

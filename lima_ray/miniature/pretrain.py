@@ -62,7 +62,7 @@ def pretrain(
     from lima_ray import attention
     from lima_ray import layers as fast
     from lima_ray.base import llama_config, train_tokenizer
-    from lima_ray.loop import forward
+    from lima_ray.loss import forward
 
     attention.register()
     tokenizer: Any = train_tokenizer(

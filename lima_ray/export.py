@@ -1,0 +1,228 @@
+"""A trained model written as a complete Hugging Face model.
+
+Weights keep the precision in which training used them. LoRA's updates are merged in fp32, since
+most are smaller than a bf16 weight's rounding, and the adapter stands beside the merged weights.
+The files are what `save_pretrained` of transformers writes, with its names and shards.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from safetensors.torch import load_file, save_file
+from torch import distributed as dist
+from torch import nn
+from transformers import PreTrainedTokenizerFast as Tokenizer
+from transformers.utils import logging
+
+from lima_ray.checkpoint import need_room
+from lima_ray.errors import UserError
+from lima_ray.lineage import MIB
+from lima_ray.model import DTYPES, save_tokenizer_and_config, size, whole
+from lima_ray.run import write_json
+
+GROUP_BYTES = 4 << 30
+"""Weights that rank 0 holds whole in memory; more go through a scratch file."""
+ADAPTER = "adapter"
+"""Folder of LoRA's adapter beside the merged weights."""
+LORA = ".lora_"
+Tensors = dict[str, torch.Tensor]
+
+
+def save_weights(
+    model: Any, tokenizer: Tokenizer, folder: Path, lineage: dict[str, Any], dtype: str = "auto"
+) -> int:
+    """Write weights as a complete Hugging Face model; every worker takes part, rank 0 writes.
+
+    Args:
+        model: the trained module; a PEFT model is merged, and its adapter written to `adapter/`.
+        tokenizer: saved beside the weights.
+        folder: the directory to write; it appears when it is complete.
+        lineage: what made these weights, saved as `lineage.json` with a hash of them.
+        dtype: of the files, `bf16` or `fp32`; `auto` is the precision in use, fp32 for LoRA.
+
+    Returns:
+        bytes written (on rank 0; 0 elsewhere).
+
+    Raises:
+        UserError: on every worker alike, where the disk lacks room or a value is not finite.
+    """
+    adapted = hasattr(model, "peft_config")
+    plain = model.get_base_model() if adapted else model
+    target = DTYPES.get(dtype) or (torch.float32 if adapted else None)
+    partial = folder.with_name(f"{folder.name}.partial")
+    first = dist.get_rank() == 0
+    if first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    needed = sum(bytes_of(p, target) for p in plain.parameters())
+    room_for_scratch = needed if needed > GROUP_BYTES else 0
+    need_room(folder.parent, needed + room_for_scratch + MIB, f"the weights {folder.name}")
+    adapter = {n: p for n, p in model.named_parameters() if LORA in n} if adapted else {}
+    factors = gather(adapter, None)
+    weights = gather_all(plain, factors, target, partial)
+    refuse_not_finite(weights, partial)
+    if not first:
+        return 0
+    logging.disable_progress_bar()
+    written = hash_tensors(weights)
+    if adapted:
+        heads = {f"base_model.model.{n}": t for n, t in weights.items() if is_head(plain, n)}
+        model.save_pretrained(
+            partial / ADAPTER, state_dict=factors | heads, save_embedding_layers=True
+        )
+        (partial / ADAPTER / "README.md").unlink()  # a form to fill in
+    in_use = plain.config.dtype
+    plain.save_pretrained(partial, state_dict=weights, max_shard_size=GROUP_BYTES)
+    plain.config.dtype = in_use  # which `save_pretrained` has changed
+    save_tokenizer_and_config(plain, tokenizer, partial, target or plain.dtype)
+    del weights
+    for scratch in partial.glob("gathered-*"):
+        scratch.unlink()
+    write_json(partial / "lineage.json", lineage | {"weights": written})
+    open_to_readers(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
+def bytes_of(tensor: torch.Tensor, dtype: torch.dtype | None) -> int:
+    """Bytes of a tensor, partitioned or not, in a precision or its own."""
+    return size(tensor) * (dtype.itemsize if dtype else tensor.element_size())
+
+
+def gather(
+    tensors: Tensors, dtype: torch.dtype | None, changes: dict[str, Any] | None = None
+) -> Tensors:
+    """Copies of whole tensors in rank 0's memory; nothing on other ranks.
+
+    Args:
+        tensors: parameters, partitioned or not, and buffers.
+        dtype: of the copies of floating-point tensors; none keeps each one's own.
+        changes: by name, a function that returns what LoRA adds, computed in fp32.
+    """
+    parameters = [t for t in tensors.values() if isinstance(t, nn.Parameter)]
+    with torch.no_grad(), whole(*parameters):
+        if dist.get_rank() > 0:
+            return {}
+        copies: Tensors = {}
+        for name, tensor in tensors.items():
+            copy = tensor.detach().to("cpu", copy=True)
+            if changes and name in changes:
+                copy = copy.float() + changes[name]()
+            if dtype and copy.is_floating_point():
+                copy = copy.to(dtype)
+            copies[name] = copy.contiguous()
+        return copies
+
+
+def gather_all(
+    model: nn.Module, factors: Tensors, dtype: torch.dtype | None, scratch: Path
+) -> Tensors:
+    """The whole state of a model in rank 0's memory, under its plain names, LoRA merged.
+
+    Args:
+        model: the plain model; LoRA's layers may stand in it.
+        factors: what `gather` gave of LoRA's.
+        dtype: see `gather`.
+        scratch: folder for what exceeds `GROUP_BYTES`; it is then mapped from there.
+    """
+    state = {n: t for n, t in model.state_dict(keep_vars=True).items() if LORA not in n}
+    names: dict[int, str] = {}
+    for name, tensor in state.items():
+        names.setdefault(id(tensor), name)  # tied weights are one tensor
+    own = {name: state[name] for name in names.values()}
+    changes = lora_changes(model, factors)
+    gathered: Tensors = {}
+    groups = list(grouped(own, dtype))
+    for number, group in enumerate(groups):
+        copies = gather(group, dtype, changes)
+        if len(groups) > 1 and copies:
+            save_file(copies, scratch / f"gathered-{number}")
+            copies = load_file(scratch / f"gathered-{number}")
+        gathered |= copies
+    return {
+        name.replace(".base_layer", ""): gathered[names[id(tensor)]]
+        for name, tensor in state.items()
+        if gathered
+    }
+
+
+def grouped(tensors: Tensors, dtype: torch.dtype | None) -> Iterator[Tensors]:
+    """Groups of at most `GROUP_BYTES`, or of one larger tensor."""
+    group: Tensors = {}
+    filled = 0
+    for name, tensor in tensors.items():
+        if group and filled + bytes_of(tensor, dtype) > GROUP_BYTES:
+            yield group
+            group, filled = {}, 0
+        group[name] = tensor
+        filled += bytes_of(tensor, dtype)
+    yield group
+
+
+def lora_changes(model: nn.Module, factors: Tensors) -> dict[str, Any]:
+    """By the name of each adapted weight, a function that returns LoRA's change of it, in fp32."""
+    changes: dict[str, Any] = {}
+    for name, layer in model.named_modules():
+        if not hasattr(layer, "lora_A") or not factors:
+            continue
+        inner: Any = layer
+        path = name
+        while hasattr(inner, "base_layer"):
+            inner, path = inner.base_layer, f"{path}.base_layer"
+        weight = f"{path}.{getattr(layer, 'parameter_name', 'weight')}"
+        down, up = (factors[f"base_model.model.{name}.lora_{side}.default.weight"] for side in "AB")
+        changes[weight] = lambda layer=layer, down=down, up=up: lora_change(layer, down, up)
+    return changes
+
+
+def lora_change(layer: Any, down_RI: torch.Tensor, up_OR: torch.Tensor) -> torch.Tensor:
+    """scale · B A in fp32, for a linear layer (O, I) or for E experts stacked in one parameter."""
+    down_RI, up_OR, scale = down_RI.float(), up_OR.float(), layer.scaling["default"]
+    experts = getattr(layer, "num_experts", 1)
+    if experts == 1:
+        return scale * (up_OR @ down_RI)
+    # As PEFT's ParamWrapper orders them: experts first in A, last in B.
+    down_ERI = down_RI.unflatten(0, (experts, -1))
+    up_ORE = up_OR.unflatten(1, (-1, experts))
+    order = "eoi" if layer._did_swap_in_out_features else "eio"
+    return scale * torch.einsum(f"ore,eri->{order}", up_ORE, down_ERI)
+
+
+def is_head(model: Any, name: str) -> bool:
+    """Whether a weight is of the embeddings or the head, which train whole beside LoRA."""
+    heads = (model.get_input_embeddings(), model.get_output_embeddings())
+    return any(model.get_submodule(name.rpartition(".")[0]) is head for head in heads)
+
+
+def refuse_not_finite(weights: Tensors, partial: Path) -> None:
+    """Raise the same error on every worker where rank 0's weights hold inf or NaN."""
+    bad = [next((n for n, t in weights.items() if not torch.isfinite(t).all()), None)]
+    dist.broadcast_object_list(bad, src=0)
+    if bad[0]:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(
+            f"the trained weight {bad[0]} holds values that are not finite, so the model is not "
+            "saved. Lower optim.learning_rate, under another --name"
+        )
+
+
+def hash_tensors(tensors: Tensors) -> str:
+    """A hash of all values, with their names."""
+    digest = xxhash.xxh3_128()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()[:16]
+
+
+def open_to_readers(folder: Path) -> None:
+    """Let those read the files who may read the folder; safetensors writes for its owner alone."""
+    mode = folder.stat().st_mode & 0o666
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(mode)

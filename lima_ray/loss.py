@@ -1,0 +1,51 @@
+"""The loss of packed rows."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from lima_ray.encode import Rows
+from lima_ray.microbatch import MicroBatch
+
+
+def forward(model: Any, batch: MicroBatch, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forward one packed micro-batch.
+
+    Only the K positions whose next token is supervised reach the vocabulary's matrix.
+
+    Args:
+        model: the engine or the bare model.
+        batch: row numbers; none at all is a micro-batch that weighs nothing.
+        rows: the encoded rows.
+
+    Returns:
+        sum of the supervised tokens' negative log likelihoods, and how many were the likeliest.
+    """
+    device = next(model.parameters()).device if not hasattr(model, "device") else model.device
+    parts = [rows.row(number) for number in batch] or [(rows.ids_N[:2], np.array([False, True]))]
+    lengths = [len(ids) for ids, _ in parts]
+    ids_T = torch.from_numpy(np.concatenate([ids for ids, _ in parts])).long().to(device)
+    mask_T = np.concatenate([mask for _, mask in parts])
+    keep_K = torch.from_numpy(np.flatnonzero(mask_T[1:])).to(device)
+    position_T = torch.from_numpy(np.concatenate([np.arange(n) for n in lengths])).to(device)
+    starts = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32, device=device)
+    logits_KV = (
+        model(
+            input_ids=ids_T[None],
+            position_ids=position_T[None],
+            use_cache=False,
+            logits_to_keep=keep_K,
+            cu_seq_lens_q=starts,
+            cu_seq_lens_k=starts,
+            max_length_q=max(lengths),
+            max_length_k=max(lengths),
+        )
+        .logits[0]
+        .float()
+    )
+    target_K = ids_T[keep_K + 1]
+    weight = 1.0 if batch else 0.0
+    loss_sum = cross_entropy(logits_KV, target_K, reduction="sum") * weight
+    return loss_sum, (logits_KV.detach().argmax(dim=-1) == target_K).sum() * weight

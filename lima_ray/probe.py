@@ -1,0 +1,160 @@
+"""Whether the export is the model that was trained: its loss, loaded again, beside the trainer's.
+
+With every epoch's weights the trainer notes its own loss on the first rows. Before a run is called
+done, its export is loaded by transformers as anybody would, and must give the same.
+"""
+
+import gc
+import math
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import distributed as dist
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+from lima_ray import attention
+from lima_ray.encode import Rows
+from lima_ray.errors import UserError
+from lima_ray.loss import forward
+from lima_ray.model import DTYPES
+from lima_ray.run import Run, write_json
+
+PROBE_TOKENS = 1024
+"""Tokens of the rows that are compared, at least one row."""
+EXACT, ROUNDED = 1e-3, 0.02
+"""How far the losses may part in fp32, and where either is in bf16: other kernels round otherwise.
+Relative, for losses above 1 nat."""
+ROOM = 1.2
+"""Memory that loading takes, in sizes of the files."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A loss on the first rows, without dropout."""
+
+    rows: int
+    loss: float
+    """Mean over the supervised tokens, in nats."""
+    dtype: str
+    """Precision of the weights, such as `bfloat16`."""
+
+
+def probe(engine: Any, rows: Rows) -> Probe:
+    """Compute the trainer's own loss on the first rows; every worker takes part.
+
+    Raises:
+        UserError: on every worker alike, where the loss is not finite.
+    """
+    count = max(1, int((np.cumsum(rows.lengths_R) <= PROBE_TOKENS).sum()))
+    engine.eval()
+    with torch.no_grad():
+        told = [mean_loss(engine, rows, count)]
+    engine.train()
+    dist.broadcast_object_list(told, src=0)  # workers may differ by rounding; all go one way
+    if not math.isfinite(told[0]):
+        raise UserError(
+            f"the trained weights give a loss of {told[0]}, which is not finite; they are not "
+            "saved. Lower optim.learning_rate, under another --name"
+        )
+    return Probe(count, told[0], name_of(engine.module.dtype))
+
+
+def mean_loss(model: Any, rows: Rows, count: int) -> float:
+    """Mean loss of the first rows' supervised tokens, in nats."""
+    loss_sum, _ = forward(model, tuple(range(count)), rows)
+    return float(loss_sum) / int(rows.supervised_R[:count].sum())
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """A precision's name in a model's configuration."""
+    return str(dtype).removeprefix("torch.")
+
+
+def check_export(run: Run, asked_dtype: str) -> str:
+    """Load a run's export again and compare its loss with the trainer's; once for each export.
+
+    Args:
+        run: with an export.
+        asked_dtype: the recipe's `checkpoint.weights_dtype`.
+
+    Returns:
+        a line that tells both losses.
+
+    Raises:
+        UserError: the export is not the model that was trained; it is removed then.
+    """
+    lineage = run.lineage(run.export_dir)
+    trained = Probe(**lineage["trained"])
+    known = run.read_json(run.export_check_file)
+    if known and known["weights"] == lineage["weights"]:
+        loaded = Probe(**known["loaded"])
+    elif short := lacking_memory(run.export_dir):
+        return f"the export was not loaded again: {short}"
+    else:
+        loaded = loaded_again(run.export_dir, Rows.load(run.rows_file), trained.rows)
+    told = (
+        f"loss {loaded.loss:.4f} in {loaded.dtype}, {trained.loss:.4f} as trained in "
+        f"{trained.dtype} ({trained.rows} rows)"
+    )
+    chosen = asked_dtype != "auto" and name_of(DTYPES[asked_dtype]) != trained.dtype
+    apart = abs(loaded.loss - trained.loss) / max(1.0, trained.loss)
+    exact = loaded.dtype == trained.dtype == "float32"
+    if not math.isfinite(loaded.loss) or (apart > (EXACT if exact else ROUNDED) and not chosen):
+        shutil.rmtree(run.export_dir)
+        raise UserError(
+            f"the export of epoch {lineage['epoch']} is not the model that was trained: {told}. "
+            f"It is removed; the epochs' weights are in {run.epochs_dir}. This is a fault of ours "
+            "or of the base's family in transformers: please report it"
+        )
+    found = {"epoch": lineage["epoch"], "weights": lineage["weights"]}
+    write_json(
+        run.export_check_file, found | {"trained": asdict(trained), "loaded": asdict(loaded)}
+    )
+    return f"export loaded again: {told}"
+
+
+def lacking_memory(folder: Path) -> str:
+    """What is missing to load a model, or nothing."""
+    needed = ROOM * sum(f.stat().st_size for f in folder.glob("*.safetensors"))
+    gpu = torch.cuda.is_available()
+    free = torch.cuda.mem_get_info()[0] if gpu else psutil.virtual_memory().available
+    if needed <= free:
+        return ""
+    return f"it needs {needed / 2**30:.1f} GiB and {free / 2**30:.1f} are free"
+
+
+def loaded_again(folder: Path, rows: Rows, count: int) -> Probe:
+    """The loss of a saved model on the first rows, as transformers loads it.
+
+    Raises:
+        UserError: it lacks weights, or has some that do not belong to it.
+    """
+    gc.collect()
+    attention.register()
+    logging.disable_progress_bar()
+    loader: Any = AutoModelForCausalLM
+    model, info = loader.from_pretrained(
+        folder,
+        dtype="auto",
+        use_safetensors=True,
+        trust_remote_code=False,
+        attn_implementation=attention.PACKED,
+        output_loading_info=True,
+    )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info[kind]:
+            names = sorted(map(str, info[kind]))
+            raise UserError(
+                f"the model in {folder} was not saved whole: {len(names)} "
+                f"{kind.replace('_keys', '')} weights, such as {names[0]}. This is a fault of ours "
+                "or of the base's family in transformers: please report it"
+            )
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    with torch.inference_mode():
+        return Probe(count, mean_loss(model, rows, count), name_of(model.dtype))

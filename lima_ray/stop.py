@@ -1,0 +1,70 @@
+"""Ctrl-C and SIGTERM while a run trains: told where it stands and how it goes on."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lima_ray.errors import Stopped
+from lima_ray.run import Run
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stoppable(run: Run) -> Iterator[None]:
+    """Raise `Stopped` where a signal comes inside; in other threads than the main one, do nothing.
+
+    Ray has handlers of its own, which end the process without a word; they are back afterwards.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_IGN)  # once is enough; Ray's processes end meanwhile
+        raise Stopped(where(run), 128 + number)
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is stop:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def where(run: Run) -> str:
+    """At which step a run stands, and that it goes on."""
+    steps = run.steps()
+    state = run.latest_state()
+    from_state = f" from the state of step {state.step}" if state else " from the beginning"
+    return (
+        f"stopped at step {steps[-1]['step'] if steps else 0}; the same command goes on{from_state}"
+    )
+
+
+def in_thread(work: Callable[[], Any]) -> Any:
+    """Call a function in a thread of its own, while this one can be interrupted.
+
+    Raises:
+        BaseException: what the function raised.
+    """
+    result: list[Any] = []
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            result.append(work())
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)  # a join without end would hold up the signal
+    if raised:
+        raise raised[0]
+    return result[0]
