@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.utils import logging
 
 from lima_ray.errors import UserError
+from lima_ray.families import undecodable
 from lima_ray.llama import SteadyLlama, is_plain_llama
-from lima_ray.model import check_plain_attention
 from lima_ray.slots import slot_attention
 from lima_ray.steady import steady_layers
 from lima_ray.tokenizer import TOKENIZER_FILES
@@ -44,6 +44,7 @@ def load(model_dir: Path, device: torch.device, rows: int) -> tuple[Any, Any]:
             raise UserError(f"no {what} in {model_dir}: it lacks {' or '.join(patterns)}")
     register()
     logging.disable_progress_bar()
+    check_decodable(model_dir)
     loader: Any = AutoModelForCausalLM
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(model_dir), trust_remote_code=False)
@@ -61,13 +62,24 @@ def load(model_dir: Path, device: torch.device, rows: int) -> tuple[Any, Any]:
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise UserError(f"{model_dir} lacks {len(missing)} weights, such as {missing[0]}")
-    check_plain_attention(model.config, model.config.max_position_embeddings)
-    if (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") == "longrope":
-        raise UserError(f"{model_dir} has longrope positions, which change with a row's neighbours")
     model = model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
         model = SteadyLlama(model, rows) if is_plain_llama(model) else steady_layers(model, rows)
     return model, tokenizer
+
+
+def check_decodable(model_dir: Path) -> None:
+    """Refuse a model that slots would decode otherwise than it computes.
+
+    Raises:
+        UserError: its configuration cannot be read, or what of it is not computed.
+    """
+    try:
+        config = AutoConfig.from_pretrained(str(model_dir), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the model in {model_dir} cannot be loaded: {error}") from error
+    if problem := undecodable(config):
+        raise UserError(f"{model_dir}: {problem}")
 
 
 def register() -> None:

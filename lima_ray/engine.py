@@ -30,6 +30,7 @@ import torch
 from lima_ray.config import Sampling
 from lima_ray.decoder import load
 from lima_ray.errors import UserError
+from lima_ray.families import context_of
 from lima_ray.graphs import RecordedForward
 from lima_ray.rows import SteadyForward
 from lima_ray.sampling import choose
@@ -160,7 +161,7 @@ class Engine:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.slots = slots
         self.model, self.tokenizer = load(model_dir, self.device, slots)
-        self.context: int = self.model.config.max_position_embeddings
+        self.context: int = context_of(self.model.config)
         self.vocab: int = self.model.config.vocab_size
         self.stops = stop_ids(self.model, self.tokenizer)
         self.waiting: deque[Request] = deque()

@@ -22,7 +22,7 @@ from lima_ray.checkpoint import need_room
 from lima_ray.errors import UserError
 from lima_ray.lineage import MIB
 from lima_ray.model import DTYPES, save_tokenizer_and_config, size, whole
-from lima_ray.run import write_json
+from lima_ray.run import open_to_readers, write_json
 
 GROUP_BYTES = 4 << 30
 """Weights that rank 0 holds whole in memory; more go through a scratch file."""
@@ -83,7 +83,7 @@ def save_weights(
     for scratch in partial.glob("gathered-*"):
         scratch.unlink()
     write_json(partial / "lineage.json", lineage | {"weights": written})
-    open_to_readers(partial)
+    open_to_readers(*partial.rglob("*"))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
@@ -216,13 +216,5 @@ def hash_tensors(tensors: Tensors) -> str:
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
-
-
-def open_to_readers(folder: Path) -> None:
-    """Let those read the files who may read the folder; safetensors writes for its owner alone."""
-    mode = folder.stat().st_mode & 0o666
-    for file in folder.rglob("*"):
-        if file.is_file():
-            file.chmod(mode)

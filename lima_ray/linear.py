@@ -26,6 +26,8 @@ class KernelLinear(nn.Module):
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """x W + b, as `nn.Linear`."""
+        if x_BTD.dim() == 2:  # experts and routers see rows of tokens, not of texts
+            return kernels.multiply(x_BTD[:, None], self.packed)[:, 0]
         return kernels.multiply(x_BTD, self.packed)
 
 
@@ -58,7 +60,7 @@ class PlainLinear(nn.Module):
 
 def worth_threads(x_BTD: torch.Tensor, weights: int) -> bool:
     """Whether a product by PyTorch is large enough to share it."""
-    products = x_BTD.shape[0] * x_BTD.shape[1] * weights
+    products = x_BTD.numel() // x_BTD.shape[-1] * weights
     return products >= WORTH_THREADS
 
 

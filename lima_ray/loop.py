@@ -83,7 +83,7 @@ def train(
         ending.callback(engine.destroy)  # its hooks keep it alive where a process trains again
         for note in notes:
             log.note(note)
-        log.start(done, pids, phases.seconds)
+        log.start(done, engine.zero_optimization_stage(), pids, phases.seconds)
         plan: list[Step] = []
         for number in range(done, schedule.steps):
             epoch, index = divmod(number, schedule.epoch_steps)

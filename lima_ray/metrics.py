@@ -12,7 +12,7 @@ from torch import distributed as dist
 
 from lima_ray.config import Recipe
 from lima_ray.flops import peak_flops
-from lima_ray.run import Run
+from lima_ray.run import Run, write_jsonl
 from lima_ray.tracker import open_tracker
 
 
@@ -42,21 +42,19 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
         self.device, self.enabled = device, enabled
         if not enabled:
             return
-        kept = [m for m in run.metrics() if m["step"] <= done]
-        partial = run.metrics_file.with_suffix(".partial")
-        partial.write_text("".join(f"{json.dumps(m)}\n" for m in kept))
-        partial.replace(run.metrics_file)
+        write_jsonl([m for m in run.metrics() if m["step"] <= done], run.metrics_file)
         self.file = run.metrics_file.open("a", buffering=1)
         self.tracker = open_tracker(recipe, run)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record."""
         if self.enabled:
-            self.file.write(json.dumps(record) + "\n")
+            self.file.write(json.dumps(record, allow_nan=False) + "\n")
 
-    def start(self, done: int, pids: list[int], phases: dict[str, float]) -> None:
+    def start(self, done: int, stage: int, pids: list[int], phases: dict[str, float]) -> None:
         """Append a start's record: the workers' process ids, and seconds of what went before."""
-        record = {"kind": "start", "step": done, "workers": len(pids), "pids": pids}
+        record: dict[str, Any] = {"kind": "start", "step": done, "workers": len(pids)}
+        record |= {"zero_stage": stage, "pids": pids}
         self.write(record | phases | {"time": time.time()})
 
     def note(self, text: str) -> None:

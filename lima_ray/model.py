@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from lima_ray import attention, layers
 from lima_ray.config import Model, Recipe, resolve
 from lima_ray.errors import UserError
+from lima_ray.families import context_of, family_of
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Causal = Any
@@ -32,15 +33,17 @@ def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Ca
     attention.register()
     dtype = precision(recipe, device)
     base = str(resolve(recipe.model.base) or recipe.model.base)
-    kind = attention_kind(
-        recipe.model, device, dtype, attention.head_width(AutoConfig.from_pretrained(base))
-    )
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    kind = attention_kind(recipe.model, device, dtype, attention.head_width(config))
+    if kind == attention.VARLEN and getattr(config, "v_head_dim", None):
+        kind = attention.PACKED  # values of another width than keys
     loader: Any = AutoModelForCausalLM
     model, info = loader.from_pretrained(
         base,
         dtype=dtype,
         attn_implementation=kind,
         use_safetensors=True,
+        trust_remote_code=False,
         output_loading_info=True,
     )
     if kind in (attention.PACKED, attention.VARLEN):
@@ -116,11 +119,10 @@ def check_plain_attention(config: Any, max_tokens: int) -> None:
             "this base caps attention scores, which packed attention does not; use a "
             "FlashAttention kernel on a GPU (--model.attention)"
         )
-    window = getattr(config, "sliding_window", None)
-    if window and window < max_tokens:
+    if max_tokens > context_of(config):
         raise UserError(
-            f"this base attends {window} tokens back, fewer than data.max_tokens "
-            f"{max_tokens}; lower data.max_tokens to {window}"
+            f"this base attends {context_of(config)} tokens back, fewer than data.max_tokens "
+            f"{max_tokens}; lower it"
         )
 
 
@@ -168,10 +170,11 @@ def add_residual_dropout(model: Causal, last: float) -> None:
     (activation checkpointing) draw the same elements, since PyTorch replays their random state.
     """
     decoder = model.get_decoder().layers
+    adds = family_of(model.config).adds
     for layer, rate in zip(decoder, residual_dropout_rates(len(decoder), last), strict=True):
         if rate:
-            for sublayer in (layer.self_attn, layer.mlp):
-                sublayer.register_forward_hook(partial(_drop, rate))
+            for name in adds:
+                layer.get_submodule(name).register_forward_hook(partial(_drop, rate))
 
 
 def _drop(rate: float, sublayer: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
@@ -233,5 +236,5 @@ def save_tokenizer_and_config(
     config.dtype = dtype
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
-    generation_config(tokenizer, config.max_position_embeddings).save_pretrained(folder)
+    generation_config(tokenizer, context_of(config)).save_pretrained(folder)
     tokenizer.save_pretrained(folder, save_jinja_files=False)

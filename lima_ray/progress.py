@@ -36,7 +36,7 @@ class Progress(AbstractContextManager["Progress"]):
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True)
         self.read = 0
-        self.starts = 0
+        self.starts = self.notes = 0
         self.judged: set[int] = set()
         self.logged = 0.0
         self.steps: list[dict] = []
@@ -44,13 +44,14 @@ class Progress(AbstractContextManager["Progress"]):
     def __enter__(self) -> "Progress":
         already = self.run.metrics()
         self.starts = sum(m["kind"] == "start" for m in already)
+        self.notes = sum(m["kind"] == "note" for m in already)
         self.read = len(already)
         self.judged = set(assessed(self.run, self.recipe.select))
         self.bar.start()
         self.task = self.bar.add_task("starting workers", total=self.schedule.steps, numbers="")
         self._say(
-            f"run {self.run.path}: {self.schedule.steps} steps, "
-            f"{self.recipe.cluster.workers} workers, ZeRO {self.recipe.train.zero_stage}"
+            f"run {self.run.path}: {self.schedule.steps} steps, {self.recipe.cluster.workers} "
+            f"worker{'s' * (self.recipe.cluster.workers > 1)}"
         )
         self.thread.start()
         return self
@@ -74,6 +75,10 @@ class Progress(AbstractContextManager["Progress"]):
             if start and starts > self.starts:
                 self._say(describe_start(start))
             self.starts = starts
+        notes = [m["text"] for m in records if m["kind"] == "note"]
+        for text in notes[self.notes :]:
+            self._say(text)
+        self.notes = len(notes)
         self.read = len(records)
         for epoch, quality in sorted(assessed(self.run, self.recipe.select).items()):
             if epoch not in self.judged:
@@ -109,11 +114,13 @@ class Progress(AbstractContextManager["Progress"]):
 
 def describe_start(start: dict) -> str:
     """One line about a start of the worker group."""
+    workers = f"{start['workers']} worker{'s' * (start['workers'] > 1)}"
+    workers += f", ZeRO {start['zero_stage']},"
     if start["step"]:
-        return f"{start['workers']} workers go on after step {start['step']}"
+        return f"{workers} go on after step {start['step']}"
     phases = {k.removesuffix("_s"): v for k, v in start.items() if k.endswith("_s")}
     shares = ", ".join(
         f"{name.replace('_', ' ')} {seconds:.1f}" for name, seconds in phases.items()
     )
     total = f"{sum(phases.values()):.0f} s after the command"
-    return f"{start['workers']} workers start {total} ({shares})"
+    return f"{workers} start {total} ({shares})"

@@ -24,10 +24,11 @@ from lima_ray import encode, select
 from lima_ray.config import Cluster, Recipe, Step, parse, resolve
 from lima_ray.encode import Rows
 from lima_ray.errors import UserError, plain_errors
+from lima_ray.families import check_base_model
 from lima_ray.figure import loss_curve
 from lima_ray.lineage import check_base, hash_arrays, hash_base
 from lima_ray.progress import Progress
-from lima_ray.run import Run, writing
+from lima_ray.run import Run, open_to_readers, writing
 from lima_ray.schedule import Schedule
 from lima_ray.stop import in_thread, stoppable
 from lima_ray.tracker import check_tracker
@@ -119,6 +120,7 @@ class Prepared:
         run = Run(self.recipe.run_dir)
         with writing(run.path):
             self.rows.save(run.rows_file)
+            open_to_readers(run.rows_file)
             self.tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
 
 
@@ -133,6 +135,7 @@ def prepare(recipe: Recipe, encoded: encode.Encoded | None = None) -> Prepared:
         UserError: what is wrong.
     """
     check_base(recipe.model.base)
+    check_base_model(recipe)
     check_tracker(recipe.log.tracker)
     select.check(recipe)
     tokenizer, examples, rows = encoded or encode.prepare(recipe)

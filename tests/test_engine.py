@@ -749,11 +749,10 @@ def test_what_a_directory_lacks_is_named(tmp_path: Path, base_dir: Path) -> None
 def test_attention_that_is_more_than_causal_is_refused(tmp_path: Path, base_dir: Path) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(base_dir)
     BASES["metaspace"]().save_pretrained(tmp_path)
-    for setting in ({"sliding_window": 100}, {"attn_logit_softcapping": 30.0}):
-        model.config.update(setting)
-        model.save_pretrained(tmp_path)
-        with pytest.raises(UserError, match=r"attends 100 tokens back|caps attention scores"):
-            Engine(tmp_path)
+    model.config.update({"attn_logit_softcapping": 30.0})
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="caps attention scores"):
+        Engine(tmp_path)
 
 
 def test_an_engine_has_a_slot(base_dir: Path) -> None:
