@@ -43,7 +43,8 @@ class Clipping:
 
 def bucket_size(parameters: int) -> int:
     """Gradients that DeepSpeed reduces together, of a model of so many trained parameters."""
-    return min(MOST_BUCKET, max(LEAST_BUCKET, parameters // BUCKETS))
+    share = parameters // BUCKETS // 1000 * 1000  # DeepSpeed wants an even number
+    return min(MOST_BUCKET, max(LEAST_BUCKET, share))
 
 
 def deepspeed_config(recipe: Recipe, *, bf16: bool, universal: bool = False) -> dict[str, Any]:

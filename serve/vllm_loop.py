@@ -93,6 +93,9 @@ class VllmLoop:
 
         tokenizer = await asyncio.to_thread(AutoTokenizer.from_pretrained, self.path)
         config = await asyncio.to_thread(AutoConfig.from_pretrained, self.path)
+        named = any(flag.startswith("--dtype") for flag in self.flags)
+        if str(config.dtype) == "torch.float32" and not named:
+            self.flags += ["--dtype", "float32"]  # by itself vLLM would round it to 16 bits
         try:
             return await self.started(tokenizer, config.vocab_size)
         except BaseException:

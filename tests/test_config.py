@@ -96,7 +96,7 @@ def test_yaml_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
         ("optim: {beta1: 1.0}", "optim.beta1 is 1.0: input should be less than 1"),
         ("optim: {beta1: high}", "optim.beta1 is 'high': input should be a valid number"),
         ("model: {residual_dropout: 1}", "model.residual_dropout is 1: "),
-        ("train: {zero_stage: 4}", "train.zero_stage is 4: input should be 0, 1, 2 or 3"),
+        ("train: {zero_stage: 4}", "train.zero_stage is 4: input should be 'auto', 0, 1, 2 or 3"),
         ("data: {leaks: keep}", "data.leaks is 'keep': input should be 'stop' or 'drop'"),
         ("optim:", "optim is None: "),
         ("name: a/b", "name is 'a/b': string should match pattern '^([A-Za-z0-9_-]"),

@@ -20,7 +20,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from lima_ray import encode, export, probe
+from lima_ray import encode, export, probe, zero
 from lima_ray.config import Recipe
 from lima_ray.errors import UserError
 from lima_ray.loop import build_engine, train_step
@@ -287,6 +287,22 @@ def test_zero_0_tells_the_norm_of_the_gradient(recipe: Recipe) -> None:
         engine.destroy()
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
     assert min(norms[0]) > 0.5
+
+
+def test_buckets_smaller_than_a_weight_change_nothing(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, _, rows = encode.prepare(recipe)
+    losses = []
+    for stage, least in ((0, zero.LEAST_BUCKET), (2, zero.LEAST_BUCKET), (2, 1000), (3, 1000)):
+        monkeypatch.setattr(zero, "LEAST_BUCKET", least)
+        still = {"train.zero_stage": stage, "model.residual_dropout": 0.0}
+        engine = build_engine(recipe.override(still), tokenizer, CPU)
+        steps = plan_epoch(recipe, rows, 0, 1)
+        losses.append([train_step(engine, step, rows, 1e-3).loss for step in steps])
+        engine.destroy()
+    for other in losses[1:]:
+        assert other == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_one_worker_in_fp32_takes_zero_0(recipe: Recipe) -> None:

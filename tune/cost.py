@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lima_ray import train
+from lima_ray.config import Recipe
 from lima_ray.flops import BF16_PEAK, step_flops
 from lima_ray.zero import OPTIMIZER_BYTES
 from tune.trial import Made
@@ -18,8 +19,6 @@ from tune.units import duration
 
 MFU = 0.4
 """Share of a GPU's peak that training is taken to reach."""
-EXPORT_BYTES = 2
-"""Of a weight, in bf16."""
 PROBE = 512
 """Rows and columns of the matrices that measure a CPU core."""
 
@@ -57,11 +56,22 @@ def of(jobs: list[Made], at_once: int) -> Cost:
         epoch = step_flops(config, lengths, int(prepared.rows.supervised_R.sum()))
         flops += epoch * schedule.steps * recipe.optim.batch_examples / len(lengths)
         first = min(recipe.checkpoint.weights_from_epoch, recipe.optim.epochs)
-        epochs = weights * EXPORT_BYTES * (recipe.optim.epochs - first + 1)
-        state = weights * (EXPORT_BYTES + OPTIMIZER_BYTES) * (recipe.checkpoint.keep_states + 1)
-        kept += {"all": epochs + state, "chosen": weights * EXPORT_BYTES, "none": 0}[job.keep]
+        width = weight_bytes(recipe)
+        epochs = weights * width * (recipe.optim.epochs - first + 1)
+        state = weights * (width + OPTIMIZER_BYTES) * max(2, recipe.checkpoint.keep_states)
+        kept += {"all": epochs + state, "chosen": weights * width, "none": 0}[job.keep]
         running = max(running, epochs + state)
     return Cost(len(left), flops, kept, kept + running * at_once)
+
+
+def weight_bytes(recipe: Recipe) -> int:
+    """Bytes of an exported weight; of the larger format where only the cluster will tell."""
+    if recipe.checkpoint.weights_dtype != "auto":
+        return 2 if recipe.checkpoint.weights_dtype == "bf16" else 4
+    bf16 = recipe.train.precision == "bf16" or (
+        recipe.train.precision == "auto" and recipe.cluster.device == "gpu"
+    )
+    return 2 if bf16 and not recipe.model.lora_rank else 4
 
 
 @lru_cache(maxsize=16)
