@@ -94,7 +94,11 @@ def test_the_export_is_the_trained_model_and_needs_transformers_alone(
     names = sorted(p.name for p in run.export_dir.iterdir())
     assert not [n for n in names if n.endswith((".bin", ".pt", ".pkl"))]
     lineage = json.loads((run.export_dir / "lineage.json").read_text())
-    assert lineage == {part: run.card()[part]["hash"] for part in run.card()} | {"epoch": 2}
+    made_from = {part: run.card()[part]["hash"] for part in run.card()}
+    assert made_from | {"epoch": 2} == {k: lineage[k] for k in (*made_from, "epoch")}
+    check = json.loads(run.export_check_file.read_text())
+    assert check["weights"] == lineage["weights"] and check["trained"] == lineage["trained"]
+    assert check["loaded"]["loss"] == pytest.approx(lineage["trained"]["loss"], rel=0.01)
     assert sorted(p.name for p in run.epochs_dir.iterdir()) == ["01", "02"]
     assert (run.path / "loss.png").stat().st_size > 5000
 
@@ -128,8 +132,9 @@ def test_lora_exports_merged_weights(recipe: Recipe) -> None:
     base = loader.from_pretrained(recipe.model.base)
     change = model.model.layers[1].mlp.up_proj.weight - base.model.layers[1].mlp.up_proj.weight
     assert 0 < change.float().abs().max() < 0.1
-    norms = (model.model.norm.weight, base.model.norm.weight)
+    norms = (model.model.norm.weight, base.model.norm.weight.float())
     assert torch.equal(*norms)
+    assert (run.export_dir / "adapter" / "adapter_config.json").is_file()
 
 
 def test_a_finished_run_is_left_alone_and_another_recipe_refused(recipe: Recipe) -> None:
@@ -225,7 +230,7 @@ def test_relative_paths_and_a_smaller_footprint_after_a_start(
     run = Run(recipe.run_dir)
     run.claim(recipe.override({"train.zero_stage": 3}), {})
     train.fit(recipe)
-    assert run.recipe().train.zero_stage == 2
+    assert run.recipe().train.zero_stage == "auto"
     smaller = recipe.override({"train.tokens_per_micro_batch": 256})
     assert len(train.fit(smaller).steps()) == 3
 
