@@ -38,7 +38,8 @@ from lima_ray import attention
 from lima_ray.config import Recipe, validate
 from lima_ray.encode import Rows
 from lima_ray.flops import peak_flops, step_flops
-from lima_ray.loop import forward, train_step, wrap
+from lima_ray.loop import train_step, wrap
+from lima_ray.loss import forward
 from lima_ray.microbatch import Step
 from lima_ray.model import add_lora, add_residual_dropout
 from lima_ray.schedule import plan_epoch
