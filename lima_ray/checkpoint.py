@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,11 @@ def drop_states(run: Run, keep: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """See that the names in a folder are on the disk."""
+    """See that the names in a folder are on the disk, where the file system can tell."""
     handle = os.open(folder, os.O_RDONLY)
-    try:
+    with suppress(OSError):
         os.fsync(handle)
-    finally:
-        os.close(handle)
+    os.close(handle)
 
 
 def sound_state(run: Run) -> tuple[SavedState | None, list[str]]:

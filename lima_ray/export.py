@@ -20,8 +20,9 @@ from transformers.utils import logging
 
 from lima_ray.checkpoint import need_room
 from lima_ray.errors import UserError
+from lima_ray.families import context_of
 from lima_ray.lineage import MIB
-from lima_ray.model import DTYPES, save_tokenizer_and_config, size, whole
+from lima_ray.model import DTYPES, generation_config, save_tokenizer_and_config, size, whole
 from lima_ray.run import open_to_readers, write_json
 
 GROUP_BYTES = 4 << 30
@@ -76,6 +77,8 @@ def save_weights(
         )
         (partial / ADAPTER / "README.md").unlink()  # a form to fill in
     in_use = plain.config.dtype
+    # The base's own may be one that transformers refuses to write.
+    plain.generation_config = generation_config(tokenizer, context_of(plain.config))
     plain.save_pretrained(partial, state_dict=weights, max_shard_size=GROUP_BYTES)
     plain.config.dtype = in_use  # which `save_pretrained` has changed
     save_tokenizer_and_config(plain, tokenizer, partial, target or plain.dtype)

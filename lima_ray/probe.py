@@ -94,6 +94,8 @@ def check_export(run: Run, asked_dtype: str) -> str:
     known = run.read_json(run.export_check_file)
     if known and known["weights"] == lineage["weights"]:
         loaded = Probe(**known["loaded"])
+    elif not run.rows_file.exists():
+        return f"the export was not loaded again: {run.rows_file} is gone"
     elif short := lacking_memory(run.export_dir):
         return f"the export was not loaded again: {short}"
     else:
