@@ -105,16 +105,21 @@ def sound_state(run: Run) -> tuple[SavedState | None, list[str]]:
         UserError: on every worker alike, where all states are damaged.
     """
     rank, workers = dist.get_rank(), dist.get_world_size()
-    states = [run.states()]
-    dist.broadcast_object_list(states, src=0)
-    notes: list[str] = []
-    for state in states[0]:
+    told = [(run.states(), unreadable_states(run))]
+    dist.broadcast_object_list(told, src=0)
+    states, unreadable = told[0]
+    notes = [
+        f"the state in {folder} is damaged: {MANIFEST} cannot be read" for folder in unreadable
+    ]
+    bad_states: list[SavedState] = []
+    for state in states:
         mine = dict(sorted(state.files.items())[rank::workers])
         found: list[Any] = [None] * workers
         dist.all_gather_object(found, damaged(state.folder, mine))
         bad = sorted(name for part in found for name in part)
         if not bad:
             break
+        bad_states.append(state)
         notes.append(
             f"the state of step {state.step} is damaged and not used: {', '.join(bad)} in "
             f"{state.folder} changed since it was written"
@@ -128,9 +133,15 @@ def sound_state(run: Run) -> tuple[SavedState | None, list[str]]:
         return None, []
     dist.barrier()
     if rank == 0:
-        for other in states[0][: len(notes)]:
-            other.folder.rename(other.folder.with_name(f"{DAMAGED}{other.folder.name}"))
-    return states[0][len(notes)], notes
+        for folder in [*unreadable, *(bad.folder for bad in bad_states)]:
+            folder.rename(folder.with_name(f"{DAMAGED}{folder.name}"))
+    return states[len(bad_states)], notes
+
+
+def unreadable_states(run: Run) -> list[Path]:
+    """Folders of states that were complete once, without a manifest that can be read."""
+    known = {state.folder for state in run.states()}
+    return sorted(f for f in run.state_dir.glob(f"step-{'[0-9]' * 6}") if f not in known)
 
 
 def state_bytes(engine: Any) -> int:

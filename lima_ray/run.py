@@ -33,6 +33,9 @@ class SavedState:
     """Bytes and hash of each file."""
 
 
+STATE_FIELDS = {"step", "workers", "zero_stage", "files"}
+
+
 @dataclass(frozen=True)
 class Run:
     """The files of one run; every step of the platform reads and writes them through this."""
@@ -158,7 +161,7 @@ class Run:
         found = []
         for folder in self.state_dir.glob("step-*"):
             made = self.read_json(folder / MANIFEST)
-            if made:  # else it is being written or removed, or converted from another
+            if made and set(made) == STATE_FIELDS:  # else it is being written, or converted
                 found.append(SavedState(folder, **made))
         return sorted(found, key=lambda state: -state.step)
 
@@ -196,7 +199,7 @@ class Run:
             UserError: the directory holds a run of another recipe, data or base, or cannot be
                 written.
         """
-        begun = self.latest_state() is not None or self.epochs_dir.exists()
+        begun = any(self.state_dir.glob("step-*")) or self.epochs_dir.exists()
         if self.recipe_file.exists() and begun:
             changed = self.changes(recipe, card)
             if changed:

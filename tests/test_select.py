@@ -116,6 +116,16 @@ def test_a_model_behind_an_endpoint_may_judge(run: Run, small: Recipe) -> None:
     assert sorted(select.assessed(run, small.select)) == [1]
 
 
+def test_weights_that_were_trained_anew_are_judged_anew(run: Run, small: Recipe) -> None:
+    """As after a kill between an epoch's weights and its state, gone on with other workers."""
+    select.assess(run, 1, small)
+    lineage = run.lineage(run.epoch_dir(1))
+    write_json(run.epoch_dir(1) / "lineage.json", lineage | {"weights": "others"})
+    assert 1 not in select.assessed(run, small.select)
+    assert select.assess(run, 1, small).weights == "others"
+    assert 1 in select.assessed(run, small.select)
+
+
 def bare_run(path: Path, small: Recipe, epochs: list[int]) -> Run:
     """A run's directory with some epochs, without weights that could load."""
     made = Run(path)
