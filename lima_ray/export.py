@@ -6,7 +6,8 @@ The files are what `save_pretrained` of transformers writes, with its names and 
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ ADAPTER = "adapter"
 """Folder of LoRA's adapter beside the merged weights."""
 LORA = ".lora_"
 Tensors = dict[str, torch.Tensor]
+Changes = dict[str, Callable[[], torch.Tensor]]
+"""By the name of each adapted weight, what LoRA adds to it, computed in fp32 when it is needed."""
 
 
 def save_weights(
@@ -54,18 +57,18 @@ def save_weights(
     adapted = hasattr(model, "peft_config")
     plain = model.get_base_model() if adapted else model
     target = DTYPES.get(dtype) or (torch.float32 if adapted else None)
-    partial = folder.with_name(f"{folder.name}.partial")
+    unfinished = folder.with_name(f"{folder.name}.partial")
     first = dist.get_rank() == 0
     if first:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
     needed = sum(bytes_of(p, target) for p in plain.parameters())
     room_for_scratch = needed if needed > GROUP_BYTES else 0
     need_room(folder.parent, needed + room_for_scratch + MIB, f"the weights {folder.name}")
     adapter = {n: p for n, p in model.named_parameters() if LORA in n} if adapted else {}
     factors = gather(adapter, None)
-    weights = gather_all(plain, factors, target, partial)
-    refuse_not_finite(weights, partial)
+    weights = gather_all(plain, factors, target, unfinished)
+    refuse_not_finite(weights, unfinished)
     if not first:
         return 0
     logging.disable_progress_bar()
@@ -73,22 +76,22 @@ def save_weights(
     if adapted:
         heads = {f"base_model.model.{n}": t for n, t in weights.items() if is_head(plain, n)}
         model.save_pretrained(
-            partial / ADAPTER, state_dict=factors | heads, save_embedding_layers=True
+            unfinished / ADAPTER, state_dict=factors | heads, save_embedding_layers=True
         )
-        (partial / ADAPTER / "README.md").unlink()  # a form to fill in
+        (unfinished / ADAPTER / "README.md").unlink()  # a form to fill in
     in_use = plain.config.dtype
     # The base's own may be one that transformers refuses to write.
     plain.generation_config = generation_config(tokenizer, context_of(plain.config))
-    plain.save_pretrained(partial, state_dict=weights, max_shard_size=GROUP_BYTES)
+    plain.save_pretrained(unfinished, state_dict=weights, max_shard_size=GROUP_BYTES)
     plain.config.dtype = in_use  # which `save_pretrained` has changed
-    save_tokenizer_and_config(plain, tokenizer, partial, target or plain.dtype)
+    save_tokenizer_and_config(plain, tokenizer, unfinished, target or plain.dtype)
     del weights
-    for scratch in partial.glob("gathered-*"):
+    for scratch in unfinished.glob("gathered-*"):
         scratch.unlink()
-    write_json(partial / "lineage.json", lineage | {"weights": written})
-    open_to_readers(*partial.rglob("*"))
+    write_json(unfinished / "lineage.json", lineage | {"weights": written})
+    open_to_readers(*unfinished.rglob("*"))
     shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    unfinished.rename(folder)
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 
@@ -97,15 +100,13 @@ def bytes_of(tensor: torch.Tensor, dtype: torch.dtype | None) -> int:
     return size(tensor) * (dtype.itemsize if dtype else tensor.element_size())
 
 
-def gather(
-    tensors: Tensors, dtype: torch.dtype | None, changes: dict[str, Any] | None = None
-) -> Tensors:
+def gather(tensors: Tensors, dtype: torch.dtype | None, changes: Changes | None = None) -> Tensors:
     """Copies of whole tensors in rank 0's memory; nothing on other ranks.
 
     Args:
         tensors: parameters, partitioned or not, and buffers.
         dtype: of the copies of floating-point tensors; none keeps each one's own.
-        changes: by name, a function that returns what LoRA adds, computed in fp32.
+        changes: what LoRA adds.
     """
     parameters = [t for t in tensors.values() if isinstance(t, nn.Parameter)]
     with torch.no_grad(), whole(*parameters):
@@ -167,9 +168,9 @@ def grouped(tensors: Tensors, dtype: torch.dtype | None) -> Iterator[Tensors]:
     yield group
 
 
-def lora_changes(model: nn.Module, factors: Tensors) -> dict[str, Any]:
-    """By the name of each adapted weight, a function that returns LoRA's change of it, in fp32."""
-    changes: dict[str, Any] = {}
+def lora_changes(model: nn.Module, factors: Tensors) -> Changes:
+    """What LoRA's layers in a model add to its weights, from their gathered factors."""
+    changes: Changes = {}
     for name, layer in model.named_modules():
         if not hasattr(layer, "lora_A") or not factors:
             continue
@@ -179,7 +180,7 @@ def lora_changes(model: nn.Module, factors: Tensors) -> dict[str, Any]:
             inner, path = inner.base_layer, f"{path}.base_layer"
         weight = f"{path}.{getattr(layer, 'parameter_name', 'weight')}"
         down, up = (factors[f"base_model.model.{name}.lora_{side}.default.weight"] for side in "AB")
-        changes[weight] = lambda layer=layer, down=down, up=up: lora_change(layer, down, up)
+        changes[weight] = partial(lora_change, layer, down, up)
     return changes
 
 
