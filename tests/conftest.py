@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import ray
 from chat_server import Server, serving
+from torch import distributed as dist
 
 from lima_ray import base, config, kernels
 from lima_ray.config import Recipe, validate
@@ -53,6 +54,16 @@ def ray_cluster(cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def alone() -> Iterator[None]:
+    """A process group of this process alone; DeepSpeed remembers the first that it saw."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCAL_RANK", "0")
+        yield
+    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import distributed as dist
 from transformers import (
     AutoModelForCausalLM,
     DeepseekV3Config,
@@ -29,6 +27,7 @@ from lima_ray.run import Run
 from lima_ray.schedule import plan_epoch
 from lima_ray.tokenizer import load_tokenizer
 
+pytestmark = pytest.mark.usefixtures("alone")
 CPU = torch.device("cpu")
 IDS = torch.tensor([[1, 9, 17, 33, 5, 6, 7, 8]])
 SMALL: dict[str, Any] = {
@@ -58,16 +57,6 @@ FAMILIES: dict[str, PretrainedConfig] = {
     "mixtral": MixtralConfig(**SMALL, num_local_experts=4),
     "deepseek_v3": DeepseekV3Config(**{**SMALL, **EXPERTS, **LATENT, "n_routed_experts": 4}),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def alone() -> Iterator[None]:
-    """A process group of this process."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", "0")
-        yield
-    dist.destroy_process_group()
 
 
 def family_base(family: str, base_dir: Path, path: Path) -> Path:

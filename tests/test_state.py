@@ -3,13 +3,11 @@
 import os
 import pickle
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import distributed as dist
 
 from lima_ray import encode
 from lima_ray.checkpoint import load_state, save_state, sound_state, universal_tag
@@ -20,17 +18,8 @@ from lima_ray.run import MANIFEST, Run
 from lima_ray.schedule import plan_epoch
 from lima_ray.worker import Phases
 
+pytestmark = pytest.mark.usefixtures("alone")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def alone() -> Iterator[None]:
-    """A process group of this process."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", "0")
-        yield
-    dist.destroy_process_group()
 
 
 def begin(recipe: Recipe) -> Run:
