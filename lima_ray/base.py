@@ -14,6 +14,7 @@ import tyro
 
 from lima_ray import example
 from lima_ray.errors import UserError, plain_errors
+from lima_ray.run import open_to_readers
 
 
 def build(
@@ -65,6 +66,7 @@ def build(
     torch.set_default_dtype(torch.float32)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    open_to_readers(*out.iterdir())
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"{out}: a random Llama of {millions:.1f}M parameters, {len(tokenizer)} tokens")
 

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from lima_ray.encode import Rows
 from lima_ray.errors import plain_errors
 from lima_ray.miniature.prose import documents
+from lima_ray.run import open_to_readers
 
 CONTEXT = 512
 WINDOW = 256
@@ -103,6 +104,7 @@ def pretrain(
                 break
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
+    open_to_readers(*out.iterdir())
     minutes = (time.perf_counter() - started) / 60
     print(f"{out}: {seen:,} tokens in {minutes:.1f} min, last loss {np.mean(recent):.3f}")
 
