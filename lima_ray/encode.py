@@ -16,7 +16,7 @@ A row is what the chat template renders, so training and serving see the same id
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Self
 
@@ -102,7 +102,7 @@ def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast, data: Da
     texts = [str(tokenizer.apply_chat_template(e.messages(), tokenize=False)) for e in examples]
     batch = tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
     eot = eot_id(tokenizer)
-    rows = [encode_row(ids, eot, data) for ids in batch]
+    rows = [encode_row(ids, eot, data, e.learned) for ids, e in zip(batch, examples, strict=True)]
     lengths = [len(ids) for ids, _ in rows]
     return Rows(
         ids_N=np.concatenate([ids for ids, _ in rows]),
@@ -112,8 +112,16 @@ def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast, data: Da
     )
 
 
-def encode_row(ids: list[int], eot_id: int, data: Data) -> tuple[np.ndarray, np.ndarray]:
+def encode_row(
+    ids: list[int], eot_id: int, data: Data, learned: tuple[bool, ...] = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """Cut one rendered dialogue by the rules above, and mark what is learned.
+
+    Args:
+        ids: of the whole dialogue.
+        eot_id: id of the EOT token.
+        data: its `max_tokens` and `loss_on`.
+        learned: for each turn whether it may be learned; empty where all may.
 
     Returns:
         ids (int32) and mask (bool) of the tokens kept.
@@ -130,6 +138,8 @@ def encode_row(ids: list[int], eot_id: int, data: Data) -> tuple[np.ndarray, np.
     if data.loss_on == "all" and mask.any():
         mask[:] = True
         mask[0] = False
+    if learned:
+        mask &= np.array(learned)[turn_T[:kept]]
     return ids_T[:kept], mask
 
 
@@ -149,14 +159,16 @@ def preflight(rows: Rows, examples: list[Example], eot_id: int, prompts: list[Ex
     empty = [e.id for e, n in zip(examples, rows.supervised_R, strict=True) if n == 0]
     if empty:
         raise UserError(
-            f"{len(empty)} rows have no supervised token: {names(empty)}. Their first turn alone "
-            "fills data.max_tokens; raise it, shorten them, or drop them with --data.invalid drop"
+            f"{len(empty)} rows have no supervised token: {names(empty)}. What stands before their "
+            "first reply that is learned fills data.max_tokens; raise it, shorten them, or drop "
+            "them with --data.invalid drop"
         )
     no_eot = []
     for number, row in enumerate(examples):
         ids, mask = rows.row(number)
         learned = int(((ids == eot_id) & mask).sum())
-        if not rows.cut_R[number] and learned < len(row.turns) // 2:
+        replies = sum(row.learned[1::2]) if row.learned else len(row.turns) // 2
+        if not rows.cut_R[number] and learned < replies:
             no_eot.append(row.id)
     if no_eot:
         raise UserError(
@@ -190,15 +202,16 @@ def load_examples(data: Data, seed: int = 0) -> tuple[list[Example], list[Exampl
     Returns:
         training examples, dev and test prompts.
     """
-    rows = example.read(data.train, "train", invalid=data.invalid)
+    read = partial(example.read, invalid=data.invalid, drop_flag="--data.invalid drop")
+    rows = read(data.train, "train")
     train = drawn(rows, data.rows, seed, "data.rows")
     if data.added and data.added_rows != 0:
-        more = example.read(data.added, "train", invalid=data.invalid)
+        more = read(data.added, "train")
         train += drawn(more, data.added_rows, seed, "data.added_rows")
     prompts: list[Example] = []
     for split, reference in (("dev", data.dev), ("test", data.test)):
         if reference:
-            prompts += example.read(reference, split, dialogues=False, invalid=data.invalid)
+            prompts += read(reference, split, dialogues=False)
     if data.leaks == "drop":
         leaked = [e for e, _ in leaks(train, prompts)]
         if leaked:

@@ -1,37 +1,26 @@
 """Examples: dialogues read from the forms people have them in, and written in LIMA's.
 
-    python -m lima_ray.example rows.json [more.jsonl ...] --out data/train.jsonl
+    python -m lima_ray.example rows.json [more.parquet ...] --out data/train.jsonl
 
-reads LIMA JSONL, OpenAI `messages`, ShareGPT and Alpaca (with `history`), from files, directories
-or datasets of the hub, checks every row, and writes `{"conversations": [...], "source", "id"}`.
+reads LIMA's form, OpenAI `messages`, ShareGPT, Alpaca (with `history`), prompt and completion, from
+files (JSON, CSV, Parquet ...), directories or datasets of the hub, checks every row, and writes
+`{"conversations": [...], "source", "id"}`; `weights` beside these has 0 for a turn without loss.
 """
 
 import json
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 
-from lima_ray.config import nearest, resolve
+from lima_ray import forms
 from lima_ray.errors import UserError, plain_errors
+from lima_ray.reading import rows_of
 
-ROLES = {
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "system": "system",
-}
 SHOWN_ERRORS = 5
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -42,8 +31,12 @@ class Example:
     id: str
     source: str = ""
     system: str | None = None
+    learned: tuple[bool, ...] = ()
+    """For each turn whether it may be learned; none says that all may."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Keys of the row that have no meaning here; they are written back unchanged."""
+    place: str = field(default="", compare=False)
+    """Where it was read: a file and the line or the number in it."""
 
     @property
     def prompt(self) -> str:
@@ -59,8 +52,10 @@ class Example:
     def to_json(self) -> str:
         """One line of LIMA JSONL."""
         row: dict[str, Any] = {"conversations": list(self.turns), "source": self.source}
-        row |= {"id": self.id} | ({"system": self.system} if self.system else {}) | self.extra
-        return json.dumps(row, ensure_ascii=False)
+        row |= {"id": self.id} | ({"system": self.system} if self.system else {})
+        row |= {"weights": [int(learned) for learned in self.learned]} if self.learned else {}
+        # Tables hold dates, decimals and bytes, which JSON lacks.
+        return json.dumps(row | self.extra, ensure_ascii=False, default=str)
 
 
 def read(
@@ -69,6 +64,7 @@ def read(
     *,
     dialogues: bool = True,
     invalid: Literal["stop", "drop"] = "stop",
+    drop_flag: str = "",
 ) -> list[Example]:
     """Read every example of a file, a directory's split, or a dataset of the hub.
 
@@ -76,10 +72,11 @@ def read(
         reference: path, or the hub's `owner/name`.
         split: which file of a directory or split of a hub's dataset.
         dialogues: every row must end with the assistant; otherwise prompts alone are rows too.
-        invalid: stop at rows with wrong turns, or drop them and say which.
+        invalid: stop at rows that are not usable, or drop them and say which.
+        drop_flag: the caller's flag that drops them, for the message; empty where it has none.
 
     Raises:
-        UserError: nothing there, not JSON or UTF-8 (the line is named), or rows with wrong turns.
+        UserError: nothing there, nothing that can be read, or rows that are not usable.
     """
     examples, problems = [], []
     for place, row in rows_of(reference, split):
@@ -92,9 +89,10 @@ def read(
         more = len(problems) - SHOWN_ERRORS
         shown += f"\n  and {more} more" if more > 0 else ""
         if invalid == "stop":
+            way_out = f", or drop such rows with {drop_flag}" if drop_flag else ""
             raise UserError(
                 f"{len(problems)} of {len(problems) + len(examples)} rows are not usable; mend or "
-                f"remove them, or drop such rows with --data.invalid drop:\n  {shown}"
+                f"remove them{way_out}:\n  {shown}"
             )
         print(f"dropped {len(problems)} rows that are not usable:\n  {shown}")
     if not examples:
@@ -102,161 +100,27 @@ def read(
     return examples
 
 
-def rows_of(reference: str, split: str) -> Iterator[tuple[str, Any]]:
-    """Yield `(where, row)` for every raw row that a reference names."""
-    path = resolve(reference)
-    if path is None and re.fullmatch(r"[\w.-]+/[\w.-]+", reference) and not is_file_name(reference):
-        yield from hub_rows(reference, split)
-    elif path is None:
-        raise UserError(
-            f"no data at {reference}: it is no file, no directory, and not the form owner/name "
-            "of a dataset on the hub"
-        )
-    else:
-        yield from file_rows(split_file(path, split) if path.is_dir() else path)
-
-
-def file_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Rows of a `.jsonl` file (one a line) or a `.json` file (one array)."""
-    if path.suffix not in READERS:
-        raise UserError(f"{path} ends in {path.suffix!r}; data files end in .jsonl or .json")
-    try:
-        yield from READERS[path.suffix](path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """One JSON object a line; blank lines are passed over."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                where = f"{path}:{number}"
-                yield where, decode_json(line, where)
-
-
-def json_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """One JSON array of objects."""
-    array = decode_json(path.read_bytes(), str(path))
-    if not isinstance(array, list):
-        raise UserError(f"{path} holds a JSON {type(array).__name__}; it needs an array of rows")
-    for number, row in enumerate(array):
-        yield f"{path}[{number}]", row
-
-
-READERS: dict[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
-    ".jsonl": jsonl_rows,
-    ".json": json_rows,
-}
-
-
-def decode_json(text: bytes, where: str) -> Any:
-    """Parse JSON, naming the place of what is wrong in it."""
-    try:
-        return json.loads(text.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        line = text.count(b"\n", 0, error.start) + 1
-        at = where if where.rsplit(":", 1)[-1].isdigit() else f"{where}:{line}"
-        raise UserError(
-            f"{at} is not UTF-8: byte {error.start} is 0x{text[error.start]:02x}"
-        ) from error
-    except json.JSONDecodeError as error:
-        at = where if where.rsplit(":", 1)[-1].isdigit() else f"{where}:{error.lineno}"
-        raise UserError(f"{at} is not JSON: {error.msg} at column {error.colno}") from error
-
-
-def split_file(folder: Path, split: str) -> Path:
-    """The file of a directory that holds a split."""
-    files = sorted(p for p in folder.iterdir() if p.suffix in READERS)
-    named = [p for p in files if p.stem == split]
-    found = named or (files if len(files) == 1 and split == "train" else [])
-    if not found:
-        names = ", ".join(p.name for p in files) or "no .jsonl or .json file"
-        raise UserError(f"{folder} has no {split}.jsonl or {split}.json; it has {names}")
-    return found[0]
-
-
-def is_file_name(reference: str) -> bool:
-    """Whether a missing path was surely meant as a file."""
-    return Path(reference).suffix in {*READERS, ".parquet", ".csv", ".txt", ".gz"}
-
-
-def hub_rows(dataset: str, split: str) -> Iterator[tuple[str, Any]]:
-    """Rows of a hub's dataset: its `<split>.jsonl` where it has one, else through `datasets`.
-
-    GAIR/lima is read the first way: `datasets` 4 and later refuse its loading script.
-    """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HFValidationError,
-        HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # httpx's, or httpx2's
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    page = f"https://huggingface.co/datasets/{dataset}"
-    try:
-        path = hf_hub_download(dataset, f"{split}.jsonl", repo_type="dataset")
-    except LocalEntryNotFoundError as error:
-        raise UserError(
-            f"the hub cannot be reached for {dataset}, and no copy is cached"
-        ) from error
-    except EntryNotFoundError:
-        from datasets import load_dataset
-        from datasets.exceptions import DatasetsError
-
-        try:
-            table = load_dataset(dataset, split=split)
-        except (DatasetsError, ValueError, RuntimeError, OSError) as error:
-            raise UserError(f"{page} has no split {split!r} that can be read: {error}") from error
-        for number, row in enumerate(table):
-            yield f"{dataset}/{split}[{number}]", row
-        return
-    except GatedRepoError as error:
-        raise UserError(
-            f"{dataset} is gated. Accept its licence at {page} with your account, then give a read "
-            "token: HF_TOKEN (from https://huggingface.co/settings/tokens) or use `hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise UserError(
-            f"{page} does not exist or is private; a private dataset needs HF_TOKEN"
-        ) from error
-    except HFValidationError as error:
-        raise UserError(
-            f"no data at {dataset}: it is no file, no directory, and {error}"
-        ) from error
-    except (HTTPError, OSError) as error:
-        raise UserError(f"{page} cannot be fetched: {error}") from error
-    yield from file_rows(Path(path))
-
-
-def example_of(row: Any, where: str, dialogues: bool) -> Example:
-    """Recognise a row's form, check its turns, and make it an Example.
+def example_of(row: Any, place: str, dialogues: bool) -> Example:
+    """Make an Example of a raw row, whatever its form.
 
     Raises:
-        UserError: what is wrong with the row at `where`.
+        UserError: what is wrong with the row at `place`.
     """
-    if not isinstance(row, dict):
-        raise UserError(f"{where} is a JSON {type(row).__name__}; a row is an object")
-    form = next((form for key, form in FORMS.items() if key in row), None)
-    if form is None:
-        keys = ", ".join(map(str, row)) or "none"
-        hint = "".join(nearest(str(k), list(FORMS)) for k in row)[:80]
-        raise UserError(
-            f"{where} has the keys {keys}; a row has conversations, messages or instruction{hint}"
-        )
-    parse, used = form
-    turns, system = parse(row, where)
-    if system is not None and not isinstance(system, str):
-        raise UserError(f"{where} system message is a {type(system).__name__}; it needs a string")
-    check_turns(turns, where, dialogues)
-    extra = {k: v for k, v in row.items() if k not in {*used, "source", "id"}}
-    place = where.rsplit("/", 1)[-1]
+    parsed = forms.parse(row, place)
+    check_turns(parsed.turns, place, dialogues)
+    learned = () if all(parsed.learned) else tuple(parsed.learned)
+    if dialogues and learned and not any(learned[1::2]):
+        raise UserError(f"{place} has no reply that is learned: each has weight 0 or train false")
+    extra = {k: v for k, v in row.items() if k not in {*parsed.used, "source", "id"}}
     id_, source = row.get("id"), row.get("source")
     return Example(
-        tuple(turns), str(place if id_ is None else id_), str(source or ""), system, extra
+        turns=tuple(parsed.turns),
+        id=str(place.rsplit("/", 1)[-1] if id_ is None else id_),
+        source=str(source or ""),
+        system=parsed.system,
+        learned=learned,
+        extra=extra,
+        place=place,
     )
 
 
@@ -268,8 +132,6 @@ def check_turns(turns: list[Any], where: str, dialogues: bool) -> None:
             raise UserError(f"{where} turn {number} is a {kind} ({turn!r}); turns are strings")
         if not turn.strip():
             raise UserError(f"{where} turn {number} is empty")
-        if lone := LONE_SURROGATE.search(turn):
-            raise UserError(f"{where} turn {number} has half of a character: {lone[0]!a}")
     if not turns:
         raise UserError(f"{where} has no turns")
     if dialogues and len(turns) % 2:
@@ -278,67 +140,6 @@ def check_turns(turns: list[Any], where: str, dialogues: bool) -> None:
             f"{where} has {len(turns)} {noun}; a dialogue ends with the assistant, so it needs an "
             "even number"
         )
-
-
-def conversation_turns(row: dict[str, Any], where: str) -> tuple[list[Any], str | None]:
-    """LIMA's alternating strings, or ShareGPT's `{"from", "value"}` objects."""
-    turns = row["conversations"]
-    if isinstance(turns, list) and turns and isinstance(turns[0], dict):
-        return message_turns({"messages": turns}, where)
-    if not isinstance(turns, list):
-        raise UserError(f"{where} conversations is a {type(turns).__name__}; it needs a list")
-    return turns, row.get("system") or None
-
-
-def message_turns(row: dict[str, Any], where: str) -> tuple[list[Any], str | None]:
-    """OpenAI's `{"role", "content"}` objects, an optional system message first."""
-    messages = row["messages"]
-    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        raise UserError(f"{where} messages must be a list of objects")
-    turns: list[Any] = []
-    system = row.get("system")
-    for number, message in enumerate(messages):
-        name = message.get("role", message.get("from"))
-        role = ROLES.get(name) if isinstance(name, str) else None
-        if role is None:
-            raise UserError(
-                f"{where} message {number + 1} has the role {name!r}; roles are user, "
-                "assistant and system"
-            )
-        content = message.get("content", message.get("value"))
-        if role == "system":
-            if number:
-                raise UserError(f"{where} message {number + 1} is a system message; it comes first")
-            system = content
-            continue
-        if role != ("user", "assistant")[len(turns) % 2]:
-            raise UserError(
-                f"{where} message {number + 1} is the {role}'s; turns alternate and the "
-                "user's comes first"
-            )
-        turns.append(content)
-    return turns, system or None
-
-
-def alpaca_turns(row: dict[str, Any], where: str) -> tuple[list[Any], str | None]:
-    """Alpaca's instruction, input and output, after the exchanges of `history`."""
-    history = row.get("history") or []
-    if not isinstance(history, list) or not all(
-        isinstance(h, list) and len(h) == 2 for h in history
-    ):
-        raise UserError(f"{where} history must be a list of [user, assistant] pairs")
-    instruction, context = row["instruction"], row.get("input")
-    if isinstance(instruction, str) and context:
-        instruction = f"{instruction}\n\n{context}"
-    last = [instruction] + ([row["output"]] if "output" in row else [])
-    return [*chain.from_iterable(history), *last], row.get("system") or None
-
-
-FORMS: dict[str, tuple[Callable[[dict[str, Any], str], tuple[list[Any], str | None]], set[str]]] = {
-    "conversations": (conversation_turns, {"conversations", "system"}),
-    "messages": (message_turns, {"messages", "system"}),
-    "instruction": (alpaca_turns, {"instruction", "input", "output", "history", "system"}),
-}
 
 
 def write(examples: list[Example], path: Path) -> None:
@@ -366,9 +167,12 @@ def convert(
         out: file to write.
         split: which split of a directory or dataset.
         prompts: rows may end with the user (prompts without a reply).
-        invalid: stop at rows with wrong turns, or drop them.
+        invalid: stop at rows that are not usable, or drop them.
     """
-    examples = [e for i in inputs for e in read(i, split, dialogues=not prompts, invalid=invalid)]
+    rows_of_input = partial(
+        read, split=split, dialogues=not prompts, invalid=invalid, drop_flag="--invalid drop"
+    )
+    examples = [e for reference in inputs for e in rows_of_input(reference)]
     write(examples, out)
     turns = Counter(len(e.turns) for e in examples)
     counts = ", ".join(f"{count} of {n} turns" for n, count in sorted(turns.items()))

@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field
 
-from lima_ray import example
 from lima_ray.config import Sampling, Section, flatten
 from lima_ray.endpoint import Endpoint
 from lima_ray.errors import UserError
 from lima_ray.example import SHOWN_ERRORS, Example
+from lima_ray.reading import decode_json
 from lima_ray.run import write_json
 
 Record = dict[str, Any]
@@ -141,7 +141,7 @@ class Journal(AbstractContextManager["Journal"]):
             )
         whole = [line for line in lines if line.endswith(b"\n")]
         self.records = [
-            example.decode_json(line, f"{self.replies_file}:{number}")
+            decode_json(line, f"{self.replies_file}:{number}")
             for number, line in enumerate(whole, start=1)
         ]
         self.before = len(self.records)

@@ -1,6 +1,7 @@
 """Training sees what serving renders, learns replies and their EOT, and cuts by the rules."""
 
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -289,7 +290,7 @@ def test_rule_4_a_cut_first_user_turn_is_refused(
         data = Data.model_validate({"max_tokens": length, "loss_on": loss_on})
         rows = encode.encode([short, TWO], ours, data)
         assert (rows.supervised_R > 0).tolist() == [True, False]
-        with pytest.raises(UserError, match=r"^1 rows have no supervised token: two\. Their first"):
+        with pytest.raises(UserError, match=r"^1 rows have no supervised token: two\. What"):
             preflight(rows, [short, TWO], eot_id(ours), [])
     rows = encode.encode([short, TWO], ours, Data(max_tokens=user + 1))
     preflight(rows, [short, TWO], eot_id(ours), [])
@@ -346,10 +347,46 @@ def test_preflight_names_rows_whose_eot_is_not_learned(ours: PreTrainedTokenizer
         preflight(dataclasses.replace(rows, mask_N=mask), examples, eot_id(ours), [])
 
 
+@ANY
+def test_turns_of_weight_0_have_no_loss(
+    tokenizer: PreTrainedTokenizerFast, dialogue: Example
+) -> None:
+    exchanges = len(dialogue.turns) // 2
+    marks = [[True] * 2 for _ in range(exchanges)] + [[True, True]]
+    marks[0][1] = False  # the first reply; another exchange follows it in every dialogue
+    partly = dataclasses.replace(
+        dialogue,
+        turns=(*dialogue.turns, "Why?", "how."),
+        learned=tuple(mark for pair in marks for mark in pair),
+    )
+    for loss_on in ("replies", "all"):
+        data = Data.model_validate({"max_tokens": 10**6, "loss_on": loss_on})
+        whole = encode.encode([dataclasses.replace(partly, learned=())], tokenizer, data)
+        rows = encode.encode([partly], tokenizer, data)
+        assert rows.ids_N.tolist() == whole.ids_N.tolist()
+        ends = np.flatnonzero(rows.ids_N == tokenizer.eos_token_id) + 1
+        unlearned = slice(ends[0], ends[1])
+        assert whole.mask_N[unlearned].all()
+        assert not rows.mask_N[unlearned].any()
+        assert np.array_equal(np.delete(rows.mask_N, unlearned), np.delete(whole.mask_N, unlearned))
+        preflight(rows, [partly], eot_id(tokenizer), [])
+
+
+def test_a_user_turn_of_weight_0_is_not_learned_with_all_the_rest(
+    ours: PreTrainedTokenizerFast,
+) -> None:
+    row = Example(("Why?", "how.", "Hi", "the sun"), "a", learned=(True, True, False, True))
+    rows = encode.encode([row], ours, Data(max_tokens=64, loss_on="all"))
+    ends = [0, *(np.flatnonzero(rows.ids_N == ours.eos_token_id) + 1)]
+    turns = [rows.mask_N[a:b] for a, b in itertools.pairwise(ends)]
+    assert [turn[1:].all() for turn in turns] == [True, True, False, True]
+    assert not turns[2].any()
+
+
 def test_preflight_names_the_first_rows_and_counts_the_rest(ours: PreTrainedTokenizerFast) -> None:
     examples = [Example(("the cat", "Hi"), f"row-{n}") for n in range(13)]
     rows = encode.encode(examples, ours, Data(max_tokens=2))
-    with pytest.raises(UserError, match=r"^13 rows .*: row-0, .*, row-9 and 3 more\. Their first"):
+    with pytest.raises(UserError, match=r"^13 rows .*: row-0, .*, row-9 and 3 more\. What stands"):
         preflight(rows, examples, eot_id(ours), [])
 
 

@@ -1,5 +1,6 @@
 """Rows in every form become Examples; a wrong row is named with what is wrong in it."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -37,6 +38,16 @@ ALPACA = {
     "history": [["Hi?", "Hello."]],
     "system": "Be brief.",
 }
+HI = (("Hi?", "Hello."), "Be brief.")
+BRIEF = OPENAI["messages"]
+SHOUTED = [{"role": "USER", "content": "Hi?"}, {"role": " Assistant", "content": "Hello."}]
+
+
+def parts(text: str) -> list[dict[str, str]]:
+    """A message's content as parts."""
+    return [{"type": "text", "text": text[:1]}, {"type": "text", "text": text[1:]}]
+
+
 FORMS: list[tuple[dict[str, Any], tuple[str, ...], str | None]] = [
     (LIMA, ("Hi?", "Hello.", "Why?", "Because."), None),
     (LIMA | {"system": "Be brief."}, ("Hi?", "Hello.", "Why?", "Because."), "Be brief."),
@@ -47,6 +58,15 @@ FORMS: list[tuple[dict[str, Any], tuple[str, ...], str | None]] = [
     (ALPACA, ("Hi?", "Hello.", "Why?\n\nIt is green.", "Because."), "Be brief."),
     ({"instruction": "Hi?", "input": "", "output": "Hello."}, ("Hi?", "Hello."), None),
     ({"instruction": "Hi?", "output": "Hello.", "history": None}, ("Hi?", "Hello."), None),
+    ({"instruction": "Hi?", "context": "It.", "response": "Hm."}, ("Hi?\n\nIt.", "Hm."), None),
+    ({"prompt": "Hi?", "response": " Hello."}, ("Hi?", " Hello."), None),
+    # OpenAI's old form parts prompt and completion by a space.
+    ({"prompt": "Hi?", "completion": " Hello."}, ("Hi?", "Hello."), None),
+    ({"prompt": OPENAI["messages"][:2], "completion": OPENAI["messages"][2:]}, *HI),
+    ({"messages": [{"role": "Developer", "content": "Be brief."}, *SHOUTED]}, *HI),
+    ({"messages": [{"role": m["role"], "content": parts(m["content"])} for m in BRIEF]}, *HI),
+    ({"messages": BRIEF[1:], "system_prompt": "Be brief."}, *HI),
+    ({"messages": [m | {"tool_calls": [], "refusal": None, "weight": 1} for m in BRIEF]}, *HI),
 ]
 
 
@@ -68,8 +88,7 @@ def complaint(path: Path | str, split: str = "train") -> str:
 def row_complaint(tmp_path: Path, row: object) -> str:
     """What `read` says about the second row of a file."""
     text = complaint(save(tmp_path / "rows.jsonl", LIMA, row))
-    assert text.startswith("1 of 2 rows are not usable; ")
-    assert "--data.invalid drop" in text
+    assert text.startswith("1 of 2 rows are not usable; mend or remove them:\n")
     where, said = text.splitlines()[1].split("rows.jsonl:2 ")
     assert where.strip() == f"{tmp_path}/"
     return said
@@ -96,32 +115,76 @@ def test_messages_of_an_example() -> None:
     assert [m["content"] for m in said] == ["s", "a", "b", "c"]
 
 
+@pytest.mark.parametrize("name", ["weight", "train", "loss"])
+def test_turns_that_are_not_learned_are_told(tmp_path: Path, name: str) -> None:
+    said = [
+        ("user", {}),
+        ("assistant", {name: 0}),
+        ("user", {name: None}),
+        ("assistant", {name: 1}),
+    ]
+    messages = [{"role": role, "content": "Hm."} | told for role, told in said]
+    path = tmp_path / "found.jsonl"
+    (found,) = read(save(path, {"messages": messages}))
+    assert found.learned == (True, False, True, True)
+    write([found], path)
+    assert json.loads(path.read_text())["weights"] == [1, 0, 1, 1]
+    (again,) = read(str(path))
+    assert again.extra == {}
+    assert dataclasses.replace(again, id=found.id) == found
+    wrong = {"messages": [messages[0], messages[1] | {name: 0.5}]}
+    assert row_complaint(tmp_path, wrong).startswith(f"message 2 {name} is 0.5; a turn is learned")
+    assert "has no reply that is learned" in row_complaint(tmp_path, {"messages": messages[:2]})
+    (found,) = read(save(path, {"messages": [m | {name: True} for m in messages]}))
+    assert (found.learned, found.extra) == ((), {})
+
+
+@pytest.mark.parametrize("weights", [[0], [1, 2], "01", {"a": 1}, 1])
+def test_weights_that_do_not_fit_the_turns(tmp_path: Path, weights: object) -> None:
+    row = {"conversations": ["Hi?", "Hello."], "weights": weights}
+    assert row_complaint(tmp_path, row).startswith("weights is ")
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {"tool_calls": [{"id": "c1"}]},
+        {"function_call": {"name": "depth", "arguments": "{}"}},
+        {"reasoning_content": "two and two"},
+        {"thinking": "two and two"},
+        {"images": ["a.png"]},
+        {"prefix": True},
+    ],
+)
+def test_what_a_dialogue_of_texts_cannot_hold_is_refused(
+    tmp_path: Path, lost: dict[str, object]
+) -> None:
+    (name,) = lost
+    row = {"messages": [BRIEF[1], BRIEF[2] | lost]}
+    assert row_complaint(tmp_path, row).startswith(f"message 2 has {name}, ")
+
+
+@pytest.mark.parametrize(
+    ("row", "path"),
+    [
+        (LIMA | {"system": "s\ud83d"}, "system: '\\ud83d'"),
+        (LIMA | {"id": "\udc00"}, "id: '\\udc00'"),
+        (LIMA | {"note": {"a": ["b", "\udfff"]}}, "note.a[1]: '\\udfff'"),
+        (LIMA | {"k\ud800": 1}, "a key: '\\ud800'"),
+        (ALPACA | {"input": "\ud83d"}, "input: '\\ud83d'"),
+    ],
+)
+def test_half_a_character_is_found_anywhere_in_a_row(
+    tmp_path: Path, row: dict[str, Any], path: str
+) -> None:
+    assert row_complaint(tmp_path, row).rstrip() == f"has half of a character in {path}"
+
+
 @pytest.mark.parametrize("name", ["bot", "model", "gpt", "assistant"])
 def test_names_of_the_assistant(tmp_path: Path, name: str) -> None:
     turns = [{"from": "prompter", "value": "Hi?"}, {"from": name, "value": "Hello."}]
     (found,) = read(save(tmp_path / "rows.jsonl", {"conversations": turns}))
     assert found.turns == ("Hi?", "Hello.")
-
-
-def test_directory_holds_a_file_for_each_split(tmp_path: Path) -> None:
-    for split in ("train", "dev", "test"):
-        row = {"instruction": split, "output": "Hello."}
-        save(tmp_path / f"{split}.{'json' if split == 'dev' else 'jsonl'}", row)
-    (tmp_path / "README.md").touch()
-    for split in ("train", "dev", "test"):
-        assert read(str(tmp_path), split)[0].prompt == split
-
-
-def test_a_directorys_only_file_is_its_train_split(tmp_path: Path) -> None:
-    save(tmp_path / "rows.jsonl", LIMA)
-    assert len(read(str(tmp_path))) == 1
-    assert complaint(tmp_path, "test") == (
-        f"{tmp_path} has no test.jsonl or test.json; it has rows.jsonl"
-    )
-
-
-def test_directory_without_data(tmp_path: Path) -> None:
-    assert complaint(tmp_path).endswith("it has no .jsonl or .json file")
 
 
 def test_ids_are_the_rows_own_or_say_where_it_stands(tmp_path: Path) -> None:
@@ -157,61 +220,6 @@ def test_written_rows_have_limas_form(tmp_path: Path) -> None:
     assert "é" in lines[1]
 
 
-def test_blank_lines_are_passed_over(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(f"\n{json.dumps(OPENAI)}\r\n  \n{json.dumps(OPENAI)}\n\n")
-    assert [e.id for e in read(str(path))] == ["rows.jsonl:2", "rows.jsonl:4"]
-
-
-def test_missing_data(tmp_path: Path) -> None:
-    gone = str(tmp_path / "gone.jsonl")
-    assert complaint(gone).startswith(f"no data at {gone}: it is no file, no directory")
-    for reference in ("data/gone.jsonl", "gone", "a/b/c", "./gone", "../gone"):
-        assert complaint(reference).startswith(f"no data at {reference}: it is no file")
-
-
-@pytest.mark.parametrize("text", ["", "\n\n"])
-def test_empty_file(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(text)
-    assert complaint(path) == f"{path} (train) holds no rows"
-
-
-def test_empty_json_files(tmp_path: Path) -> None:
-    path = tmp_path / "rows.json"
-    path.write_text("[]")
-    assert complaint(path) == f"{path} (train) holds no rows"
-    path.write_text("")
-    assert complaint(path).startswith(f"{path}:1 is not JSON: ")
-    path.write_text("{}")
-    assert complaint(path) == f"{path} holds a JSON dict; it needs an array of rows"
-
-
-def test_json_that_is_broken_names_the_line(tmp_path: Path) -> None:
-    lines = tmp_path / "rows.jsonl"
-    lines.write_text(f'{json.dumps(LIMA)}\n\n{{"conversations": ["a", }}\n')
-    assert complaint(lines).startswith(f"{lines}:3 is not JSON: ")
-    array = tmp_path / "rows.json"
-    array.write_text(f"[\n{json.dumps(LIMA)},\n{json.dumps(LIMA)}\n{json.dumps(LIMA)}]\n")
-    assert complaint(array).startswith(f"{array}:4 is not JSON: ")
-    array.write_text(f"{json.dumps(LIMA)}\n{json.dumps(LIMA)}\n")
-    assert complaint(array).startswith(f"{array}:2 is not JSON: ")
-
-
-@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
-def test_bytes_that_are_not_utf8_name_the_line(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"rows{suffix}"
-    path.write_bytes(b'["a",\n"b",\n"caf\xe9"]' if suffix == ".json" else b'{}\n{}\n{"a": "\xe9"}')
-    assert complaint(path).startswith(f"{path}:3 is not UTF-8: byte ")
-    assert complaint(path).endswith("is 0xe9")
-
-
-def test_other_kinds_of_file(tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text("a,b")
-    assert complaint(path) == f"{path} ends in '.csv'; data files end in .jsonl or .json"
-
-
 @pytest.mark.parametrize(
     ("turns", "expected"),
     [
@@ -223,7 +231,7 @@ def test_other_kinds_of_file(tmp_path: Path) -> None:
         (["a", None], "turn 2 is a NoneType (None); turns are strings"),
         ([5, "b"], "turn 1 is a int (5); turns are strings"),
         (["a", {"value": "b"}], "turn 2 is a dict "),
-        (["a", "b \ud83d"], "turn 2 has half of a character: '\\ud83d'"),
+        (["a", "b \ud83d"], "has half of a character in conversations[1]: '\\ud83d'"),
         ("a, b", "conversations is a str; it needs a list"),
         (None, "conversations is a NoneType; it needs a list"),
     ],
@@ -263,11 +271,11 @@ def test_wrong_roles_are_named(
         (["a", "b"], "is a JSON list; a row is an object"),
         ("a", "is a JSON str; a row is an object"),
         (None, "is a JSON NoneType; a row is an object"),
-        ({}, "has the keys none; a row has conversations, messages or instruction"),
+        ({}, "has the keys none; a row has conversations, messages, instruction (with"),
         (
             {"conversation": []},
-            "has the keys conversation; a row has conversations, messages or "
-            "instruction; did you mean conversations?",
+            "has the keys conversation; a row has conversations, messages, instruction (with "
+            "output) or prompt (with completion or response); did you mean conversations?",
         ),
         ({"messages": "a"}, "messages must be a list of objects"),
         ({"messages": ["a"]}, "messages must be a list of objects"),
@@ -280,6 +288,17 @@ def test_wrong_roles_are_named(
         (ALPACA | {"history": [["a", 1]]}, "turn 2 is a int"),
         (ALPACA | {"output": ""}, "turn 4 is empty"),
         ({"instruction": "Hi?"}, "has 1 turn; a dialogue ends"),
+        (ALPACA | {"input": {"text": "a"}}, "input is a dict; it needs a string"),
+        (ALPACA | {"response": "a"}, "has output and response; which is the reply?"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "is a preference (chosen and rejected)"),
+        ({"prompt": [{"role": "user", "content": "a"}], "completion": "b"}, "prompt is a list of"),
+        (OPENAI | {"system": "Be kind."}, "has two system messages, 'Be brief.' and 'Be kind.'"),
+        (OPENAI | {"tools": [{"name": "depth"}]}, "has tools, tools that the model may call"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, "message 1 has the role 'tool'; tools"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "a"}]}]},
+            "message 1 has a part of the type 'image_url'; a dialogue here holds texts alone",
+        ),
     ],
 )
 def test_wrong_rows_are_named(tmp_path: Path, row: object, expected: str) -> None:

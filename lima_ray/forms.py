@@ -1,0 +1,247 @@
+"""The forms in which people keep dialogues, each made into turns: LIMA, `messages`, ShareGPT,
+Alpaca, and pairs of prompt and completion.
+
+Nothing that would change what is learned is passed over: a turn may say that it is not learned
+(`weight` 0, `train` false), and what a dialogue of texts cannot hold (tool calls, reasoning,
+images) is refused by name.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from lima_ray.config import nearest
+from lima_ray.errors import UserError
+
+ROLES = {
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "system": "system",
+    "developer": "system",
+}
+TOOL_ROLES = ("tool", "function", "function_call", "function_response", "observation")
+NOT_HELD = {
+    "tool_calls": "a call of a tool",
+    "function_call": "a call of a function",
+    "tools": "tools that the model may call",
+    "functions": "functions that the model may call",
+    "reasoning_content": "reasoning beside the reply",
+    "audio": "sound",
+    "audios": "sound",
+    "image": "an image",
+    "images": "images",
+    "video": "a film",
+    "videos": "films",
+}
+"""Keys of rows and messages whose meaning a dialogue of texts cannot hold."""
+NOT_HELD_BY_A_MESSAGE = NOT_HELD | {
+    "tool_call_id": "a tool's answer",
+    "reasoning": "reasoning beside the reply",
+    "thinking": "reasoning beside the reply",
+    "refusal": "a refusal beside the reply",
+    "train_detail": "a loss on parts of a turn",
+    "prefix": "a reply that is to be continued",
+}
+"""Those of messages alone; as keys of rows they are often notes about the row."""
+LEARNED = ("weight", "train", "training", "loss")
+"""Keys of a message that say whether its turn is learned."""
+KNOWN = "conversations, messages, instruction (with output) or prompt (with completion or response)"
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass
+class Parsed:
+    """What a row says, whatever its form."""
+
+    used: set[str]
+    """The row's keys that are taken up in this."""
+    turns: list[Any] = field(default_factory=list)
+    learned: list[bool] = field(default_factory=list)
+    """For each turn whether it may be learned; empty where the form cannot say."""
+    system: Any = None
+
+
+def parse(row: Any, where: str) -> Parsed:
+    """Recognise a row's form and take its turns out.
+
+    Raises:
+        UserError: what is wrong with the row at `where`, or cannot be held.
+    """
+    if not isinstance(row, dict):
+        raise UserError(f"{where} is a JSON {type(row).__name__}; a row is an object")
+    form = next((form for key, form in FORMS.items() if key in row), None)
+    if form is None:
+        keys = ", ".join(map(str, row)) or "none"
+        hint = "".join(nearest(str(k), list(FORMS)) for k in row)[:80]
+        raise UserError(f"{where} has the keys {keys}; a row has {KNOWN}{hint}")
+    if "chosen" in row and "rejected" in row:
+        raise UserError(
+            f"{where} is a preference (chosen and rejected); training here imitates one reply: "
+            "keep the chosen one"
+        )
+    refuse_unheld(row, NOT_HELD, where)
+    parsed = form(row, where)
+    given = [key for key in ("system", "system_prompt") if row.get(key)]
+    parsed.used |= {"system", *given}
+    systems = [parsed.system, *(row[key] for key in given)]
+    systems = [s for n, s in enumerate(systems) if s and s not in systems[:n]]
+    if len(systems) > 1:
+        raise UserError(f"{where} has two system messages, {systems[0]!r} and {systems[1]!r}")
+    parsed.system = text_of(systems[0], f"{where} system message") if systems else None
+    if parsed.system is not None and not isinstance(parsed.system, str):
+        kind = type(parsed.system).__name__
+        raise UserError(f"{where} system message is a {kind}; it needs a string")
+    if half := next(lone_surrogates(row), None):
+        raise UserError(f"{where} has half of a character in {half}")
+    return parsed
+
+
+def refuse_unheld(fields: dict[str, Any], unheld: dict[str, str], where: str) -> None:
+    """Refuse a row or message with something that would be lost."""
+    for key, meaning in unheld.items():
+        if fields.get(key) not in (None, "", [], {}, False):
+            raise UserError(
+                f"{where} has {key}, {meaning}, which a dialogue of texts does not hold; write it "
+                "into the content, or remove it"
+            )
+
+
+def conversation_turns(row: dict[str, Any], where: str) -> Parsed:
+    """LIMA's alternating strings, or ShareGPT's `{"from", "value"}` objects."""
+    turns = row["conversations"]
+    if isinstance(turns, list) and turns and isinstance(turns[0], dict):
+        return message_turns(turns, where, {"conversations"})
+    if not isinstance(turns, list):
+        raise UserError(f"{where} conversations is a {type(turns).__name__}; it needs a list")
+    parsed = Parsed({"conversations"}, turns)
+    if row.get("weights") is not None:
+        weights = row["weights"]
+        if not isinstance(weights, list) or len(weights) != len(turns):
+            raise UserError(
+                f"{where} weights is {weights!r}; it needs a list of 0 and 1, one for each turn"
+            )
+        parsed.learned = [is_learned(w, f"{where} weights") for w in weights]
+        parsed.used.add("weights")
+    return parsed
+
+
+def message_turns(messages: Any, where: str, used: set[str]) -> Parsed:
+    """OpenAI's `{"role", "content"}` objects, an optional system message first."""
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        raise UserError(f"{where} messages must be a list of objects")
+    parsed = Parsed(used)
+    for number, message in enumerate(messages, start=1):
+        place = f"{where} message {number}"
+        role = role_of(message, place)
+        refuse_unheld(message, NOT_HELD_BY_A_MESSAGE, place)
+        content = text_of(message.get("content", message.get("value")), place)
+        if role == "system":
+            if number > 1:
+                raise UserError(f"{place} is a system message; it comes first")
+            parsed.system = content
+            continue
+        if role != ("user", "assistant")[len(parsed.turns) % 2]:
+            raise UserError(f"{place} is the {role}'s; turns alternate and the user's comes first")
+        said = [
+            is_learned(message[k], f"{place} {k}") for k in LEARNED if message.get(k) is not None
+        ]
+        parsed.turns.append(content)
+        parsed.learned.append(all(said))
+    return parsed
+
+
+def role_of(message: dict[str, Any], place: str) -> str:
+    """A message's role: user, assistant or system."""
+    name = message.get("role", message.get("from"))
+    plain = name.strip().lower() if isinstance(name, str) else ""
+    if plain in TOOL_ROLES:
+        raise UserError(
+            f"{place} has the role {name!r}; tools are not trained here: write the exchange as the "
+            "user's and assistant's words, or remove the row"
+        )
+    if plain not in ROLES:
+        raise UserError(f"{place} has the role {name!r}; roles are user, assistant and system")
+    return ROLES[plain]
+
+
+def text_of(content: Any, place: str) -> Any:
+    """A message's text; parts of text are joined, and parts that are no text refused."""
+    if not (isinstance(content, list) and content and all(isinstance(p, dict) for p in content)):
+        return content
+    texts = []
+    for part in content:
+        kind, text = part.get("type", "text"), part.get("text")
+        if kind not in ("text", "input_text", "output_text") or not isinstance(text, str):
+            raise UserError(
+                f"{place} has a part of the type {kind!r}; a dialogue here holds texts alone"
+            )
+        texts.append(text)
+    return "".join(texts)
+
+
+def is_learned(value: Any, place: str) -> bool:
+    """Whether a turn of this `weight` or `train` is learned."""
+    if value not in (0, 1):
+        raise UserError(f"{place} is {value!r}; a turn is learned (1, true) or not (0, false)")
+    return bool(value)
+
+
+def pair_turns(row: dict[str, Any], where: str) -> Parsed:
+    """Alpaca's instruction, input and output after the exchanges of `history`, Dolly's
+    instruction, context and response, or a prompt and its completion or response."""
+    asked = "instruction" if "instruction" in row else "prompt"
+    prompt = row[asked]
+    replies = [key for key in ("output", "response", "completion") if row.get(key) is not None]
+    if len(replies) > 1:
+        raise UserError(f"{where} has {' and '.join(replies)}; which is the reply?")
+    reply = row[replies[0]] if replies else None
+    used = {asked, "input", "context", "output", "response", "completion", "history"} & row.keys()
+    if isinstance(prompt, list):  # the conversational kind: both are lists of messages
+        if not isinstance(reply, list | None):
+            raise UserError(f"{where} {asked} is a list of messages and {replies[0]} is not")
+        return message_turns([*prompt, *(reply or [])], where, used)
+    history = row.get("history") or []
+    if not isinstance(history, list) or not all(
+        isinstance(h, list) and len(h) == 2 for h in history
+    ):
+        raise UserError(f"{where} history must be a list of [user, assistant] pairs")
+    for key in ("input", "context"):
+        context = row.get(key)
+        if context and not isinstance(context, str):
+            raise UserError(f"{where} {key} is a {type(context).__name__}; it needs a string")
+        if isinstance(prompt, str) and context:
+            prompt = f"{prompt}\n\n{context}"
+    if replies == ["completion"] and isinstance(reply, str):
+        reply = reply.removeprefix(" ")  # in that form it parts the completion from the prompt
+    last = [prompt] + ([reply] if replies else [])
+    return Parsed(used, [*chain.from_iterable(history), *last])
+
+
+FORMS: dict[str, Callable[[dict[str, Any], str], Parsed]] = {
+    "conversations": conversation_turns,
+    "messages": lambda row, where: message_turns(row["messages"], where, {"messages"}),
+    "instruction": pair_turns,
+    "prompt": pair_turns,
+}
+
+
+def lone_surrogates(value: Any, path: str = "") -> Iterator[str]:
+    """Where a value of a row holds half of a character, and which half."""
+    if isinstance(value, str):
+        if lone := LONE_SURROGATE.search(value):
+            yield f"{path or 'a key'}: {lone[0]!a}"
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from lone_surrogates(key)
+            yield from lone_surrogates(inner, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from lone_surrogates(inner, f"{path}[{number}]")
