@@ -42,7 +42,7 @@ class Data(Section):
     """Which examples, and what of them is learned."""
 
     train: str = "GAIR/lima"
-    """Training dialogues: a .jsonl or .json file, a directory, or a dataset of the hub."""
+    """Training dialogues: a file (JSON, CSV, Parquet ...), a directory, or a dataset of the hub."""
     rows: int | None = Field(default=None, ge=1)
     """How many of them to train on, drawn by the seed; a smaller draw is part of a larger one."""
     added: str | None = None
@@ -70,8 +70,11 @@ class Model(Section):
 
     base: str = "huggyllama/llama-65b"
     """Pretrained model: a directory or a model of the hub, weights in safetensors."""
+    chat_template: Literal["own", "paper"] = "own"
+    """own keeps the base's chat template where it has one; paper, and a base without, takes LIMA's
+    form: no role markers, an EOT after every turn."""
     eot_token: str | None = None
-    """Token that ends every turn; none takes the base's own, or adds <|eot|>."""
+    """Token that ends every turn in LIMA's form; none takes the base's own, or adds <|eot|>."""
     residual_dropout: float = Field(default=0.3, ge=0, lt=1)
     """Dropout of the last layer's sub-layer outputs; it rises linearly from 0 at the first."""
     attention: str = "auto"

@@ -4,8 +4,9 @@
 
 prints rows with the supervised tokens marked, the lengths, and how well they pack.
 
-A row is what the chat template renders, so training and serving see the same ids. A row longer than
-`max_tokens` is cut by these rules:
+A row is what the chat template renders, so training and serving see the same ids; each token
+belongs to a turn (lima_ray/template.py), and a reply's are learned. A row longer than `max_tokens`
+is cut by these rules:
 
 1. Its first `max_tokens` tokens are kept; nothing is taken from the middle or the start.
 2. A cut inside a reply keeps the reply's beginning and adds no EOT: the model never learns to stop
@@ -29,8 +30,9 @@ from transformers import PreTrainedTokenizerFast
 from lima_ray import example, microbatch
 from lima_ray.config import Data, Recipe, Step, parse
 from lima_ray.errors import UserError, plain_errors
-from lima_ray.example import Example
-from lima_ray.tokenizer import eot_id, load_tokenizer
+from lima_ray.example import SHOWN_ERRORS, Example
+from lima_ray.template import encode_dialogues
+from lima_ray.tokenizer import described, eot_id, load_tokenizer
 
 SHOWN_ROWS = 10
 DRAW = 1000
@@ -95,40 +97,44 @@ def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast, data: Da
     """Encode dialogues; row i is `examples[i]`.
 
     Raises:
-        UserError: no dialogue is left to encode.
+        UserError: no dialogue is left to encode, or the chat template cannot render some.
     """
     if not examples:
         raise UserError(f"no row of {data.train} is left to train on; the rest was dropped")
-    texts = [str(tokenizer.apply_chat_template(e.messages(), tokenize=False)) for e in examples]
-    batch = tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
-    eot = eot_id(tokenizer)
-    rows = [encode_row(ids, eot, data, e.learned) for ids, e in zip(batch, examples, strict=True)]
+    batch = encode_dialogues(tokenizer, [e.messages() for e in examples])
+    problems = [f"{e.id}: {b}" for e, b in zip(examples, batch, strict=True) if isinstance(b, str)]
+    if problems:
+        shown = "\n  ".join(problems[:SHOWN_ERRORS])
+        raise UserError(
+            f"the base's chat template cannot hold {len(problems)} of {len(examples)} rows; mend "
+            f"or remove them, or take LIMA's form (--model.chat_template paper):\n  {shown}"
+        )
+    batch = [b for b in batch if not isinstance(b, str)]
+    rows = [encode_row(*b, data, e.learned) for b, e in zip(batch, examples, strict=True)]
     lengths = [len(ids) for ids, _ in rows]
     return Rows(
         ids_N=np.concatenate([ids for ids, _ in rows]),
         mask_N=np.concatenate([mask for _, mask in rows]),
         starts_R1=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        cut_R=np.array([len(ids) > data.max_tokens for ids in batch]),
+        cut_R=np.array([len(ids) > data.max_tokens for ids, _ in batch]),
     )
 
 
 def encode_row(
-    ids: list[int], eot_id: int, data: Data, learned: tuple[bool, ...] = ()
+    ids: list[int], turns: list[int], data: Data, learned: tuple[bool, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut one rendered dialogue by the rules above, and mark what is learned.
 
     Args:
         ids: of the whole dialogue.
-        eot_id: id of the EOT token.
+        turns: the turn of each.
         data: its `max_tokens` and `loss_on`.
         learned: for each turn whether it may be learned; empty where all may.
 
     Returns:
         ids (int32) and mask (bool) of the tokens kept.
     """
-    ids_T = np.array(ids, dtype=np.int32)
-    is_eot = ids_T == eot_id
-    turn_T = np.cumsum(is_eot) - is_eot
+    ids_T, turn_T = np.array(ids, dtype=np.int32), np.array(turns)
     of_assistant = turn_T % 2 == 1
     kept = min(len(ids_T), data.max_tokens)
     if len(ids_T) > kept and not of_assistant[kept - 1]:
@@ -247,7 +253,8 @@ def drawn(rows: list[Example], count: int | None, seed: int, field: str) -> list
 def prepare(recipe: Recipe) -> Encoded:
     """Read, encode and check a recipe's data."""
     train, prompts = load_examples(recipe.data, recipe.seed)
-    tokenizer = load_tokenizer(recipe.model.base, recipe.model.eot_token)
+    model = recipe.model
+    tokenizer = load_tokenizer(model.base, model.eot_token, model.chat_template)
     rows = encode(train, tokenizer, recipe.data)
     if recipe.data.invalid == "drop" and (rows.supervised_R == 0).any():
         kept = rows.supervised_R > 0
@@ -284,6 +291,7 @@ def show(
     if count:
         console.rule()
         console.print("[green]⟦supervised⟧[/green] [dim]not supervised[/dim]")
+    console.print(escape(described(tokenizer)), soft_wrap=True)
     histogram(console, rows.lengths_R)
     packing(console, recipe, rows)
 

@@ -35,7 +35,7 @@ from lima_ray.graphs import RecordedForward
 from lima_ray.rows import SteadyForward
 from lima_ray.sampling import choose
 from lima_ray.text import ReplyText, decode
-from lima_ray.tokenizer import prompt_ids, text_ids
+from lima_ray.tokenizer import prompt_ids, template_eot, text_ids
 
 CHUNK = 256
 """Tokens of a prompt computed together; where chunks end depends on the prompt alone."""
@@ -337,10 +337,12 @@ class Engine:
 
 
 def stop_ids(model: Any, tokenizer: Any) -> set[int]:
-    """Tokens that end a reply: the tokenizer's EOT, and what the model's own settings name."""
+    """Tokens that end a reply: the tokenizer's EOT, what the model's own settings name, and what
+    its chat template ends replies with (a base's EOS may be another token)."""
     named = model.generation_config.eos_token_id
     named = named if isinstance(named, list) else [named]
-    return {token for token in (tokenizer.eos_token_id, *named) if token is not None}
+    ends = {token for token in (tokenizer.eos_token_id, *named) if token is not None}
+    return ends | template_eot(tokenizer)
 
 
 def log_probability(logits_V: torch.Tensor, token: int, top: int) -> Logprob:

@@ -32,7 +32,7 @@ class Generation(Section):
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Directory of a run or an export; with --endpoint the name of a model there."""
     prompts: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPTS")]
-    """Rows to reply to: a .jsonl or .json file, a directory, or a dataset of the hub."""
+    """Rows to reply to: a file (JSON, CSV, Parquet ...), a directory, or a dataset of the hub."""
     out: Path
     """Directory for replies.jsonl; the same directory goes on where an earlier command stopped."""
     split: str = "test"

@@ -1,32 +1,41 @@
-"""The tokenizer a run trains with: the base's own, an EOT token, and the chat template.
+"""The tokenizer a run trains with: the base's own, an EOT token, and a chat template.
 
 LIMA ends every utterance, the user's and the assistant's alike, with a new end-of-turn token (EOT)
 that takes over EOS's role of stopping without its old meaning (LIMA section 3). There are no role
-markers: a dialogue is `BOS user EOT assistant EOT user EOT ...`.
+markers: a dialogue is `BOS user EOT assistant EOT user EOT ...`. A base that brings a chat template
+along has learned to read that one, and keeps it unless the recipe asks for LIMA's form.
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lima_ray.config import resolve
 from lima_ray.errors import UserError
 from lima_ray.example import Example
+from lima_ray.template import encode_prompt, form_of
 
 NEW_EOT = "<|eot|>"
 KNOWN_EOT = ("<|eot_id|>", "<|eot|>", "<|im_end|>", "<end_of_turn>", "<|end|>")
 
 
-def load_tokenizer(base: str, eot_token: str | None = None) -> PreTrainedTokenizerFast:
+DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+"""Put before templates that write today's date, so that rows are the same tomorrow."""
+
+
+def load_tokenizer(
+    base: str, eot_token: str | None = None, template: Literal["own", "paper"] = "own"
+) -> PreTrainedTokenizerFast:
     """Load a base's tokenizer and give it EOT (as `eos_token`), a pad token and the template.
 
     Args:
         base: directory or hub id of the base model.
         eot_token: the EOT to use; none takes the base's own, or adds `<|eot|>`.
+        template: `own` keeps the base's chat template where it has one, `paper` takes LIMA's form.
 
     Raises:
-        UserError: no tokenizer there.
+        UserError: no tokenizer there, or a chat template that nothing can be trained with.
     """
     path = resolve(base)
     if path is not None and not any((path / f).exists() for f in TOKENIZER_FILES):
@@ -35,10 +44,11 @@ def load_tokenizer(base: str, eot_token: str | None = None) -> PreTrainedTokeniz
             "beside the weights"
         )
     try:
-        loaded = AutoTokenizer.from_pretrained(str(path or base))
+        loaded = AutoTokenizer.from_pretrained(str(path or base), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"the tokenizer of {base} cannot be loaded: {error}") from error
     tokenizer = cast(PreTrainedTokenizerFast, loaded)
+    own = own_template(tokenizer)
     if getattr(tokenizer, "legacy", False):
         # LlamaTokenizer does not save `legacy`, so the export would split text in another way.
         tokenizer = PreTrainedTokenizerFast(
@@ -46,15 +56,70 @@ def load_tokenizer(base: str, eot_token: str | None = None) -> PreTrainedTokeniz
             model_max_length=tokenizer.model_max_length,
             **tokenizer.special_tokens_map,
         )
-    bos = leading_bos(tokenizer)
-    old_eos = tokenizer.eos_token
-    eot = eot_token or own_eot(tokenizer) or NEW_EOT
-    tokenizer.add_special_tokens({"eos_token": eot})
-    if tokenizer.pad_token in (None, eot):
-        tokenizer.pad_token = old_eos if old_eos not in (None, eot) else tokenizer.unk_token or eot
+    if own and template == "own":
+        tokenizer.chat_template = own
+        eot = eot_of_template(tokenizer, base, eot_token)
+        set_eot(tokenizer, eot)
+        return tokenizer
+    bos, old_eos = leading_bos(tokenizer), tokenizer.eos_token
+    # Where the base's template gives its EOT a meaning, LIMA's form has one of its own.
+    eot = eot_token or (None if own else own_eot(tokenizer)) or NEW_EOT
+    set_eot(tokenizer, eot)
     control = {bos, eot, str(old_eos or ""), str(tokenizer.pad_token)}
     tokenizer.chat_template = chat_template(bos, eot, control, word_start(tokenizer))
     return tokenizer
+
+
+def own_template(tokenizer: Any) -> str:
+    """The chat template that the base brings along, of several the default one, or nothing."""
+    given = tokenizer.chat_template
+    found = given.get("default", "") if isinstance(given, dict) else given or ""
+    return DATE + found if "strftime_now" in found and not found.startswith(DATE) else found
+
+
+def eot_of_template(tokenizer: Any, base: str, eot_token: str | None) -> str:
+    """The token that ends replies in the base's own chat template.
+
+    Raises:
+        UserError: it cannot be told, or the recipe asks for another.
+    """
+    paper = "give the base LIMA's form instead: --model.chat_template paper"
+    try:
+        eot = form_of(tokenizer).eot
+    except UserError as error:
+        raise UserError(
+            f"{base} has a chat template that cannot be trained with: {error}; {paper}"
+        ) from error
+    if eot_token not in (None, eot):
+        raise UserError(
+            f"model.eot_token is {eot_token}, but the chat template of {base} ends replies with "
+            f"{eot}; leave it out, or {paper}"
+        )
+    return eot
+
+
+def set_eot(tokenizer: Any, eot: str) -> None:
+    """Make EOT what ends a text, and see that padding is another token."""
+    old_eos = tokenizer.eos_token
+    added = {token.content: token for token in tokenizer.added_tokens_decoder.values()}
+    if eot in added and added[eot].special:
+        tokenizer.eos_token = eot  # adding it again would change which white space it swallows
+    else:
+        tokenizer.add_special_tokens({"eos_token": eot})
+    if tokenizer.pad_token in (None, eot):
+        tokenizer.pad_token = old_eos if old_eos not in (None, eot) else tokenizer.unk_token or eot
+
+
+def described(tokenizer: Any) -> str:
+    """What chat template is in use, in a line."""
+    form = form_of(tokenizer)
+    if not form.roles:
+        return f"chat template: LIMA's, every turn ends with {form.eot} and has no role marker"
+    dated = ", its date held at 26 Jul 2024" * tokenizer.chat_template.startswith(DATE)
+    return (
+        f"chat template: the base's own{dated}; a reply begins after {form.opening!r} and ends "
+        f"with {form.eot}"
+    )
 
 
 def prompt_ids(tokenizer: Any, turns: Sequence[str], system: str | None = None) -> list[int]:
@@ -68,7 +133,7 @@ def prompt_ids(tokenizer: Any, turns: Sequence[str], system: str | None = None) 
         system: a system message before them.
 
     Raises:
-        UserError: the last turn is the assistant's, or blank.
+        UserError: the last turn is the assistant's, or blank, or the template refuses the dialogue.
     """
     if len(turns) % 2 == 0:
         raise UserError(f"the dialogue has {len(turns)} turns; the last must be the user's")
@@ -76,16 +141,22 @@ def prompt_ids(tokenizer: Any, turns: Sequence[str], system: str | None = None) 
         raise UserError(f"turn {len(turns)} of the dialogue is {turns[-1]!r}: nothing to answer")
     if not tokenizer.chat_template:
         return text_ids(tokenizer, "\n".join([system, *turns] if system else turns))
-    return tokenizer.apply_chat_template(
-        Example(tuple(turns), id="", system=system).messages(),
-        add_generation_prompt=True,
-        return_dict=False,
-    )
+    return encode_prompt(tokenizer, Example(tuple(turns), id="", system=system).messages())
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids of plain text to go on with; a control token's name in it is only text."""
     return tokenizer(text, split_special_tokens=True).input_ids
+
+
+def template_eot(tokenizer: Any) -> set[int]:
+    """Id of the token that ends a reply in the chat template, where that is known."""
+    if not tokenizer.chat_template:
+        return set()
+    try:
+        return {tokenizer.convert_tokens_to_ids(form_of(tokenizer).eot)}
+    except UserError:
+        return set()
 
 
 def eot_id(tokenizer: PreTrainedTokenizerFast) -> int:
@@ -125,12 +196,15 @@ def word_start(tokenizer: PreTrainedTokenizerFast) -> str:
 def chat_template(bos: str, eot: str, control: set[str], start: str) -> str:
     """The Jinja template of LIMA's form; a system message stands before the first user turn.
 
-    A turn that spells a control token (`<s>` in a piece of HTML, say) keeps its look but loses its
-    power: a zero-width space is put after the first character.
+    A turn that spells a control token (`<s>` in a piece of HTML, say) is taken as text by
+    `lima_ray.template`, which says so by `names_are_text`. For other programs, which would take it
+    for control, a zero-width space is put after its first character.
     """
     content = "((system if loop.first else '') + message['content'])"
+    spelt = content
     for token in sorted(control - {""}):
-        content += f"|replace({token!r}, {token[0] + chr(0x200B) + token[1:]!r})"
+        spelt += f"|replace({token!r}, {token[0] + chr(0x200B) + token[1:]!r})"
+    content = f"({content} if names_are_text else {spelt})"
     return (
         "{%- if messages and messages[0]['role'] == 'system' -%}"
         "{%- set system = messages[0]['content'] + '\\n\\n' -%}{%- set turns = messages[1:] -%}"

@@ -31,6 +31,7 @@ from lima_ray.progress import Progress
 from lima_ray.run import Run, open_to_readers, writing
 from lima_ray.schedule import Schedule
 from lima_ray.stop import in_thread, stoppable
+from lima_ray.tokenizer import described
 from lima_ray.tracker import check_tracker
 from lima_ray.worker import Phases, train_worker
 
@@ -65,6 +66,7 @@ def fit(recipe: Recipe) -> Run:
     phases = Phases(psutil.Process().create_time())
     phases.done("imports")
     job = prepare(recipe)
+    print(described(job.tokenizer))
     with Run(recipe.run_dir).locked():
         run = job.claim()
         if not finished(run, job.schedule):

@@ -206,11 +206,11 @@ def contents(reference: str | None) -> str:
 
 def rows_of(recipe: Recipe) -> str:
     """What decides a recipe's encoded rows, as JSON; the seed only where it draws some."""
-    data = recipe.data
+    data, model = recipe.data, recipe.model
     draws = data.rows is not None or data.added_rows is not None
     rows = Recipe(
         data=data,
-        model=Model(base=recipe.model.base, eot_token=recipe.model.eot_token),
+        model=Model(base=model.base, chat_template=model.chat_template, eot_token=model.eot_token),
         seed=recipe.seed if draws else 0,
         train=Train(tokens_per_micro_batch=data.max_tokens),
     )
