@@ -15,7 +15,7 @@ from lima_ray.families import undecodable
 from lima_ray.llama import SteadyLlama, is_plain_llama
 from lima_ray.slots import slot_attention
 from lima_ray.steady import steady_layers
-from lima_ray.tokenizer import TOKENIZER_FILES
+from lima_ray.tokenizer import TOKENIZER_FILES, check_sentencepiece
 
 SLOTS = "lima_slots"
 LOADING = threading.Lock()
@@ -42,6 +42,7 @@ def load(model_dir: Path, device: torch.device, rows: int) -> tuple[Any, Any]:
     for what, patterns in needed.items():
         if not any(any(model_dir.glob(pattern)) for pattern in patterns):
             raise UserError(f"no {what} in {model_dir}: it lacks {' or '.join(patterns)}")
+    check_sentencepiece(model_dir)
     register()
     logging.disable_progress_bar()
     check_decodable(model_dir)

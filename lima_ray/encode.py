@@ -2,7 +2,8 @@
 
     python -m lima_ray.encode [RECIPE] --show 3
 
-prints rows with the supervised tokens marked, the lengths, and how well they pack.
+prints rows with the supervised tokens marked, the lengths, and how well they pack; longest, cut, an
+id or rows.jsonl:17 instead of a number picks others.
 
 A row is what the chat template renders, so training and serving see the same ids; each token
 belongs to a turn (lima_ray/template.py), and a reply's are learned. A row longer than `max_tokens`
@@ -16,77 +17,23 @@ is cut by these rules:
 4. A cut inside the first user turn would leave nothing to learn; such rows are named and refused.
 """
 
-from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
-from typing import Self
+from functools import partial
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
-from lima_ray import example, microbatch
+from lima_ray import example
 from lima_ray.config import Data, Recipe, Step, parse
+from lima_ray.encoded import Rows
 from lima_ray.errors import UserError, plain_errors
 from lima_ray.example import SHOWN_ERRORS, Example
+from lima_ray.inspection import show
 from lima_ray.template import encode_dialogues
-from lima_ray.tokenizer import described, eot_id, load_tokenizer
+from lima_ray.tokenizer import eot_id, load_tokenizer
 
 SHOWN_ROWS = 10
 DRAW = 1000
 """Keeps the random numbers of a draw of rows apart from those of their order in an epoch."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """R encoded rows, their N tokens end to end."""
-
-    ids_N: np.ndarray
-    """Token ids, int32."""
-    mask_N: np.ndarray
-    """True for the tokens whose prediction is learned."""
-    starts_R1: np.ndarray
-    """Where each row starts in the N tokens, and N itself at the end."""
-    cut_R: np.ndarray
-    """True for rows that were longer than `max_tokens`."""
-
-    def __len__(self) -> int:
-        return len(self.starts_R1) - 1
-
-    @property
-    def lengths_R(self) -> np.ndarray:
-        """Tokens of each row."""
-        return np.diff(self.starts_R1)
-
-    def row(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and mask of one row."""
-        span = slice(self.starts_R1[number], self.starts_R1[number + 1])
-        return self.ids_N[span], self.mask_N[span]
-
-    @cached_property
-    def supervised_R(self) -> np.ndarray:
-        """Supervised tokens of each row; a row's first token has no prediction and never counts."""
-        return np.add.reduceat(self.mask_N.astype(np.int64), self.starts_R1[:-1])
-
-    def save(self, path: Path) -> None:
-        """Write as safetensors."""
-        save_file(
-            {
-                "ids": self.ids_N,
-                "mask": self.mask_N.astype(np.uint8),
-                "starts": self.starts_R1,
-                "cut": self.cut_R.astype(np.uint8),
-            },
-            path,
-        )
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote."""
-        t = load_file(path)
-        return cls(t["ids"], t["mask"].astype(bool), t["starts"], t["cut"].astype(bool))
 
 
 Encoded = tuple[PreTrainedTokenizerFast, list[Example], Rows]
@@ -207,6 +154,9 @@ def load_examples(data: Data, seed: int = 0) -> tuple[list[Example], list[Exampl
 
     Returns:
         training examples, dev and test prompts.
+
+    Raises:
+        UserError: rows that are not usable, or a held-out dialogue that is trained on.
     """
     read = partial(example.read, invalid=data.invalid, drop_flag="--data.invalid drop")
     rows = read(data.train, "train")
@@ -227,7 +177,27 @@ def load_examples(data: Data, seed: int = 0) -> tuple[list[Example], list[Exampl
                 f"dropped {len(leaked)} training rows also in dev or test: "
                 f"{names([e.id for e in leaked])}"
             )
+    if data.heldout:
+        check_heldout(train, example.read(data.heldout, "heldout"), data.heldout)
     return train, prompts
+
+
+def check_heldout(train: list[Example], heldout: list[Example], reference: str) -> None:
+    """Refuse held-out dialogues that are trained on, whose perplexity would say nothing.
+
+    Never dropped from training, as leaks may be: `data.heldout` may change when a run goes on.
+    """
+    trained = {example.normal_dialogue(row): row.id for row in train}
+    same = [
+        f"{row.id} (= {found})"
+        for row in heldout
+        if (found := trained.get(example.normal_dialogue(row))) is not None
+    ]
+    if same:
+        raise UserError(
+            f"{len(same)} of the {len(heldout)} held-out dialogues ({reference}) are also trained "
+            f"on: {names(same)}; remove them there, or name others as data.heldout"
+        )
 
 
 def drawn(rows: list[Example], count: int | None, seed: int, field: str) -> list[Example]:
@@ -272,86 +242,12 @@ def names(ids: list[str]) -> str:
     return ", ".join(ids[:SHOWN_ROWS]) + more
 
 
-def show(
-    recipe: Recipe,
-    tokenizer: PreTrainedTokenizerFast,
-    examples: list[Example],
-    rows: Rows,
-    count: int,
-) -> None:
-    """Print rows with their supervised tokens marked, the lengths, and how they pack."""
-    console = Console(highlight=False, emoji=False)
-    for number in np.linspace(0, len(rows) - 1, min(count, len(rows)), dtype=int):
-        ids, mask = rows.row(number)
-        cut = ", cut" if rows.cut_R[number] else ""
-        console.rule(
-            f"{escape(examples[number].id)}: {len(ids)} tokens, {mask.sum()} supervised{cut}"
-        )
-        console.print(marked(ids, mask, tokenizer))
-    if count:
-        console.rule()
-        console.print("[green]⟦supervised⟧[/green] [dim]not supervised[/dim]")
-    console.print(escape(described(tokenizer)), soft_wrap=True)
-    histogram(console, rows.lengths_R)
-    packing(console, recipe, rows)
-
-
-def marked(ids: np.ndarray, mask: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> str:
-    """One row as text, supervised stretches in brackets and green."""
-    edges = np.flatnonzero(np.diff(mask.astype(int))) + 1
-    text = ""
-    for part, learned in zip(np.split(ids, edges), np.split(mask, edges), strict=True):
-        words = escape(str(tokenizer.decode(part.tolist())))
-        text += f"[green]⟦{words}⟧[/green]" if learned[0] else f"[dim]{words}[/dim]"
-    return text
-
-
-def histogram(console: Console, lengths_R: np.ndarray, bars: int = 10, width: int = 40) -> None:
-    """Print how long the rows are."""
-    counts, edges = np.histogram(lengths_R, bins=bars, range=(0, int(lengths_R.max())))
-    console.print("\ntokens a row")
-    for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
-        bar = "█" * round(width * count / counts.max())
-        console.print(f"{int(low):6}-{int(high):<6} {count:6} [cyan]{bar}[/cyan]")
-
-
-def packing(console: Console, recipe: Recipe, rows: Rows) -> None:
-    """Print how the plan fills its micro-batches, and what padding would have cost."""
-    lengths = rows.lengths_R
-    plan = microbatch.plan_epoch(
-        lengths,
-        seed=recipe.seed,
-        epoch=0,
-        workers=recipe.cluster.workers,
-        batch_examples=recipe.optim.batch_examples,
-        tokens_per_micro_batch=recipe.train.tokens_per_micro_batch,
-    )
-    sums = [
-        [int(lengths[list(rank[m])].sum()) for rank in step.ranks]
-        for step in plan
-        for m in range(len(step.ranks[0]))
-    ]
-    lockstep, busy = np.array([max(s) for s in sums]), np.array(sums).sum()
-    padded = sum(len(step.rows) * int(lengths[step.rows].max()) for step in plan)
-    supervised = int(rows.mask_N.sum())
-    console.print(
-        f"\n{len(rows):,} rows, {lengths.sum():,} tokens, {supervised:,} supervised "
-        f"({supervised / lengths.sum():.0%}), {int(rows.cut_R.sum())} cut at "
-        f"{recipe.data.max_tokens:,}\n"
-        f"{len(plan)} steps an epoch of {recipe.optim.batch_examples} examples on "
-        f"{recipe.cluster.workers} workers, {len(sums) / len(plan):.1f} micro-batches a step, "
-        f"{np.array(sums).mean():,.0f} of {recipe.train.tokens_per_micro_batch:,} tokens each\n"
-        f"workers busy {busy / (lockstep.sum() * recipe.cluster.workers):.1%} of the time; "
-        f"no padding (padding each step to its longest row would compute "
-        f"{padded / busy:.1f} times the tokens)"
-    )
-
-
 class EncodeStep(Step):
     """Options of this step."""
 
-    show: int = 3
-    """Rows to print with their supervised tokens marked."""
+    show: str = "3"
+    """Rows to print with their supervised tokens marked: so many from all over, longest, cut (with
+    :N so many), an id, or a place such as rows.jsonl:17."""
 
 
 if __name__ == "__main__":

@@ -150,7 +150,17 @@ def write(examples: list[Example], path: Path) -> None:
 
 def normal_prompt(example: Example) -> str:
     """The prompt as the leak check compares it: case and runs of white space do not count."""
-    return " ".join(example.prompt.casefold().split())
+    return normal(example.prompt)
+
+
+def normal_dialogue(example: Example) -> tuple[str, ...]:
+    """All turns in that form."""
+    return tuple(map(normal, example.turns))
+
+
+def normal(text: str) -> str:
+    """A text in which case and runs of white space are alike."""
+    return " ".join(text.casefold().split())
 
 
 def convert(

@@ -7,7 +7,9 @@ along has learned to read that one, and keeps it unless the recipe asks for LIMA
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -20,6 +22,7 @@ NEW_EOT = "<|eot|>"
 KNOWN_EOT = ("<|eot_id|>", "<|eot|>", "<|im_end|>", "<end_of_turn>", "<|end|>")
 
 
+INSTALL = "pip install sentencepiece, or put a tokenizer.json beside it"
 DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 """Put before templates that write today's date, so that rows are the same tomorrow."""
 
@@ -43,11 +46,18 @@ def load_tokenizer(
             f"{path} has no tokenizer: one of {', '.join(TOKENIZER_FILES)} must stand "
             "beside the weights"
         )
+    if path is not None:
+        check_sentencepiece(path)
     try:
-        loaded = AutoTokenizer.from_pretrained(str(path or base), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(str(path or base), trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"the tokenizer of {base} cannot be loaded: {error}") from error
-    tokenizer = cast(PreTrainedTokenizerFast, loaded)
+        hint = f"; if it is SentencePiece's: {INSTALL}" * ("tiktoken" in str(error))
+        raise UserError(f"the tokenizer of {base} cannot be loaded: {error}{hint}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise UserError(
+            f"the tokenizer of {base} is a {type(tokenizer).__name__}, which the library tokenizers "
+            "does not run; give a base that has a tokenizer.json"
+        )
     own = own_template(tokenizer)
     if getattr(tokenizer, "legacy", False):
         # LlamaTokenizer does not save `legacy`, so the export would split text in another way.
@@ -68,6 +78,19 @@ def load_tokenizer(
     control = {bos, eot, str(old_eos or ""), str(tokenizer.pad_token)}
     tokenizer.chat_template = chat_template(bos, eot, control, word_start(tokenizer))
     return tokenizer
+
+
+def check_sentencepiece(folder: Path) -> None:
+    """Say what is lacking to read a SentencePiece model, where `transformers` names another thing.
+
+    Raises:
+        UserError: a directory has no other tokenizer, and the package is not installed.
+    """
+    model = folder / "tokenizer.model"
+    alone = model.is_file() and not any((folder / f).exists() for f in TOKENIZER_FILES[::2])
+    # Others of that name, such as Llama 3's, are lines of text.
+    if alone and model.read_bytes()[:1] == b"\n" and not find_spec("sentencepiece"):
+        raise UserError(f"{model} is SentencePiece's, which is not installed: {INSTALL}")
 
 
 def own_template(tokenizer: Any) -> str:

@@ -1,6 +1,7 @@
 """Training sees what serving renders, learns replies and their EOT, and cuts by the rules."""
 
 import dataclasses
+import importlib.util
 import itertools
 import json
 import subprocess
@@ -13,7 +14,7 @@ from bases import BASES, llama
 from conftest import dialogues
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lima_ray import encode
+from lima_ray import encode, inspection
 from lima_ray.config import Data, Recipe
 from lima_ray.encode import Rows, leaks, load_examples, preflight, prepare
 from lima_ray.errors import UserError
@@ -457,10 +458,61 @@ def test_shown_rows_read_as_they_are(
 ) -> None:
     examples = [Example(("[red]Why[/red] :cat: \\", "[the] :sun: \\"), "[row]")]
     rows = encode.encode(examples, ours, recipe.data)
-    encode.show(recipe, ours, examples, rows, 3)
+    inspection.show(recipe, ours, examples, rows, "3")
     said = capsys.readouterr().out
     assert "<s>[red]Why[/red] :cat: \\<|eot|>⟦[the] :sun: \\<|eot|>⟧" in said
     assert f"[row]: {len(rows.ids_N)} tokens, {rows.mask_N.sum()} supervised" in said
+
+
+def test_rows_to_show_are_picked(ours: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    words = [3, 9, 1, 7, 5]
+    more = [Example(("cat " * n, "sun " * n), f"row-{n}") for n in words]
+    write(more, tmp_path / "rows.jsonl")
+    examples = read(str(tmp_path / "rows.jsonl"))
+    rows = encode.encode(examples, ours, Data(max_tokens=int(rows_of(more, ours)[4] * 1.2)))
+    assert rows.cut_R.tolist() == [False, True, False, True, False]
+
+    def picked(what: str) -> list[int]:
+        return list(inspection.picked(what, examples, rows))
+
+    assert picked("0") == []
+    assert picked("2") == [0, 4]
+    assert picked("99") == [0, 1, 2, 3, 4]
+    assert picked("longest:2") == picked("cut") == picked("cut:9") == [1, 3]
+    assert picked("longest") == [1, 3, 4]
+    assert picked("row-7") == picked("rows.jsonl:4") == picked(":4") == [3]
+    assert picked(f"{tmp_path}/rows.jsonl:4") == [3]
+    for gone in (":44", "s.jsonl:4", "row-2", "longest:x"):
+        with pytest.raises(UserError, match=f"^--show {gone}: none of the 5 rows that are trained"):
+            picked(gone)
+
+
+def rows_of(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Lengths of rows that are not cut."""
+    return encode.encode(examples, tokenizer, LONG).lengths_R.tolist()
+
+
+def test_heldout_dialogues_that_are_trained_on(recipe: Recipe, tmp_path: Path) -> None:
+    rows = dialogues(4, seed=9)
+    again = dataclasses.replace(rows[2], id="h2", turns=tuple(f" {t}\n" for t in rows[2].turns))
+    other = dataclasses.replace(rows[3], id="h3", turns=(rows[3].turns[0], "else"))
+    write(rows, tmp_path / "train.jsonl")
+    write([*dialogues(3, seed=8), again, other], tmp_path / "heldout.jsonl")
+    data = recipe.data.model_copy(update={"train": str(tmp_path), "heldout": str(tmp_path)})
+    with pytest.raises(UserError, match=rf"^1 of the 5 held-out .* on: h2 \(= {rows[2].id}\); re"):
+        load_examples(data)
+    write([*dialogues(3, seed=8), other], tmp_path / "heldout.jsonl")
+    assert len(load_examples(data)[0]) == 4
+    with pytest.raises(UserError, match=r"^4 of the 4 held-out dialogues"):
+        load_examples(data.model_copy(update={"heldout": str(tmp_path / "train.jsonl")}))
+
+
+def test_a_sentencepiece_model_names_the_package_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    if importlib.util.find_spec("sentencepiece"):
+        pytest.skip("sentencepiece is installed")
+    with pytest.raises(UserError, match=r"tokenizer.model is SentencePiece's, .* pip install sent"):
+        load_tokenizer(str(tmp_path))
 
 
 def test_command_line_shows_what_is_learned(recipe: Recipe, tmp_path: Path) -> None:
