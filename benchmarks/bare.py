@@ -77,8 +77,10 @@ def engine_of(model: Path) -> Any:
 
 def generate_of(model: Path) -> Any:
     """`generate` of `transformers`, one by one."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        model, dtype=torch.float32, trust_remote_code=False
+    )
 
     def answer(asks: list[Ask], concurrency: int) -> list[Answer]:
         answers = []

@@ -159,7 +159,7 @@ class Bench:
             text.write_text("\n".join(words(random.Random(0))))
             dtype = "bfloat16" if self.gpu else "float32"
             base.build(str(text), model, vocab=VOCAB, dtype=dtype, **SIZES[size])
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
         if len(tokenizer) != VOCAB:
             raise SystemExit(f"{model} has {len(tokenizer)} tokens and not {VOCAB}; remove it")
         # Other prompts in every case, so that no server finds one in its cache of prefixes.

@@ -50,7 +50,10 @@ def main(config: dict) -> None:
         }
     )
     model = AutoModelForCausalLM.from_pretrained(
-        config["base"], dtype=torch.float32, attn_implementation="sdpa"
+        config["base"],
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        trust_remote_code=False,
     )
     adam = torch.optim.AdamW(model.parameters(), fused=True, **config["adamw"])
     stopwatch = Stopwatch(config["rates"])
@@ -73,7 +76,7 @@ def main(config: dict) -> None:
             **config["sft"],
         ),
         train_dataset=dataset,
-        processing_class=AutoTokenizer.from_pretrained(config["base"]),
+        processing_class=AutoTokenizer.from_pretrained(config["base"], trust_remote_code=False),
         optimizers=(adam, None),
         callbacks=[stopwatch],
     )

@@ -51,7 +51,7 @@ def hash_base(base: str) -> str:
         from transformers import AutoConfig
 
         try:
-            config = AutoConfig.from_pretrained(base)
+            config = AutoConfig.from_pretrained(base, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise UserError(f"the base {base} cannot be fetched: {error}") from error
         return str(getattr(config, "_commit_hash", None) or base)[:12]

@@ -61,7 +61,7 @@ def train(
             "every node sees"
         )
     rows = Rows.load(run.rows_file)
-    tokenizer = AutoTokenizer.from_pretrained(run.tokenizer_dir)
+    tokenizer = AutoTokenizer.from_pretrained(run.tokenizer_dir, trust_remote_code=False)
     state, notes = checkpoint.sound_state(run)
     if state:  # a run keeps the stage that it began with; its states have that form
         recipe = recipe.override({"train.zero_stage": state.zero_stage})

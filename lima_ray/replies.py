@@ -17,7 +17,7 @@ from lima_ray.config import Sampling, Section, flatten
 from lima_ray.endpoint import Endpoint
 from lima_ray.errors import UserError
 from lima_ray.example import SHOWN_ERRORS, Example
-from lima_ray.reading import decode_json
+from lima_ray.files import decode_json
 from lima_ray.run import write_json
 
 Record = dict[str, Any]

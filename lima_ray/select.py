@@ -183,7 +183,7 @@ def perplexity(model: Path, recipe: Recipe) -> float:
     gc.collect()
     attention.register()
     logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     rows = encode.encode(example.read(recipe.data.heldout, "heldout"), tokenizer, recipe.data)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loader: Any = AutoModelForCausalLM

@@ -17,6 +17,7 @@ from lima_ray.config import resolve
 from lima_ray.errors import UserError
 from lima_ray.example import Example
 from lima_ray.template import encode_prompt, form_of
+from lima_ray.turns import any_of, named_ids
 
 NEW_EOT = "<|eot|>"
 KNOWN_EOT = ("<|eot_id|>", "<|eot|>", "<|im_end|>", "<end_of_turn>", "<|end|>")
@@ -51,12 +52,17 @@ def load_tokenizer(
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path or base), trust_remote_code=False)
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{base} brings code of its own along, which is not run here; give a base that "
+                "`transformers` knows without it"
+            ) from error
         hint = f"; if it is SentencePiece's: {INSTALL}" * ("tiktoken" in str(error))
         raise UserError(f"the tokenizer of {base} cannot be loaded: {error}{hint}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(
-            f"the tokenizer of {base} is a {type(tokenizer).__name__}, which the library tokenizers "
-            "does not run; give a base that has a tokenizer.json"
+            f"the tokenizer of {base} is a {type(tokenizer).__name__}, which the library "
+            "tokenizers does not run; give a base that has a tokenizer.json"
         )
     own = own_template(tokenizer)
     if getattr(tokenizer, "legacy", False):
@@ -168,8 +174,12 @@ def prompt_ids(tokenizer: Any, turns: Sequence[str], system: str | None = None) 
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of plain text to go on with; a control token's name in it is only text."""
-    return tokenizer(text, split_special_tokens=True).input_ids
+    """Token ids of plain text to go on with; a special token's name in it is only text."""
+    special = any_of(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)
+    if not special.search(text):
+        return tokenizer(text, split_special_tokens=False).input_ids
+    bos = [tokenizer.bos_token_id] if leading_bos(tokenizer) else []
+    return bos + named_ids(tokenizer, special, text, first=True)
 
 
 def template_eot(tokenizer: Any) -> set[int]:
@@ -198,7 +208,7 @@ def own_eot(tokenizer: PreTrainedTokenizerFast) -> str | None:
 
 def leading_bos(tokenizer: PreTrainedTokenizerFast) -> str:
     """The token that the tokenizer puts before every text, or nothing."""
-    first = tokenizer("a").input_ids[:1]
+    first = tokenizer("a", split_special_tokens=False).input_ids[:1]
     return str(tokenizer.bos_token) if first == [tokenizer.bos_token_id] else ""
 
 

@@ -91,8 +91,12 @@ class VllmLoop:
         """
         from transformers import AutoConfig, AutoTokenizer
 
-        tokenizer = await asyncio.to_thread(AutoTokenizer.from_pretrained, self.path)
-        config = await asyncio.to_thread(AutoConfig.from_pretrained, self.path)
+        tokenizer = await asyncio.to_thread(
+            AutoTokenizer.from_pretrained, self.path, trust_remote_code=False
+        )
+        config = await asyncio.to_thread(
+            AutoConfig.from_pretrained, self.path, trust_remote_code=False
+        )
         named = any(flag.startswith("--dtype") for flag in self.flags)
         if str(config.dtype) == "torch.float32" and not named:
             self.flags += ["--dtype", "float32"]  # by itself vLLM would round it to 16 bits

@@ -18,7 +18,7 @@ from lima_ray.encode import preflight
 from lima_ray.errors import UserError
 from lima_ray.example import Example
 from lima_ray.template import encode_dialogues, form_of, render
-from lima_ray.tokenizer import described, eot_id, load_tokenizer, prompt_ids, template_eot
+from lima_ray.tokenizer import described, eot_id, load_tokenizer, prompt_ids, template_eot, text_ids
 
 LONG = Data(max_tokens=10**6)
 # As SmolLM2 has it.
@@ -258,6 +258,20 @@ def test_what_turns_spell_is_text(tokenizer: PreTrainedTokenizerFast) -> None:
         for e in (plain, spelt)
     )
     assert written == with_names
+
+
+def test_special_tokens_in_plain_text_are_text(folder: Path) -> None:
+    base = AutoTokenizer.from_pretrained(folder)
+    special = set(base.all_special_ids) - {base.unk_token_id}
+    begins = [i for i in text_ids(base, "the cat") if i in special]
+    for text in (SPELT, f"</s>{SPELT}", "<s> the cat"):
+        ids = text_ids(base, text)
+        assert [i for i in ids if i in special] == begins
+        said = base.decode(ids, clean_up_tokenization_spaces=False).removeprefix(
+            base.bos_token or ""
+        )
+        assert said.lstrip(" ") == text
+    assert base("</s><s><|im_end|>").input_ids.count(base.eos_token_id) <= 1
 
 
 def test_plain_rows_are_what_the_library_renders(

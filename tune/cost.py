@@ -77,10 +77,11 @@ def weight_bytes(recipe: Recipe) -> int:
 @lru_cache(maxsize=16)
 def model(base: str) -> tuple[Any, int]:
     """A base's configuration, and how many weights it has."""
-    config = AutoConfig.from_pretrained(str(train.resolve(base) or base))
+    config = AutoConfig.from_pretrained(str(train.resolve(base) or base), trust_remote_code=False)
     with torch.device("meta"):
         loader: Any = AutoModelForCausalLM
-        return config, sum(p.numel() for p in loader.from_config(config).parameters())
+        shape = loader.from_config(config, trust_remote_code=False)
+    return config, sum(p.numel() for p in shape.parameters())
 
 
 def hours(cost: Cost, gpu: str | None) -> str:

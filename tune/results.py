@@ -19,7 +19,7 @@ import yaml
 
 from lima_ray import config, select
 from lima_ray.config import Recipe
-from lima_ray.reading import decode_json
+from lima_ray.files import decode_json
 from lima_ray.run import Run
 from lima_ray.select import Quality, grade_of
 from lima_ray.stats import Estimate, crossed, difference

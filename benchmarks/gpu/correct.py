@@ -101,7 +101,7 @@ def compare_steps(record: Record, recipe: Recipe) -> None:
     loader: Any = AutoModelForCausalLM
     plain = {
         dtype: loader.from_pretrained(
-            recipe.model.base, dtype=dtype, attn_implementation="sdpa"
+            recipe.model.base, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
         ).to(record.device)
         for dtype in (torch.float32, torch.bfloat16)
     }

@@ -1,0 +1,191 @@
+"""A rendered dialogue, cut at its control tokens and made into token ids, turn by turn.
+
+A token may not reach over the border between a reply's opening and the reply: where the tokenizer
+would join them (a reply that begins with a line break after `assistant` and a line break, say),
+both are tokenised alone, since a prompt ends there too.
+"""
+
+import copy
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from transformers.utils.chat_template_utils import mark_control_tokens
+
+Encoded = tuple[list[int], list[int]]
+"""Ids of a dialogue, and for each the turn it belongs to: 0 the first user's with all before it, 1
+the first reply with its EOT, and so on."""
+MARK, END_MARK = mark_control_tokens("x", re.compile("x")).split("x")
+"""What stands around a control token that a turn spells, while the template is rendered."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a chat template makes of dialogues."""
+
+    control: re.Pattern[str]
+    """Control tokens, longest first."""
+    opening: str
+    """What stands between the user's last word and a reply's first."""
+    eot: str
+    """The token that ends a reply."""
+    lead: str
+    """A control token to tokenise a text behind, so that it is taken for no beginning."""
+    eat_right: frozenset[str]
+    """Control tokens that swallow the white space after them."""
+    eat_left: frozenset[str]
+    """Those that swallow it before them."""
+
+    @property
+    def roles(self) -> bool:
+        """Whether anything but the EOT tells turns apart; LIMA's form has no more."""
+        return self.opening != self.eot
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Text between two control tokens, or at an end, in which a reply may begin."""
+
+    left: str
+    right: str
+    """The reply's part, where `begins`."""
+    turn: int
+    """The turn that `left` belongs to."""
+    begins: bool
+    """Whether a reply begins between the two."""
+    first: bool
+    """Whether no control token stands before it."""
+    token: str
+    """The control token after it, or nothing at the end."""
+
+
+def stretches(form: Form, text: str, begins: list[int]) -> list[Stretch]:
+    """A rendered dialogue, cut at its control tokens."""
+    found: list[Stretch] = []
+    places = [m for m in form.control.finditer(text) if text[m.start() - 1 : m.start()] != MARK]
+    waiting, start, turn, before = iter([*begins, len(text) + 1]), 0, 0, ""
+    begin = next(waiting)
+    for place in [*places, None]:
+        end, token = (place.start(), place[0]) if place else (len(text), "")
+        here = start <= begin <= end
+        left, right = (text[start:begin], text[begin:end]) if here else (text[start:end], "")
+        if before in form.eat_right:
+            left, right = left.lstrip(), right if left.strip() else right.lstrip()
+        if token in form.eat_left:
+            left, right = left if right.strip() else left.rstrip(), right.rstrip()
+        found.append(Stretch(left, right, turn, here, not before, token))
+        if here:
+            turn, begin = turn + 1, next(waiting)
+        if token == form.eot and turn % 2:
+            turn += 1
+        start, before = (place.end() if place else 0), token
+    return found
+
+
+def tokenise(tokenizer: Any, form: Form, dialogues: list[list[Stretch]]) -> list[Encoded]:
+    """Token ids and turns of dialogues, all stretches tokenised together."""
+    flat = [stretch for dialogue in dialogues for stretch in dialogue]
+    whole = text_tokens(tokenizer, form, [(s.left + s.right, s.first) for s in flat])
+    left = text_tokens(tokenizer, form, [(s.left if s.begins else "", s.first) for s in flat])
+    joined = [ids[: len(part)] != part for ids, part in zip(whole, left, strict=True)]
+    right = text_tokens(
+        tokenizer, form, [(s.right if j else "", False) for s, j in zip(flat, joined, strict=True)]
+    )
+    pieces = zip(flat, whole, left, right, joined, strict=True)
+    encoded: list[Encoded] = []
+    for dialogue in dialogues:
+        ids: list[int] = []
+        turns: list[int] = []
+        for _ in dialogue:
+            stretch, all_ids, left_ids, right_ids, apart = next(pieces)
+            new = left_ids + right_ids if apart else all_ids
+            after = stretch.turn + stretch.begins
+            user = len(left_ids) if stretch.begins else len(new)
+            turns += [stretch.turn] * user + [after] * (len(new) - user)
+            ids += new
+            if stretch.token:
+                ids.append(tokenizer.convert_tokens_to_ids(stretch.token))
+                turns.append(after)
+        encoded.append((ids, turns))
+    return encoded
+
+
+def text_tokens(tokenizer: Any, form: Form, texts: list[tuple[str, bool]]) -> list[list[int]]:
+    """Token ids of texts, in which nothing is control.
+
+    Args:
+        tokenizer: the dialogues'.
+        form: of its template.
+        texts: each with whether it begins the dialogue; what it spells has marks around it.
+    """
+    plain = [text.partition(MARK)[0] for text, _ in texts]
+    asked = [n for n, text in enumerate(plain) if text]
+    leads = ["" if first else form.lead for _, first in texts]
+    ids = iter(plain_ids(tokenizer, [leads[n] + plain[n] for n in asked]))
+    found: list[list[int]] = [[] for _ in texts]
+    for number in asked:
+        found[number] = next(ids)[bool(leads[number]) :]
+    for number, (text, first) in enumerate(texts):
+        _, mark, rest = text.partition(MARK)
+        if mark:
+            named = rest.replace(MARK, "").replace(END_MARK, "")
+            found[number] += named_ids(tokenizer, form.control, named, first and not plain[number])
+    return found
+
+
+def plain_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Token ids of texts as they stand, nothing added."""
+    if not texts:
+        return []
+    return tokenizer(
+        texts, add_special_tokens=False, split_special_tokens=False, verbose=False
+    ).input_ids
+
+
+def named_ids(tokenizer: Any, control: re.Pattern[str], text: str, first: bool) -> list[int]:
+    """Token ids of a text that spells control tokens, which are text in it.
+
+    Args:
+        tokenizer: the dialogue's.
+        control: names of the control tokens.
+        text: without marks.
+        first: whether it begins the dialogue.
+    """
+    reader = text_reader(tokenizer, control)
+    ids = reader(text, add_special_tokens=False).input_ids
+    if not first:  # behind a line break, since some tokenizers put a space before a beginning
+        before = reader("\n", add_special_tokens=False).input_ids
+        behind = reader(f"\n{text}", add_special_tokens=False).input_ids
+        ids = behind[len(before) :] if behind[: len(before)] == before else ids
+    named = control.search(text)
+    if named and tokenizer.convert_tokens_to_ids(named[0]) in ids and len(named[0]) > 1:
+        # Some models know such a token as a word too: it is cut behind its first character.
+        halves = text[: named.start() + 1], text[named.start() + 1 :]
+        first_ids, second_ids = (
+            named_ids(tokenizer, control, half, first and n == 0) for n, half in enumerate(halves)
+        )
+        return first_ids + second_ids
+    return ids
+
+
+def any_of(names: Iterable[str]) -> re.Pattern[str]:
+    """A pattern of these names, the longest first; of none, one that is never found."""
+    longest_first = sorted(names, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+
+@lru_cache(maxsize=16)
+def text_reader(tokenizer: Any, control: re.Pattern[str]) -> Any:
+    """A copy of the tokenizer that takes control tokens for text.
+
+    A copy, since the setting is one of the tokenizer's state, which threads share.
+    """
+    reader = copy.deepcopy(tokenizer)
+    named = [t for t in reader.added_tokens_decoder.values() if control.fullmatch(t.content)]
+    for token in named:
+        token.special = True
+    reader.add_tokens(named, special_tokens=True)
+    reader.split_special_tokens = True
+    return reader
