@@ -77,6 +77,8 @@ def parse(row: Any, where: str) -> Parsed:
     """
     if not isinstance(row, dict):
         raise UserError(f"{where} is a JSON {type(row).__name__}; a row is an object")
+    if half := next(lone_surrogates(row), None):  # first, since no message could show the row
+        raise UserError(f"{where} has half of a character in {half}")
     form = next((form for key, form in FORMS.items() if key in row), None)
     if form is None:
         keys = ", ".join(map(str, row)) or "none"
@@ -99,8 +101,6 @@ def parse(row: Any, where: str) -> Parsed:
     if parsed.system is not None and not isinstance(parsed.system, str):
         kind = type(parsed.system).__name__
         raise UserError(f"{where} system message is a {kind}; it needs a string")
-    if half := next(lone_surrogates(row), None):
-        raise UserError(f"{where} has half of a character in {half}")
     return parsed
 
 

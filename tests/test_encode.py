@@ -515,6 +515,17 @@ def test_a_sentencepiece_model_names_the_package_it_needs(tmp_path: Path) -> Non
         load_tokenizer(str(tmp_path))
 
 
+def test_shown_rows_do_nothing_to_the_terminal(
+    recipe: Recipe, ours: PreTrainedTokenizerFast, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = [Example(("\x1b[2J\x07Why\r", "\x9b2Jhow\x7f"), "\x1b]0;a\x07")]
+    inspection.show(recipe, ours, examples, encode.encode(examples, ours, recipe.data), "1")
+    said = capsys.readouterr().out
+    assert not {c for c in said if c < " " or "\x7f" <= c < "\xa0"} - {"\n"}
+    assert "<s>␛[2J␇Why␍<|eot|>⟦�2Jhow␡<|eot|>⟧" in said
+    assert "␛]0;a␇:" in said
+
+
 def test_command_line_shows_what_is_learned(recipe: Recipe, tmp_path: Path) -> None:
     recipe.save(tmp_path / "tiny.yaml")
     command = [sys.executable, "-m", "lima_ray.encode", str(tmp_path / "tiny.yaml"), "--show", "2"]

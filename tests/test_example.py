@@ -172,6 +172,7 @@ def test_what_a_dialogue_of_texts_cannot_hold_is_refused(
         (LIMA | {"note": {"a": ["b", "\udfff"]}}, "note.a[1]: '\\udfff'"),
         (LIMA | {"k\ud800": 1}, "a key: '\\ud800'"),
         (ALPACA | {"input": "\ud83d"}, "input: '\\ud83d'"),
+        ({"k\ud800": 1}, "a key: '\\ud800'"),
     ],
 )
 def test_half_a_character_is_found_anywhere_in_a_row(
