@@ -58,7 +58,8 @@ class Data(Section):
     leaks: Literal["stop", "drop"] = "stop"
     """Train rows whose prompt is also in dev or test: stop and name them, or drop and name them."""
     invalid: Literal["stop", "drop"] = "stop"
-    """Rows with an empty turn or a wrong number of turns: stop and name them, or drop them."""
+    """Rows that are not usable (an empty turn, no reply, a tool call): stop and name them, or drop
+    them."""
     max_tokens: int = Field(default=2048, ge=2)
     """Longest row in tokens; a longer one is cut (the rules stand in lima_ray/encode.py)."""
     loss_on: Literal["replies", "all"] = "replies"

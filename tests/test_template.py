@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from bases import byte_level, llama, metaspace, with_bos
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lima_ray import encode
-from lima_ray.config import Data
+from lima_ray.base import llama_config
+from lima_ray.config import Data, Sampling
 from lima_ray.encode import preflight
+from lima_ray.engine import Engine, Request
 from lima_ray.errors import UserError
 from lima_ray.example import Example
 from lima_ray.template import encode_dialogues, form_of, render
@@ -440,3 +442,25 @@ def test_templates_that_cannot_be_trained_with_are_served(tmp_path: Path) -> Non
     tokenizer.chat_template = "{{ raise_exception('never') }}"
     with pytest.raises(UserError, match="refuses the dialogue: never"):
         prompt_ids(tokenizer, ["Hi"])
+
+
+def test_a_base_with_chatml_is_asked_and_stops_in_it(tmp_path: Path) -> None:
+    made = chatml()
+    made.model_max_length = 1024
+    saved(tmp_path, CHATML, made)
+    model: Any = LlamaForCausalLM(llama_config(made, hidden=32, layers=1, heads=2))
+    end = made.get_vocab()["<|im_end|>"]
+    model.lm_head.weight.data[end] *= 30
+    model.save_pretrained(tmp_path)
+    engine = Engine(tmp_path, slots=1)
+    assert engine.stops == {end, made.get_vocab()["<|endoftext|>"]}
+    ids = engine.prompt(["the cat"], system="sing <|im_end|>")
+    assert engine.tokenizer.decode(ids) == (
+        "<|im_start|>system\nsing <|im_end|><|im_end|>\n"
+        "<|im_start|>user\nthe cat<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert ids.count(end) == 2
+    sampling = Sampling(temperature=1, repetition_penalty=1, max_tokens=1000)
+    (reply,) = engine.generate([Request("a", ids, sampling)])
+    assert reply.stopped and reply.ids[-1] == end and end not in reply.ids[:-1]
+    assert "<|im_end|>" not in reply.text
