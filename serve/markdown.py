@@ -7,6 +7,7 @@ in code, where Markdown itself does so. Nesting is bounded, since what draws it 
 """
 
 import re
+import sys
 from bisect import bisect_left
 from functools import lru_cache
 
@@ -25,11 +26,21 @@ DEEPEST_BLOCK = 20
 """Quotes and lists in each other."""
 REMEMBERED = 500
 
+LETTERS = "&#8203;"
+"""Begins a text that is sent letter by letter; a browser shows it as nothing."""
+REFERENCE = re.compile(r"&#(\d{1,7});")
 PLACE = re.compile("\x00(\\d+)\x00")
 """Stands for a formula while code is looked for; no message holds NUL (`serve.dialogue.clean`)."""
 NOT_PLAIN = re.compile(r"[^\w ]|_|^ |(?<=\s) | $")
-MARKUP = re.compile(r"<(?=[A-Za-z/!?])|&(?=#|\w)|%(?=%%LATEX_BLOCK_)")
-"""Begins a tag, a character reference, or a mark by which Gradio finds formulas again."""
+TAG = re.compile(r"<(?=[A-Za-z/!?])|&(?=#|\w)")
+MARKUP = re.compile(r"<(?=[A-Za-z/!?])|&(?=#|\w)|%(?=%%LATEX_BLOCK_)|\\(?=[(\[])|\$(?=\$)")
+"""Begins a tag, a character reference, a mark by which Gradio finds formulas again, or a formula
+that does not end, for whose end Gradio would look through all that follows, for each anew."""
+EMPHASIS = re.compile(r"[*_~]")
+MOST_EMPHASIS = 500
+"""Marks of emphasis in a paragraph; pairing them takes the square of their number."""
+MOST_OPEN = 50
+"""Formulas in a paragraph that do not end; where there are more, those in code are text as well."""
 PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 ESCAPE_OR_TICKS = re.compile(r"\\[!-/:-@\[-`{-~]|`+")
 CELL = re.compile(r"((?<!\\)\|)")
@@ -40,6 +51,7 @@ MARKER = r"[ \t]*(?:>|[-+*](?=[ \t])|\d{1,9}[.)](?=[ \t]))"
 NESTED = re.compile(f"(?:{MARKER}){{{DEEPEST_BLOCK}}}")
 COMMANDS = re.compile(rf"(?:\\[a-zA-Z]+\s*){{{DEEPEST_FORMULA}}}")
 MACROS = re.compile(r"\\(?:[gex]?def|(?:future)?let|(?:re|provide)?newcommand|global)(?![a-zA-Z])")
+HUGE = re.compile(r"\d{3,}[.\d]*\s*(?:em|ex|pt|px|bp|pc|cm|mm|in|mu|dd|cc|nd|nc|sp)\b")
 OPENING = re.compile(r"(?<!\\)\{|\\left(?![a-zA-Z])|\\begin(?![a-zA-Z])")
 CLOSING = re.compile(r"(?<!\\)\}|\\right(?![a-zA-Z])|\\end(?![a-zA-Z])")
 
@@ -50,6 +62,13 @@ BLOCKS.core.ruler.enableOnly(["normalize", "block"])
 def plain(text: str) -> str:
     """A message as it was typed; for Markdown it is one paragraph of letters."""
     return NOT_PLAIN.sub(referred, text)
+
+
+def typed(text: str) -> str:
+    """An edited message as it was typed, which `page.js` sends letter by letter."""
+    if not text.startswith(LETTERS):
+        return text
+    return REFERENCE.sub(lambda found: chr(min(int(found[1]), sys.maxunicode)), text.removeprefix(LETTERS))
 
 
 @lru_cache(REMEMBERED)
@@ -118,6 +137,10 @@ def blocks(lines: list[str]) -> tuple[set[int], set[int], str]:
 
 def inline(text: str, formulas: list[str]) -> str:
     """Text between blocks, its markup as text but for that in code spans."""
+    if len(EMPHASIS.findall(text)) > MOST_EMPHASIS:
+        text = EMPHASIS.sub(r"\\\g<0>", text)
+    if sum(text.count(str(kind["left"])) for kind in LATEX) > MOST_OPEN:
+        text = text.replace("`", "\\`")
     parts, at = [], 0
     runs: dict[int, list[int]] = {}
     for run in re.finditer("`+", text):
@@ -125,6 +148,10 @@ def inline(text: str, formulas: list[str]) -> str:
     while found := ESCAPE_OR_TICKS.search(text, at):
         parts.append(shown(text[at : found.start()], formulas))
         end = found.end()
+        if found[0] in {"\\(", "\\["}:
+            parts.append(referred("\\") + found[0][1])
+            at = end
+            continue
         if found[0][0] == "`":
             same = runs.get(len(found[0]), [])
             following = bisect_left(same, end)
@@ -149,14 +176,14 @@ def formula(source: str) -> str:
     if source == "\\":
         return referred(source)
     if simple(source):
-        return MARKUP.sub(referred, source)
+        return TAG.sub(referred, source)
     ticks = "`" * (1 + max(map(len, re.findall("`+", source)), default=0))
     return f"{ticks} {' '.join(source.split())} {ticks}"
 
 
 def simple(source: str) -> bool:
-    """Whether a formula is short, defines nothing, and lies within few braces."""
-    if len(source) > LONGEST_FORMULA or MACROS.search(source) or COMMANDS.search(source):
+    """Whether a formula is short, defines nothing, has no huge box, and lies within few braces."""
+    if len(source) > LONGEST_FORMULA or any(bad.search(source) for bad in (MACROS, COMMANDS, HUGE)):
         return False
     steps = [(m.start(), 1) for m in OPENING.finditer(source)]
     steps += [(m.start(), -1) for m in CLOSING.finditer(source)]

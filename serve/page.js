@@ -52,7 +52,9 @@
     requestAnimationFrame(() => { due = false; showWords(); });
   }).observe(document.body, {childList: true, subtree: true});
 
-  // Copying a message copies what was said.
+  // Copying a message copies what was said. The chat draws an edited message before the server has
+  // seen it, so it is sent letter by letter (serve/markdown.py: `typed`).
+  const plain = (text) => '&#8203;' + text.replace(/[^A-Za-z0-9]/gu, (c) => `&#${c.codePointAt()};`);
   let copied = null;
   document.addEventListener('click', (event) => {
     const button = event.target.closest?.('#chat .message-buttons button');
@@ -60,6 +62,8 @@
     while (row && !row.matches('.message-row')) row = row.previousElementSibling;
     copied = row ? said()[rows().indexOf(row)]?.[0] ?? null : null;
     setTimeout(() => { copied = null; });
+    const box = row?.querySelector('textarea');
+    if (box) fill(box, plain(box.value));
   }, {capture: true});
   document.addEventListener('copy', (event) => {
     if (copied === null) return;

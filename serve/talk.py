@@ -15,6 +15,7 @@ from serve import render
 from serve.controls import sampling_fields, seed_of
 from serve.desk import Ask, Desk
 from serve.dialogue import Dialogue, Turn
+from serve.markdown import typed
 from serve.saver import Saver
 from serve.speaker import Speaker, brief
 from serve.store import Store, StoreError
@@ -237,12 +238,13 @@ class Talk:
     ) -> AsyncGenerator[Update]:
         """Mend a reply, or a user's turn and have it answered anew."""
         *how, sure = fields
+        text = typed(str(at.value))
         desk = await self.seat(desk, opened, request)
         before = None
         if sure and await self.catch_up(desk):
-            desk.give_back(str(at.value))
+            desk.give_back(text)
         elif sure:
-            before = desk.edit(place(at), str(at.value))
+            before = desk.edit(place(at), text)
         async with aclosing(self.reply(desk, before, how)) as steps:
             async for step in steps:
                 yield step

@@ -8,7 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from serve.dialogue import Dialogue, Turn
-from serve.markdown import DEEPEST_FORMULA, formatted, plain
+from serve.markdown import DEEPEST_FORMULA, formatted, plain, typed
 from serve.render import messages
 
 TEXTS = [
@@ -27,6 +27,13 @@ def test_message_of_a_person_is_one_paragraph_of_its_letters(text: str) -> None:
     assert "<" not in inner and html.unescape(inner) == text
 
 
+def test_edited_message_comes_as_it_was_typed() -> None:
+    for text in [*TEXTS, "&#8203;", "&#38;", "x"]:
+        letters = "".join(c if c.isascii() and c.isalnum() else f"&#{ord(c)};" for c in text)
+        assert typed("&#8203;" + letters) == text
+    assert typed("a &#60; b") == "a &#60; b"
+
+
 @pytest.mark.parametrize(
     ("text", "drawn"),
     [
@@ -41,6 +48,9 @@ def test_message_of_a_person_is_one_paragraph_of_its_letters(text: str) -> None:
         ("&lt; &#60; a & b", "&#38;lt; &#38;#60; a & b"),
         ("\\(a<b\\) $$c<d$$", "\\(a&#60;b\\) $$c&#60;d$$"),
         ("```py\na<b", "```py\na<b\n```"),
+        ("\\( a $$b$$ \\) \\[ c", "&#92;( a $$b$$ \\) &#92;[ c"),
+        ("$$ a `$$ \\(`", "$$ a `$$ &#92;(`"),
+        ("`\\(` $$", "`\\(` &#36;$"),
         ("```mermaid\n<b>", "``` mermaid\n<b>\n```"),
     ],
 )
@@ -56,6 +66,7 @@ def test_markup_of_a_reply_is_text_but_in_code(text: str, drawn: str) -> None:
         "\\left(" * 300 + "\\right)" * 300,
         "\\def\\a{\\frac{1}{\\a}}\\a",
         "x+" * 2000,
+        "\\rule{1000em}{900.5 em}",
     ],
 )
 def test_formula_that_ends_a_tab_is_shown_as_code(source: str) -> None:

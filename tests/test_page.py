@@ -335,6 +335,18 @@ def test_script_in_messages_and_replies_does_not_run(window: Window, site: Site)
     for link in window.page.locator("#chat a", has_text="link").all():
         assert not (link.get_attribute("href") or "").startswith("javascript")
     assert window.page.evaluate("window.hacked") is None
+    overlay = "<div style='position:fixed;inset:0;z-index:99'><form action=x><input></form></div>"
+    boxes = "\\(\\kern{-99em}\\raisebox{99em}{\\rule{99em}{99em}}\\)"
+    deep = "$$" + "\\frac{1}{" * 300 + "}" * 300 + "$$"
+    for text in (overlay, boxes, deep):
+        window.press("Edit", 1)
+        window.page.locator("#chat textarea").first.fill(text)
+        window.press("Submit")
+        expect(window.page.locator("#chat textarea")).to_have_count(0)
+        top = "document.elementFromPoint(%s, 60).closest('#chat') === null"
+        assert all(window.page.evaluate(top % x) for x in (100, 600, 1100))
+        assert window.page.locator("#chat .md").locator("form, input, [style*=fixed]").count() == 0
+    expect(window.page.locator("#chat .message.bot code")).to_contain_text("frac")
 
 
 def test_all_of_a_text_is_seen_and_mended(window: Window, site: Site) -> None:

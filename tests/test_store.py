@@ -133,7 +133,7 @@ def test_database_of_an_earlier_release_gets_what_it_lacks(store: Store, url: st
         database.execute("ALTER TABLE conversations DROP COLUMN version")
     again = Store(url)
     found = again.open("anna", dialogue.id)
-    assert found == dialogue and found.version == ""
+    assert found is not None and found == dialogue and found.version == ""
     again.save("anna", found)
     assert found.version and again.version("anna", dialogue.id) == found.version
 
