@@ -68,7 +68,9 @@ def typed(text: str) -> str:
     """An edited message as it was typed, which `page.js` sends letter by letter."""
     if not text.startswith(LETTERS):
         return text
-    return REFERENCE.sub(lambda found: chr(min(int(found[1]), sys.maxunicode)), text.removeprefix(LETTERS))
+    return REFERENCE.sub(
+        lambda found: chr(min(int(found[1]), sys.maxunicode)), text.removeprefix(LETTERS)
+    )
 
 
 @lru_cache(REMEMBERED)

@@ -8,7 +8,7 @@ from serve import render
 from serve.controls import sampling_controls, seed_control
 from serve.desk import MOST_LETTERS, Desk
 from serve.dialogue import UNTITLED, Dialogue
-from serve.markdown import LATEX
+from serve.markdown import LATEX, plain
 
 Update = dict[Any, Any]
 """New values by component."""
@@ -115,10 +115,11 @@ class View:
     def greeting(self, desk: Desk, model: str | None) -> gr.Chatbot:
         """The conversation, or where it is empty a greeting with the model's own prompts."""
         prompts = desk.models.get(model or "", {}).get("examples") or []
+        begin = ", or begin with one of these" if prompts else ""
         return gr.Chatbot(
             render.messages(desk.dialogue, desk.busy),
             feedback_value=render.thumbs(desk.dialogue),
-            placeholder=f"## {self.title}\nAsk something, or begin with one of these.",
+            placeholder=f"## {plain(self.title)}\nAsk something{begin}.",
             examples=[{"text": prompt} for prompt in prompts[:EXAMPLES_SHOWN]],
         )
 
