@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from browser import CHROMIUM, FLAGS, EngineSpeaker, served
+from browser import CHROMIUM, FLAGS, EngineSpeaker, free_port, served
 from postgres import Postgres, postgres_missing
 
 from lima_ray import example
@@ -65,9 +65,9 @@ class Site:
         self.address = ""
 
     @contextmanager
-    def open(self) -> Iterator["Site"]:
+    def open(self, port: int | None = None, dies: bool = False) -> Iterator["Site"]:
         """Serve it."""
-        with served(self.page) as self.address:
+        with served(self.page, port, dies) as self.address:
             yield self
         self.store.close()
 
@@ -486,6 +486,24 @@ def test_conversations_outlive_a_restart_and_stay_their_owners(
         assert stranger.said() == []
         expect(stranger.page.locator("#past label")).to_have_count(0)
         stranger.context.close()
+
+
+def test_window_comes_back_when_its_server_died(
+    browser: Browser, engine: Engine, tmp_path: Path
+) -> None:
+    url, port = f"sqlite:///{tmp_path}/chat.sqlite", free_port()
+    with Site(engine, url).open(port, dies=True) as site:
+        site.speaker.pause_s = SLOW_S
+        window = Window(browser.new_context(viewport=DESKTOP), site.address)
+        window.send(PROMPTS[0])
+        until(lambda: bool(window.said()) and len(window.said()[0]) > 3)
+        window.page.fill("#composer textarea", "typed meanwhile")
+    with Site(engine, url).open(port):
+        cut = window.page.locator("#chat .message.bot")
+        expect(cut).to_contain_text("⋯", timeout=30_000)
+        expect(window.page.locator("#composer textarea")).to_have_value("typed meanwhile")
+        assert window.said("user") == [PROMPTS[0]] and not window.errors
+        window.context.close()
 
 
 def test_rename_and_delete(window: Window, site: Site) -> None:
