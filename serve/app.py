@@ -39,6 +39,8 @@ BUSY_CORES = {"OMP_WAIT_POLICY": "PASSIVE"}
 where cores are busy spinning makes a step twenty times slower."""
 DRAIN_S = 300.0
 """What replies under way have for their end when a replica is to go."""
+PAGE_DRAIN_S = 5.0
+"""What a page's short requests have for their end."""
 log = logging.getLogger("ray.serve")
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
@@ -249,7 +251,10 @@ class Handle:
 
 @serve.deployment(
     max_ongoing_requests=PAGES_AND_LISTS,
-    graceful_shutdown_timeout_s=30,
+    # An open window holds a request for as long as it is open, also where its client or the replica
+    # between has died, so waiting longer only holds up the end. Replies are saved as they come, and
+    # windows come back by themselves.
+    graceful_shutdown_timeout_s=PAGE_DRAIN_S,
     max_surge_percent=100,
     ray_actor_options={"num_cpus": 0},
     request_router_config=RequestRouterConfig(request_router_class=ROUTER),  # pyright: ignore[reportArgumentType]

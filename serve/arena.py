@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lima_ray.errors import UserError
-from serve.desk import MOST_TURNS, SEEDS, check_text, outcome
-from serve.dialogue import Dialogue, Turn, new_id, now
+from serve.desk import MOST_LETTERS, MOST_TURNS, SEEDS, check_text, outcome
+from serve.dialogue import Dialogue, Turn, clean, new_id, now
 from serve.speaker import Pace, Speaker, request_body, speak
 
 Vote = Literal["A", "B", "neither"]
@@ -89,7 +89,7 @@ class Arena:
             return False
         if self.round is not None:
             self.dialogue.turns.append(self.round.replies[self.round.goes_on])
-        self.dialogue.system = system.replace("\x00", "")
+        self.dialogue.system = clean(system[:MOST_LETTERS])
         self.dialogue.turns.append(Turn("user", said))
         self.round = None
         return True

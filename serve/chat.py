@@ -22,11 +22,13 @@ from lima_ray.config import Section
 from serve.compare import Compare
 from serve.gate import Gate
 from serve.login import login_routes
+from serve.payload import PlainPayload
 from serve.speaker import Speaker
 from serve.store import Store, StoreError
 from serve.talk import Talk
 from serve.view import View
 from serve.visitor import Passes, read_logins
+from serve.windows import Windows
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 SECRET_WAIT_S = 5.0
@@ -74,7 +76,9 @@ def build_page(speaker: Speaker, store: Store, settings: PageSettings) -> FastAP
         lifespan=keep_secret(passes, store),
     )
     app.router.routes.extend(login_routes(passes, settings.title))
-    app.add_middleware(Gate, passes=passes, max_body_bytes=settings.max_body_bytes)
+    windows = Windows()
+    app.add_middleware(PlainPayload, windows=windows)
+    app.add_middleware(Gate, passes=passes, windows=windows, max_body_bytes=settings.max_body_bytes)
     blocks = draw(speaker, store, settings, bool(logins))
     return gr.mount_gradio_app(
         app,

@@ -11,6 +11,7 @@ from serve import render
 from serve.arena import Arena, Contestant, Round, Vote
 from serve.controls import sampling_controls, sampling_fields, seed_control, seed_of
 from serve.desk import MOST_LETTERS, Desk
+from serve.markdown import LATEX
 from serve.talk import Talk, owns
 from serve.view import Update
 
@@ -83,7 +84,7 @@ class Compare:
                 min_height=240,
                 layout="bubble",
                 buttons=[],
-                latex_delimiters=render.LATEX,
+                latex_delimiters=LATEX,
                 feedback_options=None,
                 placeholder=f"## {name}\nWho this is appears with your vote.",
                 sanitize_html=True,
@@ -203,7 +204,8 @@ class Compare:
 
     def words_of(self, arena: Arena) -> Update:
         """What changes while replies come."""
-        return {chat: render.messages(arena.side(i)) for i, chat in enumerate(self.chats)}
+        sides = [render.messages(arena.side(place), arena.busy) for place in (0, 1)]
+        return dict(zip(self.chats, sides, strict=True))
 
     def shown(self, arena: Arena, sent: bool = False) -> Update:
         """The whole tab; names only after the vote."""
@@ -233,7 +235,7 @@ class Compare:
     def side_of(self, arena: Arena, told: Round | None, place: int) -> gr.Chatbot:
         """One conversation under its letter, or after the vote under its name."""
         name = f"{NAMES[place]}: {told.replies[place].model}" if told else f"Reply {NAMES[place]}"
-        return gr.Chatbot(render.messages(arena.side(place)), label=name)
+        return gr.Chatbot(render.messages(arena.side(place), arena.busy), label=name)
 
 
 def revealed(this: Round | None) -> str:

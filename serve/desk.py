@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lima_ray.errors import UserError
-from serve.dialogue import Dialogue, Turn, now
+from serve.dialogue import Dialogue, Turn, clean, now
 from serve.saver import Saver
 from serve.speaker import Pace, Speaker, request_body, speak
 from serve.visitor import Visitor
 
 REDRAW_S = 0.05
+SAVE_EVERY_S = 2.0
+"""So much of a reply is lost at most where the page's replica dies."""
 MOST_LETTERS = 32_000
 MOST_TURNS = 400
 SEEDS = 2**31
@@ -48,6 +50,8 @@ class Desk:
     """Names and ids of the visitor's conversations, as last read."""
     draft: str = ""
     """Text that goes back into the composer, because it has no reply."""
+    answered: list[Dialogue] = field(default_factory=list)
+    """Conversations whose reply has not ended, or is not handed to the saver yet."""
 
     @property
     def busy(self) -> bool:
@@ -67,6 +71,19 @@ class Desk:
         if dialogue.turns and dialogue.turns[-1].role == "user":
             self.draft = dialogue.turns.pop().content
             self.notice = "The last message has no reply; it is back in the box below."
+
+    def catch_up(self, dialogue: Dialogue) -> None:
+        """Take up the conversation as another window left it."""
+        self.open(dialogue)
+        self.notice = (
+            "This conversation went on in another window and is shown as it is now. "
+            "Look at it, then do again what you wanted to do."
+        )
+
+    def give_back(self, text: str) -> None:
+        """Put text into the composer that was not sent, after what is there already."""
+        texts = [self.draft, text[:MOST_LETTERS]]
+        self.draft = "\n\n".join(text for text in texts if text.strip())
 
     def say(self, text: str) -> list[Turn] | None:
         """Add the user's turn.
@@ -140,17 +157,23 @@ class Desk:
             seed = (max(earlier[0].seed, seed) + 1) % SEEDS
         body = request_body(ask.model, dialogue, ask.sampling, seed)
         self.saver.save(dialogue)
+        saved = time.monotonic()
         turn = Turn("assistant", "", model=ask.model, seed=seed, sampling=ask.sampling)
         dialogue.turns.append(turn)
+        self.answered.append(dialogue)
         self.stop, drawn = stop, 0.0
         try:
             async with aclosing(speak(speaker, body, turn, self.pace, stop)) as steps:
                 async for _ in steps:
+                    if turn.content.strip() and time.monotonic() - saved >= SAVE_EVERY_S:
+                        self.saver.save(dialogue)
+                        saved = time.monotonic()
                     if self.stop is stop and time.monotonic() - drawn >= REDRAW_S:
                         yield
                         drawn = time.monotonic()
         finally:
             self.close(dialogue, turn, stop, before)
+            self.answered = [other for other in self.answered if other is not dialogue]
 
     async def settle(self) -> None:
         """Wait for what is being saved, and read the list of conversations anew."""
@@ -185,14 +208,14 @@ class Desk:
 
     def rename(self, title: str) -> None:
         """Give the conversation a title; an empty one leaves it to the first prompt."""
-        title = " ".join(title.split())[:200]
+        title = " ".join(clean(title).split())[:200]
         if self.dialogue.turns and title not in {self.dialogue.name, self.dialogue.title}:
             self.dialogue.title = title
             self.saver.save(self.dialogue)
 
     def set_system(self, system: str) -> None:
         """Change the system line, from the next reply on."""
-        self.dialogue.system = system[:MOST_LETTERS].replace("\x00", "")
+        self.dialogue.system = clean(system[:MOST_LETTERS])
 
     def thumb(self, place: int, liked: bool | None) -> None:
         """Judge a reply; none takes the judgement back."""
@@ -232,7 +255,7 @@ def check_text(text: str) -> str:
     Raises:
         UserError: it is empty or too long.
     """
-    said = text.encode("utf-8", "replace").decode().replace("\x00", "").strip()
+    said = clean(text).strip()
     if not said:
         raise UserError("The message is empty.")
     if len(said) > MOST_LETTERS:

@@ -11,6 +11,7 @@ from lima_ray.example import Example
 SOURCE = "chat"
 TITLE_LETTERS = 60
 UNTITLED = "New conversation"
+SECOND = "(second window)"
 
 
 def new_id() -> str:
@@ -21,6 +22,11 @@ def new_id() -> str:
 def now() -> datetime:
     """The time, with its zone."""
     return datetime.now(UTC)
+
+
+def clean(text: str) -> str:
+    """Text without what UTF-8 or a database cannot hold: halves of surrogate pairs, and NUL."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "")
 
 
 @dataclass
@@ -38,7 +44,8 @@ class Turn:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     finish_reason: str | None = None
-    """`stop` or `length` as the API says; `stopped` by the reader, `error` where it broke off."""
+    """`stop` or `length` as the API says; `stopped` by the reader, `error` where it broke off; none
+    while it comes, or where whoever wrote it down did not live to its end."""
     dropped_messages: int = 0
     """Oldest messages that the context had no room for."""
     original: str | None = None
@@ -58,6 +65,10 @@ class Dialogue:
     turns: list[Turn] = field(default_factory=list)
     created: datetime = field(default_factory=now)
     updated: datetime = field(default_factory=now)
+    version: str = field(default="", compare=False)
+    """What the store calls it as it was read or written last; empty where it is not kept yet."""
+    attempts: tuple[str, ...] = field(default=(), compare=False)
+    """Versions written since, of which the store did not say whether it has them."""
 
     @property
     def name(self) -> str:
@@ -66,6 +77,13 @@ class Dialogue:
         line = " ".join(words.split())
         short = line if len(line) <= TITLE_LETTERS else line[: TITLE_LETTERS - 1].rstrip() + "…"
         return short or UNTITLED
+
+    def become_another(self) -> None:
+        """Be a conversation of its own from now on: other ids, and a title that says so."""
+        self.title = f"{self.name} {SECOND}"
+        self.id, self.version, self.attempts = new_id(), "", ()
+        for turn in self.turns:
+            turn.id = new_id()
 
     def messages(self) -> list[dict[str, str]]:
         """OpenAI messages, the system line first where there is one."""

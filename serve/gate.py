@@ -1,7 +1,6 @@
 """The gate that every request of the page passes: cookies, logins, bounds, security headers."""
 
 import secrets
-from collections import OrderedDict
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -10,10 +9,11 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.visitor import COOKIE, Passes, Visitor, baked
+from serve.windows import Windows
 
-WINDOWS = 10_000
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 UNUSED_ROUTES = ("upload", "file=", "file/", "proxy=", "stream/", "component_server", "call/")
+UNUSED_ROUTES += ("deep_link", "process_recording")
 """Gradio's routes that this page has no use for: files, proxies and the named API."""
 HEADERS = {
     "Content-Security-Policy": (
@@ -31,19 +31,19 @@ HEADERS = {
 class Gate:
     """Middleware: knows the visitor, sends strangers to the login, and refuses what is not ours."""
 
-    def __init__(self, app: ASGIApp, passes: Passes, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, passes: Passes, windows: Windows, max_body_bytes: int) -> None:
         """Stand before an app.
 
         Args:
             app: what the gate leads to; it finds the visitor in `scope["state"]`.
             passes: the cookies.
+            windows: whose each window is.
             max_body_bytes: a larger request is answered 413.
         """
         self.app = app
         self.passes = passes
         self.max_body_bytes = max_body_bytes
-        self.windows: OrderedDict[str, str] = OrderedDict()
-        """Whose each window is; its name, made by the browser, opens it to nobody else."""
+        self.windows = windows
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or let a request through."""
@@ -87,18 +87,12 @@ class Gate:
         return None
 
     def own_window(self, scope: Scope, path: str, visitor: Visitor) -> bool:
-        """Whether a request listens to the visitor's own window; who comes first has it."""
+        """Whether a request listens to the visitor's own window."""
         _, beats, name = path.partition("/heartbeat/")
         if not beats:
             query = parse_qs(scope["query_string"].decode("latin-1"))
             name = query.get("session_hash", [""])[0]
-        if not name:
-            return True
-        owner = self.windows.setdefault(name, visitor.owner)
-        self.windows.move_to_end(name)
-        if len(self.windows) > WINDOWS:
-            self.windows.popitem(last=False)
-        return owner == visitor.owner
+        return not name or self.windows.belongs(name, visitor.owner)
 
     def bounded(self, receive: Receive) -> Receive:
         """A body that claims no length is held to the bound as well."""

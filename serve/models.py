@@ -331,13 +331,19 @@ class Models:
 
 
 def examples_of(path: Path) -> list[str]:
-    """Prompts to try on a model: the first of some sources of its run's test or dev rows."""
+    """Prompts to try on a model: the first of some sources of its run's test or dev rows.
+
+    Anyone may read them, so they are never taken from the training rows.
+    """
     run = next((Run(p) for p in path.parents[:2] if Run(p).recipe_file.exists()), None)
     if run is None:
         return []
     data = run.recipe().data
+    prompts = data.test or data.dev
+    if prompts is None:
+        return []
     try:
-        rows = example.read(data.test or data.dev or data.train, "test", dialogues=False)
+        rows = example.read(prompts, "test", dialogues=False)
     except UserError:  # the rows need not be where the model is served
         return []
     short = [row for row in rows if len(row.prompt) <= LONGEST_EXAMPLE]

@@ -1,23 +1,58 @@
 """Pieces of the page as HTML: notices, and the line that says how a reply was made."""
 
+import json
 from html import escape
 from typing import Any
 
 from serve.dialogue import Dialogue, Turn
+from serve.markdown import formatted, plain
 from serve.speaker import Pace
 
-LATEX = [
-    {"left": "$$", "right": "$$", "display": True},
-    {"left": "\\[", "right": "\\]", "display": True},
-    {"left": "\\(", "right": "\\)", "display": False},
-]
-"""A single dollar stays a dollar."""
 NEARLY_FULL = 0.85
+CUT = {
+    "length": "cut off at its length limit",
+    "stopped": "stopped here",
+    "error": "broke off here",
+    None: "broke off here: its end was lost",
+}
+"""How a reply ended that is not whole, by its finish_reason."""
 
 
-def messages(dialogue: Dialogue) -> list[Any]:
-    """A dialogue as Gradio's chat takes it; a reply without a word yet shows that it comes."""
-    return [{"role": turn.role, "content": turn.content or "…"} for turn in dialogue.turns]
+def messages(dialogue: Dialogue, busy: bool = False) -> list[Any]:
+    """A dialogue as Gradio's chat takes it.
+
+    Args:
+        dialogue: what was said.
+        busy: its last reply still comes.
+    """
+    last = len(dialogue.turns) - 1
+    drawn = [drawn_of(turn, busy and place == last) for place, turn in enumerate(dialogue.turns)]
+    # In this form Gradio leaves a text as it is; a bare string loses indentation.
+    return [
+        {"role": turn.role, "content": [{"type": "text", "text": text}]}
+        for turn, text in zip(dialogue.turns, drawn, strict=True)
+    ]
+
+
+def drawn_of(turn: Turn, coming: bool) -> str:
+    """A message's Markdown; a reply that is not whole says so."""
+    if turn.role == "user":
+        return plain(turn.content)
+    cut = "" if coming or turn.original is not None else CUT.get(turn.finish_reason, "")
+    if cut:
+        return f"{formatted(turn.content)}\n\n*⋯ {cut}*"
+    return formatted(turn.content) or "…"
+
+
+def said(dialogue: Dialogue) -> str:
+    """What `page.js` must know of each message, as JSON: its text, and what a person made of it."""
+    return json.dumps([[turn.content, made_by_person(turn)] for turn in dialogue.turns])
+
+
+def made_by_person(turn: Turn) -> list[str]:
+    """What is lost with a reply beside the reply."""
+    wording = ["your wording of the reply"] if turn.role == "assistant" and turn.original else []
+    return wording + (["your thumb"] if turn.thumb else [])
 
 
 def thumbs(dialogue: Dialogue) -> list[str | None]:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from serve.dialogue import Dialogue
-from serve.store import Store, StoreError
+from serve.dialogue import Dialogue, new_id
+from serve.store import Conflict, Store, StoreError
 
 NAMES_SHOWN = 3
 MOST_KEPT = 200
@@ -20,6 +20,27 @@ class Change:
     name: str
     method: Callable[..., None]
     arguments: tuple[Any, ...]
+    dialogue: Dialogue | None = None
+    """The conversation in the window, of which the arguments hold a copy."""
+    version: str = field(default_factory=new_id)
+    """What the copy is called once it is written."""
+
+    def begin(self) -> tuple[Any, ...]:
+        """The method's arguments, the conversation's version as it is known by now."""
+        if self.dialogue is None:
+            return self.arguments
+        owner, copied = self.arguments
+        copied.version, copied.attempts = self.dialogue.version, self.dialogue.attempts
+        if self.method is Store.forget:
+            return self.arguments
+        self.dialogue.attempts = tuple({*self.dialogue.attempts, self.version})
+        return owner, copied, self.version
+
+    def end(self) -> None:
+        """Note on the conversation that it is written."""
+        if self.dialogue is not None:
+            _, copied = self.arguments
+            self.dialogue.version, self.dialogue.attempts = copied.version, ()
 
 
 @dataclass
@@ -35,17 +56,20 @@ class Saver:
     """Things saved late, until somebody has been told."""
     lost: int = 0
     """Things given up, because too many waited."""
+    conflicts: list[str] = field(default_factory=list)
+    """What happened to conversations that another window changed, until somebody has been told."""
     task: asyncio.Task[None] | None = None
 
     def save(self, dialogue: Dialogue) -> None:
         """Have a conversation written as it is now."""
         copied = copy.deepcopy(dialogue)
-        self.later(dialogue.id, Change(f"“{dialogue.name}”", Store.save, (self.owner, copied)))
+        change = Change(f"“{dialogue.name}”", Store.save, (self.owner, copied), dialogue)
+        self.later(dialogue.id, change)
 
     def forget(self, dialogue: Dialogue) -> None:
         """Have a conversation deleted."""
-        name = f"the deletion of “{dialogue.name}”"
-        self.later(dialogue.id, Change(name, Store.forget, (self.owner, dialogue.id)))
+        name, copied = f"the deletion of “{dialogue.name}”", copy.copy(dialogue)
+        self.later(dialogue.id, Change(name, Store.forget, (self.owner, copied), dialogue))
 
     def judge(self, record: dict[str, Any]) -> None:
         """Have a verdict kept."""
@@ -75,14 +99,34 @@ class Saver:
         while self.waiting:
             key, change = next(iter(self.waiting.items()))
             try:
-                await self.store.off_loop(change.method, *change.arguments)
+                await self.store.off_loop(change.method, *change.begin())
+            except Conflict as conflict:
+                self.keep_both(key, change, str(conflict))
+                continue
             except StoreError as error:
                 self.problem = str(error)
                 return
+            change.end()
             self.recovered += late
             if self.waiting.get(key) is change:
                 del self.waiting[key]
         self.problem = None
+
+    def keep_both(self, key: str, change: Change, what: str) -> None:
+        """Overwrite nothing: what another window did stays, and this window's becomes another."""
+        newest = self.waiting.pop(key, change)
+        dialogue = newest.dialogue
+        assert dialogue is not None
+        name = dialogue.name
+        if newest.method is Store.forget:
+            self.conflicts.append(f"“{name}” {what} meanwhile and is not deleted.")
+            return
+        dialogue.become_another()
+        self.conflicts.append(
+            f"“{name}” {what} meanwhile. Nothing is lost: what this window has is now a "
+            f"conversation of its own, “{dialogue.name}”."
+        )
+        self.save(dialogue)
 
     async def settle(self) -> None:
         """Wait for the writing under way; it takes a bounded time."""
@@ -119,5 +163,6 @@ class Saver:
         if self.recovered:
             count, self.recovered = self.recovered, 0
             things = "1 change" if count == 1 else f"{count} changes"
-            return f"The database is back: {things} of the time without it saved."
-        return ""
+            self.conflicts.append(f"The database is back: {things} of the time without it saved.")
+        told, self.conflicts = " ".join(self.conflicts), []
+        return told

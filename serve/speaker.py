@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from serve.dialogue import Dialogue, Turn
+from serve.dialogue import Dialogue, Turn, clean
 
 LOADING_WAIT_S = 2.0
 LOADING_LIMIT_S = 300.0
@@ -98,6 +98,8 @@ async def speak(
     if pace.loading and not stop.is_set():
         pace.error = "The model is still being loaded. Try again in a minute."
     if turn.finish_reason is None:
+        if not stop.is_set() and not pace.error:
+            pace.error = "The connection to the model ended before the reply did."
         turn.finish_reason = "error" if pace.error else "stopped"
     yield
 
@@ -152,7 +154,7 @@ def take(chunk: dict[str, Any], turn: Turn, pace: Pace) -> None:
     turn.dropped_messages = about.get("dropped_messages", turn.dropped_messages) or 0
     for choice in chunk.get("choices") or []:
         if text := (choice.get("delta") or {}).get("content"):
-            turn.content += text
+            turn.content += clean(text)
             pace.last = time.perf_counter()
             pace.first = pace.first or pace.last
         turn.finish_reason = choice.get("finish_reason") or turn.finish_reason

@@ -16,14 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import delete, select
-from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy import delete, inspect, select, text
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from tyro.extras import SubcommandApp
 
 from lima_ray.errors import UserError, plain_errors
 from serve.database import DEFAULT_URL, open_engine
-from serve.dialogue import Dialogue, Turn, now
+from serve.dialogue import Dialogue, Turn, new_id, now
 from serve.tables import Base, DialogueRow, SettingRow, TurnRow, VerdictRow
 
 WAIT_S = 6.0
@@ -36,6 +36,10 @@ T = TypeVar("T")
 
 class StoreError(Exception):
     """The database did not do what was asked; the message says why, in a line."""
+
+
+class Conflict(StoreError):
+    """A conversation is not as it was read: another window changed or deleted it meanwhile."""
 
 
 class Store:
@@ -86,40 +90,67 @@ class Store:
             raise StoreError(reason.splitlines()[0] if reason else type(error).__name__) from error
 
     def prepare(self) -> None:
-        """Make the tables where they are missing; two replicas may try at once."""
+        """Make tables and columns where they are missing; two replicas may try at once."""
         if self.ready:
             return
         try:
             Base.metadata.create_all(self.engine)
         except (IntegrityError, ProgrammingError):
             Base.metadata.create_all(self.engine)
+        try:
+            self.add_columns()
+        except (OperationalError, ProgrammingError):
+            self.add_columns()
         self.ready = True
 
-    def save(self, owner: str, dialogue: Dialogue) -> None:
-        """Write a conversation as it now is.
+    def add_columns(self) -> None:
+        """Give a database that an earlier release made what it lacks."""
+        columns = inspect(self.engine).get_columns(DialogueRow.__tablename__)
+        if "version" not in {column["name"] for column in columns}:
+            add = "ALTER TABLE conversations ADD COLUMN version TEXT NOT NULL DEFAULT ''"
+            with self.engine.begin() as connection:
+                connection.execute(text(add))
+
+    def save(self, owner: str, dialogue: Dialogue, version: str | None = None) -> None:
+        """Write a conversation as it now is, and note the version on it.
+
+        Args:
+            owner: whose it is.
+            dialogue: with the version that was read.
+            version: what this state of it is called; none makes a name.
 
         Raises:
+            Conflict: it is not the version that was read; nothing is written.
             StoreError: the database is away, or the id is another owner's.
         """
         with self.session() as session:
-            row = session.get(DialogueRow, dialogue.id)
+            row = session.get(DialogueRow, dialogue.id, with_for_update=True)
             if row is not None and row.owner != owner:
                 raise StoreError("the conversation belongs to somebody else")
+            check_version(row, dialogue)
             if row is None:
                 row = DialogueRow(id=dialogue.id, owner=owner, created=dialogue.created)
                 session.add(row)
+            row.version = version = version or new_id()
             row.title, row.system, row.updated = dialogue.title, dialogue.system, dialogue.updated
             row.name = dialogue.name
             kept = {turn.id: turn for turn in row.turns}
             row.turns = [
                 written(turn, place, kept.get(turn.id)) for place, turn in enumerate(dialogue.turns)
             ]
+        dialogue.version, dialogue.attempts = version, ()
 
     def open(self, owner: str, id: str) -> Dialogue | None:
         """A conversation of this owner's; none where there is no such, or it is another's."""
         with self.session() as session:
             row = session.get(DialogueRow, id)
             return as_dialogue(row) if row is not None and row.owner == owner else None
+
+    def version(self, owner: str, id: str) -> str | None:
+        """What a conversation of this owner's is called now; none where there is no such."""
+        kept = select(DialogueRow.version).where(DialogueRow.id == id, DialogueRow.owner == owner)
+        with self.session() as session:
+            return session.scalar(kept)
 
     def titles(self, owner: str, limit: int = 200) -> list[tuple[str, str]]:
         """Names and ids of an owner's conversations, the newest first."""
@@ -132,12 +163,18 @@ class Store:
         with self.session() as session:
             return [(name, id) for name, id in session.execute(newest)]
 
-    def forget(self, owner: str, id: str) -> None:
-        """Delete a conversation of this owner's; its verdicts stay, whole in themselves."""
+    def forget(self, owner: str, dialogue: Dialogue) -> None:
+        """Delete a conversation of this owner's; its verdicts stay, whole in themselves.
+
+        Raises:
+            Conflict: it is not the version that was read; nothing is deleted.
+        """
         with self.session() as session:
-            row = session.get(DialogueRow, id)
+            row = session.get(DialogueRow, dialogue.id, with_for_update=True)
             if row is not None and row.owner == owner:
+                check_version(row, dialogue)
                 session.delete(row)
+        dialogue.version, dialogue.attempts = "", ()
 
     def judge(self, owner: str, record: dict[str, Any]) -> None:
         """Keep a verdict; one of the same id and owner is replaced."""
@@ -183,6 +220,18 @@ class Store:
         return bytes.fromhex(made)
 
 
+def check_version(row: DialogueRow | None, dialogue: Dialogue) -> None:
+    """See that a conversation is kept as it was read, or as an earlier attempt wrote it.
+
+    Raises:
+        Conflict: another window wrote or deleted it.
+    """
+    if row is None and dialogue.version:
+        raise Conflict("was deleted in another window")
+    if row is not None and row.version not in {dialogue.version, *dialogue.attempts}:
+        raise Conflict("was changed in another window")
+
+
 def written(turn: Turn, place: int, row: TurnRow | None) -> TurnRow:
     """A turn's row, the one that it has already where it has one."""
     row = row or TurnRow(id=turn.id)
@@ -196,7 +245,8 @@ def as_dialogue(row: DialogueRow) -> Dialogue:
     """A conversation from its rows."""
     fields = Turn.__dataclass_fields__
     turns = [Turn(**{name: getattr(turn, name) for name in fields}) for turn in row.turns]
-    return Dialogue(row.id, row.title, row.system, turns, row.created, row.updated)
+    times = (row.created, row.updated)
+    return Dialogue(row.id, row.title, row.system, turns, *times, version=row.version)
 
 
 app = SubcommandApp()

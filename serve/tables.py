@@ -43,6 +43,8 @@ class DialogueRow(Base):
     system: Mapped[str]
     created: Mapped[datetime]
     updated: Mapped[datetime]
+    version: Mapped[str] = mapped_column(server_default="")
+    """Named anew by each write; whoever writes must have read the one that is here."""
     turns: Mapped[list["TurnRow"]] = relationship(
         cascade="all, delete-orphan", order_by="TurnRow.place", lazy="selectin"
     )

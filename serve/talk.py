@@ -1,7 +1,9 @@
 """The chat tab: what each click does."""
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 from weakref import WeakValueDictionary
@@ -13,6 +15,7 @@ from serve import render
 from serve.controls import sampling_fields, seed_of
 from serve.desk import Ask, Desk
 from serve.dialogue import Dialogue, Turn
+from serve.markdown import typed
 from serve.saver import Saver
 from serve.speaker import Speaker, brief
 from serve.store import Store, StoreError
@@ -31,6 +34,10 @@ DOWNLOAD = """(file) => {
 SETTINGS = "() => document.querySelector('#right .toggle-button').click()"
 ADDRESS = """(id) => history.replaceState(null, '',
   location.pathname + (id ? '?c=' + encodeURIComponent(id) : ''))"""
+ASK = "(...fields) => [...fields.slice(0, -1), window.limaChat.mayLose('%s')]"
+"""Has the visitor confirm what would lose their own work; `View.sure` is the last of the inputs."""
+LEFT_WAIT_S = 3.0
+"""What a window that was closed or reloaded has for the end of its reply."""
 
 
 class Talk:
@@ -49,7 +56,9 @@ class Talk:
         view = self.view
         here = [view.desk, view.opened]
         how = [view.model, view.system, view.seed, *view.sampling]
-        shown = [view.chat, view.notice, view.meter, view.composer, view.opened, view.name]
+        shown = [
+            view.chat, view.said, view.notice, view.meter, view.composer, view.opened, view.name,
+        ]  # fmt: skip
         kept = [view.saving, view.past, view.no_past, view.timer]
         live: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         long: dict[str, Any] = {**live, "concurrency_limit": None}
@@ -60,28 +69,35 @@ class Talk:
                 self.say, [*here, view.composer, *how], [view.desk, *shown], **long
             ),
             view.chat.example_select(self.example, [*here, *how], [view.desk, *shown], **long),
-            view.chat.retry(self.retry, [*here, *how], [view.desk, *shown], **long),
-            view.chat.edit(self.edit, [*here, *how], [view.desk, *shown], **long),
+            view.chat.retry(
+                self.retry, [*here, *how, view.sure], [view.desk, *shown], js=ASK % "retry", **long
+            ),
+            view.chat.edit(
+                self.edit, [*here, *how, view.sure], [view.desk, *shown], js=ASK % "edit", **long
+            ),
         ]
         turned = [
-            view.chat.undo(self.undo, here, [view.desk, *shown], **live),
-            view.chat.like(self.like, here, [view.desk], **live),
+            view.chat.undo(
+                self.undo, [*here, view.sure], [view.desk, *shown], js=ASK % "undo", **live
+            ),
+            view.chat.like(self.like, here, [view.desk, *shown], **live),
             view.new.click(self.begin, view.desk, [*whole], **live),
             view.past.input(self.reopen, [view.desk, view.past], whole, **live),
-            view.name.submit(self.rename, [*here, view.name], [view.desk, view.name], **live),
-            view.name.blur(self.rename, [*here, view.name], [view.desk, view.name], **live),
+            view.name.submit(self.rename, [*here, view.name], [view.desk, *shown], **live),
+            view.name.blur(self.rename, [*here, view.name], [view.desk, *shown], **live),
             view.delete.click(
                 self.remove,
                 [view.desk, view.sure],
                 whole,
-                js="(desk) => [desk, confirm('Delete this conversation for good?')]",
+                js=ASK % "delete",
                 **live,
             ),
         ]
+        settled = list(dict.fromkeys([*kept, *whole]))
         for step in [start, *answers, *turned]:
-            done = step.then(self.settle, view.desk, kept, **live)
-            done.then(None, view.opened, None, js=ADDRESS, **live)
-        view.timer.tick(self.settle, view.desk, kept, **live)
+            step.then(self.settle, here, settled, **live)
+        view.timer.tick(self.settle, here, settled, **live)
+        view.opened.change(None, view.opened, None, js=ADDRESS, **live)
         view.gear.click(None, js=SETTINGS, api_visibility="private")
         view.composer.stop(self.stop, view.desk, None, queue=False, **live)
         view.model.change(self.greet, [view.desk, view.model], [view.chat, view.meter], **live)
@@ -110,6 +126,7 @@ class Talk:
 
     async def fetch(self, desk: Desk, id: str) -> None:
         """Take up one of the visitor's own conversations."""
+        elsewhere = await self.being_answered(desk, id)
         try:
             found = await self.store.off_loop(Store.open, desk.visitor.owner, id)
         except StoreError as error:
@@ -119,6 +136,56 @@ class Talk:
             desk.notice = "There is no such conversation."
         else:
             desk.open(found)
+            if elsewhere:
+                desk.notice = "A reply to this is under way in another window. " + desk.notice
+
+    async def being_answered(self, desk: Desk, id: str) -> bool:
+        """Whether a window has a reply under way, once those that were just left have ended it."""
+        until = time.monotonic() + LEFT_WAIT_S
+        while self.is_answered(desk, id) and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        for window in self.windows_of(desk):
+            await window.saver.settle()
+        return self.is_answered(desk, id)
+
+    def is_answered(self, desk: Desk, id: str) -> bool:
+        """Whether one of the visitor's windows has a reply under way in a conversation."""
+        windows = self.windows_of(desk)
+        return any(dialogue.id == id for window in windows for dialogue in window.answered)
+
+    def windows_of(self, desk: Desk) -> list[Desk]:
+        """The visitor's windows on this replica."""
+        owner, others = desk.visitor.owner, self.flights.values()
+        return [desk, *(d for d in others if d is not desk and d.visitor.owner == owner)]
+
+    async def catch_up(self, desk: Desk) -> bool:
+        """Take up what another window did to the conversation; whether it did anything.
+
+        Without the database nothing is asked, and the talk goes on.
+        """
+        dialogue, saver = desk.dialogue, desk.saver
+        if desk.busy or saver.problem is not None or not dialogue.version:
+            return False
+        if self.is_answered(desk, dialogue.id):
+            desk.notice = (
+                "Another window has a reply under way in this conversation. "
+                "Wait for its end, then do again what you wanted to do."
+            )
+            return True
+        if saver.waiting:
+            await saver.settle()
+        owner = desk.visitor.owner
+        try:
+            version = await self.store.off_loop(Store.version, owner, dialogue.id)
+            if version is None or version in {dialogue.version, *dialogue.attempts}:
+                return False
+            found = await self.store.off_loop(Store.open, owner, dialogue.id)
+        except StoreError:
+            return False
+        if found is None or desk.dialogue is not dialogue or desk.busy:
+            return False
+        desk.catch_up(found)
+        return True
 
     async def load(self, request: gr.Request, desk: Desk | None) -> Update:
         """Draw the page for whoever comes, with the conversation that its address names."""
@@ -137,6 +204,10 @@ class Talk:
         desk = await self.seat(desk, opened, request)
         if desk.busy:
             return
+        if await self.catch_up(desk) or desk.draft:
+            desk.give_back(text)
+            yield self.view.shown(desk)
+            return
         async with aclosing(self.reply(desk, desk.say(text), how, sent=True)) as steps:
             async for step in steps:
                 yield step
@@ -151,26 +222,35 @@ class Talk:
                 yield step
 
     async def retry(
-        self, request: gr.Request, at: gr.RetryData, desk: Desk | None, opened: str, *how: Any
+        self, request: gr.Request, at: gr.RetryData, desk: Desk | None, opened: str, *fields: Any
     ) -> AsyncGenerator[Update]:
         """Have a reply made anew."""
+        *how, sure = fields
         desk = await self.seat(desk, opened, request)
-        async with aclosing(self.reply(desk, desk.again(place(at)), how)) as steps:
+        stays = not sure or await self.catch_up(desk)
+        before = None if stays else desk.again(place(at))
+        async with aclosing(self.reply(desk, before, how)) as steps:
             async for step in steps:
                 yield step
 
     async def edit(
-        self, request: gr.Request, at: gr.EditData, desk: Desk | None, opened: str, *how: Any
+        self, request: gr.Request, at: gr.EditData, desk: Desk | None, opened: str, *fields: Any
     ) -> AsyncGenerator[Update]:
         """Mend a reply, or a user's turn and have it answered anew."""
+        *how, sure = fields
+        text = typed(str(at.value))
         desk = await self.seat(desk, opened, request)
-        before = desk.edit(place(at), str(at.value))
+        before = None
+        if sure and await self.catch_up(desk):
+            desk.give_back(text)
+        elif sure:
+            before = desk.edit(place(at), text)
         async with aclosing(self.reply(desk, before, how)) as steps:
             async for step in steps:
                 yield step
 
     async def reply(
-        self, desk: Desk, before: list[Turn] | None, how: tuple[Any, ...], sent: bool = False
+        self, desk: Desk, before: list[Turn] | None, how: Sequence[Any], sent: bool = False
     ) -> AsyncGenerator[Update]:
         """Stream a reply to the last turn; without one due, draw the page as it is."""
         view = self.view
@@ -191,22 +271,24 @@ class Talk:
         yield view.shown(desk)
 
     async def undo(
-        self, request: gr.Request, at: gr.UndoData, desk: Desk | None, opened: str
+        self, request: gr.Request, at: gr.UndoData, desk: Desk | None, opened: str, sure: bool
     ) -> Update:
         """Take the last exchange back."""
         view = self.view
         desk = await self.seat(desk, opened, request)
-        desk.undo(place(at))
+        if sure and not await self.catch_up(desk):
+            desk.undo(place(at))
         return view.shown(desk)
 
     async def like(
         self, request: gr.Request, at: gr.LikeData, desk: Desk | None, opened: str
-    ) -> Desk:
+    ) -> Update:
         """Keep a thumb up or down."""
         desk = await self.seat(desk, opened, request)
-        liked = {"Like": True, "Dislike": False, True: True, False: False}.get(at.liked)
-        desk.thumb(place(at), liked)
-        return desk
+        if not await self.catch_up(desk):
+            liked = {"Like": True, "Dislike": False, True: True, False: False}.get(at.liked)
+            desk.thumb(place(at), liked)
+        return self.view.shown(desk)
 
     async def begin(self, request: gr.Request, desk: Desk | None) -> Update:
         """Start a new conversation."""
@@ -220,7 +302,8 @@ class Talk:
         """Take up a conversation from the list."""
         view = self.view
         desk = await self.seat(desk, "", request)
-        await desk.saver.settle()
+        if desk.stop is not None and desk.dialogue.id == id:
+            desk.stop.set()
         desk.notice = ""
         await self.fetch(desk, id)
         return view.all_of(desk)
@@ -229,7 +312,7 @@ class Talk:
         """Delete the conversation that is open."""
         view = self.view
         desk = await self.seat(desk, "", request)
-        if sure:
+        if sure and not await self.catch_up(desk):
             desk.leave()
             desk.saver.forget(desk.dialogue)
             desk.open(Dialogue())
@@ -241,8 +324,10 @@ class Talk:
         """Keep the title as typed."""
         view = self.view
         desk = await self.seat(desk, opened, request)
-        desk.rename(title)
-        return {view.desk: desk, view.name: desk.dialogue.name}
+        if not await self.catch_up(desk):
+            desk.rename(title)
+            return {view.desk: desk, view.name: desk.dialogue.name}
+        return view.shown(desk)
 
     async def write(self, request: gr.Request, desk: Desk | None, opened: str) -> Update:
         """Hand the conversation over as a line of training data, or say why it is none."""
@@ -255,13 +340,22 @@ class Talk:
         name = f"conversation-{desk.dialogue.id[:8]}.jsonl"
         return {view.file: json.dumps({"name": name, "text": line}), view.notice: ""}
 
-    async def settle(self, request: gr.Request, desk: Desk | None) -> Update:
-        """Say whether everything is saved, and list the conversations."""
+    async def settle(self, request: gr.Request, desk: Desk | None, opened: str) -> Update:
+        """Say whether everything is saved, and list the conversations.
+
+        A replica that does not know the window, since another one died, draws it from the store.
+        """
         view = self.view
+        if desk is None and opened:
+            desk = await self.seat(desk, opened, request)
+            await desk.settle()
+            return view.all_of(desk)
         if desk is None or not owns(request, desk):
             return {view.saving: ""}
+        id = desk.dialogue.id
         await desk.settle()
-        return view.kept(desk)
+        renamed = {} if desk.dialogue.id == id or desk.busy else view.shown(desk)
+        return view.kept(desk) | renamed
 
     async def greet(self, request: gr.Request, desk: Desk | None, model: str | None) -> Update:
         """Show the model's example prompts and its context."""

@@ -8,6 +8,7 @@ from serve import render
 from serve.controls import sampling_controls, seed_control
 from serve.desk import MOST_LETTERS, Desk
 from serve.dialogue import UNTITLED, Dialogue
+from serve.markdown import LATEX, plain
 
 Update = dict[Any, Any]
 """New values by component."""
@@ -75,7 +76,7 @@ class View:
             layout="bubble",
             editable="all",
             buttons=["copy"],
-            latex_delimiters=render.LATEX,
+            latex_delimiters=LATEX,
             feedback_options=("Like", "Dislike"),
             group_consecutive_messages=False,
             sanitize_html=True,
@@ -97,6 +98,7 @@ class View:
             elem_id="composer",
         )
         self.opened = gr.Textbox(visible="hidden", elem_id="opened")
+        self.said = gr.Textbox(visible="hidden", elem_id="said")
         self.file = gr.Textbox(visible="hidden")
         self.sure = gr.Checkbox(visible="hidden")
         self.timer = gr.Timer(RETRY_SAVING_S, active=False)
@@ -113,17 +115,18 @@ class View:
     def greeting(self, desk: Desk, model: str | None) -> gr.Chatbot:
         """The conversation, or where it is empty a greeting with the model's own prompts."""
         prompts = desk.models.get(model or "", {}).get("examples") or []
+        begin = ", or begin with one of these" if prompts else ""
         return gr.Chatbot(
-            render.messages(desk.dialogue),
+            render.messages(desk.dialogue, desk.busy),
             feedback_value=render.thumbs(desk.dialogue),
-            placeholder=f"## {self.title}\nAsk something, or begin with one of these.",
+            placeholder=f"## {plain(self.title)}\nAsk something{begin}.",
             examples=[{"text": prompt} for prompt in prompts[:EXAMPLES_SHOWN]],
         )
 
     def words_of(self, desk: Desk) -> Update:
         """What changes while a reply comes."""
         return {
-            self.chat: render.messages(desk.dialogue),
+            self.chat: render.messages(desk.dialogue, desk.busy),
             self.meter: self.meter_of(desk),
         }
 
@@ -134,8 +137,10 @@ class View:
         return {
             self.desk: desk,
             self.chat: gr.Chatbot(
-                render.messages(desk.dialogue), feedback_value=render.thumbs(desk.dialogue)
+                render.messages(desk.dialogue, desk.busy),
+                feedback_value=render.thumbs(desk.dialogue),
             ),
+            self.said: render.said(desk.dialogue),
             self.notice: render.notice(desk.notice),
             self.meter: self.meter_of(desk),
             self.composer: gr.Textbox(submit_btn=not desk.busy, stop_btn=desk.busy, **text),

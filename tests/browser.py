@@ -132,8 +132,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(page: ASGIApp, port: int | None = None) -> Iterator[str]:
-    """The page below /chat on the loopback, as the Serve app hosts it; yields its address."""
+def served(page: ASGIApp, port: int | None = None, dies: bool = False) -> Iterator[str]:
+    """The page below /chat on the loopback, as the Serve app hosts it; yields its address.
+
+    Args:
+        page: the app.
+        port: of the loopback; none takes a free one.
+        dies: at the end, connections break without a word, as where a replica is killed.
+    """
     port = port or free_port()
     outer = Starlette(
         routes=[Mount("/chat", page)],
@@ -152,5 +158,14 @@ def served(page: ASGIApp, port: int | None = None) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{port}/chat/"
     finally:
+        if dies:
+            server.servers[0].get_loop().call_soon_threadsafe(break_off, server)
+            time.sleep(0.2)
         server.should_exit = True
         thread.join(20)
+
+
+def break_off(server: uvicorn.Server) -> None:
+    """Close all connections as they are."""
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()

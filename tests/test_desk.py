@@ -139,6 +139,98 @@ def test_broken_stream_keeps_what_came(desk: Desk, speaker: Troubled) -> None:
     assert speaker.in_flight == 0
 
 
+def test_reply_is_kept_while_it_comes_and_marked_where_its_end_is_lost(
+    desk: Desk, speaker: Troubled, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.desk.SAVE_EVERY_S", 0)
+    found: list[Dialogue] = []
+
+    async def die_meanwhile() -> None:
+        before = desk.say("the cat")
+        assert before is not None
+        async for _ in desk.answer(speaker, ASK, before):
+            await desk.saver.settle()
+            kept = store.open(desk.visitor.owner, desk.dialogue.id)
+            if kept is not None and len(kept.turns) == 2:
+                found.append(kept)
+                return
+
+    asyncio.run(die_meanwhile())
+    (reply,) = [turn for turn in found[0].turns if turn.role == "assistant"]
+    assert reply.content and reply.finish_reason is None
+    desk.open(found[0])
+    assert "⋯ broke off here" in str(render.messages(desk.dialogue)[1]["content"])
+    assert desk.draft == "", "the question is answered, in part"
+
+
+def test_stream_that_ends_without_a_reason_is_no_whole_reply(
+    desk: Desk, speaker: Troubled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = EngineSpeaker.chat
+
+    async def cut(self: EngineSpeaker, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        async with aclosing(whole(self, body)) as stream:
+            async for chunk in stream:
+                yield chunk
+                if any((c.get("delta") or {}).get("content") for c in chunk["choices"]):
+                    return
+
+    monkeypatch.setattr(EngineSpeaker, "chat", cut)
+    asyncio.run(talk(desk, speaker, "the cat"))
+    assert desk.dialogue.turns[1].finish_reason == "error" and "broke off" in desk.notice
+
+
+def test_windows_that_write_at_once_both_keep_what_they_have(
+    desk: Desk, speaker: Troubled, store: Store
+) -> None:
+    other = Desk(desk.visitor, Saver(store, desk.visitor.owner))
+
+    async def write() -> str:
+        await talk(desk, speaker, "the cat", short(4))
+        found = store.open(desk.visitor.owner, desk.dialogue.id)
+        assert found is not None
+        other.open(found)
+        desk.rename("Cats")
+        await desk.saver.settle()
+        await talk(other, speaker, "the moon", short(4))
+        told = other.saver.message()
+        desk.saver.forget(desk.dialogue)
+        await talk(other, speaker, "the sun", short(4))
+        assert other.saver.message() == "", "it is a conversation of its own by now"
+        await desk.settle()
+        return told
+
+    told = asyncio.run(write())
+    assert "“the cat” was changed in another window" in told and "Nothing is lost" in told
+    ((title, id),) = store.titles(desk.visitor.owner)
+    assert title == "the cat (second window)" and id == other.dialogue.id != desk.dialogue.id
+    assert store.open(desk.visitor.owner, id) == other.dialogue
+    assert [turn.content for turn in other.dialogue.turns[::2]] == [
+        "the cat",
+        "the moon",
+        "the sun",
+    ]
+
+
+def test_deletion_of_what_another_window_went_on_with_deletes_nothing(
+    desk: Desk, speaker: Troubled, store: Store
+) -> None:
+    other = Desk(desk.visitor, Saver(store, desk.visitor.owner))
+
+    async def delete() -> None:
+        await talk(desk, speaker, "the cat", short(4))
+        found = store.open(desk.visitor.owner, desk.dialogue.id)
+        assert found is not None
+        other.open(found)
+        await talk(other, speaker, "the moon", short(4))
+        desk.saver.forget(desk.dialogue)
+        await desk.saver.settle()
+
+    asyncio.run(delete())
+    assert "is not deleted" in desk.saver.message()
+    assert store.open(desk.visitor.owner, other.dialogue.id) == other.dialogue
+
+
 def test_question_without_reply_returns_to_the_composer(desk: Desk, speaker: Troubled) -> None:
     asyncio.run(talk(desk, speaker, "the cat", short(4)))
     before = list(desk.dialogue.turns)

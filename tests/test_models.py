@@ -17,7 +17,7 @@ from served import Hosted, hosted, wait_until
 from lima_ray.config import Recipe
 from lima_ray.errors import UserError
 from serve.app import Args, build, read_keys, refuse_open_port
-from serve.models import Models, Settings, catalogue
+from serve.models import Models, Settings, catalogue, examples_of
 from serve.refusal import Refusal
 
 REPOSITORY = Path(__file__).parents[1]
@@ -193,6 +193,18 @@ def test_a_run_brings_its_epochs_and_its_base(
     found = catalogue(str(run_dir))
     assert next(iter(found)) == "tiny" and found == catalogue(str(run_dir / "export"))
     assert found["base"] == str(base_dir) and {"tiny-01", "tiny-02"} < set(found)
+
+
+def test_examples_are_never_training_rows(recipe: Recipe, brief_dir: Path, tmp_path: Path) -> None:
+    run_dir, prompts = tmp_path / "tiny", tmp_path / "dev.jsonl"
+    run_dir.mkdir()
+    prompts.write_text('{"conversations": ["why does the moon read"]}\n')
+    shutil.copytree(brief_dir, run_dir / "export")
+    recipe.save(run_dir / "recipe.yaml")
+    assert examples_of(run_dir / "export") == []
+    for name in ("dev", "test"):
+        recipe.override({f"data.{name}": str(prompts)}).save(run_dir / "recipe.yaml")
+        assert examples_of(run_dir / "export") == ["why does the moon read"]
 
 
 def test_several_models_are_named(brief_dir: Path, base_dir: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from browser import CHROMIUM, FLAGS, EngineSpeaker, served
+from browser import CHROMIUM, FLAGS, EngineSpeaker, free_port, served
 from postgres import Postgres, postgres_missing
 
 from lima_ray import example
@@ -23,7 +23,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="pip install play
 if not CHROMIUM.exists():
     pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium", allow_module_level=True)
 
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect  # noqa: E402
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, ViewportSize, expect  # noqa: E402
 
 PROMPTS = ["What is the capital of France?", "Where was Anna Bell born?"]
 SLOW_S = 0.15
@@ -65,9 +65,9 @@ class Site:
         self.address = ""
 
     @contextmanager
-    def open(self) -> Iterator["Site"]:
+    def open(self, port: int | None = None, dies: bool = False) -> Iterator["Site"]:
         """Serve it."""
-        with served(self.page) as self.address:
+        with served(self.page, port, dies) as self.address:
             yield self
         self.store.close()
 
@@ -94,8 +94,12 @@ class Window:
         self.page: Page = self.context.new_page()
         self.errors: list[str] = []
         self.answered: set[str] = set()
+        self.yes = True
+        """The answer to what the page asks to confirm."""
+        self.asked: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("response", lambda r: self.answered.add(urlsplit(r.url).netloc))
+        self.page.on("dialog", self.hear)
         self.page.goto(address)
         expect(self.page.locator("#model input")).to_have_value("first", timeout=20_000)
 
@@ -112,6 +116,19 @@ class Window:
         """Wait until so many replies are whole."""
         expect(self.page.locator("#chat .message.bot")).to_have_count(replies, timeout=20_000)
         expect(self.page.locator("#meter .made")).to_contain_text("seed", timeout=20_000)
+
+    def is_asked(self) -> str:
+        """Wait for a question to confirm, which is answered by `yes`, and return it."""
+        deadline = time.monotonic() + 10
+        while not self.asked:
+            assert time.monotonic() < deadline, "nothing is asked"
+            self.page.wait_for_timeout(20)
+        return self.asked.pop()
+
+    def hear(self, dialog: Dialog) -> None:
+        """Answer a question."""
+        self.asked.append(dialog.message)
+        (dialog.accept if self.yes else dialog.dismiss)()
 
     def press(self, label: str, nth: int = -1) -> None:
         """Press a button of a message."""
@@ -199,6 +216,12 @@ def test_retry_takes_another_seed_and_undo_gives_the_text_back(window: Window, s
     window.settle(1)
     first, second = site.speaker.asked[-2:]
     assert first["messages"] == second["messages"] and first["seed"] != second["seed"]
+    window.yes = False
+    window.press("Undo")
+    question = window.is_asked()
+    assert "only exchange" in question and "the conversation and its title" in question
+    assert len(window.said()) == 1, "nothing is lost without a yes"
+    window.yes = True
     window.press("Undo")
     expect(window.page.locator("#composer textarea")).to_have_value(PROMPTS[1])
     assert window.said() == []
@@ -212,6 +235,7 @@ def test_edited_question_is_answered_anew(window: Window, site: Site) -> None:
     window.press("Edit", 0)
     window.page.locator("#chat textarea").first.fill("What is the capital of Italy?")
     window.press("Submit")
+    assert "The 3 messages after this one" in window.is_asked()
     window.settle(1)
     assert window.said("user") == ["What is the capital of Italy?"]
     assert site.speaker.asked[-1]["messages"] == [
@@ -311,6 +335,112 @@ def test_script_in_messages_and_replies_does_not_run(window: Window, site: Site)
     for link in window.page.locator("#chat a", has_text="link").all():
         assert not (link.get_attribute("href") or "").startswith("javascript")
     assert window.page.evaluate("window.hacked") is None
+    overlay = "<div style='position:fixed;inset:0;z-index:99'><form action=x><input></form></div>"
+    boxes = "\\(\\kern{-99em}\\raisebox{99em}{\\rule{99em}{99em}}\\)"
+    deep = "$$" + "\\frac{1}{" * 300 + "}" * 300 + "$$"
+    for text in (overlay, boxes, deep):
+        window.press("Edit", 1)
+        window.page.locator("#chat textarea").first.fill(text)
+        window.press("Submit")
+        expect(window.page.locator("#chat textarea")).to_have_count(0)
+        top = "document.elementFromPoint(%s, 60).closest('#chat') === null"
+        assert all(window.page.evaluate(top % x) for x in (100, 600, 1100))
+        assert window.page.locator("#chat .md").locator("form, input, [style*=fixed]").count() == 0
+    expect(window.page.locator("#chat .message.bot code")).to_contain_text("frac")
+
+
+def test_all_of_a_text_is_seen_and_mended(window: Window, site: Site) -> None:
+    """What people type and models say is shown as it is, angle brackets included."""
+    question = "What is List<int> in C++?\n  <think>plan</think> *a* & &lt; 1. x_y_z"
+    reply = "**Loop:** while (i<n && n>0) &amp; <b>\n\n```c\nwhile (i<n && n>0)\n```\nor `a<b>c`"
+    page = window.page
+    window.send(question)
+    window.settle(1)
+    assert window.said("user") == [question]
+    for text in (reply, "<form action=x><input></form>"):
+        window.press("Edit", 1)
+        box = page.locator("#chat textarea")
+        if text != reply:
+            expect(box).to_have_value(reply)
+        box.fill(text)
+        window.press("Submit")
+        seen = text.replace("**", "").replace("```c\n", "").replace("\n```", "").replace("`", "")
+        until(lambda seen=seen: " ".join(window.said()[0].split()) == " ".join(seen.split()))
+    assert page.locator("#chat .md").locator("form, input, b, think").count() == 0
+    window.press("Edit", 0)
+    expect(page.locator("#chat textarea")).to_have_value(question)
+    dialogue = next(d for d in site.store.dialogues() if d.turns[0].content == question)
+    assert dialogue.turns[1].content == "<form action=x><input></form>"
+    page.click("#compare-tab-button")
+    window.send(question, "#compare-composer")
+    expect(page.locator("#side-a .message.user")).to_have_text(question, use_inner_text=True)
+
+
+def test_copied_message_is_what_was_said(window: Window) -> None:
+    window.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    window.send("Is a<b> *so*?")
+    window.settle(1)
+    window.press("Copy message", 0)
+    until(lambda: window.page.evaluate("navigator.clipboard.readText()") == "Is a<b> *so*?")
+
+
+def test_two_windows_of_one_conversation_lose_nothing(window: Window, site: Site) -> None:
+    window.send(PROMPTS[0])
+    window.settle(1)
+    expect(window.page).to_have_url(re.compile(r"\?c=\w+$"))
+    other = Window(window.context, window.page.url)
+    other.settle(1)
+    window.send("And of Spain?")
+    window.settle(2)
+    other.send("And of Italy?")
+    expect(other.page.locator("#notice")).to_contain_text("went on in another window")
+    expect(other.page.locator("#composer textarea")).to_have_value("And of Italy?")
+    assert other.said("user") == [PROMPTS[0], "And of Spain?"]
+    other.page.press("#composer textarea", "Enter")
+    other.settle(3)
+    window.press("Undo")
+    expect(window.page.locator("#notice")).to_contain_text("went on in another window")
+    assert len(window.said()) == 3
+    (kept,) = [d for d in site.store.dialogues() if d.id in window.page.url]
+    assert [turn.content for turn in kept.turns[::2]] == window.said("user")
+    other.page.close()
+
+
+def test_mended_reply_and_thumb_are_not_lost_without_a_yes(window: Window) -> None:
+    window.send(PROMPTS[0])
+    window.settle(1)
+    window.press("Edit", 1)
+    window.page.locator("#chat textarea").fill("Paris, of course.")
+    window.press("Submit")
+    expect(window.page.locator("#chat .message.bot")).to_have_text("Paris, of course.")
+    window.press("Like")
+    until(lambda: "your thumb" in window.page.locator("#said textarea").input_value())
+    window.yes = False
+    for label in ("Retry", "Undo"):
+        window.press(label)
+        assert "your wording of the reply and your thumb" in window.is_asked()
+    expect(window.page.locator("#chat .message.bot")).to_have_text("Paris, of course.")
+
+
+def test_reload_during_the_first_reply_keeps_it_and_says_that_it_is_cut(
+    window: Window, site: Site
+) -> None:
+    site.speaker.pause_s = SLOW_S
+    window.send(PROMPTS[0])
+    until(lambda: bool(window.said()) and len(window.said()[0]) > 3)
+    window.page.fill("#composer textarea", "typed, not sent")
+    window.page.reload()
+    expect(window.page.locator("#chat .message.bot")).to_contain_text("⋯ stopped here")
+    expect(window.page.locator("#composer textarea")).to_have_value("typed, not sent")
+    assert window.said("user") == [PROMPTS[0]]
+    window.page.click("#new")
+    expect(window.page.locator("#chat .message")).to_have_count(0)
+    window.send(PROMPTS[1])
+    until(lambda: bool(window.said()) and len(window.said()[0]) > 3)
+    window.page.click("#new")
+    expect(window.page.locator("#chat .message")).to_have_count(0)
+    window.page.locator("#past label", has_text=PROMPTS[1]).click()
+    expect(window.page.locator("#chat .message.bot")).to_contain_text("⋯ stopped here")
 
 
 def test_phone_has_no_sideways_scroll(browser: Browser, site: Site) -> None:
@@ -358,13 +488,30 @@ def test_conversations_outlive_a_restart_and_stay_their_owners(
         stranger.context.close()
 
 
+def test_window_comes_back_when_its_server_died(
+    browser: Browser, engine: Engine, tmp_path: Path
+) -> None:
+    url, port = f"sqlite:///{tmp_path}/chat.sqlite", free_port()
+    with Site(engine, url).open(port, dies=True) as site:
+        site.speaker.pause_s = SLOW_S
+        window = Window(browser.new_context(viewport=DESKTOP), site.address)
+        window.send(PROMPTS[0])
+        until(lambda: bool(window.said()) and len(window.said()[0]) > 3)
+        window.page.fill("#composer textarea", "typed meanwhile")
+    with Site(engine, url).open(port):
+        cut = window.page.locator("#chat .message.bot")
+        expect(cut).to_contain_text("⋯", timeout=30_000)
+        expect(window.page.locator("#composer textarea")).to_have_value("typed meanwhile")
+        assert window.said("user") == [PROMPTS[0]] and not window.errors
+        window.context.close()
+
+
 def test_rename_and_delete(window: Window, site: Site) -> None:
     window.send(PROMPTS[0])
     window.settle(1)
     window.page.fill("#name textarea", "Capitals")
     window.page.press("#name textarea", "Enter")
     expect(window.page.locator("#past label")).to_have_text(["Capitals"])
-    window.page.on("dialog", lambda dialog: dialog.accept())
     window.page.click("#delete")
     expect(window.page.locator("#past label")).to_have_count(0)
     assert window.said() == []

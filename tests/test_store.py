@@ -1,6 +1,8 @@
 """The store: whole conversations, their owners, verdicts, and what is exported."""
 
+import copy
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from lima_ray import example
 from lima_ray.errors import UserError
 from serve.dialogue import Dialogue, Turn
-from serve.store import Store, StoreError, conversations, verdicts
+from serve.store import Conflict, Store, StoreError, conversations, verdicts
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_nobody_reads_changes_or_deletes_anothers(store: Store) -> None:
     store.save("anna", dialogue)
     assert store.open("bert", dialogue.id) is None
     assert store.titles("bert") == []
-    store.forget("bert", dialogue.id)
+    store.forget("bert", copy.copy(dialogue))
     with pytest.raises(StoreError, match="belongs to somebody else"):
         store.save("bert", dialogue)
     assert store.open("anna", dialogue.id) == dialogue
@@ -88,10 +90,52 @@ def test_titles_are_newest_first_and_named_by_the_prompt(store: Store) -> None:
 def test_deleted_conversation_is_gone_with_its_turns(store: Store) -> None:
     dialogue = talked()
     store.save("anna", dialogue)
-    store.forget("anna", dialogue.id)
+    store.forget("anna", dialogue)
     assert store.open("anna", dialogue.id) is None
     store.save("bert", dialogue)
     assert store.open("bert", dialogue.id) == dialogue
+
+
+def test_nothing_is_written_over_what_another_window_wrote(store: Store) -> None:
+    here = talked()
+    store.save("anna", here)
+    there = store.open("anna", here.id)
+    assert there is not None and there.version == here.version
+    there.turns.append(Turn("user", "And Spain?"))
+    store.save("anna", there)
+    here.turns.pop()
+    for change in (store.save, store.forget):
+        with pytest.raises(Conflict, match="changed in another window"):
+            change("anna", here)
+    assert store.open("anna", here.id) == there
+    store.forget("anna", there)
+    with pytest.raises(Conflict, match="deleted in another window"):
+        store.save("anna", here)
+    assert store.open("anna", here.id) is None
+
+
+def test_own_attempt_that_was_written_without_a_word_is_no_conflict(store: Store) -> None:
+    dialogue = talked()
+    store.save("anna", dialogue)
+    unheard = copy.deepcopy(dialogue)
+    store.save("anna", unheard, "attempt")
+    dialogue.attempts = ("attempt",)
+    dialogue.title = "Later"
+    store.save("anna", dialogue)
+    assert store.titles("anna")[0][0] == "Later" and dialogue.attempts == ()
+
+
+def test_database_of_an_earlier_release_gets_what_it_lacks(store: Store, url: str) -> None:
+    dialogue = talked()
+    store.save("anna", dialogue)
+    store.close()
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as database:
+        database.execute("ALTER TABLE conversations DROP COLUMN version")
+    again = Store(url)
+    found = again.open("anna", dialogue.id)
+    assert found is not None and found == dialogue and found.version == ""
+    again.save("anna", found)
+    assert found.version and again.version("anna", dialogue.id) == found.version
 
 
 def test_verdicts_are_replaced_and_taken_back_by_their_owner_alone(store: Store) -> None:

@@ -1,0 +1,117 @@
+"""What browsers may send to Gradio: the values of our fields, for their own windows.
+
+No field of the page takes a file. Gradio would still fetch and copy whatever file or address a
+value names, before any code of ours sees it. So each request's JSON is read here, refused where it
+holds more than text, numbers and the like, and handed on as it was understood.
+"""
+
+import json
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.windows import Windows
+
+OWN_ROUTES = ("/login", "/logout")
+GRADIO_ROUTES = ("/queue/join", "/run/predict", "/cancel", "/reset")
+"""Where the page sends events, and takes them back."""
+FILE_KEYS = {"path", "url", "_type"}
+
+
+class PlainPayload:
+    """Middleware inside the gate, which knows the visitor: refuses files and others' windows."""
+
+    def __init__(self, app: ASGIApp, windows: Windows) -> None:
+        """Stand before Gradio.
+
+        Args:
+            app: what a request goes on to.
+            windows: whose each window is.
+        """
+        self.app = app
+        self.windows = windows
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on, or refuse it."""
+        if scope["type"] != "http" or scope["method"] in {"GET", "HEAD"}:
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
+        if path in OWN_ROUTES:
+            await self.app(scope, receive, send)
+            return
+        if scope["method"] != "POST" or path.removeprefix("/gradio_api") not in GRADIO_ROUTES:
+            await PlainTextResponse("not found", 404)(scope, receive, send)
+            return
+        body = await whole(receive)
+        if body is None:
+            return
+        problem, fields = read(body)
+        owner = scope["state"]["visitor"].owner
+        name = fields.get("session_hash")
+        if problem:
+            await PlainTextResponse(problem, 400)(scope, receive, send)
+        elif not isinstance(name, str) or not self.windows.belongs(name, owner):
+            await PlainTextResponse("not found", 404)(scope, receive, send)
+        else:
+            await self.app(*carrying(json.dumps(fields).encode(), scope, receive), send)
+
+
+def read(body: bytes) -> tuple[str, dict[str, Any]]:
+    """What is wrong with a request's JSON, if anything, and its fields."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return "the body is no JSON", {}
+    if not isinstance(fields, dict):
+        return "the body is no JSON object", {}
+    values = fields.get("data", [])
+    plain = isinstance(values, list) and not any(isinstance(v, dict | list) for v in values)
+    if not plain or names_file(fields):
+        return "a field holds a file or a structure; this page takes text and numbers", {}
+    return "", fields
+
+
+def names_file(value: Any) -> bool:
+    """Whether something in a value could be taken for a file."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            if FILE_KEYS & one.keys():
+                return True
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+    return False
+
+
+async def whole(receive: Receive) -> bytes | None:
+    """A request's body, which the gate bounds; none where the client left."""
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def carrying(body: bytes, scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
+    """A request with another body, and what tells when its client leaves."""
+    scope = {**scope, "headers": list(scope["headers"])}
+    headers = MutableHeaders(scope=scope)
+    headers["content-type"], headers["content-length"] = "application/json", str(len(body))
+    given = False
+
+    async def receive_body() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return scope, receive_body
