@@ -30,6 +30,7 @@ from lima_ray import example, microbatch
 from lima_ray.config import Data, Recipe, Step, parse
 from lima_ray.errors import UserError, plain_errors
 from lima_ray.example import Example
+from lima_ray.terminal import printable
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
 SHOWN_ROWS = 10
@@ -264,9 +265,8 @@ def show(
     for number in np.linspace(0, len(rows) - 1, min(count, len(rows)), dtype=int):
         ids, mask = rows.row(number)
         cut = ", cut" if rows.cut_R[number] else ""
-        console.rule(
-            f"{escape(examples[number].id)}: {len(ids)} tokens, {mask.sum()} supervised{cut}"
-        )
+        name = escape(printable(examples[number].id))
+        console.rule(f"{name}: {len(ids)} tokens, {mask.sum()} supervised{cut}")
         console.print(marked(ids, mask, tokenizer))
     if count:
         console.rule()
@@ -280,7 +280,7 @@ def marked(ids: np.ndarray, mask: np.ndarray, tokenizer: PreTrainedTokenizerFast
     edges = np.flatnonzero(np.diff(mask.astype(int))) + 1
     text = ""
     for part, learned in zip(np.split(ids, edges), np.split(mask, edges), strict=True):
-        words = escape(str(tokenizer.decode(part.tolist())))
+        words = escape(printable(str(tokenizer.decode(part.tolist()))))
         text += f"[green]⟦{words}⟧[/green]" if learned[0] else f"[dim]{words}[/dim]"
     return text
 

@@ -19,6 +19,7 @@ import tyro
 
 from lima_ray.config import nearest, resolve
 from lima_ray.errors import UserError, plain_errors
+from lima_ray.terminal import printable
 
 ROLES = {
     "user": "user",
@@ -96,7 +97,7 @@ def read(
                 f"{len(problems)} of {len(problems) + len(examples)} rows are not usable; mend or "
                 f"remove them, or drop such rows with --data.invalid drop:\n  {shown}"
             )
-        print(f"dropped {len(problems)} rows that are not usable:\n  {shown}")
+        print(printable(f"dropped {len(problems)} rows that are not usable:\n  {shown}"))
     if not examples:
         raise UserError(f"{reference} ({split}) holds no rows")
     return examples

@@ -116,6 +116,7 @@ class Limits:
         if int_or_zero(headers.get("content-length")) > kind.body_bytes:
             raise too_long(kind.body_bytes)
         client = client_of(scope, headers, self.forwarded)
+        scope = {**scope, "client": (client, 0)}
         body: bytes | None = b""
         if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
             body = await kind.body(receive, client)

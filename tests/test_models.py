@@ -228,6 +228,14 @@ def test_wrong_arguments_are_refused(brief_dir: Path, fields: dict[str, Any], me
         Args.model_validate({"model": str(brief_dir)} | fields)
 
 
+def test_a_password_is_in_no_message(brief_dir: Path) -> None:
+    fields = {"model": str(brief_dir), "database": "postgresql://anna:sesame@db/lima"}
+    for wrong in ({"replicas": 3, "max_replicas": 2}, {"databse": "x"}, {"slots": 0}):
+        with pytest.raises(ValidationError) as error:
+            Args.model_validate(fields | wrong)
+        assert "sesame" not in str(error.value)
+
+
 def test_arguments_come_as_text(brief_dir: Path, tmp_path: Path) -> None:
     """As `serve run serve.app:build NAME=VALUE` gives them."""
     args = Args.model_validate({"model": str(brief_dir), "slots": "7", "page": "false"})
