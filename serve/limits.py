@@ -107,6 +107,9 @@ class Limits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or raise a `Refusal`."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
         path = scope["path"].removeprefix(scope.get("root_path", "")) + "/"
         kind = next((k for below, k in self.kinds.items() if path.startswith(f"{below}/")), None)
         if kind is None:

@@ -144,6 +144,16 @@ def test_one_client_takes_its_part_and_another_kind_its_own() -> None:
     asyncio.run(main())
 
 
+def test_the_start_of_a_server_passes() -> None:
+    told: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        told.append(scope["type"])
+
+    asyncio.run(Limits(app, {})({"type": "lifespan"}, never, nothing))
+    assert told == ["lifespan"]
+
+
 def test_the_oldest_body_gives_way_where_all_clients_wait() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert (await receive())["body"] == b"whole"
