@@ -1,6 +1,11 @@
-"""The folder for what is made once on a machine and used again: compiled kernels, scripts."""
+"""The folder for what is made once on a machine and used again: compiled kernels, scripts.
+
+What lies there is run, so nobody else may write it: another user's folder is refused, and a file
+that others could have written is made again.
+"""
 
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,15 +21,48 @@ def kept(name: str, make: Callable[[Path], object]) -> Path:
         make: writes the file, in an empty folder that is removed.
 
     Raises:
-        OSError: the folder cannot be written; XDG_CACHE_HOME names another.
+        OSError: the folder cannot be written, or others can write it; XDG_CACHE_HOME names another.
         RuntimeError: this user has no home for it.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lima_ray"
     file = folder / name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keep_own(folder)
+    if file.exists() and not is_own(file):
+        file.unlink()
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as there:
             made = Path(there, name)
             make(made)
+            made.chmod(stat.S_IMODE(made.stat().st_mode) & ~WRITABLE)
             made.replace(file)
     return file
+
+
+WRITABLE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def is_own(path: Path) -> bool:
+    """Whether nobody but this user, or root, can have written it."""
+    found = path.stat()
+    return found.st_uid in (os.geteuid(), 0) and not found.st_mode & WRITABLE
+
+
+def keep_own(folder: Path) -> None:
+    """Keep others from writing a folder of this user's.
+
+    Raises:
+        PermissionError: it is another's, or lies where anyone may exchange it.
+    """
+    folder = folder.resolve()
+    found = folder.stat()
+    if found.st_uid == os.geteuid() and found.st_mode & WRITABLE:
+        folder.chmod(stat.S_IMODE(found.st_mode) & ~WRITABLE)
+    sticky = [(parent, parent.stat().st_mode) for parent in folder.parents]
+    loose = [p for p, mode in sticky if mode & stat.S_IWOTH and not mode & stat.S_ISVTX]
+    if not is_own(folder) or loose:
+        why = f"anyone may write {loose[0]}" if loose else "it is another user's"
+        raise PermissionError(
+            f"what is run from {folder} could be somebody else's: {why}; let XDG_CACHE_HOME name a "
+            "folder of your own"
+        )

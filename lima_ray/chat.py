@@ -22,6 +22,7 @@ from lima_ray.config import Sampling
 from lima_ray.endpoint import KEY_ENV, check_url, key_in, retry_after_s, shown
 from lima_ray.errors import UserError, plain_errors
 from lima_ray.example import Example
+from lima_ray.terminal import printable
 
 Speak = Callable[[list[str], int], Iterator[str]]
 """A reply to a dialogue, with a seed, piece by piece; closing it cancels."""
@@ -88,13 +89,13 @@ def say(speak: Speak, turns: list[str], seed: int) -> list[str]:
     try:
         with closing(speak(turns, seed)) as pieces:  # pyright: ignore[reportArgumentType]
             for piece in pieces:
-                print(piece, end="", flush=True)
+                print(printable(piece), end="", flush=True)
                 said += piece
         print()
     except KeyboardInterrupt:
         print(" (stopped)")
     except UserError as error:
-        print(f"({error})")
+        print(printable(f"({error})"))
     return [*turns, said] if said.strip() else turns[:-1]
 
 

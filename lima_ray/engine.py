@@ -18,6 +18,7 @@ follow the number of rows, and replies may part where two tokens are almost equa
 
 import heapq
 import random
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,10 +38,10 @@ from lima_ray.sampling import choose
 from lima_ray.text import ReplyText, decode
 from lima_ray.tokenizer import prompt_ids, template_eot, text_ids
 
-CHUNK = 256
-"""Tokens of a prompt computed together; where chunks end depends on the prompt alone."""
 PROMPT_TOKENS_A_STEP = 512
 """Tokens of prompts computed between two tokens of the replies under way, at least one chunk."""
+PROMPT_SHARE_S = 0.2
+"""Time after which no other chunk is begun between two tokens of the replies under way."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,14 @@ class Active:
     """Text told so far."""
 
     @property
+    def unread(self) -> int:
+        """Tokens of the prompt that are not in the slot yet, but for its last."""
+        return len(self.request.ids) - 1 - self.filled
+
+    @property
     def reading(self) -> bool:
         """Whether the prompt is not all in the slot yet, but for its last token."""
-        return self.filled < len(self.request.ids) - 1
+        return self.unread > 0
 
     @property
     def length(self) -> int:
@@ -167,6 +173,8 @@ class Engine:
         self.waiting: deque[Request] = deque()
         self.active: dict[str, Active] = {}
         self.free = list(range(slots))
+        self.oldest_next = False
+        """Whether the next chunk is the oldest prompt's, or that of the one with least left."""
         forward = RecordedForward if self.device.type == "cuda" else SteadyForward
         self.forward = forward(self.model, slots)
         self.steady = self.forward.steady
@@ -223,7 +231,9 @@ class Engine:
     def cancel(self, id: str) -> bool:
         """Drop a request and free its slot at once; false where no such request is in flight."""
         if id in self.active:
-            heapq.heappush(self.free, self.active.pop(id).slot)
+            slot = self.active.pop(id).slot
+            heapq.heappush(self.free, slot)
+            self.forward.release(slot)
             return True
         kept = deque(request for request in self.waiting if request.id != id)
         found = len(kept) < len(self.waiting)
@@ -232,11 +242,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
-        """Read on in waiting prompts, then decode one token of each reply under way.
-
-        Prompts are read in the order in which they came, a few hundred tokens a step, so that long
-        ones do not hold up the replies.
-        """
+        """Read on in waiting prompts, then decode one token of each reply under way."""
         self.read_prompts()
         active = [a for a in self.active.values() if not a.reading]
         if not active:
@@ -280,13 +286,26 @@ class Engine:
                 self.cancel(id)
 
     def read_prompts(self) -> None:
-        """Admit waiting requests to free slots, and read prompts until the step's share is done."""
+        """Admit waiting requests to free slots, and read prompts until the step's share is done.
+
+        A long prompt is read in pieces, so that it holds up neither the replies under way nor a
+        short prompt behind it: chunks are taken in turn from the prompt that has least left and
+        from the oldest, which so is never passed over for long.
+        """
         while self.waiting and self.free:
             self.admit(self.waiting.popleft(), heapq.heappop(self.free))
-        left = PROMPT_TOKENS_A_STEP
-        for active in list(self.active.values()):
-            while active.reading and left > 0:
-                left -= self.read_chunk(active)
+        reading = [active for active in self.active.values() if active.reading]
+        replying = len(reading) < len(self.active)
+        left, until_s = PROMPT_TOKENS_A_STEP, time.monotonic() + PROMPT_SHARE_S
+        while reading and left > 0:
+            oldest, shortest = reading[0], min(reading, key=lambda active: active.unread)
+            self.oldest_next = not self.oldest_next
+            chosen = shortest if self.oldest_next else oldest
+            left -= self.read_chunk(chosen)
+            if not chosen.reading:
+                reading.remove(chosen)
+            if replying and time.monotonic() > until_s:
+                return
 
     def admit(self, request: Request, slot: int) -> None:
         """Give a request a slot; its prompt is not read yet."""
@@ -298,6 +317,7 @@ class Engine:
         active = self.active[request.id] = Active(request, slot, limit, draws, text)
         if request.sampling.penalise_prompt:
             active.struck |= dict.fromkeys(request.ids)
+        self.forward.reserve(slot, len(request.ids))
 
     def read_chunk(self, active: Active) -> int:
         """Put a prompt's next chunk into its slot, and return its tokens.
@@ -305,7 +325,8 @@ class Engine:
         The prompt's last token is left to the first decoding step. A chunk is computed alone, so
         that its matrices have the same shape in any company.
         """
-        start, end = active.filled, min(active.filled + CHUNK, len(active.request.ids) - 1)
+        start, last = active.filled, len(active.request.ids) - 1
+        end = min(start + self.forward.chunk, last)
         self.forward.read(active.slot, start, active.request.ids[start:end])
         active.filled = end
         return end - start

@@ -19,6 +19,7 @@ import tyro
 from lima_ray import forms
 from lima_ray.errors import UserError, plain_errors
 from lima_ray.reading import rows_of
+from lima_ray.terminal import printable
 
 SHOWN_ERRORS = 5
 
@@ -94,7 +95,7 @@ def read(
                 f"{len(problems)} of {len(problems) + len(examples)} rows are not usable; mend or "
                 f"remove them{way_out}:\n  {shown}"
             )
-        print(f"dropped {len(problems)} rows that are not usable:\n  {shown}")
+        print(printable(f"dropped {len(problems)} rows that are not usable:\n  {shown}"))
     if not examples:
         raise UserError(f"{reference} ({split}) holds no rows")
     return examples

@@ -120,6 +120,8 @@ class RecordedForward:
 
     steady = False
     """Rounding may follow the number of rows."""
+    chunk = 256
+    """Tokens of a prompt computed together."""
 
     def __init__(self, model: Any, slots: int) -> None:
         """Record nothing yet.
@@ -150,6 +152,12 @@ class RecordedForward:
         """Read a part of a prompt into a slot that holds `start` tokens."""
         filling = [0] * (rounded(len(ids), LEAST_CHUNK) - len(ids))
         self.run([ids + filling], [start], [slot])
+
+    def reserve(self, slot: int, tokens: int) -> None:
+        """Nothing: graphs read one cache of all slots, which grows as it is needed."""
+
+    def release(self, slot: int) -> None:
+        """Nothing: the room stays for the requests to come."""
 
     def run(self, ids: list[list[int]], starts: list[int], slots: list[int]) -> torch.Tensor | None:
         """One forward of rows of equally many tokens, recorded or to be."""

@@ -12,11 +12,8 @@ from lima_ray.config import Recipe, nearest
 from lima_ray.encoded import Rows
 from lima_ray.errors import UserError
 from lima_ray.example import Example
+from lima_ray.terminal import printable
 from lima_ray.tokenizer import described
-
-VISIBLE = {n: 0x2400 + n for n in range(32) if chr(n) not in "\n\t"} | {0x7F: 0x2421}
-VISIBLE |= {n: 0xFFFD for n in range(0x80, 0xA0)}
-"""Control characters, which a terminal would obey, and what is shown instead."""
 
 
 def show(
@@ -43,7 +40,7 @@ def show(
     shown = picked(what, examples, rows)
     for number in shown:
         ids, mask = rows.row(number)
-        name = escape(examples[number].id.translate(VISIBLE))
+        name = escape(printable(examples[number].id))
         cut = ", cut" if rows.cut_R[number] else ""
         console.rule(f"{name}: {len(ids)} tokens, {mask.sum()} supervised{cut}")
         console.print(marked(ids, mask, tokenizer))
@@ -89,7 +86,7 @@ def marked(ids: np.ndarray, mask: np.ndarray, tokenizer: PreTrainedTokenizerFast
     edges = np.flatnonzero(np.diff(mask.astype(int))) + 1
     text = ""
     for part, learned in zip(np.split(ids, edges), np.split(mask, edges), strict=True):
-        words = escape(str(tokenizer.decode(part.tolist())).translate(VISIBLE))
+        words = escape(printable(str(tokenizer.decode(part.tolist()))))
         text += f"[green]⟦{words}⟧[/green]" if learned[0] else f"[dim]{words}[/dim]"
     return text
 

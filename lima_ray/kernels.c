@@ -20,6 +20,8 @@ enum { LANES = 8, TILE = 6, PANEL = 2 * LANES };
 enum { LANES = 4, TILE = 8, PANEL = 3 * LANES };
 #endif
 enum { BLOCK = 64, WIDE = 4, MOST_ROWS = 8, VECTORS = PANEL / LANES, AHEAD = 16 };
+/* A prompt's attention: queries taken together, and the tile of its products. */
+enum { QUERIES = 192, HEIGHT = 6, SPAN = (LANES == 16 ? 4 : 2) * LANES };
 
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int masks __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -155,20 +157,23 @@ static inline void turn_head(float *restrict to, const float *from, const float 
 }
 
 /* Turn queries and keys of qkv (B, T, H + 2 G, E) by the angles (C, E / 2) of their places, which
-   begin at each row's start. Queries go to (B, T, H, E), keys and values into the rows' slots
-   (S, G, C, E). */
+   begin at each row's start. Queries go to (B, T, H, E), keys and values into the rows' slots,
+   each at an address of its own: keys (G, C, E), and behind them values. */
 void turn(const float *qkv, const float *cos, const float *sin, const int64_t *slots,
-          const int64_t *starts, float *queries, float *keys, float *values, long rows, long tokens,
-          long heads, long kv_heads, long width, long room, int threads) {
+          const int64_t *starts, float *queries, const int64_t *addresses,
+          const int64_t *capacities, long rows, long tokens, long heads, long kv_heads, long width,
+          int threads) {
     long half = width / 2;
 #pragma omp parallel for num_threads(threads)
     for (long item = 0; item < rows * tokens; item++) {
         const float *from = qkv + item * (heads + 2 * kv_heads) * width;
         long row = item / tokens, place = starts[row] + item % tokens, angle = place * half;
+        long capacity = capacities[slots[row]];
+        float *keys = (float *)addresses[slots[row]], *values = keys + kv_heads * capacity * width;
         for (long head = 0; head < heads; head++, from += width)
             turn_head(queries + (item * heads + head) * width, from, cos + angle, sin + angle, half);
         for (long head = 0; head < kv_heads; head++, from += width) {
-            long to = ((slots[row] * kv_heads + head) * room + place) * width;
+            long to = (head * capacity + place) * width;
             turn_head(keys + to, from, cos + angle, sin + angle, half);
             memcpy(values + to, from + kv_heads * width, width * sizeof(float));
         }
@@ -217,17 +222,18 @@ static void take(const float *query, const float *keys, const float *values, int
     }
 }
 
-/* Attention of queries (B, H, E), one token a row, to what the rows' slots (S, G, C, E) hold, the
-   token at the row's start included: out (B, H, E). `order` names the rows, the longest first, so
+/* Attention of queries (B, H, E), one token a row, to what the rows' slots hold, the token at the row's start included: out (B, H, E). `order` names the rows, the longest first, so
    that the threads end together. */
-void attend(const float *queries, const float *keys, const float *values, const int64_t *order,
-            const int64_t *slots, const int64_t *starts, float *out, long rows, long heads,
-            long kv_heads, long width, long room, float scaling, int threads) {
+void attend(const float *queries, const int64_t *addresses, const int64_t *capacities,
+            const int64_t *order, const int64_t *slots, const int64_t *starts, float *out, long rows,
+            long heads, long kv_heads, long width, float scaling, int threads) {
     long shared = heads / kv_heads;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (long item = 0; item < rows * kv_heads; item++) {
         long row = order[item / kv_heads], head = item % kv_heads, tokens = starts[row] + 1;
-        long slot = (slots[row] * kv_heads + head) * room * width;
+        long capacity = capacities[slots[row]], slot = head * capacity * width;
+        const float *keys = (const float *)addresses[slots[row]];
+        const float *values = keys + kv_heads * capacity * width;
         long first = (row * heads + head * shared) * width;
         float query[shared * width], top[shared], total[shared], *mine = out + first;
         for (long i = 0; i < shared * width; i++) query[i] = queries[first + i] * scaling, mine[i] = 0;
@@ -241,5 +247,100 @@ void attend(const float *queries, const float *keys, const float *values, const 
         }
         for (long h = 0; h < shared; h++)
             for (long d = 0; d < width; d++) mine[h * width + d] /= total[h];
+    }
+}
+
+/* y (R, SPAN) = x (R, K) times m (K, SPAN), added to what y holds where there is `more`. */
+static inline __attribute__((always_inline)) void part_of_product(const float *x, long x_row,
+                                                                  const float *m, long m_row,
+                                                                  float *y, long y_row, long count,
+                                                                  int more, int rows) {
+    lanes total[HEIGHT][SPAN / LANES], part[SPAN / LANES];
+    for (int row = 0; row < rows; row++)
+        for (int v = 0; v < SPAN / LANES; v++)
+            total[row][v] = more ? load(y + row * y_row + v * LANES) : all(0);
+    for (long i = 0; i < count; i++, m += m_row) {
+        for (int v = 0; v < SPAN / LANES; v++) part[v] = load(m + v * LANES);
+        for (int row = 0; row < rows; row++)
+            for (int v = 0; v < SPAN / LANES; v++) total[row][v] += x[row * x_row + i] * part[v];
+    }
+    for (int row = 0; row < rows; row++)
+        for (int v = 0; v < SPAN / LANES; v++) store(y + row * y_row + v * LANES, total[row][v]);
+}
+
+/* The same for columns that are a multiple of SPAN and any number of rows. */
+static void product(const float *x, long x_row, const float *m, long m_row, float *y, long y_row,
+                    long count, int more, long rows, long columns) {
+    for (long first = 0; first < columns; first += SPAN)
+        for (long row = 0; row < rows; row += HEIGHT)
+            switch (rows - row < HEIGHT ? rows - row : HEIGHT) {
+#define PART(n)                                                                                   \
+    case n:                                                                                       \
+        part_of_product(x + row * x_row, x_row, m + first, m_row, y + row * y_row + first, y_row, \
+                        count, more, n);                                                          \
+        break
+                PART(1); PART(2); PART(3); PART(4); PART(5); PART(6);
+            }
+}
+
+/* Turn the scores (BLOCK) of the `seen` first tokens into weights, the others' into 0, and take them
+   into the softmax; returns what is kept of the output so far. */
+static float weigh(float *scores, long seen, float *top, float *total) {
+    lanes best = all(*top), added = {0};
+    for (long i = seen; i < BLOCK; i++) scores[i] = -INFINITY;
+    for (long i = 0; i < BLOCK; i += LANES) best = larger(best, load(scores + i));
+    float before = *top;
+    for (int lane = 0; lane < LANES; lane++) *top = best[lane] > *top ? best[lane] : *top;
+    for (long i = 0; i < BLOCK; i += LANES) store(scores + i, power_of_e(load(scores + i) - *top));
+    for (long i = seen; i < BLOCK; i++) scores[i] = 0;
+    for (long i = 0; i < BLOCK; i += LANES) added += load(scores + i);
+    float keep = power_of_e(all(before - *top))[0];
+    *total = *total * keep + sum(added);
+    return keep;
+}
+
+/* Attention of a prompt's T queries (T, H, E) to the `start` tokens that its slot holds before them
+   and to those up to each: out (T, H, E). */
+void attend_prompt(const float *queries, const float *keys, const float *values, float *out,
+                   long tokens, long start, long heads, long kv_heads, long width, long capacity,
+                   float scaling, int threads) {
+    long shared = heads / kv_heads, most = QUERIES / shared > 1 ? QUERIES / shared : 1;
+    long blocks = (tokens + most - 1) / most, wide = (width + SPAN - 1) / SPAN * SPAN;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (long item = 0; item < blocks * kv_heads; item++) {
+        /* The last queries see most, and are begun first. */
+        long first = (blocks - 1 - item / kv_heads) * most, head = item % kv_heads;
+        long count = tokens - first < most ? tokens - first : most, rows = count * shared;
+        float query[rows * width], mixed[rows * wide], scores[rows * BLOCK], top[rows], total[rows];
+        float turned[width * BLOCK], padded[BLOCK * wide];
+        for (long row = 0; row < rows; row++) {
+            const float *from = queries + ((first + row % count) * heads + head * shared + row / count) * width;
+            for (long d = 0; d < width; d++) query[row * width + d] = from[d] * scaling;
+            for (long d = 0; d < wide; d++) mixed[row * wide + d] = 0;
+            top[row] = -INFINITY, total[row] = 0;
+        }
+        for (long token = 0; token < start + first + count; token += BLOCK) {
+            long here = start + first + count - token < BLOCK ? start + first + count - token : BLOCK;
+            const float *key = keys + (head * capacity + token) * width;
+            const float *value = values + (head * capacity + token) * width;
+            for (long d = 0; d < width; d++)
+                for (long i = 0; i < BLOCK; i++) turned[d * BLOCK + i] = i < here ? key[i * width + d] : 0;
+            product(query, width, turned, BLOCK, scores, BLOCK, width, 0, rows, BLOCK);
+            for (long row = 0; row < rows; row++) {
+                long seen = start + first + row % count + 1 - token;
+                seen = seen < 0 ? 0 : seen < here ? seen : here;
+                float keep = weigh(scores + row * BLOCK, seen, top + row, total + row);
+                if (keep != 1)
+                    for (long d = 0; d < wide; d++) mixed[row * wide + d] *= keep;
+            }
+            for (long i = 0; i < here && wide != width; i++)
+                for (long d = 0; d < wide; d++)
+                    padded[i * wide + d] = d < width ? value[i * width + d] : 0;
+            product(scores, BLOCK, wide == width ? value : padded, wide, mixed, wide, here, 1, rows, wide);
+        }
+        for (long row = 0; row < rows; row++) {
+            float *to = out + ((first + row % count) * heads + head * shared + row / count) * width;
+            for (long d = 0; d < width; d++) to[d] = mixed[row * wide + d] / total[row];
+        }
     }
 }

@@ -19,6 +19,7 @@ import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -31,6 +32,17 @@ WORTH_THREADS = 2**19
 """Elements that a pass reads from which it is shared among threads."""
 WORTH_THREADS_PRODUCTS = 2**20
 """Multiplications of a matrix product from which it is."""
+
+
+class Slots(Protocol):
+    """Keys and values of all slots in one layer, such as `lima_ray.slots.LayerCache`."""
+
+    heads: int
+    width: int
+    addresses_S: torch.Tensor
+    """Where a slot's keys (G, C, E) lie, its values behind them."""
+    capacities_S: torch.Tensor
+    """C of each slot."""
 
 
 def available() -> bool:
@@ -103,7 +115,7 @@ def turn(
     angles: tuple[torch.Tensor, torch.Tensor],
     slots_R: torch.Tensor,
     starts_R: torch.Tensor,
-    room_2SGCE: torch.Tensor,
+    cache: Slots,
     heads: int,
 ) -> torch.Tensor:
     """Turn queries and keys by their places' angles, and put keys and values into slots.
@@ -114,28 +126,26 @@ def turn(
         angles: cos and sin (C, E / 2) of every place.
         slots_R: slot of each row.
         starts_R: place of each row's first token there.
-        room_2SGCE: keys and values of all slots.
+        cache: keys and values of all slots.
         heads: H.
 
     Returns:
         queries (R, T, H, E).
     """
     rows, tokens = len(slots_R), qkv_BTF.shape[1]
-    _, _, kv_heads, room, width = room_2SGCE.shape
-    queries_RTHE = qkv_BTF.new_empty(rows, tokens, heads, width)
-    keys_SGCE, values_SGCE = room_2SGCE
+    queries_RTHE = qkv_BTF.new_empty(rows, tokens, heads, cache.width)
     loaded().turn(
         *(qkv_BTF.data_ptr(), *(part.data_ptr() for part in angles)),
         *(slots_R.data_ptr(), starts_R.data_ptr(), queries_RTHE.data_ptr()),
-        *(keys_SGCE.data_ptr(), values_SGCE.data_ptr()),
-        *(rows, tokens, heads, kv_heads, width, room, threads_for(qkv_BTF.numel())),
+        *(cache.addresses_S.data_ptr(), cache.capacities_S.data_ptr()),
+        *(rows, tokens, heads, cache.heads, cache.width, threads_for(qkv_BTF.numel())),
     )
     return queries_RTHE
 
 
 def attend(
     queries_R1HE: torch.Tensor,
-    room_2SGCE: torch.Tensor,
+    cache: Slots,
     slots_R: torch.Tensor,
     starts_R: torch.Tensor,
     order_R: torch.Tensor,
@@ -147,7 +157,7 @@ def attend(
 
     Args:
         queries_R1HE: turned.
-        room_2SGCE: keys and values of all slots.
+        cache: keys and values of all slots.
         slots_R: slot of each row.
         starts_R: place of each row's token there.
         order_R: the rows, those with most tokens first.
@@ -159,17 +169,41 @@ def attend(
         outputs (batch, 1, H · E).
     """
     rows, _, heads, width = queries_R1HE.shape
-    _, _, kv_heads, room, _ = room_2SGCE.shape
     new = queries_R1HE.new_zeros if batch > rows else queries_R1HE.new_empty
     out_B1F = new(batch, 1, heads * width)
-    keys_SGCE, values_SGCE = room_2SGCE
-    elements = 2 * read * kv_heads * width
+    elements = 2 * read * cache.heads * width
     loaded().attend(
-        *(queries_R1HE.data_ptr(), keys_SGCE.data_ptr(), values_SGCE.data_ptr()),
+        *(queries_R1HE.data_ptr(), cache.addresses_S.data_ptr(), cache.capacities_S.data_ptr()),
         *(order_R.data_ptr(), slots_R.data_ptr(), starts_R.data_ptr(), out_B1F.data_ptr()),
-        *(rows, heads, kv_heads, width, room, scaling, threads_for(elements)),
+        *(rows, heads, cache.heads, width, scaling, threads_for(elements)),
     )
     return out_B1F
+
+
+def attend_prompt(
+    queries_1THE: torch.Tensor, cache: Slots, slot: int, start: int, scaling: float
+) -> torch.Tensor:
+    """Attention of a prompt's next T tokens to all that its slot holds up to each of them.
+
+    Args:
+        queries_1THE: turned.
+        cache: keys and values of all slots.
+        slot: the prompt's.
+        start: tokens that the slot holds before these.
+        scaling: factor of the scores.
+
+    Returns:
+        outputs (1, T, H · E).
+    """
+    _, tokens, heads, width = queries_1THE.shape
+    keys, capacity = int(cache.addresses_S[slot]), int(cache.capacities_S[slot])
+    values = keys + cache.heads * capacity * width * queries_1THE.itemsize
+    out_1TF = queries_1THE.new_empty(1, tokens, heads * width)
+    loaded().attend_prompt(
+        *(queries_1THE.data_ptr(), keys, values, out_1TF.data_ptr()),
+        *(tokens, start, heads, cache.heads, width, capacity, scaling, threads_allowed()),
+    )
+    return out_1TF
 
 
 def threads_for(elements: int) -> int:
@@ -209,9 +243,10 @@ def load() -> ctypes.CDLL | None:
     found.multiply.argtypes = [pointer] * 4 + [count] * 3 + [number]
     found.add_norm.argtypes = [pointer] * 4 + [count] * 2 + [ctypes.c_float, number]
     found.silu_mul.argtypes = [pointer] * 2 + [count] * 2 + [number]
-    found.turn.argtypes = [pointer] * 8 + [count] * 6 + [number]
-    found.attend.argtypes = [pointer] * 7 + [count] * 5 + [ctypes.c_float, number]
-    for name in ("pack", "multiply", "add_norm", "silu_mul", "turn", "attend"):
+    found.turn.argtypes = [pointer] * 8 + [count] * 5 + [number]
+    found.attend.argtypes = [pointer] * 7 + [count] * 4 + [ctypes.c_float, number]
+    found.attend_prompt.argtypes = [pointer] * 4 + [count] * 6 + [ctypes.c_float, number]
+    for name in ("pack", "multiply", "add_norm", "silu_mul", "turn", "attend", "attend_prompt"):
         getattr(found, name).restype = None
     return found
 

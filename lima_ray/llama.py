@@ -19,7 +19,7 @@ from transformers import LlamaForCausalLM
 from lima_ray import kernels
 from lima_ray.layers import rotate
 from lima_ray.linear import linear
-from lima_ray.slots import SlotCache, prompt_attention
+from lima_ray.slots import SlotCache
 from lima_ray.steady import silu
 
 Angles = tuple[torch.Tensor, torch.Tensor]
@@ -205,21 +205,18 @@ class KernelLayer(Layer):
     def mix(
         self, qkv_BTF: torch.Tensor, angles: Angles, slot_cache: SlotCache, read_on: bool
     ) -> torch.Tensor | None:
-        """As `Layer.mix`; a prompt's attention is left to PyTorch, whose matrix products it is."""
+        """As `Layer.mix`."""
         batch, tokens, _ = qkv_BTF.shape
-        room_2SGCE = slot_cache.with_room(self.number, tokens, self.kv_heads, self.width, qkv_BTF)
+        cache = slot_cache.layer(self.number, self.kv_heads, self.width, qkv_BTF)
         rows = slot_cache.slots_B, slot_cache.starts_B
-        query_RTHE = kernels.turn(qkv_BTF, angles, *rows, room_2SGCE, self.heads)
+        query_RTHE = kernels.turn(qkv_BTF, angles, *rows, cache, self.heads)
         if not read_on:
             return None
         if tokens > 1:
-            query_1HTE, (keys_SGCE, values_SGCE) = query_RTHE.transpose(1, 2), room_2SGCE
-            mixed_1THE = prompt_attention(
-                query_1HTE, keys_SGCE, values_SGCE, slot_cache.rows[0], self.scaling
-            )
-            return mixed_1THE.flatten(2)
+            ((slot, start),) = slot_cache.rows
+            return kernels.attend_prompt(query_RTHE, cache, slot, start, self.scaling)
         order_R, read = slot_cache.order_B, slot_cache.tokens
-        return kernels.attend(query_RTHE, room_2SGCE, *rows, order_R, read, self.scaling, batch)
+        return kernels.attend(query_RTHE, cache, *rows, order_R, read, self.scaling, batch)
 
     def silu_mul(self, gate_up_BTM: torch.Tensor) -> torch.Tensor:
         """As `Layer.silu_mul`."""

@@ -15,6 +15,9 @@ from lima_ray.threads import threads_if
 class SteadyForward:
     """Reads tokens into slots and tells what follows."""
 
+    chunk = 128
+    """Tokens of a prompt computed together; where chunks end depends on the prompt alone."""
+
     def __init__(self, model: Any, slots: int) -> None:
         """See which batches are steady.
 
@@ -44,8 +47,16 @@ class SteadyForward:
 
     def read(self, slot: int, start: int, ids: list[int]) -> None:
         """Read a part of a prompt into a slot that holds `start` tokens."""
-        self.cache.aim([slot], [start])
+        self.cache.aim([slot], [start], len(ids))
         self.run(self.model.get_decoder(), [ids], [list(range(start, start + len(ids)))])
+
+    def reserve(self, slot: int, tokens: int) -> None:
+        """Make room for a prompt at once; otherwise it grows, and is copied, as it is needed."""
+        self.cache.reserve(slot, tokens)
+
+    def release(self, slot: int) -> None:
+        """Give back the memory of a slot that nobody uses."""
+        self.cache.release(slot)
 
     def run(self, model: Any, ids: list[list[int]], positions: list[list[int]]) -> Any:
         """Run the model, or its decoder alone, on rows of tokens in the slots aimed at.

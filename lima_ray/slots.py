@@ -15,6 +15,7 @@ This is what was seen on x86, and no library promises it: `lima_ray/rows.py` loo
 `lima_ray/graphs.py` has another cache.
 """
 
+import mmap
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -27,66 +28,114 @@ from lima_ray.threads import threads_allowed, threads_if
 STRIDE = 8
 """Rows in a batch are a multiple of this, unless the model takes any number."""
 SMALLEST_CAPACITY = 128
-"""Tokens that every slot has room for at first; the room doubles when one needs more."""
+"""Tokens that a slot has room for at first; its room doubles when it needs more."""
 WORTH_THREADS_KEYS = 2**21
 """Elements of all rows' keys from which a layer's attention is shared among threads."""
 Row = tuple[int, int, int]
 """A slot, the tokens that it holds already, and the token to read into it."""
 
 
+class LayerCache:
+    """Keys and values of S slots in one layer, in memory of each slot's own."""
+
+    def __init__(self, capacities: list[int], heads: int, width: int, dtype: torch.dtype) -> None:
+        self.heads, self.width, self.dtype = heads, width, dtype
+        self.slots_2GCD = [self.empty(capacity) for capacity in capacities]
+        self.views = [self.split(slot_2GCD) for slot_2GCD in self.slots_2GCD]
+        """Keys and values (1, G, C, D) of each slot: views made once, not each step."""
+        self.addresses_S = torch.tensor([slot.data_ptr() for slot in self.slots_2GCD])
+        self.capacities_S = torch.tensor(capacities)
+
+    def empty(self, capacity: int) -> torch.Tensor:
+        """Room (2, G, C, D) for a slot's tokens.
+
+        It is mapped by itself: memory that no token reaches is never taken, and all of it goes
+        back to the system with the tensor, which an allocator's own pool would keep.
+        """
+        count = 2 * self.heads * capacity * self.width
+        memory = mmap.mmap(-1, count * self.dtype.itemsize)
+        return torch.frombuffer(memory, dtype=self.dtype, count=count).view(
+            2, self.heads, capacity, self.width
+        )
+
+    def split(self, slot_2GCD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A slot's keys and values."""
+        keys_1GCD, values_1GCD = slot_2GCD.split(1)
+        return keys_1GCD, values_1GCD
+
+    def put(self, slot: int, slot_2GCD: torch.Tensor) -> None:
+        """Give a slot other memory."""
+        self.slots_2GCD[slot], self.views[slot] = slot_2GCD, self.split(slot_2GCD)
+        self.addresses_S[slot], self.capacities_S[slot] = slot_2GCD.data_ptr(), slot_2GCD.shape[2]
+
+
 class SlotCache:
     """Keys and values of S slots in every layer; each forward names the slots that its rows use."""
 
     def __init__(self, slots: int) -> None:
-        self.slots = slots
-        self.layers_2SGCD: dict[int, torch.Tensor] = {}
-        self.slots_of: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-        """Keys and values (1, G, C, D) of each slot, by layer: views made once, not each step."""
+        self.capacities = [SMALLEST_CAPACITY] * slots
+        """Tokens that each slot has room for."""
+        self.layers: dict[int, LayerCache] = {}
 
-    def aim(self, slots: list[int], starts: list[int]) -> None:
+    def reserve(self, slot: int, tokens: int, held: int = 0) -> None:
+        """Make room for so many tokens in a slot, and keep those that it holds.
+
+        Raises:
+            OSError: no memory; the slot is then as it was.
+        """
+        capacity = self.capacities[slot]
+        while capacity < tokens:
+            capacity *= 2
+        if capacity > self.capacities[slot]:
+            self.resize(slot, capacity, held)
+
+    def release(self, slot: int) -> None:
+        """Give back what a slot that nobody uses has taken beyond the smallest room."""
+        if self.capacities[slot] > SMALLEST_CAPACITY:
+            self.resize(slot, SMALLEST_CAPACITY, 0)
+
+    @torch.inference_mode()
+    def resize(self, slot: int, capacity: int, held: int) -> None:
+        """Give a slot other memory in every layer, with the tokens that it holds."""
+        grown = {number: layer.empty(capacity) for number, layer in self.layers.items()}
+        for number, slot_2GCD in grown.items():
+            layer = self.layers[number]
+            slot_2GCD[:, :, :held] = layer.slots_2GCD[slot][:, :, :held]
+            layer.put(slot, slot_2GCD)
+        self.capacities[slot] = capacity
+
+    def aim(self, slots: list[int], starts: list[int], tokens: int = 1) -> None:
         """Say where the next forward's tokens go; rows beyond these only fill up the batch.
 
         Args:
             slots: slot of each row.
             starts: tokens that each row's slot holds already.
+            tokens: new ones of each row.
         """
+        for slot, start in zip(slots, starts, strict=True):
+            if start + tokens > self.capacities[slot]:
+                self.reserve(slot, start + tokens, start)
         self.rows = list(zip(slots, starts, strict=True))
-        self.longest = max(starts)
         self.tokens = sum(starts) + len(starts)
         self.slots_B, self.starts_B = torch.tensor(slots), torch.tensor(starts)
         self.order_B = self.starts_B.argsort(descending=True)
 
-    def store(self, layer: int, key_BGTD: torch.Tensor, value_BGTD: torch.Tensor) -> torch.Tensor:
-        """Write a layer's new keys and values, and return those of all slots (2, S, G, C, D)."""
-        new_2BGTD = torch.stack((key_BGTD, value_BGTD))
-        _, heads, tokens, width = key_BGTD.shape
-        all_2SGCD = self.with_room(layer, tokens, heads, width, key_BGTD)
-        if tokens > 1:
-            ((slot, start),) = self.rows
-            all_2SGCD[:, slot, :, start : start + tokens] = new_2BGTD[:, 0]
-        else:
-            new_B2GD = new_2BGTD[:, : len(self.rows), :, 0].transpose(0, 1)
-            all_2SGCD[:, self.slots_B, :, self.starts_B] = new_B2GD
-        return all_2SGCD
+    def layer(self, number: int, heads: int, width: int, like: torch.Tensor) -> LayerCache:
+        """A layer's keys and values, with room for the new tokens."""
+        found = self.layers.get(number)
+        if found is None:
+            found = LayerCache(self.capacities, heads, width, like.dtype)
+            self.layers[number] = found
+        return found
 
-    def with_room(
-        self, layer: int, tokens: int, heads: int, width: int, like: torch.Tensor
-    ) -> torch.Tensor:
-        """A layer's keys and values (2, S, G, C, D), with room for so many new tokens a row."""
-        old = self.layers_2SGCD.get(layer)
-        capacity = SMALLEST_CAPACITY if old is None else old.shape[3]
-        if old is not None and self.longest + tokens <= capacity:
-            return old
-        while capacity < self.longest + tokens:
-            capacity *= 2
-        # Memory that no token reaches is never taken.
-        grown = like.new_empty(2, self.slots, heads, capacity, width)
-        if old is not None:
-            grown[:, :, :, : old.shape[3]] = old
-        self.layers_2SGCD[layer] = grown
-        keys_SGCD, values_SGCD = grown
-        self.slots_of[layer] = list(zip(keys_SGCD.split(1), values_SGCD.split(1), strict=True))
-        return grown
+    def store(self, number: int, key_BGTD: torch.Tensor, value_BGTD: torch.Tensor) -> LayerCache:
+        """Write a layer's new keys and values, and return all that it holds."""
+        _, heads, tokens, width = key_BGTD.shape
+        layer = self.layer(number, heads, width, key_BGTD)
+        new_2BGTD = torch.stack((key_BGTD, value_BGTD))
+        places = [layer.slots_2GCD[slot].narrow(2, start, tokens) for slot, start in self.rows]
+        torch._foreach_copy_(places, list(new_2BGTD.unbind(1)[: len(places)]))
+        return layer
 
     def attend(
         self,
@@ -108,14 +157,15 @@ class SlotCache:
         Returns:
             outputs (B, T, H, D), zero for filling rows.
         """
-        keys_SGCD, values_SGCD = self.store(layer, key_BGTD, value_BGTD)
+        views = self.store(layer, key_BGTD, value_BGTD).views
         batch, heads, _, width = query_BHTD.shape
         if batch == 1:
-            return prompt_attention(query_BHTD, keys_SGCD, values_SGCD, self.rows[0], scaling)
+            ((slot, start),) = self.rows
+            return prompt_attention(query_BHTD, *views[slot], start, scaling)
         # The heads that share a key stand where positions would: all of them see the whole row.
         query_BGHD = query_BHTD.reshape(batch, key_BGTD.shape[1], -1, width)
         rows = len(self.rows)
-        outputs = attend_rows(self, self.slots_of[layer], query_BGHD, scaling)
+        outputs = attend_rows(self, views, query_BGHD, scaling)
         if batch > rows:
             outputs.append(torch.zeros_like(query_BGHD[rows:]))
         return torch.cat(outputs).view(batch, 1, heads, width)
@@ -196,13 +246,12 @@ def helpers() -> ThreadPoolExecutor:
 
 def prompt_attention(
     query_1HTD: torch.Tensor,
-    keys_SGCD: torch.Tensor,
-    values_SGCD: torch.Tensor,
-    row: tuple[int, int],
+    keys_1GCD: torch.Tensor,
+    values_1GCD: torch.Tensor,
+    start: int,
     scaling: float | None,
 ) -> torch.Tensor:
-    """Attention of a prompt's next T tokens to all that its slot holds up to each of them."""
-    slot, start = row
+    """Attention of a prompt's next T tokens to the `start` before them and to those up to each."""
     tokens = query_1HTD.shape[2]
     mask_TL = None
     if start:
@@ -210,11 +259,11 @@ def prompt_attention(
         mask_TL = place_L <= place_L[start:, None]
     outputs_1HTD = scaled_dot_product_attention(
         query_1HTD,
-        keys_SGCD[slot : slot + 1, :, : start + tokens],
-        values_SGCD[slot : slot + 1, :, : start + tokens],
+        keys_1GCD[:, :, : start + tokens],
+        values_1GCD[:, :, : start + tokens],
         mask_TL,
         is_causal=not start,
         scale=scaling,
-        enable_gqa=query_1HTD.shape[1] != keys_SGCD.shape[1],
+        enable_gqa=query_1HTD.shape[1] != keys_1GCD.shape[1],
     )
     return outputs_1HTD.transpose(1, 2)

@@ -7,9 +7,11 @@ same request with that seed gives the same reply.
 
 import asyncio
 import random
+import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +26,11 @@ from serve.refusal import Refusal
 from serve.schema import ChatRequest, CompletionRequest, Message
 
 LARGE_CHARACTERS = 20_000
-"""Longer texts are tokenised on a thread, since that takes milliseconds for which all wait."""
+LARGE_DIALOGUE = 32
+"""Longer texts, and dialogues of more messages, are tokenised on a thread, since that takes
+milliseconds for which all would wait."""
+TURNS_AT_ONCE = 128
+THREADS = ThreadPoolExecutor(2, thread_name_prefix="tokenise")
 Json = dict[str, Any]
 
 
@@ -101,15 +107,21 @@ async def prepare(models: Models, ask: ChatRequest | CompletionRequest) -> Answe
     check_penalty(served, ask)
     seed = random.getrandbits(31) if ask.seed is None else ask.seed
     answer = Answer(ask, served, [], seed, every_s=models.settings.stream_every_s)
+    left = threading.Event()
     if isinstance(ask, ChatRequest):
         answer.id = f"chatcmpl-{uuid.uuid4().hex}"
-        large = sum(len(m.text) for m in ask.messages) > LARGE_CHARACTERS
-        make = partial(dialogue_ids, served.engine, ask)
+        large = is_large([message.text for message in ask.messages])
+        make = partial(dialogue_ids, served.engine, ask, left)
     else:
         answer.id = f"cmpl-{uuid.uuid4().hex}"
-        large = sum(map(len, ask.prompts)) > LARGE_CHARACTERS
-        make = partial(plain_ids, served.engine, ask)
-    answer.prompts, answer.dropped = await asyncio.to_thread(make) if large else make()
+        large = is_large(ask.prompts)
+        make = partial(plain_ids, served.engine, ask, left)
+    try:
+        made = asyncio.get_running_loop().run_in_executor(THREADS, make) if large else make()
+        answer.prompts, answer.dropped = await made if isinstance(made, asyncio.Future) else made
+    finally:
+        left.set()
+    check_count(served, len(answer.prompts), ask.n or 1)
     context = served.engine.context
     for number, ids in enumerate(answer.prompts):
         which = "" if len(answer.prompts) == 1 else f"[{number}]"
@@ -129,6 +141,11 @@ async def prepare(models: Models, ask: ChatRequest | CompletionRequest) -> Answe
     return answer
 
 
+def is_large(texts: Sequence[str | list[int]]) -> bool:
+    """Whether texts are too many or too long to be tokenised while all wait."""
+    return len(texts) > LARGE_DIALOGUE or sum(map(len, texts)) > LARGE_CHARACTERS
+
+
 def check_penalty(served: Served, ask: ChatRequest | CompletionRequest) -> None:
     """Refuse a form of the penalty that the engine does not have."""
     if ask.penalise_prompt is False and getattr(served.engine, "penalises_prompt", False):
@@ -137,6 +154,19 @@ def check_penalty(served: Served, ask: ChatRequest | CompletionRequest) -> None:
             "penalise_prompt (false): vLLM's penalty counts the prompt's tokens; leave it out, or "
             "send repetition_penalty 1 without it",
             "penalise_prompt",
+        )
+
+
+def check_count(served: Served, prompts: int, choices: int) -> None:
+    """Refuse more replies than the engine ever has room for."""
+    most = served.loop.most
+    if prompts * choices > most:
+        raise Refusal(
+            400,
+            f"{prompts} prompts times n {choices} is {prompts * choices} replies, and "
+            f"{served.loop.name} takes {most} at once (slots and queue); ask for fewer, or send "
+            "several requests",
+            "n" if prompts == 1 else "prompt",
         )
 
 
@@ -153,20 +183,61 @@ def check_room(ids: list[int], context: int, field: str) -> None:
         )
 
 
-def dialogue_ids(engine: AnyEngine, ask: ChatRequest) -> tuple[list[list[int]], int]:
+def dialogue_ids(
+    engine: AnyEngine, ask: ChatRequest, left: threading.Event
+) -> tuple[list[list[int]], int]:
     """The prompt of a dialogue, and how many messages were dropped for it.
 
     Raises:
         Refusal: roles out of order, or nothing to answer.
     """
     system, turns = split(ask.messages)
-    ids, dropped = prompt(engine, turns, system), 0
-    if ask.overflow == "drop_oldest":
-        wanted = min(ask.reply_tokens or engine.context // 4, engine.context // 2)
-        while len(ids) > engine.context - wanted and len(turns) > 1:
-            turns, dropped = turns[2:], dropped + 2
-            ids = prompt(engine, turns, system)
-    return [ids], dropped
+    if ask.overflow != "drop_oldest":
+        return [prompt(engine, turns, system)], 0
+    wanted = min(ask.reply_tokens or engine.context // 4, engine.context // 2)
+    ids, kept = newest(engine, turns, system, engine.context - wanted, left)
+    return [ids], len(turns) - kept
+
+
+def newest(
+    engine: AnyEngine, turns: list[str], system: str | None, room: int, left: threading.Event
+) -> tuple[list[int], int]:
+    """The prompt of as many of the last turns as fit, and how many they are; at least one is kept.
+
+    The turns' own tokens, counted from the last on, say how many may fit at all; the whole prompt
+    is then made for a few numbers of those, so that the work does not grow with what is dropped.
+    """
+    most = (at_most(engine, turns, room, left) - 1) // 2  # exchanges before the last turn
+    ids = prompt(engine, turns[-2 * most - 1 :], system)
+    if len(ids) <= room or not most:
+        return ids, 2 * most + 1
+    fit, most, ids = 0, most - 1, prompt(engine, turns[-1:], system)
+    while fit < most and not left.is_set():
+        tried = (fit + most + 1) // 2
+        made = prompt(engine, turns[-2 * tried - 1 :], system)
+        if len(made) <= room:
+            fit, ids = tried, made
+        else:
+            most = tried - 1
+    return ids, 2 * fit + 1
+
+
+def at_most(engine: AnyEngine, turns: list[str], room: int, left: threading.Event) -> int:
+    """How many of the last turns, an odd number, may fit by the tokens of their text alone."""
+    if not is_large(turns):
+        return len(turns)
+    count = tokens = 0
+    for end in range(len(turns), 0, -TURNS_AT_ONCE):
+        if left.is_set():
+            break
+        some = turns[max(0, end - TURNS_AT_ONCE) : end]
+        found = engine.tokenizer(some, add_special_tokens=False, split_special_tokens=True)
+        for ids in reversed(found.input_ids):
+            tokens += max(0, len(ids) - 1)  # one may be merged with what joins the turns
+            if tokens > room:
+                return max(1, count - (count + 1) % 2)
+            count += 1
+    return max(1, count - (count + 1) % 2)
 
 
 def split(messages: list[Message]) -> tuple[str | None, list[str]]:
@@ -199,10 +270,14 @@ def prompt(engine: AnyEngine, turns: list[str], system: str | None) -> list[int]
         raise Refusal(400, str(error), "messages") from error
 
 
-def plain_ids(engine: AnyEngine, ask: CompletionRequest) -> tuple[list[list[int]], int]:
+def plain_ids(
+    engine: AnyEngine, ask: CompletionRequest, left: threading.Event
+) -> tuple[list[list[int]], int]:
     """The prompts of plain texts or token ids."""
     found = []
     for number, given in enumerate(ask.prompts):
+        if left.is_set():
+            break
         ids = engine.text_ids(given) if isinstance(given, str) else given
         if not ids:
             raise Refusal(400, f"prompt {number} has no tokens", "prompt")

@@ -7,7 +7,7 @@ have OpenAI's shape; every response has `x-request-id`, the caller's own where o
 import asyncio
 from collections.abc import Awaitable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import FastAPI, Request
@@ -19,27 +19,31 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve import answer
 from serve.answer import Json
 from serve.door import NOTE, Door
-from serve.forward import left
+from serve.limits import Kind, Limits, left
 from serve.models import Models
 from serve.refusal import Refusal, invalid, unreadable
 from serve.schema import ChatRequest, CompletionRequest
 
-LARGEST_BODY_BYTES = 2**20
+T = TypeVar("T")
 
 
 def build_api(
     models: Models,
-    keys: frozenset[str] = frozenset(),
-    body_bytes: int = LARGEST_BODY_BYTES,
+    keys: frozenset[str],
+    kinds: dict[str, Kind],
     page: ASGIApp | None = None,
+    names: frozenset[str] | None = None,
+    forwarded: bool = False,
 ) -> ASGIApp:
     """The app.
 
     Args:
         models: what answers.
         keys: accepted as `Authorization: Bearer KEY` under /v1; none at all needs none.
-        body_bytes: longest body of a request.
+        kinds: bounds of the requests, by the path that they begin with.
         page: the chat page, under /chat.
+        names: of this server, to which requests may be addressed; none takes any.
+        forwarded: see `serve.limits.Limits`.
     """
     app = FastAPI(title="lima_ray", docs_url="/docs", redoc_url=None, version="1")
 
@@ -91,7 +95,7 @@ def build_api(
     app.exception_handler(Refusal)(refuse)
     app.exception_handler(RequestValidationError)(refuse_fields)
     app.exception_handler(HTTPException)(refuse_route)
-    return Door(app, keys, body_bytes)
+    return Door(Limits(app, kinds, forwarded), keys, names)
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -100,8 +104,10 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         400: "a field is wrong; `param` names it",
         401: "no key, or not one of ours",
         404: "no such model",
+        408: "the body did not come in time",
         413: "the body is too long",
         422: "never sent; wrong fields are 400",
+        421: "the request is for another server's name",
         429: "the queue is full; Retry-After says when to come again",
         500: "the engine failed",
         503: "the model is being loaded, or the engine is broken",
@@ -116,7 +122,7 @@ async def respond(
     """The response to a request of either kind."""
     if ask.user:
         request.scope[NOTE]["user"] = ask.user
-    asked = await answer.prepare(models, ask)
+    asked = await until_gone(request, answer.prepare(models, ask))
     headers = {"x-lima-revision": asked.served.revision}
     if ask.stream:
         batches = answer.chunks(asked)
@@ -125,7 +131,7 @@ async def respond(
     return Response(orjson.dumps(body), media_type="application/json", headers=headers)
 
 
-async def until_gone(request: Request, work: Awaitable[Json]) -> Json:
+async def until_gone(request: Request, work: Awaitable[T]) -> T:
     """Do the work, unless the client leaves first; then it is cancelled."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(left(request.receive))

@@ -10,11 +10,9 @@ an engine's replica, and it speaks to the models by handle.
 """
 
 import asyncio
-import ipaddress
 import logging
-import os
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,18 +20,25 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig, RequestRouterConfig
-from ray.serve.context import _get_global_client
 
 from lima_ray.config import durable
 from lima_ray.errors import UserError
 from serve import answer, haproxy
-from serve.api import LARGEST_BODY_BYTES, build_api
+from serve.access import Access, read_keys, refuse_open_port
+from serve.api import build_api
+from serve.forward import Forward, run
+from serve.limits import Kind
 from serve.models import Models, Settings, catalogue
 from serve.refusal import Refusal, invalid
 from serve.schema import ChatRequest
 
-PAGES_AND_LISTS = 1024
-"""Requests beyond the models' own that a replica takes: open pages hold one each."""
+PAGE_REQUESTS = 512
+"""Requests of the page that a replica of the engine holds at once: an open window has two."""
+LISTS = 256
+"""Requests of the API beyond the models' own."""
+PAGE_BODY_BYTES = 2_000_000
+SPARE = 256
+"""Requests beyond all bounds, which are refused, and those for the health."""
 BUSY_CORES = {"OMP_WAIT_POLICY": "PASSIVE"}
 """A thread that waits for another gives up its core: others, such as Serve's proxy, need it, and
 where cores are busy spinning makes a step twenty times slower."""
@@ -45,11 +50,16 @@ log = logging.getLogger("ray.serve")
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
 
-class Args(Settings):
+class Args(Settings, Access):
     """What `serve run serve.app:build NAME=VALUE` and the `args` of a config file may set."""
 
+    # Errors show no values: a database's URL may hold a password.
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        hide_input_in_errors=True,
     )
 
     model: str | dict[str, str] = "runs/miniature/export"
@@ -61,20 +71,12 @@ class Args(Settings):
     """Scale the engine up to so many as its requests grow; none keeps `replicas`."""
     cpus: float = Field(default=1, ge=0)
     """CPU cores that a replica claims of Ray."""
-    api_keys_file: str | None = None
-    """A key a line, one of which every request under /v1 needs; none needs none, which is refused
-    where the port is open to others."""
-    body_bytes: int = Field(default=LARGEST_BODY_BYTES, ge=1024)
-    """Longest body of an API request."""
     page: bool = True
     """Serve the chat page under /chat."""
     page_replicas: int = Field(default=1, ge=1)
     """Replicas of the page; a visitor stays with one."""
     title: str = "lima_ray"
     """Name of the page."""
-    login_file: str | None = None
-    """Lines `name:password` of those who may open the page; none lets everyone in, which is refused
-    where the port is open to others."""
     database: str = "sqlite:///runs/chat.sqlite"
     """Where the page keeps conversations and votes: SQLite, or PostgreSQL by
     postgresql+psycopg://..., which all nodes must reach where the page has several replicas."""
@@ -87,15 +89,6 @@ class Args(Settings):
             return catalogue(model)
         except UserError as error:
             raise ValueError(str(error)) from error
-
-    @field_validator("api_keys_file", "login_file")
-    @classmethod
-    def _file_is_there(cls, name: str | None) -> str | None:
-        """An absolute path."""
-        path = durable(Path(name)) if name else None
-        if path and not path.is_file():
-            raise ValueError(f"there is no file {path}")
-        return str(path) if path else None
 
     @field_validator("database")
     @classmethod
@@ -140,8 +133,9 @@ def application(args: Args, previous: dict[str, str] | None = None) -> Applicati
             args.title, args.login_file, args.database
         )
     settings = Settings(**args.model_dump(include=set(Settings.model_fields)))
+    access = Access(**args.model_dump(include=set(Access.model_fields)))
     own_gpus = args.gpus if args.engine == "slots" else 0  # vLLM's process claims its own
-    most = (args.slots + args.queue) * args.keep_loaded + PAGES_AND_LISTS
+    most = 2 * (api_requests(settings) + PAGE_REQUESTS) + SPARE  # and the bodies on their way
     scale: dict[str, Any] = {"num_replicas": args.replicas}
     if args.max_replicas:
         scale = {
@@ -166,7 +160,12 @@ def application(args: Args, previous: dict[str, str] | None = None) -> Applicati
             "args": args.model_dump(exclude={"model"}),
         },
     )
-    return engine.bind(settings, args.api_keys_file, args.body_bytes, page)
+    return engine.bind(settings, access, page)
+
+
+def api_requests(settings: Settings) -> int:
+    """Requests of the API that a replica holds at once."""
+    return (settings.slots + settings.queue) * settings.keep_loaded + LISTS
 
 
 @serve.deployment(
@@ -181,14 +180,12 @@ def application(args: Args, previous: dict[str, str] | None = None) -> Applicati
 class Engine:
     """The models of a replica, behind HTTP and a handle."""
 
-    def __init__(
-        self, settings: Settings, keys_file: str | None, body_bytes: int, page: Any
-    ) -> None:
-        self.keys = read_keys(keys_file)
+    def __init__(self, settings: Settings, access: Access, page: Any) -> None:
+        self.keys = read_keys(access.api_keys_file)
         if not self.keys:
             refuse_open_port("key", "api_keys_file")
         self.models_here = Models(settings)
-        self.body_bytes, self.page = body_bytes, page
+        self.settings, self.access, self.page = settings, access, page
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve these models; Serve calls this at the start and at each promotion."""
@@ -196,10 +193,15 @@ class Engine:
 
     def __serve_build_asgi_app__(self) -> Any:
         """The API, and the way to the page."""
-        from serve.forward import Forward
-
+        settings, access = self.settings, self.access
         page = Forward(self.page) if self.page else None
-        return build_api(self.models_here, self.keys, self.body_bytes, page)
+        of_client = max(access.client_requests, settings.slots + settings.queue)
+        kinds = {
+            "/v1": Kind("the API", api_requests(settings), of_client, access.body_bytes),
+            "/chat": Kind("the page", PAGE_REQUESTS, access.client_requests, PAGE_BODY_BYTES),
+        }
+        names = access.names(page is not None)
+        return build_api(self.models_here, self.keys, kinds, page, names, haproxy.enabled())
 
     async def check_health(self) -> None:
         """Have Serve replace this replica where an engine is broken or hangs."""
@@ -250,7 +252,7 @@ class Handle:
 
 
 @serve.deployment(
-    max_ongoing_requests=PAGES_AND_LISTS,
+    max_ongoing_requests=2 * PAGE_REQUESTS,
     # An open window holds a request for as long as it is open, also where its client or the replica
     # between has died, so waiting longer only holds up the end. Replies are saved as they come, and
     # windows come back by themselves.
@@ -279,8 +281,6 @@ class Page:
         self, scope: dict[str, Any], body: bytes
     ) -> AsyncGenerator[list[dict[str, Any]], None]:
         """Answer one HTTP request with ASGI messages."""
-        from serve.forward import run
-
         await self.start()
         messages = run(self.app, scope, body)
         try:
@@ -295,44 +295,3 @@ class Page:
             if not self.started:
                 await self.alive.enter_async_context(self.app.router.lifespan_context(self.app))
                 self.started = True
-
-
-def read_keys(name: str | None) -> frozenset[str]:
-    """The keys of a file, a line each.
-
-    Raises:
-        UserError: the file has none.
-    """
-    if name is None:
-        return frozenset()
-    keys = frozenset(line.strip() for line in Path(name).read_text().splitlines() if line.strip())
-    if not keys:
-        raise UserError(f"{name} has no key; write one a line")
-    return keys
-
-
-def refuse_open_port(lack: str, argument: str) -> None:
-    """Refuse to serve to all where others than this machine's users reach the port.
-
-    Args:
-        lack: what would keep them out.
-        argument: of the app, that gives it.
-
-    Raises:
-        UserError: what to do instead.
-    """
-    if haproxy.enabled():
-        host = "0.0.0.0"  # whatever Serve is told
-    else:
-        client = _get_global_client()
-        host = client.http_config.host if client else None
-    with suppress(ValueError):
-        if host and not ipaddress.ip_address(host).is_loopback and not os.environ.get(OPEN):
-            raise UserError(
-                f"the port is open on {host} and there is no {lack}. Set {argument}, or bind "
-                f"127.0.0.1, or set {OPEN}=1 where a firewall keeps others away"
-            )
-
-
-OPEN = "LIMA_SERVE_OPEN"
-"""Environment variable that allows an open port without keys or logins."""

@@ -10,7 +10,7 @@ page; the cookie `lima_session` keeps a window's requests on the replica that st
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from html import escape
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def build_page(speaker: Speaker, store: Store, settings: PageSettings) -> FastAP
         openapi_url=None,
         lifespan=keep_secret(passes, store),
     )
-    app.router.routes.extend(login_routes(passes, settings.title))
+    app.router.routes.extend(login_routes(passes, settings.title, store))
     windows = Windows()
     app.add_middleware(PlainPayload, windows=windows)
     app.add_middleware(Gate, passes=passes, windows=windows, max_body_bytes=settings.max_body_bytes)
@@ -107,20 +107,23 @@ def owner(request: Request) -> str:
 
 
 def keep_secret(passes: Passes, store: Store) -> Lifespan:
-    """A lifespan that takes the store's key as soon as the store is there."""
+    """A lifespan that takes the store's key as soon as the store is there, and who logged out."""
+    ready = asyncio.Event()
 
     async def fetch() -> None:
         while True:
-            try:
-                passes.secrets.append(await store.off_loop(Store.secret))
-                return
-            except StoreError:
-                await asyncio.sleep(SECRET_RETRY_S)
+            with suppress(StoreError):
+                if not ready.is_set():
+                    passes.secrets.append(await store.off_loop(Store.secret))
+                passes.ended |= await store.off_loop(Store.ended_sessions)
+                ready.set()
+            await asyncio.sleep(SECRET_RETRY_S)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         fetching = asyncio.create_task(fetch())
-        await asyncio.wait({fetching}, timeout=SECRET_WAIT_S)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ready.wait(), SECRET_WAIT_S)
         yield
         fetching.cancel()
 

@@ -1,5 +1,8 @@
 """The way to a database by its URL: SQLite in a file, or PostgreSQL."""
 
+import os
+import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +38,34 @@ def open_engine(url: str) -> Engine:
             pool_pre_ping=True,
             connect_args={"timeout": 4} if on_file else POSTGRESQL,
         )
-    except (ArgumentError, ImportError, SQLAlchemyError, OSError) as error:
+    except (ArgumentError, ImportError, SQLAlchemyError, OSError, ValueError) as error:
         raise UserError(
-            f"no database at {url!r}: {error}; a URL is like {DEFAULT_URL} or "
+            f"no database at {masked(url)!r}: {masked(str(error))}; a URL is like {DEFAULT_URL} or "
             "postgresql+psycopg://user@host/name"
         ) from error
     if on_file:
+        event.listen(engine, "do_connect", keep_private)
         event.listen(engine, "connect", set_up_sqlite)
     return engine
+
+
+def masked(text: str) -> str:
+    """A text without the passwords of URLs in it."""
+    return re.sub(r"(://[^:/@\s]*:)[^\s]*@", r"\1***@", text)
+
+
+def keep_private(dialect: Any, record: object, arguments: list[Any], options: object) -> None:
+    """Make a file that its owner alone reads: it holds conversations, and the key of the cookies.
+
+    SQLite gives the files beside it the same mode.
+    """
+    name = str(arguments[0]) if arguments else ""
+    if not name or name.startswith((":memory:", "file:")):
+        return
+    os.close(os.open(name, os.O_RDWR | os.O_CREAT, 0o600))
+    for file in map(Path, (name, f"{name}-wal", f"{name}-shm")):
+        if file.exists() and (found := file.stat()).st_uid == os.geteuid():
+            file.chmod(stat.S_IMODE(found.st_mode) & 0o700)
 
 
 def set_up_sqlite(connection: Any, record: object) -> None:

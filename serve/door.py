@@ -1,4 +1,4 @@
-"""What every request of the API passes: its id, its key, its size, and a line in the log."""
+"""What every request passes: its id, the name it is for, its key, and a line in the log."""
 
 import hmac
 import logging
@@ -11,7 +11,8 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.refusal import Refusal
+from serve.access import is_ours
+from serve.refusal import Refusal, shown
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 NOTE = "lima_note"
@@ -20,10 +21,12 @@ log = logging.getLogger("ray.serve")
 
 
 class Door:
-    """What every request passes: its id, its key, the size of its body, and a line in the log."""
+    """What every request passes: its id, the name it is for, its key, and a line in the log."""
 
-    def __init__(self, app: ASGIApp, keys: frozenset[str], body_bytes: int) -> None:
-        self.app, self.keys, self.body_bytes = app, keys, body_bytes
+    def __init__(
+        self, app: ASGIApp, keys: frozenset[str], names: frozenset[str] | None = None
+    ) -> None:
+        self.app, self.keys, self.names = app, keys, names
         self.tells_id = not under_serve()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +52,7 @@ class Door:
         try:
             refusal = self.refusal(scope, headers)
             if refusal is None:
-                await self.app(scope, self.bounded(receive), answer_with_id)
+                await self.app(scope, receive, answer_with_id)
             else:
                 await refusing(refusal)(scope, receive, answer_with_id)
         except Refusal as late:
@@ -71,9 +74,14 @@ class Door:
 
     def refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Refusal | None:
         """Why a request may not enter."""
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self.body_bytes:
-            return too_long(self.body_bytes)
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self.names is not None and not is_ours(host, self.names):
+            return Refusal(
+                421,
+                f"this server is not known as {shown(host)}: without keys and logins it answers to "
+                "addresses, localhost and the names given as hosts=NAME,NAME",
+                code="unknown_host",
+            )
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if not self.keys or not path.startswith("/v1/"):
             return None
@@ -84,20 +92,6 @@ class Door:
         said = "is not one of ours" if key else "is missing: send Authorization: Bearer KEY"
         way_out = {"WWW-Authenticate": "Bearer"}
         return Refusal(401, f"the API key {said}", code="invalid_api_key", headers=way_out)
-
-    def bounded(self, receive: Receive) -> Receive:
-        """Receive a body up to its largest size, whatever its header says."""
-        left = self.body_bytes
-
-        async def receive_some() -> Message:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                raise too_long(self.body_bytes)
-            return message
-
-        return receive_some
 
 
 def under_serve() -> bool:
@@ -112,8 +106,3 @@ def under_serve() -> bool:
 def refusing(refusal: Refusal) -> ASGIApp:
     """An app that refuses."""
     return JSONResponse(refusal.body(), refusal.status, refusal.headers)
-
-
-def too_long(body_bytes: int) -> Refusal:
-    """413."""
-    return Refusal(413, f"the body is over {body_bytes:,} bytes", code="request_too_large")

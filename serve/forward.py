@@ -16,14 +16,13 @@ from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.limits import left
 from serve.visitor import COOKIE
 
 CARRIED = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string")
 CARRIED += ("root_path", "headers", "client", "server")
-LARGEST_BODY_BYTES = 2**22
 LEAVE_S = 1.0
 """What an app has for its own ending once the client left."""
 
@@ -44,13 +43,7 @@ class Forward:
         """Send on one request, and its answer's messages as they come back."""
         if scope["type"] != "http":
             return
-        body = await read(receive)
-        if body is None:
-            return
-        if len(body) > LARGEST_BODY_BYTES:
-            too_long = PlainTextResponse(f"over {LARGEST_BODY_BYTES:,} bytes", 413)
-            await too_long(scope, receive, send)
-            return
+        body = (await receive()).get("body", b"")  # `Limits` gives it whole
         carried = {name: scope[name] for name in CARRIED if name in scope}
         session = session_of(scope)
         handle = self.handle.options(session_id=session) if session else self.handle
@@ -73,26 +66,6 @@ async def pass_on(answer: Any, send: Send) -> None:
     async for messages in answer:
         for message in messages:
             await send(message)
-
-
-async def left(receive: Receive) -> None:
-    """Wait until the client leaves."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def read(receive: Receive) -> bytes | None:
-    """A request's body, up to a little over what is accepted; none where the client left."""
-    parts, size = [], 0
-    while size <= LARGEST_BODY_BYTES:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if not message.get("more_body"):
-            break
-    return b"".join(parts)
 
 
 def session_of(scope: Scope) -> str | None:

@@ -72,7 +72,8 @@ class Gate:
             await PlainTextResponse("not found", 404)(scope, receive, send)
             return
         scope.setdefault("state", {})["visitor"] = visitor
-        fresh = None if known or visitor is None else self.passes.issue(visitor)
+        stays = visitor is None or (known and not (visitor.due and path == "/"))
+        fresh = None if stays or visitor is None else self.passes.issue(visitor)
         await self.app(scope, self.bounded(receive), self.dressed(send, scope, fresh))
 
     def refusal(self, scope: Scope, headers: Headers, path: str) -> PlainTextResponse | None:

@@ -1,12 +1,18 @@
-"""HAProxy in the place of Ray's proxy, told not to splice.
+"""HAProxy in the place of Ray's proxy, for ports that are open to others.
 
     export RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_HAPROXY_BINARY_PATH=$(python -m serve.haproxy)
     ray start --head            # the same on every node, before Ray starts
 
-Ray's configuration has `option splice-request`. Once HAProxy 2.8 has spliced a body, which it does
-where the body comes after the head (httpx and so the OpenAI client send it like that), it no longer
-looks at the client until the answer begins: who leaves before keeps its slots to the end of the
-reply. Nothing in Ray turns the option off, HAProxy's own `-dS` does.
+HAProxy refuses a head over 16 KiB, of which Ray's own proxy takes any size into memory. What is
+printed starts HAProxy with Ray's configuration, completed:
+
+- A head has `HEAD_S` to come, and one address `CONNECTIONS` connections.
+- The replicas are told whom a request comes from (X-Forwarded-For).
+- Metrics and statistics are on the loopback, and the admin socket is this user's.
+- It does not splice. Once HAProxy 2.8 has spliced a body, which it does where the body comes after
+  the head (httpx and so the OpenAI client send it like that), it no longer looks at the client
+  until the answer begins: who leaves before keeps its slots to the end of the reply. Nothing in
+  Ray turns `option splice-request` off, HAProxy's own `-dS` does.
 """
 
 import hashlib
@@ -18,10 +24,31 @@ from lima_ray import cache
 from lima_ray.errors import UserError, plain_errors
 
 BINARY_PATH = "RAY_SERVE_HAPROXY_BINARY_PATH"
+HEAD_S = 10
+CONNECTIONS = 512
+SCRIPT = r"""#!/bin/sh
+# Ray writes the file that follows -f anew before it starts HAProxy again.
+for word; do
+    [ "$before" = -f ] && file=$word
+    before=$word
+done
+[ -f "$file" ] && sed -i \
+    -e '/# lima_ray$/d' \
+    -e '/^defaults$/a \    timeout http-request {head_s}s # lima_ray' \
+    -e '/^defaults$/a \    option forwardfor # lima_ray' \
+    -e '/^frontend http_frontend$/a \    stick-table type ip size 100k expire 1m store conn_cur # lima_ray' \
+    -e '/^frontend http_frontend$/a \    tcp-request connection track-sc0 src # lima_ray' \
+    -e '/^frontend http_frontend$/a \    tcp-request connection reject if {{ sc0_conn_cur gt {connections} }} # lima_ray' \
+    -e '/^frontend prometheus$/,/bind/ s/bind :/bind 127.0.0.1:/' \
+    -e '/^listen stats$/,/bind/ s/bind [*]:/bind 127.0.0.1:/' \
+    -e 's/mode 666 level admin/mode 600 level admin/' \
+    "$file"
+exec {binary} -dS "$@"
+"""  # noqa: E501
 
 
-def unspliced() -> Path:
-    """A program that Ray can start as HAProxy, in the cache folder.
+def program() -> Path:
+    """What Ray can start as HAProxy, in the cache folder.
 
     Raises:
         UserError: there is no HAProxy here.
@@ -36,7 +63,7 @@ def unspliced() -> Path:
             f"no HAProxy here ({error}); ray[serve] brings one along on Linux, and {BINARY_PATH} "
             "names another"
         ) from error
-    script = f'#!/bin/sh\nexec {shlex.quote(binary)} -dS "$@"\n'
+    script = SCRIPT.format(head_s=HEAD_S, connections=CONNECTIONS, binary=shlex.quote(str(binary)))
 
     def write(file: Path) -> None:
         file.write_text(script)
@@ -57,4 +84,4 @@ def splices() -> bool:
 
 if __name__ == "__main__":
     with plain_errors():
-        print(unspliced())
+        print(program())

@@ -1,17 +1,27 @@
 """The login page: a form, and the way out."""
 
 import asyncio
+from collections import OrderedDict, deque
+from contextlib import suppress
 from html import escape
+from time import monotonic
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from serve.gate import secure
+from serve.store import Store, StoreError
 from serve.visitor import Passes, baked
 
 WRONG_WAIT_S = 1.0
-"""A wrong password waits, which makes guessing slow."""
+"""A wrong password waits."""
+WINDOW_S = 300.0
+CLIENT_GUESSES = 10
+NAME_GUESSES = 30
+"""Wrong passwords of one client, and for one name by whomever, in that time; more are not looked
+at. One who guesses for a name so keeps its owner from logging in, not from what he has open."""
+KEPT = 10_000
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}: log in</title>
@@ -44,10 +54,38 @@ p {{ margin: 0 0 1rem; font-size: .875rem; color: var(--wrong); }}
 <button>Log in</button></form></body></html>
 """
 WRONG = '<p role="alert">Name and password do not match. Try again.</p>'
+MANY = '<p role="alert">Too many wrong passwords. Try again in {minutes} min.</p>'
 
 
-def login_routes(passes: Passes, title: str) -> list[Route]:
+class Guesses:
+    """How often something was tried of late, by key."""
+
+    def __init__(self, most: int, window_s: float = WINDOW_S) -> None:
+        self.most, self.window_s = most, window_s
+        self.times: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def wait_s(self, key: str) -> float:
+        """Seconds until the next try; 0 where there may be one now."""
+        times = self.times.get(key) or deque()
+        while times and times[0] <= monotonic() - self.window_s:
+            times.popleft()
+        return 0 if len(times) < self.most else times[0] + self.window_s - monotonic()
+
+    def count(self, key: str) -> None:
+        """A try."""
+        self.times.setdefault(key, deque(maxlen=self.most)).append(monotonic())
+        self.times.move_to_end(key)
+        if len(self.times) > KEPT:
+            self.times.popitem(last=False)
+
+    def forget(self, key: str) -> None:
+        """It was right."""
+        self.times.pop(key, None)
+
+
+def login_routes(passes: Passes, title: str, store: Store) -> list[Route]:
     """`/login` and `/logout`, below the page's own path."""
+    by_client, by_name = Guesses(CLIENT_GUESSES), Guesses(NAME_GUESSES)
 
     def form(status: int = 200, wrong: str = "") -> Response:
         return HTMLResponse(PAGE.format(title=escape(title), wrong=wrong), status)
@@ -56,13 +94,31 @@ def login_routes(passes: Passes, title: str) -> list[Route]:
         if request.method != "POST":
             return form()
         fields = await request.form(max_files=0, max_fields=4)
-        visitor = passes.log_in(str(fields.get("name", "")), str(fields.get("password", "")))
+        name, password = str(fields.get("name", ""))[:200], str(fields.get("password", ""))
+        client = request.client.host if request.client else ""
+        wait_s = max(by_client.wait_s(client), by_name.wait_s(name))
+        if wait_s:
+            minutes = -int(-wait_s // 60)
+            late = form(429, MANY.format(minutes=minutes))
+            late.headers["Retry-After"] = str(60 * minutes)
+            return late
+        # Counted before it is looked at, so that tries at the same time count too.
+        by_client.count(client)
+        by_name.count(name)
+        visitor = passes.log_in(name, password)
         if visitor is None:
             await asyncio.sleep(WRONG_WAIT_S)
             return form(401, WRONG)
+        by_client.forget(client)
+        by_name.forget(name)
         return back(request, passes.issue(visitor))
 
     async def logout(request: Request) -> Response:
+        visitor = request.state.visitor
+        if visitor is not None:
+            passes.ended.add(visitor.session)
+            with suppress(StoreError):  # the database is away; here the cookie has ended already
+                await store.off_loop(Store.end_session, visitor.session, visitor.lasts_s)
         return back(request, "")
 
     def back(request: Request, cookie: str) -> Response:

@@ -75,6 +75,11 @@ class EngineLoop:
         return len(self.listeners)
 
     @property
+    def most(self) -> int:
+        """Requests that are ever taken at once."""
+        return self.queue + (self.engine.slots if self.engine else 0)
+
+    @property
     def problem(self) -> str | None:
         """What is wrong with the engine; none while it works or loads."""
         if self.failure:

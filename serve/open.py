@@ -54,6 +54,7 @@ def open_page(
     print(f"loading {', '.join(list(args.model)[:1])} ...", flush=True)
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")  # else for all, on every interface
     ray.init(
         address="local",
         include_dashboard=False,

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -24,7 +25,7 @@ from tyro.extras import SubcommandApp
 from lima_ray.errors import UserError, plain_errors
 from serve.database import DEFAULT_URL, open_engine
 from serve.dialogue import Dialogue, Turn, new_id, now
-from serve.tables import Base, DialogueRow, SettingRow, TurnRow, VerdictRow
+from serve.tables import Base, DialogueRow, EndedRow, SettingRow, TurnRow, VerdictRow
 
 WAIT_S = 6.0
 """Longest wait for the database before it counts as away."""
@@ -204,6 +205,17 @@ class Store:
         with self.session() as session:
             oldest = select(DialogueRow).order_by(DialogueRow.created, DialogueRow.id)
             return [as_dialogue(row) for row in session.scalars(oldest)]
+
+    def end_session(self, session: str, lasts_s: float) -> None:
+        """Keep that a session's bearer logged out, for as long as its cookie could be good."""
+        with self.session() as opened:
+            opened.execute(delete(EndedRow).where(EndedRow.until < now()))
+            opened.merge(EndedRow(session=session, until=now() + timedelta(seconds=lasts_s)))
+
+    def ended_sessions(self) -> set[str]:
+        """Sessions whose bearers logged out."""
+        with self.session() as opened:
+            return set(opened.scalars(select(EndedRow.session)))
 
     def secret(self) -> bytes:
         """The key that signs cookies: made once, the same for every replica."""

@@ -94,3 +94,12 @@ class SettingRow(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[str]
+
+
+class EndedRow(Base):
+    """A session whose bearer logged out; kept until its cookie would have expired."""
+
+    __tablename__ = "ended_sessions"
+
+    session: Mapped[str] = mapped_column(primary_key=True)
+    until: Mapped[datetime]

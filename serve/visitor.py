@@ -1,8 +1,9 @@
 """Who is there: one signed cookie.
 
-The cookie `lima_session` holds who its bearer is and a signature, and nothing on the server: any
-replica that has the store's secret accepts it, also after a restart. It keeps its value, so that a
-load balancer can hold a visitor to one replica by it.
+The cookie `lima_session` holds who its bearer is, since when, and a signature: any replica that has
+the store's secret accepts it until it expires, also after a restart, unless its bearer logged out,
+which the store keeps. It keeps its value, so that a load balancer can hold a visitor to one replica
+by it.
 """
 
 import base64
@@ -10,15 +11,20 @@ import hashlib
 import hmac
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from pathlib import Path
+from time import time
 from typing import Any
 
 from lima_ray.errors import UserError
 
 COOKIE = "lima_session"
-COOKIE_DAYS = 365
+DAY_S = 86400
+LOGIN_DAYS = 30
+VISIT_DAYS = 365
+"""How long a cookie is good, of a login and of a browser without one; the latter is renewed when
+half of that is over, since without it a visitor's conversations are lost."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,18 @@ class Visitor:
     session: str
     """Random; the owner of what a browser without a login writes."""
     name: str | None = None
+    since_s: float = field(default=0, compare=False)
+    """When the cookie was made, in Unix seconds."""
+
+    @property
+    def lasts_s(self) -> float:
+        """How long the cookie is good."""
+        return DAY_S * (LOGIN_DAYS if self.name else VISIT_DAYS)
+
+    @property
+    def due(self) -> bool:
+        """Whether the cookie should be renewed."""
+        return self.name is None and time() - self.since_s > self.lasts_s / 2
 
     @property
     def owner(self) -> str:
@@ -52,10 +70,12 @@ class Passes:
         """
         self.secrets = secrets
         self.logins = logins
+        self.ended: set[str] = set()
+        """Sessions whose bearers logged out."""
 
     def issue(self, visitor: Visitor) -> str:
         """A cookie's value. With another password of that name it is no longer accepted."""
-        claims: dict[str, str] = {"s": visitor.session}
+        claims: dict[str, Any] = {"s": visitor.session, "t": int(time())}
         if visitor.name is not None:
             claims |= {"n": visitor.name, "p": self.fingerprint(visitor.name, self.secrets[-1])}
         payload = encode(json.dumps(claims).encode())
@@ -67,14 +87,16 @@ class Passes:
         key = next((k for k in self.secrets if same(signature(payload, k), signed)), None)
         if key is None:
             return None
-        claims: dict[str, str] = json.loads(decode(payload))
-        name = claims.get("n")
-        if name is None:
-            return Visitor(claims["s"]) if self.logins is None else None
-        if not self.logins or name not in self.logins:
+        claims: dict[str, Any] = json.loads(decode(payload))
+        visitor = Visitor(claims["s"], claims.get("n"), claims.get("t", 0))
+        if visitor.session in self.ended or time() > visitor.since_s + visitor.lasts_s:
             return None
-        current = same(self.fingerprint(name, key), claims.get("p", ""))
-        return Visitor(claims["s"], name) if current else None
+        if visitor.name is None:
+            return visitor if self.logins is None else None
+        if not self.logins or visitor.name not in self.logins:
+            return None
+        current = same(self.fingerprint(visitor.name, key), claims.get("p", ""))
+        return visitor if current else None
 
     def log_in(self, name: str, password: str) -> Visitor | None:
         """The visitor of a right name and password; a wrong name takes as long as a wrong one."""
@@ -114,7 +136,7 @@ def baked(value: str, secure: bool) -> str:
     """The `Set-Cookie` header; an empty value takes the cookie away."""
     jar = SimpleCookie({COOKIE: value})
     jar[COOKIE] |= {"path": "/", "httponly": True, "samesite": "Lax"}
-    jar[COOKIE]["max-age"] = COOKIE_DAYS * 86400 if value else 0
+    jar[COOKIE]["max-age"] = VISIT_DAYS * DAY_S if value else 0
     if secure:
         jar[COOKIE]["secure"] = True
     return jar[COOKIE].OutputString()

@@ -74,6 +74,11 @@ class VllmLoop:
         self.watching: asyncio.Task[None] | None = None
 
     @property
+    def most(self) -> int:
+        """Requests that are ever taken at once."""
+        return self.slots + self.queue
+
+    @property
     def in_flight(self) -> int:
         """Requests that wait or are being answered."""
         return len(self.tasks)

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from lima_ray.model import add_tokens, save_tokenizer_and_config
 from lima_ray.tokenizer import eot_id, load_tokenizer
 from serve.api import build_api
+from serve.limits import Kind
 from serve.loop import EngineLoop
 from serve.models import Models, Settings
 
@@ -52,6 +53,8 @@ def hosted(
     paths: dict[str, Path],
     keys: frozenset[str] = frozenset(),
     body_bytes: int = 2**20,
+    of_client: int = 10_000,
+    names: frozenset[str] | None = None,
     start_s: float = START_S,
     **settings: Any,
 ) -> Iterator[Hosted]:
@@ -60,10 +63,11 @@ def hosted(
     found: dict[str, Any] = {}
 
     async def main() -> None:
+        kinds = {"/v1": Kind("the API", 10_000, of_client, body_bytes)}
         models = Models(Settings(**{"threads": 1, "slots": 4, **settings}))
         await models.configure({name: str(path) for name, path in paths.items()})
         config = uvicorn.Config(
-            build_api(models, keys, body_bytes),
+            build_api(models, keys, kinds, names=names),
             "127.0.0.1",
             port,
             lifespan="off",

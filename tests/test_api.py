@@ -140,6 +140,48 @@ def test_a_long_dialogue_is_refused_or_loses_its_oldest_exchanges(client: openai
     assert answer.prompt_token_ids == kept.prompt_token_ids
 
 
+def test_thousands_of_short_messages_are_dropped_in_a_moment_and_keep_nobody_waiting(
+    host: Hosted, brief_dir: Path
+) -> None:
+    engine = host.engine_loop("talker").engine
+    assert engine
+    messages = [{"role": ("user", "assistant")[n % 2], "content": f"word {n}"} for n in range(4001)]
+    body = {
+        "model": "talker",
+        "messages": [{"role": "system", "content": "Be kind."}, *messages],
+        "max_tokens": 4,
+        "overflow": "drop_oldest",
+        "return_token_ids": True,
+    }
+    longest, done = 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal longest
+        with host.client() as client:
+            while not done.is_set():
+                began = time.monotonic()
+                client.get("/health")
+                longest = max(longest, time.monotonic() - began)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    with host.client() as client:
+        began = time.monotonic()
+        answer = client.post("/v1/chat/completions", json=body).json()
+        took = time.monotonic() - began
+    done.set()
+    watching.join()
+    dropped = answer["lima"]["dropped_messages"]
+    room = engine.context - 4
+
+    def length(first: int) -> int:
+        return len(engine.prompt([m["content"] for m in messages[first:]], "Be kind."))
+
+    assert length(dropped) == len(answer["prompt_token_ids"]) <= room < length(dropped - 2)
+    # To make all the prompts between took minutes.
+    assert took < 10 and longest < 2, (took, longest)
+
+
 # As trained
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,19 @@ from lima_ray import base, graphs, kernels
 from lima_ray.config import Data, Sampling
 from lima_ray.decoder import SLOTS, register
 from lima_ray.encode import encode
-from lima_ray.engine import CHUNK, PROMPT_TOKENS_A_STEP, Engine, Event, Reply, Request
+from lima_ray.engine import PROMPT_TOKENS_A_STEP, Engine, Event, Reply, Request
 from lima_ray.errors import UserError
 from lima_ray.graphs import RecordedForward, Waits, rounded
 from lima_ray.linear import KernelLinear, PackedLinear, PlainLinear
 from lima_ray.rows import SteadyForward
 from lima_ray.sampling import HEAD, choose
-from lima_ray.slots import Row
+from lima_ray.slots import SMALLEST_CAPACITY, Row
 from lima_ray.steady import SiLU
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1)
 VOCAB = 320
+CHUNK = SteadyForward.chunk
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -523,7 +525,10 @@ def test_generate_left_early_leaves_nothing_behind(engine: Engine) -> None:
     assert engine.in_flight == 0
 
 
-def test_long_prompts_are_read_between_the_tokens_of_others(engine: Engine) -> None:
+def test_long_prompts_are_read_between_the_tokens_of_others(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lima_ray.engine.PROMPT_SHARE_S", float("inf"))
     short = Request("short", [5], Sampling(max_tokens=100))
     long = [Request(str(i), [7] * 900, Sampling(max_tokens=910)) for i in range(3)]
     alone = answer(engine, [short, *long[:1]])
@@ -543,6 +548,64 @@ def test_long_prompts_are_read_between_the_tokens_of_others(engine: Engine) -> N
     assert all("short" in ids for ids in seen[: alone["short"].n_tokens - 1])
     assert replies["short"] == alone["short"]
     assert replies["0"] == alone["0"]
+
+
+def test_a_long_prompt_holds_up_neither_streams_nor_a_short_prompt_behind_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As where a chunk takes all the time that there is between two tokens.
+    monkeypatch.setattr("lima_ray.engine.PROMPT_SHARE_S", 0)
+    stream = Request("stream", [5], Sampling(max_tokens=200))
+    long = Request("long", [7] * (12 * CHUNK + 1), Sampling(max_tokens=12 * CHUNK + 20))
+    short = [Request(str(n), [9, n] * 10, Sampling(max_tokens=40)) for n in range(3, 7)]
+    alone = answer(engine, [stream, long, *short])
+    for request in (stream, long):
+        engine.submit(request)
+    engine.step()
+    chunks, begun, replies = [engine.active["long"].filled], dict[str, int](), dict[str, Reply]()
+    for request in short:
+        engine.submit(request)
+    for step in range(60):
+        events = engine.step()
+        assert step > 12 or "stream" in {event.id for event in events}
+        for event in events:
+            begun.setdefault(event.id, step)
+            if event.reply:
+                replies[event.id] = event.reply
+        if "long" in engine.active:
+            chunks.append(engine.active["long"].filled)
+    assert max(b - a for a, b in pairwise(chunks)) <= CHUNK
+    assert max(begun["3"], begun["4"]) <= 4, "short prompts wait for the long one"
+    assert begun["long"] <= 12 + len(short) + 1, "the long prompt is passed over"
+    for id in ("long", "3", "4", "5", "6"):
+        assert replies[id] == alone[id]
+    engine.cancel("stream")
+
+
+def test_a_long_prompt_takes_memory_of_its_own_slot_and_gives_it_back(engine: Engine) -> None:
+    cache = rows_of(engine).cache
+
+    def room() -> list[int]:
+        for layer in cache.layers.values():
+            assert [slot_2GCD.shape[2] for slot_2GCD in layer.slots_2GCD] == cache.capacities
+            assert layer.capacities_S.tolist() == cache.capacities
+        return list(cache.capacities)
+
+    stream = Request("stream", [5], Sampling(max_tokens=900))
+    alone = answer(engine, [stream])["stream"]
+    assert room() == [SMALLEST_CAPACITY] * 4
+    engine.submit(stream)
+    engine.submit(Request("long", [7] * 1000, Sampling(max_tokens=1100)))
+    engine.step()
+    assert room() == [SMALLEST_CAPACITY, 1024, SMALLEST_CAPACITY, SMALLEST_CAPACITY]
+    replies = []
+    while engine.in_flight:
+        replies += [event.reply for event in engine.step() if event.reply]
+        if len(replies) == 1:
+            assert room()[1:] == [SMALLEST_CAPACITY] * 3
+    assert [reply.id for reply in replies] == ["long", "stream"]
+    assert replies[1] == alone
+    assert room() == [SMALLEST_CAPACITY] * 4
 
 
 def test_a_prompt_that_is_being_read_can_be_cancelled(engine: Engine) -> None:

@@ -1,15 +1,19 @@
 """Who is let in: cookies, logins, other sites, other people's windows, sizes."""
 
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from served import wait_until
 from starlette.testclient import TestClient
 
 from lima_ray.errors import UserError
 from serve.chat import PageSettings, build_page
+from serve.login import CLIENT_GUESSES, Guesses
 from serve.store import Store
-from serve.visitor import COOKIE, Passes, Visitor, read_logins
+from serve.visitor import COOKIE, Passes, Visitor, decode, read_logins
 
 KEY = b"k" * 32
 LOGINS = {"anna": "sesame", "bert": "other"}
@@ -60,6 +64,100 @@ def test_login_ends_with_the_password_and_the_name() -> None:
     assert Passes([KEY], {"anna": "changed"}).read(value) is None
     assert Passes([KEY], {"bert": "sesame"}).read(value) is None
     assert passes.read(Passes([KEY], None).issue(Visitor("abc"))) is None, "no way round the login"
+
+
+def test_a_cookie_ends_with_its_time_and_at_logout(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    for passes, visitor, days in (
+        (Passes([KEY], LOGINS), Visitor("abc", "anna"), 30),
+        (Passes([KEY], None), Visitor("abc"), 365),
+    ):
+        value = passes.issue(visitor)
+        for age, good in ((days - 0.1, True), (days + 0.1, False)):
+            monkeypatch.setattr("serve.visitor.time", lambda age=age: now + age * 86400)
+            assert (passes.read(value) == visitor) == good
+        monkeypatch.setattr("serve.visitor.time", lambda: now)
+        passes.ended.add("abc")
+        assert passes.read(value) is None
+
+
+def test_a_visitor_without_a_login_keeps_the_session_by_a_new_cookie(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def session() -> str:
+        return json.loads(decode(client.cookies[COOKIE].partition(".")[0]))["s"]
+
+    client.get("/")
+    before, now = session(), time.time()
+    monkeypatch.setattr("serve.visitor.time", lambda: now + 200 * 86400)
+    assert "set-cookie" not in client.get("/config").headers
+    assert "set-cookie" in client.get("/").headers and session() == before
+    monkeypatch.setattr("serve.visitor.time", lambda: now + 300 * 86400)
+    assert "set-cookie" not in client.get("/").headers
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[list[TestClient]]:
+    """Two replicas of a page with logins."""
+    logins = tmp_path / "logins"
+    logins.write_text("anna:sesame\nbert:other\n")
+    stores = [Store(f"sqlite:///{tmp_path}/chat.sqlite") for _ in range(2)]
+    settings = PageSettings(login_file=logins)
+    pages = [build_page(Silent(), store, settings) for store in stores]  # pyright: ignore
+    with TestClient(pages[0]) as first, TestClient(pages[1]) as second:
+        yield [first, second]
+    for store in stores:
+        store.close()
+
+
+def test_logout_ends_the_cookie_on_every_replica(
+    closed: list[TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.chat.SECRET_RETRY_S", 0.05)
+    first, second = closed
+    first.post("/login", data={"name": "anna", "password": "sesame"})
+    cookie = first.cookies[COOKIE]
+    for client in closed:
+        client.cookies.set(COOKIE, cookie)
+        assert client.get("/config").status_code == 200
+    first.post("/logout")
+    first.cookies.set(COOKIE, cookie)
+    assert first.get("/config").status_code == 401
+    wait_until(lambda: second.get("/config").status_code == 401, 10)
+
+
+def test_guesses_of_a_password_are_few(
+    closed: list[TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.login.WRONG_WAIT_S", 0)
+    client = closed[0]
+
+    def log_in(name: str, password: str) -> int:
+        fields = {"name": name, "password": password}
+        return client.post("/login", data=fields, follow_redirects=False).status_code
+
+    assert log_in("anna", "sesame") == 303
+    told = [log_in("anna", f"guess {n}") for n in range(20)]
+    assert told == [401] * CLIENT_GUESSES + [429] * (20 - CLIENT_GUESSES)
+    late = client.post("/login", data={"name": "anna", "password": "sesame"})
+    assert late.status_code == 429 and int(late.headers["retry-after"]) == 300
+    later_s = time.monotonic() + 301
+    monkeypatch.setattr("serve.login.monotonic", lambda: later_s)
+    assert log_in("anna", "sesame") == 303
+
+
+def test_guesses_are_counted_by_name_too_and_forgotten_in_time() -> None:
+    guesses = Guesses(2, window_s=0.2)
+    assert guesses.wait_s("anna") == 0
+    guesses.count("anna")
+    assert guesses.wait_s("anna") == 0
+    guesses.count("anna")
+    assert 0 < guesses.wait_s("anna") <= 0.2 and guesses.wait_s("bert") == 0
+    wait_until(lambda: not guesses.wait_s("anna"), 5)
+    guesses.count("anna")
+    guesses.count("anna")
+    guesses.forget("anna")
+    assert guesses.wait_s("anna") == 0
 
 
 def test_login_file_is_read_or_its_line_named(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from lima_ray.config import Sampling
 from lima_ray.engine import Engine, Request
 from lima_ray.layers import rotate
 from lima_ray.llama import KernelLayer
+from lima_ray.slots import LayerCache, prompt_attention
 
 SHAPES = [(12, 12, 64), (12, 4, 64), (8, 1, 128), (5, 5, 80), (6, 2, 22), (3, 1, 8)]
 """Query heads, key heads and their width."""
@@ -61,12 +62,15 @@ def cpu(
 
 
 class Case:
-    """Rows of one token whose slots hold some tokens already, in slots with room for 300."""
+    """Rows of one token whose slots hold some already, with room for 300 or more."""
 
     def __init__(self, heads: int, kv_heads: int, width: int, rows: int = 9) -> None:
         torch.manual_seed(0)
         self.heads, self.kv_heads, self.width = heads, kv_heads, width
-        self.room_2SGCE = torch.randn(2, rows + 3, kv_heads, 300, width)
+        capacities = [300 + 7 * slot for slot in range(rows + 3)]
+        self.cache = LayerCache(capacities, kv_heads, width, torch.float32)
+        for slot_2GCE in self.cache.slots_2GCD:
+            slot_2GCE.normal_()
         self.slots_R = torch.randperm(rows + 3)[:rows]
         self.starts_R = torch.tensor([0, 1, 62, 63, 64, 65, 130, 200, 299])[:rows]
         self.qkv_R1F = torch.randn(rows, 1, (heads + 2 * kv_heads) * width) * 2
@@ -77,13 +81,15 @@ class Case:
         """Attention of these rows, in this order."""
         places = self.slots_R[rows], self.starts_R[rows]
         queries = kernels.turn(
-            self.qkv_R1F[rows].contiguous(), self.angles, *places, self.room_2SGCE, self.heads
+            self.qkv_R1F[rows].contiguous(), self.angles, *places, self.cache, self.heads
         )
         order = places[1].argsort(descending=True)
         read = int(places[1].sum()) + len(rows)
-        return kernels.attend(
-            queries, self.room_2SGCE, *places, order, read, 0.3, batch or len(rows)
-        )
+        return kernels.attend(queries, self.cache, *places, order, read, 0.3, batch or len(rows))
+
+    def held(self) -> list[torch.Tensor]:
+        """What the slots hold now."""
+        return [slot_2GCE.clone() for slot_2GCE in self.cache.slots_2GCD]
 
     def by_torch(self, row: int) -> torch.Tensor:
         """The same of one row, by PyTorch; its slot is not touched."""
@@ -91,7 +97,7 @@ class Case:
         qkv_1FE = self.qkv_R1F[row].unflatten(1, (-1, self.width))
         cos, sin = (part[start] for part in self.angles)
         turned = rotate(qkv_1FE[:, : self.heads + self.kv_heads], cos, sin, 1)[0]
-        room_2GCE = self.room_2SGCE[:, slot, :, : start + 1].clone()
+        room_2GCE = self.cache.slots_2GCD[slot][:, :, : start + 1].clone()
         room_2GCE[0, :, start] = turned[self.heads :]
         room_2GCE[1, :, start] = qkv_1FE[0, self.heads + self.kv_heads :]
         queries_HTE = turned[: self.heads, None]
@@ -145,30 +151,54 @@ def test_a_row_of_attention_feels_neither_neighbours_nor_threads(
     case = Case(*shape)
     monkeypatch.setattr(kernels, "WORTH_THREADS", 1)
     whole_R1F = case.by_kernels(torch.arange(9))
-    room_2SGCE = case.room_2SGCE.clone()
+    held = case.held()
     for threads in (1, 2, 3):
         monkeypatch.setattr(kernels, "threads_allowed", lambda threads=threads: threads)
         for rows in ([8], [0, 8, 3], list(range(8, -1, -1))):
             assert torch.equal(case.by_kernels(torch.tensor(rows)), whole_R1F[rows])
-        assert torch.equal(case.room_2SGCE, room_2SGCE)
+        assert all(map(torch.equal, case.held(), held))
 
 
 @C_WORKS
 @pytest.mark.parametrize(("tokens", "start"), [(1, 0), (70, 0), (70, 40)])
 def test_a_prompt_is_turned_into_its_slot(tokens: int, start: int) -> None:
     case = Case(6, 2, 22)
-    before_2SGCE = case.room_2SGCE.clone()
+    held = case.held()
     qkv_1TF = torch.randn(1, tokens, 10 * 22)
     queries_1THE = kernels.turn(
-        qkv_1TF, case.angles, torch.tensor([4]), torch.tensor([start]), case.room_2SGCE, 6
+        qkv_1TF, case.angles, torch.tensor([4]), torch.tensor([start]), case.cache, 6
     )
     qkv_1TFE = qkv_1TF.unflatten(2, (-1, 22))
     cos, sin = (part[start : start + tokens, None] for part in case.angles)
     turned_1TFE = rotate(qkv_1TFE[:, :, :8], cos, sin, 1)
     torch.testing.assert_close(queries_1THE, turned_1TFE[:, :, :6])
-    before_2SGCE[0, 4, :, start : start + tokens] = turned_1TFE[0, :, 6:].transpose(0, 1)
-    before_2SGCE[1, 4, :, start : start + tokens] = qkv_1TFE[0, :, 8:].transpose(0, 1)
-    torch.testing.assert_close(case.room_2SGCE, before_2SGCE)
+    held[4][0, :, start : start + tokens] = turned_1TFE[0, :, 6:].transpose(0, 1)
+    held[4][1, :, start : start + tokens] = qkv_1TFE[0, :, 8:].transpose(0, 1)
+    torch.testing.assert_close(case.held(), held)
+
+
+@C_WORKS
+@pytest.mark.parametrize("shape", SHAPES)
+def test_attention_of_a_prompt_is_that_of_pytorch_however_many_threads(
+    shape: tuple[int, int, int], cpu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(*shape)
+    heads, _, width = shape
+    for tokens, start in ((1, 0), (2, 62), (64, 0), (65, 64), (130, 63), (200, 100)):
+        queries_1THE = torch.randn(1, tokens, heads, width)
+        keys_1GCE, values_1GCE = case.cache.views[5]
+        expected_1THE = prompt_attention(
+            queries_1THE.transpose(1, 2), keys_1GCE, values_1GCE, start, 0.3
+        )
+        # What follows in the slot is another request's, and may be anything.
+        keys_1GCE[:, :, start + tokens :] = values_1GCE[:, :, start + tokens :] = float("nan")
+        found = []
+        for threads in (1, 2, 3):
+            monkeypatch.setattr(kernels, "threads_allowed", lambda threads=threads: threads)
+            found.append(kernels.attend_prompt(queries_1THE, case.cache, 5, start, 0.3))
+        torch.testing.assert_close(found[0], expected_1THE.flatten(2), atol=3e-5, rtol=1e-5)
+        assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+        case.cache.slots_2GCD[5].normal_()
 
 
 @C_WORKS

@@ -16,7 +16,8 @@ from served import Hosted, hosted, wait_until
 
 from lima_ray.config import Recipe
 from lima_ray.errors import UserError
-from serve.app import Args, build, read_keys, refuse_open_port
+from serve.access import is_loopback, is_ours, read_keys, refuse_open_port
+from serve.app import Args, build
 from serve.models import Models, Settings, catalogue, examples_of
 from serve.refusal import Refusal
 
@@ -239,6 +240,14 @@ def test_wrong_arguments_are_refused(brief_dir: Path, fields: dict[str, Any], me
         Args.model_validate({"model": str(brief_dir)} | fields)
 
 
+def test_a_password_is_in_no_message(brief_dir: Path) -> None:
+    fields = {"model": str(brief_dir), "database": "postgresql://anna:sesame@db/lima"}
+    for wrong in ({"replicas": 3, "max_replicas": 2}, {"databse": "x"}, {"slots": 0}):
+        with pytest.raises(ValidationError) as error:
+            Args.model_validate(fields | wrong)
+        assert "sesame" not in str(error.value)
+
+
 def test_arguments_come_as_text(brief_dir: Path, tmp_path: Path) -> None:
     """As `serve run serve.app:build NAME=VALUE` gives them."""
     args = Args.model_validate({"model": str(brief_dir), "slots": "7", "page": "false"})
@@ -267,11 +276,27 @@ def test_an_open_port_needs_keys_and_logins(monkeypatch: pytest.MonkeyPatch) -> 
     refuse_open_port("key", "api_keys_file")
 
 
+def test_loopback_alone_is_open_to_nobody() -> None:
+    for host in ("127.0.0.1", "127.1", "localhost", "::1"):
+        assert is_loopback(host)
+    for host in ("", "0", "0.0.0.0", "::", "192.0.2.7", "no-such-host.invalid"):
+        assert not is_loopback(host)
+
+
+def test_a_request_is_for_an_address_or_a_known_name() -> None:
+    names = frozenset({"lab.example"})
+    hosts = ("127.0.0.1:8000", "[::1]:8000", "localhost", "a.localhost:1", "10.0.0.7", "")
+    for host in (*hosts, "lab.example:80", "LAB.example."):
+        assert is_ours(host, names)
+    for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "[::1", "x@y"):
+        assert not is_ours(host, names)
+
+
 def test_a_key_file_has_keys(tmp_path: Path) -> None:
     file = tmp_path / "keys.txt"
-    file.write_text("\n sk-one \n\nsk-two\n")
+    file.write_text("# two of them\n sk-one \n\n  # the other\nsk-two\n")
     assert read_keys(str(file)) == {"sk-one", "sk-two"}
-    file.write_text("\n\n")
+    file.write_text("\n# sk-old\n")
     with pytest.raises(UserError, match="has no key"):
         read_keys(str(file))
     assert read_keys(None) == frozenset()

@@ -302,12 +302,22 @@ def test_with_a_right_key_all_is_answered(locked: Hosted, given: str) -> None:
         assert client.post(CHAT, json=ASK, headers=headers).status_code == 200
 
 
-def test_health_needs_no_key_and_bodies_are_bounded_before_it(locked: Hosted) -> None:
+def test_health_needs_no_key_and_bodies_are_bounded_behind_it(locked: Hosted) -> None:
     with locked.client() as client:
         assert client.get("/health").json() == {"status": "ok"}
         assert client.get("/ready").json() == {"status": "ready", "model": "brief"}
         long = ASK | {"messages": [USER | {"content": "a" * 2000}]}
-        assert "2,000 bytes" in error(client.post(CHAT, json=long), 413)
+        assert client.post(CHAT, json=long).status_code == 401
+        right = {"authorization": f"Bearer {KEY}"}
+        assert "2,000 bytes" in error(client.post(CHAT, json=long, headers=right), 413)
+
+
+def test_more_replies_than_ever_fit_are_refused_for_good(client: httpx.Client) -> None:
+    ask = {"model": "brief", "prompt": ["a", "b", "c"], "max_tokens": 2}
+    said = error(client.post(PLAIN, json=ask | {"n": 5}), 400, "prompt")
+    assert "3 prompts times n 5 is 15 replies" in said and "12 at once (slots and queue)" in said
+    error(client.post(PLAIN, json=ask | {"prompt": "a", "n": 13}), 400, "n")
+    assert client.post(PLAIN, json=ask | {"n": 4}).status_code == 200
 
 
 # At random

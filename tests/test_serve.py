@@ -42,7 +42,7 @@ LONG: dict[str, Any] = {
 """A request whose reply takes seconds."""
 SHORT = LONG | {"max_tokens": 8}
 if haproxy.splices():
-    os.environ[haproxy.BINARY_PATH] = str(haproxy.unspliced())
+    os.environ[haproxy.BINARY_PATH] = str(haproxy.program())
 ROOM = 8 + 4
 BUSY_S = 0.5
 """CPU time that a replica needs for a stream, and not without one."""

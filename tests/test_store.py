@@ -54,6 +54,31 @@ def test_conversation_returns_as_it_was_saved(store: Store, url: str) -> None:
     assert Store(url).open("anna", dialogue.id) == dialogue
 
 
+def test_the_file_is_its_owners_alone(store: Store, url: str, tmp_path: Path) -> None:
+    def modes() -> set[int]:
+        return {file.stat().st_mode & 0o777 for file in (tmp_path / "new").glob("chat.sqlite*")}
+
+    store.secret()
+    assert modes() == {0o600}
+    store.close()
+    (tmp_path / "new" / "chat.sqlite").chmod(0o644)
+    again = Store(url)
+    again.save("anna", talked())
+    assert modes() == {0o600}
+    again.close()
+
+
+def test_a_password_in_a_url_is_not_told() -> None:
+    for url in (
+        "postgresql+nodriver://anna:se:s@me@db/lima",
+        "postgresql://anna:se:s@me@db:port/lima",
+        "mysql://anna:se:s@me@db",
+    ):
+        with pytest.raises(UserError) as error:
+            Store(url)
+        assert "s@me" not in str(error.value) and "anna:***@db" in str(error.value)
+
+
 def test_saving_again_replaces_turns(store: Store) -> None:
     dialogue = talked()
     store.save("anna", dialogue)

@@ -21,6 +21,7 @@ from lima_ray.generate import Generation, generate
 from lima_ray.miniature.judge import judge
 from lima_ray.replies import Record
 from lima_ray.run import Run, write_jsonl
+from lima_ray.terminal import printable
 
 ROWS = "lima_ray/miniature/rows"
 GROUPS = {
@@ -109,12 +110,14 @@ def conversations(replies: dict[str, Records], verdicts: dict[str, Records]) -> 
         table.add_column(column, ratio=1 if column == "kind" else 2)
     for group, count in SHOWN.items():
         for place in typical(verdicts["aligned"], group, count):
-            cells = [GROUPS[group], replies["base"][place]["conversations"][-1]]
+            question = escape(printable(replies["base"][place]["conversations"][-1]))
+            cells = [GROUPS[group], question]
             for name in replies:
                 reply, verdict = replies[name][place], verdicts[name][place]
                 text = reply["reply"].strip()
                 text = f"{text[:SHOWN_CHARACTERS]} ..." if len(text) > SHOWN_CHARACTERS else text
-                cells.append(f"{escape(text)}\n[dim]{verdict['verdict']}{why(verdict)}[/dim]")
+                judged = f"[dim]{verdict['verdict']}{why(verdict)}[/dim]"
+                cells.append(f"{escape(printable(text))}\n{judged}")
             table.add_row(*cells)
     return table
 

@@ -1,0 +1,15 @@
+"""Text of others, made safe to print: a terminal obeys control characters, whoever wrote them."""
+
+CONTROL = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+"""C0, DEL and C1, whose sequences set titles, move the cursor or write to the clipboard, and what
+turns the direction of text."""
+SHOWN = {ord(c): None for c in "\r"} | {
+    code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    for code in CONTROL
+    if chr(code) not in "\r\n\t"
+}
+
+
+def printable(text: str) -> str:
+    """A text as it may be printed: control characters as their escapes, but for \\n and \\t."""
+    return text.translate(SHOWN)

@@ -1,0 +1,36 @@
+"""What others wrote does not command the terminal."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lima_ray.chat import say
+from lima_ray.errors import UserError, plain_errors
+from lima_ray.terminal import printable
+
+EVIL = "a\x1b]0;title\x07b\x1b[2Jc\x9b31md\rover\x7f\u202eabc\u2066\ttab\nline"
+SAFE = "a\\x1b]0;title\\x07b\\x1b[2Jc\\x9b31mdover\\x7f\\u202eabc\\u2066\ttab\nline"
+
+
+def test_control_characters_are_shown_and_the_rest_is_left() -> None:
+    assert printable(EVIL) == SAFE
+    plain = "Grüße, 你好 👩\u200d🔬\n\tשלום"
+    assert printable(plain) == plain
+
+
+def test_replies_and_errors_are_printed_so(capsys: pytest.CaptureFixture[str]) -> None:
+    def speak(turns: list[str], seed: int) -> Iterator[str]:
+        yield from EVIL
+
+    assert say(speak, ["hi"], 0) == ["hi", EVIL], "what is kept is what was said"
+    assert SAFE in capsys.readouterr().out
+
+    def fail(turns: list[str], seed: int) -> Iterator[str]:
+        raise UserError(EVIL)
+        yield ""
+
+    say(fail, ["hi"], 0)
+    assert f"({SAFE})" in capsys.readouterr().out
+    with pytest.raises(SystemExit), plain_errors():
+        raise UserError(EVIL)
+    assert capsys.readouterr().err == f"error: {SAFE}\n"
