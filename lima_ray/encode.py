@@ -18,19 +18,21 @@ A row is what the chat template renders, so training and serving see the same id
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from safetensors.numpy import load_file, save_file
-from transformers import PreTrainedTokenizerFast
 
 from lima_ray import example, microbatch
 from lima_ray.config import Data, Recipe, Step, parse
-from lima_ray.errors import UserError, plain_errors
+from lima_ray.errors import UserError
 from lima_ray.example import Example
 from lima_ray.tokenizer import eot_id, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 SHOWN_ROWS = 10
 DRAW = 1000
@@ -87,11 +89,11 @@ class Rows:
         return cls(t["ids"], t["mask"].astype(bool), t["starts"], t["cut"].astype(bool))
 
 
-Encoded = tuple[PreTrainedTokenizerFast, list[Example], Rows]
+Encoded = tuple["PreTrainedTokenizerFast", list[Example], Rows]
 """A tokenizer with EOT, the training rows, and the same rows encoded."""
 
 
-def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast, data: Data) -> Rows:
+def encode(examples: list[Example], tokenizer: "PreTrainedTokenizerFast", data: Data) -> Rows:
     """Encode dialogues; row i is `examples[i]`.
 
     Raises:
@@ -254,7 +256,7 @@ def names(ids: list[str]) -> str:
 
 def show(
     recipe: Recipe,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: "PreTrainedTokenizerFast",
     examples: list[Example],
     rows: Rows,
     count: int,
@@ -275,7 +277,7 @@ def show(
     packing(console, recipe, rows)
 
 
-def marked(ids: np.ndarray, mask: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> str:
+def marked(ids: np.ndarray, mask: np.ndarray, tokenizer: "PreTrainedTokenizerFast") -> str:
     """One row as text, supervised stretches in brackets and green."""
     edges = np.flatnonzero(np.diff(mask.astype(int))) + 1
     text = ""
@@ -333,7 +335,13 @@ class EncodeStep(Step):
     """Rows to print with their supervised tokens marked."""
 
 
+def main(argv: list[str] | None = None) -> None:
+    """`python -m lima_ray.encode [RECIPE]`."""
+    step = parse(EncodeStep, "python -m lima_ray.encode", __doc__, argv)
+    show(step.recipe, *prepare(step.recipe), step.show)
+
+
 if __name__ == "__main__":
-    with plain_errors():
-        step = parse(EncodeStep, "python -m lima_ray.encode", __doc__)
-        show(step.recipe, *prepare(step.recipe), step.show)
+    from lima_ray.command_line import run
+
+    run("encode")

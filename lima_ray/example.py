@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 import tyro
 
+from lima_ray import flags
 from lima_ray.config import nearest, resolve
-from lima_ray.errors import UserError, plain_errors
+from lima_ray.errors import UserError
 
 ROLES = {
     "user": "user",
@@ -375,6 +376,12 @@ def convert(
     print(f"{out}: {len(examples)} rows ({counts})")
 
 
+def main(argv: list[str] | None = None) -> None:
+    """`python -m lima_ray.example ROWS`."""
+    flags.read(convert, "python -m lima_ray.example", __doc__, argv)
+
+
 if __name__ == "__main__":
-    with plain_errors():
-        tyro.cli(convert, prog="python -m lima_ray.example", use_underscores=True)
+    from lima_ray.command_line import run
+
+    run("example")

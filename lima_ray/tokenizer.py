@@ -6,19 +6,20 @@ markers: a dialogue is `BOS user EOT assistant EOT user EOT ...`.
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
-
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Any, cast
 
 from lima_ray.config import resolve
 from lima_ray.errors import UserError
 from lima_ray.example import Example
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
 NEW_EOT = "<|eot|>"
 KNOWN_EOT = ("<|eot_id|>", "<|eot|>", "<|im_end|>", "<end_of_turn>", "<|end|>")
 
 
-def load_tokenizer(base: str, eot_token: str | None = None) -> PreTrainedTokenizerFast:
+def load_tokenizer(base: str, eot_token: str | None = None) -> "PreTrainedTokenizerFast":
     """Load a base's tokenizer and give it EOT (as `eos_token`), a pad token and the template.
 
     Args:
@@ -28,6 +29,8 @@ def load_tokenizer(base: str, eot_token: str | None = None) -> PreTrainedTokeniz
     Raises:
         UserError: no tokenizer there.
     """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
     path = resolve(base)
     if path is not None and not any((path / f).exists() for f in TOKENIZER_FILES):
         raise UserError(
@@ -88,7 +91,7 @@ def text_ids(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text, split_special_tokens=True).input_ids
 
 
-def eot_id(tokenizer: PreTrainedTokenizerFast) -> int:
+def eot_id(tokenizer: "PreTrainedTokenizerFast") -> int:
     """Id of the token that ends every turn."""
     return tokenizer.get_vocab()[str(tokenizer.eos_token)]
 
@@ -96,19 +99,19 @@ def eot_id(tokenizer: PreTrainedTokenizerFast) -> int:
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
-def own_eot(tokenizer: PreTrainedTokenizerFast) -> str | None:
+def own_eot(tokenizer: "PreTrainedTokenizerFast") -> str | None:
     """The end-of-turn token a base brings along, such as Llama 3's `<|eot_id|>`."""
     vocab = tokenizer.get_vocab()
     return next((token for token in KNOWN_EOT if token in vocab), None)
 
 
-def leading_bos(tokenizer: PreTrainedTokenizerFast) -> str:
+def leading_bos(tokenizer: "PreTrainedTokenizerFast") -> str:
     """The token that the tokenizer puts before every text, or nothing."""
     first = tokenizer("a").input_ids[:1]
     return str(tokenizer.bos_token) if first == [tokenizer.bos_token_id] else ""
 
 
-def word_start(tokenizer: PreTrainedTokenizerFast) -> str:
+def word_start(tokenizer: "PreTrainedTokenizerFast") -> str:
     """What makes a turn's first word the token that pretraining knows: a space, or nothing.
 
     LLaMA's SentencePiece marks a word's start with a space it adds before a text, but not after a
