@@ -15,9 +15,11 @@ setup: $(READY)  ## make .venv with the exact versions of constraints.txt
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "$(VENV): pip fetches about 2.5 GB (PyTorch, Ray, DeepSpeed, Gradio), which takes minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
+	@$(BIN)/python -m lima_ray --version
 
 demo: $(READY)  ## LIMA in minutes: align the miniature, base and aligned side by side
 	@$(BIN)/python -m lima_ray.miniature.demo

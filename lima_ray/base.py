@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
-from lima_ray import example
-from lima_ray.errors import UserError, plain_errors
+from lima_ray import example, flags
+from lima_ray.errors import UserError
 from lima_ray.run import open_to_readers
 
 
@@ -151,6 +149,12 @@ def train_tokenizer(texts: Iterator[str], vocab: int, context: int):
     )
 
 
+def main(argv: list[str] | None = None) -> None:
+    """`python -m lima_ray.base`."""
+    flags.read(build, "python -m lima_ray.base", __doc__, argv)
+
+
 if __name__ == "__main__":
-    with plain_errors():
-        tyro.cli(build, prog="python -m lima_ray.base", description=__doc__, use_underscores=True)
+    from lima_ray.command_line import run
+
+    run("base")

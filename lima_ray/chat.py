@@ -18,9 +18,10 @@ from typing import Any
 
 import tyro
 
+from lima_ray import flags
 from lima_ray.config import Sampling
 from lima_ray.endpoint import KEY_ENV, check_url, key_in, retry_after_s, shown
-from lima_ray.errors import UserError, plain_errors
+from lima_ray.errors import UserError
 from lima_ray.example import Example
 from lima_ray.terminal import printable
 
@@ -209,6 +210,12 @@ def pieces(response: Any) -> Iterator[str]:
             yield choice["delta"].get("content") or ""
 
 
+def main(argv: list[str] | None = None) -> None:
+    """`python -m lima_ray.chat MODEL_OR_URL`."""
+    flags.read(chat, "python -m lima_ray.chat", __doc__, argv)
+
+
 if __name__ == "__main__":
-    with plain_errors():
-        tyro.cli(chat, prog="python -m lima_ray.chat", description=__doc__, use_underscores=True)
+    from lima_ray.command_line import run
+
+    run("chat")

@@ -8,7 +8,6 @@ paper (LIMA section 3). Every step reads it the same way:
 RECIPE is a file or the name of a recipe in `lima_ray/recipes`; without one it is the miniature.
 """
 
-import difflib
 import hashlib
 import json
 import re
@@ -21,11 +20,18 @@ import tyro
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from lima_ray import flags
 from lima_ray.errors import UserError
+from lima_ray.flags import nearest
 
 PACKAGE = Path(__file__).parent
 RECIPES = PACKAGE / "recipes"
 DEFAULT_RECIPE = "miniature"
+POSITIONAL = (
+    "RECIPE, first, is a file or one that ships: "
+    f"{', '.join(sorted(path.stem for path in RECIPES.glob('*.yaml')))}; without it, "
+    f"{DEFAULT_RECIPE}."
+)
 FINAL_FRACTION = 10
 """How much smaller the last step's learning rate is than the first's (LIMA section 3)."""
 FREE_TO_CHANGE = ("train.tokens_per_micro_batch", "train.activation_checkpointing", "data.heldout")
@@ -220,7 +226,7 @@ class Recipe(Section):
     """Name of the run, a folder of runs_dir; empty takes the recipe file's name."""
     runs_dir: str = "runs"
     """Folder of all runs; on a cluster, storage that every node sees."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of data order, dropout and new weights."""
     data: Data = Data()
     model: Model = Model()
@@ -413,7 +419,9 @@ def parse(
     args = list(sys.argv[1:] if argv is None else argv)
     reference = args.pop(0) if args and not args[0].startswith("-") else DEFAULT_RECIPE
     default = step.model_validate({"recipe": load(reference)})
-    return read_flags(step, default, f"{prog} [RECIPE]", doc, args, reference)
+    return read_flags(
+        step, default, f"{prog} [RECIPE]", f"{doc or ''}\n{POSITIONAL}", args, reference
+    )
 
 
 def read_flags(
@@ -423,7 +431,6 @@ def read_flags(
     doc: str | None,
     args: list[str] | None,
     origin: str = "command line",
-    switches: bool = False,
 ) -> Command:
     """Read `--section.field value ...` over defaults, which `--help` shows.
 
@@ -434,22 +441,12 @@ def read_flags(
         doc: its description.
         args: the flags; none takes the command line's.
         origin: named where flags do not agree.
-        switches: a field that is off is turned on by its flag alone, without a value.
 
     Raises:
-        UserError: flags that do not agree with each other.
+        UserError: an unknown flag, or flags that do not agree with each other.
     """
-    form = tyro.conf.FlagCreatePairsOff if switches else tyro.conf.FlagConversionOff
     try:
-        return tyro.cli(
-            command,
-            default=default,
-            args=args,
-            prog=prog,
-            description=doc,
-            config=(form,),
-            use_underscores=True,
-        )
+        return flags.read(command, prog, doc, args, default)
     except ValidationError as error:
         raise UserError(explain(error, origin)) from error
 
@@ -501,12 +498,3 @@ def unknown_name(name: str, value: object) -> str:
     """Say that no field has this dotted name, and which one is nearest."""
     tree = Recipe().model_dump()
     return f"unknown key {name} (value {value!r}){nearest(name, [*flatten(tree), *tree])}"
-
-
-def nearest(name: str, names: list[str]) -> str:
-    """`; did you mean X?`, or nothing where no name is near."""
-    found = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    last = name.rsplit(".", 1)[-1]
-    same_field = [n for n in names if n.rsplit(".", 1)[-1] == last]
-    found = same_field or found
-    return f"; did you mean {found[0]}?" if found else ""

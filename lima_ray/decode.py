@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lima_ray.errors import UserError
-from lima_ray.replies import Generation, Key, Record, Script, named
+from lima_ray.replies import Generation, Key, Record, Script, check_room
 
 if TYPE_CHECKING:
     from lima_ray.engine import Reply
@@ -42,17 +42,7 @@ class Speaker:
         if self.threads:
             torch.set_num_threads(self.threads)
         self.engine = Engine(self.path, self.job.slots)
-        self.limit = min(self.job.sampling.max_tokens, self.engine.context)
-        prompts = {s.row.id: (s.prompt, s.row.system) for s in scripts}
-        lengths = {id: len(self.engine.prompt(*prompt)) for id, prompt in prompts.items()}
-        long = [f"{id} ({n} tokens)" for id, n in lengths.items() if n >= self.limit]
-        if long:
-            raise UserError(
-                f"{len(long)} of {len(prompts)} prompts leave no room for a reply: prompt and "
-                f"reply together have {self.limit} tokens, the less of sampling.max_tokens "
-                f"{self.job.sampling.max_tokens} and the model's context {self.engine.context}. "
-                f"Shorten or remove {named(long)}"
-            )
+        self.limit = check_room(scripts, self.engine.prompt, self.engine.context, self.job.sampling)
         return []
 
     def work(self, scripts: list[Script]) -> list[Record]:

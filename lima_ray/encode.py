@@ -18,29 +18,32 @@ is cut by these rules:
 """
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-from transformers import PreTrainedTokenizerFast
 
 from lima_ray import example
 from lima_ray.config import Data, Recipe, Step, parse
 from lima_ray.encoded import Rows
-from lima_ray.errors import UserError, plain_errors
+from lima_ray.errors import UserError
 from lima_ray.example import SHOWN_ERRORS, Example
 from lima_ray.inspection import show
 from lima_ray.template import encode_dialogues
 from lima_ray.tokenizer import eot_id, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 SHOWN_ROWS = 10
 DRAW = 1000
 """Keeps the random numbers of a draw of rows apart from those of their order in an epoch."""
 
 
-Encoded = tuple[PreTrainedTokenizerFast, list[Example], Rows]
+Encoded = tuple["PreTrainedTokenizerFast", list[Example], Rows]
 """A tokenizer with EOT, the training rows, and the same rows encoded."""
 
 
-def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast, data: Data) -> Rows:
+def encode(examples: list[Example], tokenizer: "PreTrainedTokenizerFast", data: Data) -> Rows:
     """Encode dialogues; row i is `examples[i]`.
 
     Raises:
@@ -250,7 +253,13 @@ class EncodeStep(Step):
     :N so many), an id, or a place such as rows.jsonl:17."""
 
 
+def main(argv: list[str] | None = None) -> None:
+    """`python -m lima_ray.encode [RECIPE]`."""
+    step = parse(EncodeStep, "python -m lima_ray.encode", __doc__, argv)
+    show(step.recipe, *prepare(step.recipe), step.show)
+
+
 if __name__ == "__main__":
-    with plain_errors():
-        step = parse(EncodeStep, "python -m lima_ray.encode", __doc__)
-        show(step.recipe, *prepare(step.recipe), step.show)
+    from lima_ray.command_line import run
+
+    run("encode")

@@ -1,5 +1,7 @@
 """The error a user can mend: what is wrong, the value, and the way out, without a traceback."""
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +29,13 @@ def plain_errors() -> Iterator[None]:
     Ctrl-C ends without a traceback, with the shell's status 130; what was saved is kept.
     """
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # who reads it has enough, as in `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except UserError as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         sys.exit(2)

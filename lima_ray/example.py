@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import tyro
 
-from lima_ray import forms
-from lima_ray.errors import UserError, plain_errors
+from lima_ray import flags, forms
+from lima_ray.errors import UserError
 from lima_ray.reading import rows_of
 from lima_ray.terminal import printable
 
@@ -190,6 +190,12 @@ def convert(
     print(f"{out}: {len(examples)} rows ({counts})")
 
 
+def main(argv: list[str] | None = None) -> None:
+    """`python -m lima_ray.example ROWS`."""
+    flags.read(convert, "python -m lima_ray.example", __doc__, argv)
+
+
 if __name__ == "__main__":
-    with plain_errors():
-        tyro.cli(convert, prog="python -m lima_ray.example", use_underscores=True)
+    from lima_ray.command_line import run
+
+    run("example")

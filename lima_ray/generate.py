@@ -32,7 +32,7 @@ from lima_ray import example
 from lima_ray.config import durable, read_flags, resolve
 from lima_ray.decode import decode_here, decode_on_cluster
 from lima_ray.endpoint import Client, ask, check_url
-from lima_ray.errors import UserError, plain_errors
+from lima_ray.errors import UserError
 from lima_ray.example import Example
 from lima_ray.lineage import check_base, hash_base
 from lima_ray.replies import Generation, Journal, Record, Script, named
@@ -85,7 +85,8 @@ def generate(job: Generation, in_process: bool = False) -> list[Record]:
                 f"counts); {journal.failed_file} says why, and the same command asks them again"
             )
         place = {row.id: number for number, row in enumerate(rows)}
-        return sorted(journal.records, key=lambda r: (place[r["id"]], r["sample"], r["turn"]))
+        journal.sort(lambda r: (place[r["id"]], r["sample"], r["turn"]))
+        return journal.records
 
 
 def read_prompts(reference: str, split: str) -> list[Example]:
@@ -150,7 +151,7 @@ def ask_endpoint(job: Generation, scripts: list[Script], journal: Journal, meter
     if job.sampling.repetition_penalty != 1 and not job.server.extra:
         print(
             f"sampling.repetition_penalty {job.sampling.repetition_penalty} is not sent: OpenAI's "
-            "API has none. --endpoint_extra True sends it to servers that know it"
+            "API has none. --endpoint_extra sends it to servers that know it"
         )
 
     async def talk(client: Client, script: Script) -> None:
@@ -223,13 +224,12 @@ def command(argv: list[str] | None = None) -> Generation:
     )
 
 
-def main() -> None:
-    """Run the command; imported by name, so that Ray's workers find the same classes."""
-    with plain_errors():
-        generate(command())
+def main(argv: list[str] | None = None) -> None:
+    """`python -m lima_ray.generate MODEL PROMPTS`."""
+    generate(command(argv))
 
 
 if __name__ == "__main__":
-    from lima_ray.generate import main as imported
+    from lima_ray.command_line import run
 
-    imported()
+    run("generate")

@@ -13,11 +13,16 @@ from typing import Any
 
 from lima_ray.config import PACKAGE, Sampling
 from lima_ray.endpoint import Client, Endpoint, ask
+from lima_ray.errors import UserError
 
 WORDING = PACKAGE / "prompts" / "grade.txt"
 JUDGING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=1024)
 NO_ANSWER = "no answer"
 """How the explanation begins where the judge could not be asked."""
+TRIES_OUT = 3
+TRY_OUT_S = 120.0
+"""How long a judge may take with a small reply; it may have to load its model first."""
+SHOWN = 200
 LEVEL = re.compile(r"[\s*_#`.\"'()\[\]]*([1-6])[\s*_#`.\"'()\[\]]*")
 """The last line, which may be dressed up (`**4**`) but holds nothing else."""
 
@@ -66,6 +71,32 @@ def grade(
     server = Endpoint(url=endpoint, **settings)
     ask(server, model, range(len(replies)), talk, failed)
     return [verdicts[number] for number in range(len(replies))]
+
+
+def try_out(endpoint: str, model: str) -> None:
+    """Have the judge grade one small reply, so that one that cannot is known beforehand.
+
+    Raises:
+        UserError: it does not answer, or its answer is no grade.
+    """
+    reply = {"id": "try-out", "conversations": ["What is the capital of France?"]}
+    reply |= {"reply": "The capital of France is Paris.", "model": "", "sample": 0, "turn": 0}
+    (verdict,) = grade(
+        [reply | {"stopped": True}], endpoint, model, retries=TRIES_OUT - 1, timeout_s=TRY_OUT_S
+    )
+    said = verdict["explanation"]
+    if said.startswith(NO_ANSWER):
+        raise UserError(
+            f"the judge {model!r} at {endpoint} was asked {TRIES_OUT} times and gave {said}; "
+            "start it, or mend --select.endpoint and --select.endpoint_model"
+        )
+    if verdict["verdict"] == "invalid":
+        raise UserError(
+            f"the judge {model!r} at {endpoint} was asked to grade a small reply and answered "
+            f"without a number from 1 to 6 on its last line ({len(said)} characters, ending with "
+            f"{said[-SHOWN:]!r}); a judge needs a model that follows such a request within "
+            f"{JUDGING.max_tokens} tokens"
+        )
 
 
 def question(reply: dict[str, Any]) -> str:

@@ -1,11 +1,11 @@
 """What encoded rows look like: some of them with what is learned marked, lengths, and packing."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from transformers import PreTrainedTokenizerFast
 
 from lima_ray import microbatch
 from lima_ray.config import Recipe, nearest
@@ -15,10 +15,13 @@ from lima_ray.example import Example
 from lima_ray.terminal import printable
 from lima_ray.tokenizer import described
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
 
 def show(
     recipe: Recipe,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: "PreTrainedTokenizerFast",
     examples: list[Example],
     rows: Rows,
     what: str,
@@ -81,7 +84,7 @@ def stands_at(place: str, what: str) -> bool:
     return before != place and (what[0] in ":[" or before[-1:] in ("", "/"))
 
 
-def marked(ids: np.ndarray, mask: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> str:
+def marked(ids: np.ndarray, mask: np.ndarray, tokenizer: "PreTrainedTokenizerFast") -> str:
     """One row as text, supervised stretches in brackets and green."""
     edges = np.flatnonzero(np.diff(mask.astype(int))) + 1
     text = ""

@@ -1,13 +1,17 @@
 """What a run is made from: the base, checked before use, and hashes that tell origins apart."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 
 from lima_ray.config import resolve
 from lima_ray.errors import UserError
+from lima_ray.flags import nearest
 
 MIB = 1 << 20
+HUB_S = 10
+"""How long the hub may take to answer."""
 
 
 def check_base(base: str) -> None:
@@ -17,11 +21,8 @@ def check_base(base: str) -> None:
         UserError: what is missing.
     """
     path = resolve(base)
-    if path is None and (base.startswith((".", "/", "~")) or base.count("/") != 1):
-        raise UserError(
-            f"no base model at {base}: no such directory, nor the hub's form owner/name"
-        )
     if path is None:
+        check_hub_base(base)
         return
     if not (path / "config.json").is_file():
         raise UserError(f"{path} has no config.json; a base is a directory of a Hugging Face model")
@@ -31,6 +32,41 @@ def check_base(base: str) -> None:
             f"only {', '.join(pickles)}, which are pickles and are not read" if pickles else "none"
         )
         raise UserError(f"{path} has no weights in *.safetensors ({found})")
+
+
+def check_hub_base(base: str) -> None:
+    """Refuse a base that is no directory and cannot be one of the hub; ask the hub once.
+
+    Raises:
+        UserError: with what is there instead.
+    """
+    if base.startswith((".", "/", "~")) or base.count("/") != 1:
+        raise UserError(
+            f"no base model at {base}: no such directory, nor the hub's form owner/name"
+        )
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        HFValidationError,
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # httpx's, or httpx2's
+    )
+
+    try:
+        if try_to_load_from_cache(base, "config.json"):
+            return
+        folder = Path(base).parent
+        if folder.is_dir():
+            there = sorted(f.parent.name for f in folder.glob("*/config.json"))
+            raise UserError(
+                f"no base model at {base}: {folder} holds {', '.join(there) or 'no model'}"
+                f"{nearest(Path(base).name, there, f'{folder}/')} If the hub's {base} is meant, "
+                f"fetch it first: hf download {base}"
+            )
+        get_hf_file_metadata(hf_hub_url(base, "config.json"), timeout=HUB_S)
+    except (HTTPError, HFValidationError, OSError, ValueError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"no base model at {base}: no such directory here, and the hub says: {said}"
+        ) from error
 
 
 def hash_arrays(*arrays: np.ndarray) -> str:

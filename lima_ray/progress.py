@@ -10,9 +10,10 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from lima_ray.config import Recipe
+from lima_ray.restarts import failures
 from lima_ray.run import Run
 from lima_ray.schedule import Schedule
-from lima_ray.select import assessed, describe
+from lima_ray.select import assessed, describe, problems
 
 POLL_S = 0.5
 LOG_EVERY_S = 10.0
@@ -38,7 +39,10 @@ class Progress(AbstractContextManager["Progress"]):
         self.read = 0
         self.starts = self.notes = 0
         self.judged: set[int] = set()
-        self.logged = 0.0
+        self.problems: dict[int, str] = {}
+        self.failures = 0
+        self.logged = time.monotonic()
+        self.said_step = 0
         self.steps: list[dict] = []
 
     def __enter__(self) -> "Progress":
@@ -46,7 +50,10 @@ class Progress(AbstractContextManager["Progress"]):
         self.starts = sum(m["kind"] == "start" for m in already)
         self.notes = sum(m["kind"] == "note" for m in already)
         self.read = len(already)
+        self.said_step = max((m["step"] for m in already if m["kind"] == "step"), default=0)
+        self.failures = len(failures(self.run))
         self.judged = set(assessed(self.run, self.recipe.select))
+        self.problems = problems(self.run)
         self.bar.start()
         self.task = self.bar.add_task("starting workers", total=self.schedule.steps, numbers="")
         self._say(
@@ -68,6 +75,9 @@ class Progress(AbstractContextManager["Progress"]):
 
     def _update(self, final: bool = False) -> None:
         """Read what is new and show it; a restart shortens the file, which is then read afresh."""
+        for failure in (new := failures(self.run)[self.failures :]):
+            self._say(failure)
+        self.failures += len(new)
         records = self.run.metrics()
         starts = sum(m["kind"] == "start" for m in records)
         if starts > self.starts or len(records) < self.read:
@@ -84,6 +94,12 @@ class Progress(AbstractContextManager["Progress"]):
             if epoch not in self.judged:
                 self.judged.add(epoch)
                 self._say(describe(quality))
+        for epoch, problem in problems(self.run).items():
+            if self.problems.get(epoch) != problem:
+                self.problems[epoch] = problem
+                self._say(
+                    f"epoch {epoch} could not be judged, and is judged again at the end: {problem}"
+                )
         self.steps = [m for m in records if m["kind"] == "step"]
         if not self.steps:
             return
@@ -92,8 +108,9 @@ class Progress(AbstractContextManager["Progress"]):
         title = f"epoch {last['epoch']}/{self.recipe.optim.epochs} step {last['step']}"
         self.bar.update(self.task, completed=last["step"], description=title, numbers=numbers)
         due = time.monotonic() - self.logged > LOG_EVERY_S
-        if not self.console.is_terminal and (due or final):
-            self.logged = time.monotonic()
+        news = last["step"] != self.said_step
+        if not self.console.is_terminal and news and (due or final):
+            self.logged, self.said_step = time.monotonic(), last["step"]
             self._say(f"{title}/{self.schedule.steps} {numbers}")
 
     def _numbers(self, last: dict) -> str:
@@ -105,7 +122,8 @@ class Progress(AbstractContextManager["Progress"]):
         mfu = f" MFU {last['mfu']:.0%}" if "mfu" in last else ""
         return (
             f"loss {last['loss']:.3f} lr {last['learning_rate']:.2e} "
-            f"{tokens / seconds:,.0f} tok/s{mfu} ETA {int(left) // 60}:{int(left) % 60:02d}"
+            f"{tokens / seconds:,.0f} supervised tok/s{mfu} "
+            f"ETA {int(left) // 60}:{int(left) % 60:02d}"
         )
 
     def _say(self, line: str) -> None:

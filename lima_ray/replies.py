@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -18,12 +19,14 @@ from lima_ray.endpoint import Endpoint
 from lima_ray.errors import UserError
 from lima_ray.example import SHOWN_ERRORS, Example
 from lima_ray.files import decode_json
-from lima_ray.run import write_json
+from lima_ray.run import write_json, write_jsonl
 
 Record = dict[str, Any]
 """A line of replies.jsonl."""
 Key = tuple[str, int]
 """A row's id, and the number of the sample."""
+ASKED = "generate.json"
+"""What a directory of replies was asked."""
 
 
 class Generation(Section):
@@ -110,11 +113,45 @@ class Script:
         return record | {k: v for k, v in self.row.extra.items() if k not in taken}
 
 
+def check_room(
+    scripts: Iterable[Script],
+    prompt_ids: Callable[[Sequence[str], str | None], list[int]],
+    context: int,
+    sampling: Sampling,
+) -> int:
+    """Refuse prompts that leave no room for a reply.
+
+    Args:
+        scripts: what is asked.
+        prompt_ids: token ids of a dialogue with a system message, as the model sees it.
+        context: of the model, in tokens.
+        sampling: its `max_tokens` bounds prompt and reply together.
+
+    Returns:
+        most tokens of prompt and reply together.
+
+    Raises:
+        UserError: the prompts that are too long.
+    """
+    limit = min(sampling.max_tokens, context)
+    prompts = {s.row.id: (s.prompt, s.row.system) for s in scripts}
+    lengths = {id: len(prompt_ids(*prompt)) for id, prompt in prompts.items()}
+    long = [f"{id} ({n} tokens)" for id, n in lengths.items() if n >= limit]
+    if long:
+        raise UserError(
+            f"{len(long)} of {len(prompts)} prompts leave no room for a reply: prompt and "
+            f"reply together have {limit} tokens, the less of sampling.max_tokens "
+            f"{sampling.max_tokens} and the model's context {context}. "
+            f"Shorten or remove {named(long)}"
+        )
+    return limit
+
+
 class Journal(AbstractContextManager["Journal"]):
     """A directory of replies: what was asked, every reply once, and what failed this time."""
 
     def __init__(self, path: Path) -> None:
-        self.asked_file = path / "generate.json"
+        self.asked_file = path / ASKED
         self.replies_file = path / "replies.jsonl"
         self.failed_file = path / "failed.jsonl"
         path.mkdir(parents=True, exist_ok=True)
@@ -180,6 +217,13 @@ class Journal(AbstractContextManager["Journal"]):
         self.out.write(f"{json.dumps(record, ensure_ascii=False)}\n".encode())
         self.out.flush()
         self.records.append(record)
+
+    def sort(self, order: Callable[[Record], Any]) -> None:
+        """Put the replies, all of which have come, in an order; they came as they were done."""
+        ordered = sorted(self.records, key=order)
+        if ordered != self.records:
+            write_jsonl(ordered, self.replies_file)
+        self.records = ordered
 
     def add_failure(self, script: Script, error: str) -> None:
         """Write what was asked in vain."""

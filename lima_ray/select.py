@@ -19,14 +19,16 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from lima_ray import example, stats
+from lima_ray import checks, stats
 from lima_ray.config import Recipe, Sampling, Section, Select, read_flags, validate
-from lima_ray.errors import UserError, plain_errors
-from lima_ray.lineage import hash_base
+from lima_ray.errors import UserError
+from lima_ray.generate import generate, identity, name_of, read_prompts
+from lima_ray.judges import JUDGES, grade_of, judge_name
+from lima_ray.replies import ASKED, Generation, Record
 from lima_ray.run import Run, write_json, write_jsonl
 
 
@@ -53,26 +55,6 @@ class Quality:
     """Hash of the weights that replied; a grade counts for these alone."""
 
 
-def judge_exactly(replies: list[dict[str, Any]], _: Select) -> list[dict[str, Any]]:
-    """Verdicts by the miniature's rules."""
-    from lima_ray.miniature.judge import judge
-
-    return judge(replies)
-
-
-def judge_by_endpoint(replies: list[dict[str, Any]], select: Select) -> list[dict[str, Any]]:
-    """Verdicts by a model behind an OpenAI-compatible endpoint."""
-    from lima_ray.grader import grade
-
-    return grade(replies, select.endpoint, select.endpoint_model)
-
-
-JUDGES: dict[str, Callable[[list[dict[str, Any]], Select], list[dict[str, Any]]]] = {
-    "exact": judge_exactly,
-    "endpoint": judge_by_endpoint,
-}
-
-
 def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
     """Answer the dev prompts with an epoch's weights, have them judged, and write it all down.
 
@@ -89,13 +71,10 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
     model = run.epoch_dir(epoch)
     if not model.exists():
         raise UserError(f"{run.path} holds no weights of epoch {epoch}")
-    assert recipe.data.dev
     weights = run.lineage(model).get("weights", "")
-    said = run.read_json(folder / "generate.json")
-    if said and said.get("model_hash") != hash_base(str(model)):
-        shutil.rmtree(folder)  # what other weights of this epoch have said
-    prompts = Prompts(recipe.data.dev, "dev", recipe.select.samples)
-    replies, verdicts = judged(model, prompts, folder, recipe)
+    if outdated(run, epoch, recipe):
+        shutil.rmtree(folder)
+    replies, verdicts = judged(model, dev_prompts(recipe), folder, recipe)
     graded = [(v["id"], grade) for v in verdicts if (grade := grade_of(v)) is not None]
     if not graded:
         raise UserError(f"the judge gave no readable verdict on the {len(verdicts)} replies")
@@ -115,6 +94,7 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
         weights=weights,
     )
     write_json(folder / "quality.json", asdict(quality))
+    problem_file(run, epoch).unlink(missing_ok=True)
     return quality
 
 
@@ -131,7 +111,7 @@ class Prompts:
 
 def judged(
     model: Path, prompts: Prompts, out: Path, recipe: Recipe
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[Record], list[Record]]:
     """Have a model reply in this process, and the recipe's judge judge it.
 
     Args:
@@ -143,40 +123,67 @@ def judged(
     Returns:
         replies and verdicts, in the same order.
     """
-    from lima_ray.generate import Generation, generate
+    job = asking(model, prompts, out, recipe)
+    replies = generate(job, in_process=True)
+    verdicts = JUDGES[recipe.select.judge].judge(replies, recipe.select)
+    write_jsonl(verdicts, out / "verdicts.jsonl")
+    return replies, verdicts
 
-    job = Generation(
+
+def asking(model: Path, prompts: Prompts, out: Path, recipe: Recipe) -> Generation:
+    """The job of having a model reply to prompts."""
+    return Generation(
         model=str(model),
+        name=name_of(model),
         prompts=prompts.reference,
         split=prompts.split,
         out=out,
         samples=prompts.samples,
         sampling=recipe.sampling,
     )
-    replies = generate(job, in_process=True)
-    verdicts = JUDGES[recipe.select.judge](replies, recipe.select)
-    write_jsonl(verdicts, out / "verdicts.jsonl")
-    return replies, verdicts
 
 
-def grade_of(verdict: dict[str, Any]) -> float | None:
-    """The grade of an audit or of a grader's verdict; none where it could not be read."""
-    grade = verdict.get("grade", verdict["verdict"])
-    return None if grade == "invalid" else float(grade)
+def dev_prompts(recipe: Recipe) -> Prompts:
+    """What chooses the epoch."""
+    assert recipe.data.dev
+    return Prompts(recipe.data.dev, "dev", recipe.select.samples)
 
 
-def judge_name(select: Select) -> str:
-    """Who judges, so that verdicts of different judges are never mixed."""
-    return select.endpoint_model if select.judge == "endpoint" else select.judge
+def outdated(run: Run, epoch: int, recipe: Recipe) -> bool:
+    """Whether an epoch's dev replies are to other prompts, by another sampling or other weights."""
+    model, folder = run.epoch_dir(epoch), run.dev_dir(epoch)
+    asked = run.read_json(folder / ASKED)
+    if asked is None or not model.exists():
+        return False
+    job = asking(model, dev_prompts(recipe), folder, recipe)
+    now = identity(job, model, read_prompts(job.prompts, job.split))
+    return asked != now
 
 
 def perplexity(model: Path, recipe: Recipe) -> float:
     """Perplexity of the held-out dialogues' supervised tokens under an epoch's weights."""
+    losses_B, tokens_B = dialogue_losses(model, recipe, packed=True)
+    return math.exp(losses_B.sum() / tokens_B.sum())
+
+
+def dialogue_losses(
+    model: Path, recipe: Recipe, packed: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Summed loss of the held-out dialogues' supervised tokens, and how many these are.
+
+    Args:
+        model: directory of the weights.
+        recipe: its `data` and micro-batches.
+        packed: for each micro-batch, which is faster, instead of each dialogue.
+
+    Returns:
+        losses in nats, and counts, of the same shape.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    from lima_ray import attention, encode, microbatch
+    from lima_ray import attention, microbatch
     from lima_ray.loss import forward
 
     assert recipe.data.heldout
@@ -184,7 +191,7 @@ def perplexity(model: Path, recipe: Recipe) -> float:
     attention.register()
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    rows = encode.encode(example.read(recipe.data.heldout, "heldout"), tokenizer, recipe.data)
+    rows = checks.held_out(recipe, tokenizer)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loader: Any = AutoModelForCausalLM
     weights = loader.from_pretrained(
@@ -194,11 +201,14 @@ def perplexity(model: Path, recipe: Recipe) -> float:
         trust_remote_code=False,
         attn_implementation=attention.PACKED,
     ).to(device)
-    budget = recipe.train.tokens_per_micro_batch
-    (batches,) = microbatch.pack(np.arange(len(rows)), rows.lengths_R, 1, budget).ranks
+    batches = [(row,) for row in range(len(rows))]
+    if packed:
+        budget = recipe.train.tokens_per_micro_batch
+        (batches,) = microbatch.pack(np.arange(len(rows)), rows.lengths_R, 1, budget).ranks
     with torch.inference_mode():
-        total = sum(float(forward(weights.eval(), batch, rows)[0]) for batch in batches)
-    return math.exp(total / int(rows.supervised_R.sum()))
+        losses = [float(forward(weights.eval(), batch, rows)[0]) for batch in batches]
+    tokens = [int(rows.supervised_R[list(batch)].sum()) for batch in batches]
+    return np.array(losses), np.array(tokens)
 
 
 def assessed(run: Run, select: Select) -> dict[int, Quality]:
@@ -218,38 +228,6 @@ def assessed(run: Run, select: Select) -> dict[int, Quality]:
     return found
 
 
-def check(recipe: Recipe) -> None:
-    """Refuse a selection that no run could make, before anything starts.
-
-    Raises:
-        UserError: no dev prompts, no endpoint, or a range that holds no kept epoch.
-    """
-    select = recipe.select
-    if select.judge == "none":
-        return
-    if not recipe.data.dev:
-        raise UserError(
-            f"select.judge is {select.judge}, but data.dev names no prompts to judge replies to"
-        )
-    if select.judge == "endpoint" and not (select.endpoint and select.endpoint_model):
-        raise UserError(
-            "select.judge endpoint needs --select.endpoint http://HOST:PORT/v1 and "
-            "--select.endpoint_model NAME"
-        )
-    example.read(recipe.data.dev, "dev", dialogues=False)
-    if recipe.data.heldout:
-        example.read(recipe.data.heldout, "heldout")
-    epochs = recipe.optim.epochs
-    first_kept = min(recipe.checkpoint.weights_from_epoch, epochs)
-    first, last = max(select.first_epoch, first_kept), min(select.last_epoch, epochs)
-    if first > last:
-        raise UserError(
-            f"select.first_epoch {select.first_epoch} to select.last_epoch {select.last_epoch} "
-            f"holds no epoch to choose: the run keeps the weights of {first_kept} to {epochs} "
-            "(checkpoint.weights_from_epoch, optim.epochs)"
-        )
-
-
 def choose(run: Run, recipe: Recipe, say: Callable[[str], None] = print) -> int:
     """Assess what is not assessed yet, export the best epoch of the range, and draw them all.
 
@@ -259,7 +237,8 @@ def choose(run: Run, recipe: Recipe, say: Callable[[str], None] = print) -> int:
         say: told of each epoch that is assessed here.
 
     Returns:
-        the epoch chosen: of the highest mean grade, the earliest of equals.
+        the epoch chosen: of the highest mean grade; of equals the one more of whose replies
+        stopped, then the earliest.
 
     Raises:
         UserError: no weights at all, or none in the range.
@@ -273,11 +252,23 @@ def choose(run: Run, recipe: Recipe, say: Callable[[str], None] = print) -> int:
         )
     if recipe.select.judge == "none":
         run.export(kept[-1])
+        ignored = f"; data.dev {recipe.data.dev} is judged where --select.judge names a judge"
+        say(
+            f"exported epoch {kept[-1]}, the last: no judge (select.judge none)"
+            f"{ignored if recipe.data.dev else ''}"
+        )
         return kept[-1]
-    done = assessed(run, recipe.select)
+    done = {
+        epoch: quality
+        for epoch, quality in assessed(run, recipe.select).items()
+        if not outdated(run, epoch, recipe)
+    }
     for epoch in kept:
         if epoch not in done:
-            done[epoch] = assess_remotely(run, epoch, recipe)
+            try:
+                done[epoch] = assess_remotely(run, epoch, recipe)
+            except UserError as error:
+                raise UserError(unjudged(run, epoch, error)) from error
             say(describe(done[epoch]))
     allowed = [
         q for q in done.values() if recipe.select.first_epoch <= q.epoch <= recipe.select.last_epoch
@@ -288,8 +279,9 @@ def choose(run: Run, recipe: Recipe, say: Callable[[str], None] = print) -> int:
             f"select.first_epoch {recipe.select.first_epoch} to select.last_epoch "
             f"{recipe.select.last_epoch}"
         )
-    best = max(allowed, key=lambda q: (q.grade, -q.epoch))
+    best = max(allowed, key=lambda q: (q.grade, q.stopped, -q.epoch))
     run.export(best.epoch)
+    say(chosen(best, allowed))
     epoch_curves(run, sorted(done.values(), key=lambda q: q.epoch), best.epoch)
     return best.epoch
 
@@ -298,9 +290,33 @@ def describe(quality: Quality) -> str:
     """One line about an epoch."""
     perplexity = "" if quality.perplexity is None else f", perplexity {quality.perplexity:.3f}"
     interval = f"[{quality.low:.2f}, {quality.high:.2f}]"
+    unread = f", {quality.invalid} verdicts not readable" if quality.invalid else ""
     return (
         f"epoch {quality.epoch}: grade {quality.grade:.2f} {interval}, "
-        f"{quality.stopped:.0%} stop{perplexity}"
+        f"{quality.stopped:.0%} stop{perplexity}{unread}"
+    )
+
+
+def chosen(best: Quality, allowed: list[Quality]) -> str:
+    """Which epoch is exported, and what decided between equal grades."""
+    numbers = sorted(q.epoch for q in allowed)
+    said = f"exported epoch {best.epoch}, of the best grade among {numbers[0]} to {numbers[-1]}"
+    equal = [q for q in allowed if q.grade == best.grade and q is not best]
+    if not equal:
+        return said
+    others = ", ".join(f"{q.epoch} ({q.stopped:.0%} stop)" for q in equal)
+    why = "more of its replies stop"
+    if any(q.stopped == best.stopped for q in equal):
+        why = "it is the earliest of which as many stop"
+    return f"{said}; equal grades of {others}, and {why}"
+
+
+def unjudged(run: Run, epoch: int, error: UserError) -> str:
+    """What to do where training is done and an epoch cannot be judged."""
+    return (
+        f"epoch {epoch} cannot be judged: {error}\n"
+        f"  Training is done and the weights stand in {run.epochs_dir}. Once that is mended, the "
+        "same command goes on with judging; with --select.judge none it exports the last epoch"
     )
 
 
@@ -311,9 +327,28 @@ def assess_beside(checkpoint: Any, **kwargs: Any) -> dict[str, float]:
         checkpoint: not read; the weights stand in the run.
         kwargs: `run` (path), `recipe` (plain values), `epoch`.
     """
-    run, recipe = Run(Path(kwargs["run"])), validate(kwargs["recipe"])
-    quality = assess(run, kwargs["epoch"], recipe)
+    run, recipe, epoch = Run(Path(kwargs["run"])), validate(kwargs["recipe"]), kwargs["epoch"]
+    try:
+        quality = assess(run, epoch, recipe)
+    except Exception as error:
+        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        run.dev_dir(epoch).mkdir(parents=True, exist_ok=True)
+        write_json(problem_file(run, epoch), {"epoch": epoch, "error": said})
+        if not isinstance(error, UserError):
+            raise
+        return {}
     return {"grade": quality.grade, "stopped": quality.stopped}
+
+
+def problem_file(run: Run, epoch: int) -> Path:
+    """Why an epoch could not be judged beside the training; not there once it is judged."""
+    return run.dev_dir(epoch) / "problem.json"
+
+
+def problems(run: Run) -> dict[int, str]:
+    """Why epochs could not be judged, by epoch."""
+    found = [run.read_json(file) for file in run.path.glob("dev/*/problem.json")]
+    return {one["epoch"]: one["error"] for one in found if one}
 
 
 def resources(gpus: bool, environment: dict[str, str] | None = None) -> dict[str, Any]:
@@ -372,39 +407,83 @@ def remotely(function: Callable[..., Any], recipe: Recipe, *args: Any) -> Any:
         raise
 
 
+class Prompted(Section):
+    """Data that the choice needs, where it is not the run's own."""
+
+    dev: str | None = None
+    """Prompts that choose the epoch; none of them may be in the training rows."""
+    heldout: str | None = None
+    """Dialogues never trained on, whose perplexity is drawn beside the grade."""
+
+
 class Choice(Section):
     """What may differ from the run's own recipe when the epoch is chosen again."""
 
     select: Select = Select()
     sampling: Sampling = Sampling()
+    data: Prompted = Prompted()
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """As a recipe has it."""
+        data = Prompted(dev=recipe.data.dev, heldout=recipe.data.heldout)
+        return cls(select=recipe.select, sampling=recipe.sampling, data=data)
+
+    def within(self, recipe: Recipe) -> Recipe:
+        """A run's recipe with this choice in the place of its own."""
+        data = {"data.dev": self.data.dev, "data.heldout": self.data.heldout}
+        own = {"select": self.select, "sampling": self.sampling}
+        return recipe.model_copy(update=own).override(data)
 
 
-def main() -> None:
+def again(run: Run, recipe: Recipe) -> int:
+    """Choose a finished run's epoch again.
+
+    Args:
+        run: a finished run.
+        recipe: the run's, with the choice to make.
+
+    Returns:
+        the epoch chosen.
+
+    Raises:
+        UserError: no judge, or anything that it lacks; nothing has changed then.
+    """
+    from transformers import AutoTokenizer
+
+    if recipe.select.judge == "none":
+        raise UserError("the run's recipe names no judge: --select.judge exact, or endpoint")
+    if not (kept := run.kept_epochs()):
+        raise UserError(
+            f"{run.path} holds no weights to choose from; train it first: python -m lima_ray.train"
+        )
+    checks.check(recipe)
+    if recipe.data.dev != (own := run.recipe()).data.dev:
+        checks.check_leaks(own, read_prompts(str(recipe.data.dev), "dev"))
+    tokenizer: Any = AutoTokenizer.from_pretrained(run.tokenizer_dir)
+    checks.try_out(recipe, tokenizer, run.epoch_dir(kept[-1]))
+    return choose(run, recipe)
+
+
+def main(argv: list[str] | None = None) -> None:
     """`python -m lima_ray.select RUN [--select.field value ...]`."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1][0] != "-" else None
+    args = list(sys.argv[1:] if argv is None else argv)
+    folder = Path(args.pop(0)) if args and not args[0].startswith("-") else None
     if folder and not (folder / "recipe.yaml").is_file():
         raise UserError(f"{folder} is no run: it holds no recipe.yaml")
     recipe = Run(folder.absolute()).recipe() if folder else Recipe()
-    choice = read_flags(
-        Choice,
-        Choice(select=recipe.select, sampling=recipe.sampling),
-        "python -m lima_ray.select RUN",
-        __doc__,
-        sys.argv[2 if folder else 1 :],
-    )
+    prog = "python -m lima_ray.select RUN"
+    choice = read_flags(Choice, Choice.of(recipe), prog, __doc__, args)
     if folder is None:
         raise UserError("which run? python -m lima_ray.select runs/NAME")
-    recipe = recipe.model_copy(update={"select": choice.select, "sampling": choice.sampling})
-    if recipe.select.judge == "none":
-        raise UserError("the run's recipe names no judge: --select.judge exact, or endpoint")
-    check(recipe)
     run = Run(folder.absolute())
     with run.locked():
-        best = choose(run, recipe)
+        best = again(run, choice.within(recipe))
         print(check_export(run, recipe))
     print(f"epoch {best} is now {run.export_dir}; all epochs: {run.epochs_figure}")
 
 
 if __name__ == "__main__":
-    with plain_errors():
-        main()
+    from lima_ray.command_line import run as run_command
+
+    run_command("select")

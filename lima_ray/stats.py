@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -47,6 +46,8 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
         successes: how often it happened.
         count: of how many, at least 1.
     """
+    from scipy import stats
+
     test = stats.binomtest(successes, count)
     found = test.proportion_ci(CONFIDENCE, method="wilson")
     return float(found.low), float(found.high)
@@ -75,6 +76,8 @@ def bootstrap(values: Sequence[float], clusters: Sequence[str]) -> Any:
         values: what was measured.
         clusters: the prompt of each, at least two different ones.
     """
+    from scipy import stats
+
     _, index = np.unique(np.array(clusters), return_inverse=True)
     sums_C = np.bincount(index, weights=np.array(values, dtype=float))
     counts_C = np.bincount(index)
@@ -114,6 +117,8 @@ def crossed(values_SP: np.ndarray) -> Estimate:
         the estimate. Fewer than two values left have no interval and no p. Where all values are
         equal the interval is that value, and there is no p: their spread has not been seen.
     """
+    from scipy import stats
+
     values_SP = values_SP[:, ~np.isnan(values_SP).any(axis=0)]
     seeds, prompts = values_SP.shape
     mean = float(values_SP.mean()) if values_SP.size else NAN

@@ -13,10 +13,9 @@ from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers.utils.chat_template_utils import mark_control_tokens
 
 from lima_ray.errors import UserError
-from lima_ray.turns import MARK, Encoded, Form, Stretch, any_of, stretches, tokenise
+from lima_ray.turns import Encoded, Form, Stretch, any_of, marks, stretches, tokenise
 
 Message = dict[str, str]
 ASKED, SAID = "Aqxj1", "Bqxj2"
@@ -146,6 +145,8 @@ def checked_stretches(tokenizer: Any, form: Form, messages: list[Message]) -> li
 
 def marked(messages: list[Message], form: Form) -> list[Message]:
     """The messages, with marks around control tokens that they spell."""
+    from transformers.utils.chat_template_utils import mark_control_tokens
+
     return [
         message | {"content": mark_control_tokens(message["content"], form.control)}
         if form.control.search(message["content"])
@@ -159,8 +160,9 @@ def borders(form: Form, text: str) -> tuple[list[int], list[int]]:
 
     A prompt has one more beginning than ends.
     """
-    opening = re.compile(f"(?<!{MARK}){re.escape(form.opening)}")
-    eot = re.compile(f"(?<!{MARK}){re.escape(form.eot)}")
+    mark = marks()[0]
+    opening = re.compile(f"(?<!{mark}){re.escape(form.opening)}")
+    eot = re.compile(f"(?<!{mark}){re.escape(form.eot)}")
     begins, ends, place = [], [], 0
     while found := opening.search(text, place):
         begins.append(found.end())

@@ -9,15 +9,16 @@ along has learned to read that one, and keeps it unless the recipe asks for LIMA
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
-
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Any, Literal
 
 from lima_ray.config import resolve
 from lima_ray.errors import UserError
 from lima_ray.example import Example
 from lima_ray.template import encode_prompt, form_of
 from lima_ray.turns import any_of, named_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 NEW_EOT = "<|eot|>"
 KNOWN_EOT = ("<|eot_id|>", "<|eot|>", "<|im_end|>", "<end_of_turn>", "<|end|>")
@@ -30,7 +31,7 @@ DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 
 def load_tokenizer(
     base: str, eot_token: str | None = None, template: Literal["own", "paper"] = "own"
-) -> PreTrainedTokenizerFast:
+) -> "PreTrainedTokenizerFast":
     """Load a base's tokenizer and give it EOT (as `eos_token`), a pad token and the template.
 
     Args:
@@ -41,6 +42,8 @@ def load_tokenizer(
     Raises:
         UserError: no tokenizer there, or a chat template that nothing can be trained with.
     """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
     path = resolve(base)
     if path is not None and not any((path / f).exists() for f in TOKENIZER_FILES):
         raise UserError(
@@ -192,7 +195,7 @@ def template_eot(tokenizer: Any) -> set[int]:
         return set()
 
 
-def eot_id(tokenizer: PreTrainedTokenizerFast) -> int:
+def eot_id(tokenizer: "PreTrainedTokenizerFast") -> int:
     """Id of the token that ends every turn."""
     return tokenizer.get_vocab()[str(tokenizer.eos_token)]
 
@@ -200,19 +203,19 @@ def eot_id(tokenizer: PreTrainedTokenizerFast) -> int:
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
-def own_eot(tokenizer: PreTrainedTokenizerFast) -> str | None:
+def own_eot(tokenizer: "PreTrainedTokenizerFast") -> str | None:
     """The end-of-turn token a base brings along, such as Llama 3's `<|eot_id|>`."""
     vocab = tokenizer.get_vocab()
     return next((token for token in KNOWN_EOT if token in vocab), None)
 
 
-def leading_bos(tokenizer: PreTrainedTokenizerFast) -> str:
+def leading_bos(tokenizer: "PreTrainedTokenizerFast") -> str:
     """The token that the tokenizer puts before every text, or nothing."""
     first = tokenizer("a", split_special_tokens=False).input_ids[:1]
     return str(tokenizer.bos_token) if first == [tokenizer.bos_token_id] else ""
 
 
-def word_start(tokenizer: PreTrainedTokenizerFast) -> str:
+def word_start(tokenizer: "PreTrainedTokenizerFast") -> str:
     """What makes a turn's first word the token that pretraining knows: a space, or nothing.
 
     LLaMA's SentencePiece marks a word's start with a space it adds before a text, but not after a

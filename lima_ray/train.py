@@ -8,6 +8,13 @@ resume state, weights by epoch and `export/`, a complete Hugging Face model. The
 on from the last state after a crash, also with another number of workers.
 """
 
+if __name__ == "__main__":  # arguments first: the imports below take seconds
+    import sys
+
+    from lima_ray.command_line import run
+
+    sys.exit(run("train"))
+
 import logging
 import math
 import os
@@ -20,14 +27,15 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from transformers import PreTrainedTokenizerFast
 
-from lima_ray import encode, select
-from lima_ray.config import Cluster, Recipe, Step, parse, resolve
+from lima_ray import checks, cluster, encode, select
+from lima_ray.config import Cluster, Recipe, Step, resolve
 from lima_ray.encode import Rows
-from lima_ray.errors import UserError, plain_errors
+from lima_ray.errors import UserError
 from lima_ray.families import check_base_model
 from lima_ray.figure import loss_curve
 from lima_ray.lineage import check_base, hash_arrays, hash_base
 from lima_ray.progress import Progress
+from lima_ray.restarts import NoteFailures
 from lima_ray.run import Run, open_to_readers, writing
 from lima_ray.schedule import Schedule
 from lima_ray.stop import in_thread, stoppable
@@ -139,8 +147,10 @@ def prepare(recipe: Recipe, encoded: encode.Encoded | None = None) -> Prepared:
     check_base(recipe.model.base)
     check_base_model(recipe)
     check_tracker(recipe.log.tracker)
-    select.check(recipe)
+    checks.check(recipe)
     tokenizer, examples, rows = encoded or encode.prepare(recipe)
+    if not Run(recipe.run_dir).export_dir.exists():  # a finished run needs none of it
+        checks.try_out(recipe, tokenizer)
     data = {
         "from": recipe.data.train,
         "rows": len(rows),
@@ -191,6 +201,7 @@ def start(
             storage_path=str(run.path.parent),
             failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
             worker_runtime_env={"env_vars": environment | forwarded},
+            callbacks=[NoteFailures(run)],
         ),
         validation_config=ray.train.ValidationConfig(
             fn=select.assess_beside,
@@ -245,6 +256,8 @@ def connect() -> None:
     """Join the cluster that RAY_ADDRESS or this node names, or start one on this machine."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
     if not ray.is_initialized():
+        cluster.check_address()
+        cluster.prepare_environment()
         ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
 
@@ -284,7 +297,7 @@ def check_resources(cluster: Cluster, gpus: bool, cpus: int) -> None:
         there = " and ".join(f"{has.get(kind, 0):.0f} {kind}s" for kind in short)
         raise UserError(
             f"{needed} workers need {wanted}; the cluster of {nodes} node{'s' * (nodes != 1)} has "
-            f"{there}. Use fewer --cluster.workers, or --cluster.autoscale True where the cluster "
+            f"{there}. Use fewer --cluster.workers, or --cluster.autoscale where the cluster "
             "grows on demand"
         )
     free = ray.available_resources()
@@ -314,9 +327,8 @@ def summary(run: Run) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    with plain_errors():
-        started: Any = parse(Step, "python -m lima_ray.train", __doc__)
-        trained = fit(started.recipe)
-        print(summary(trained))
-        print(f"next         python -m lima_ray.chat {trained.export_dir}")
+def main(step: Step) -> None:
+    """`python -m lima_ray.train [RECIPE]`."""
+    trained = fit(step.recipe)
+    print(summary(trained))
+    print(f"next         python -m lima_ray.chat {trained.export_dir}")

@@ -12,13 +12,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from transformers.utils.chat_template_utils import mark_control_tokens
-
 Encoded = tuple[list[int], list[int]]
 """Ids of a dialogue, and for each the turn it belongs to: 0 the first user's with all before it, 1
 the first reply with its EOT, and so on."""
-MARK, END_MARK = mark_control_tokens("x", re.compile("x")).split("x")
-"""What stands around a control token that a turn spells, while the template is rendered."""
+
+
+@lru_cache
+def marks() -> tuple[str, str]:
+    """What stands around a control token that a turn spells, while the template is rendered."""
+    from transformers.utils.chat_template_utils import mark_control_tokens
+
+    before, after = mark_control_tokens("x", re.compile("x")).split("x")
+    return before, after
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,8 @@ class Stretch:
 def stretches(form: Form, text: str, begins: list[int]) -> list[Stretch]:
     """A rendered dialogue, cut at its control tokens."""
     found: list[Stretch] = []
-    places = [m for m in form.control.finditer(text) if text[m.start() - 1 : m.start()] != MARK]
+    mark = marks()[0]
+    places = [m for m in form.control.finditer(text) if text[m.start() - 1 : m.start()] != mark]
     waiting, start, turn, before = iter([*begins, len(text) + 1]), 0, 0, ""
     begin = next(waiting)
     for place in [*places, None]:
@@ -120,7 +126,8 @@ def text_tokens(tokenizer: Any, form: Form, texts: list[tuple[str, bool]]) -> li
         form: of its template.
         texts: each with whether it begins the dialogue; what it spells has marks around it.
     """
-    plain = [text.partition(MARK)[0] for text, _ in texts]
+    before, after = marks()
+    plain = [text.partition(before)[0] for text, _ in texts]
     asked = [n for n, text in enumerate(plain) if text]
     leads = ["" if first else form.lead for _, first in texts]
     ids = iter(plain_ids(tokenizer, [leads[n] + plain[n] for n in asked]))
@@ -128,9 +135,9 @@ def text_tokens(tokenizer: Any, form: Form, texts: list[tuple[str, bool]]) -> li
     for number in asked:
         found[number] = next(ids)[bool(leads[number]) :]
     for number, (text, first) in enumerate(texts):
-        _, mark, rest = text.partition(MARK)
+        _, mark, rest = text.partition(before)
         if mark:
-            named = rest.replace(MARK, "").replace(END_MARK, "")
+            named = rest.replace(before, "").replace(after, "")
             found[number] += named_ids(tokenizer, form.control, named, first and not plain[number])
     return found
 

@@ -21,7 +21,7 @@ import shlex
 from pathlib import Path
 
 from lima_ray import cache
-from lima_ray.errors import UserError, plain_errors
+from lima_ray.errors import UserError
 
 BINARY_PATH = "RAY_SERVE_HAPROXY_BINARY_PATH"
 HEAD_S = 10
@@ -82,6 +82,12 @@ def splices() -> bool:
     return enabled() and not os.environ.get(BINARY_PATH)
 
 
+def main(_: list[str] | None = None) -> None:
+    """`python -m serve.haproxy`."""
+    print(program())
+
+
 if __name__ == "__main__":
-    with plain_errors():
-        print(program())
+    from lima_ray.command_line import run
+
+    run("haproxy")

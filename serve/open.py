@@ -7,6 +7,13 @@ Starts a Ray of its own on loopback, tells the address when the page answers, an
 `serve run serve.app:build` does the same with every setting, `serve deploy` on a cluster.
 """
 
+if __name__ == "__main__":  # arguments first: the imports below take seconds
+    import sys
+
+    from lima_ray.command_line import run
+
+    sys.exit(run("open"))
+
 import logging
 import os
 import signal
@@ -19,20 +26,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import ray
-import tyro
 from pydantic import ValidationError
 from ray import serve
 
 from lima_ray.config import explain
-from lima_ray.errors import UserError, plain_errors
+from lima_ray.errors import UserError
 from serve.app import Args, build
+from serve.arguments import MINIATURE, OpenCommand
 
-MINIATURE = "runs/miniature/export"
 
-
-def open_page(
-    model: tyro.conf.Positional[str] = MINIATURE, port: int = 8000, browser: bool = True
-) -> None:
+def open_page(model: str = MINIATURE, port: int = 8000, browser: bool = True) -> None:
     """Serve until Ctrl-C.
 
     Args:
@@ -97,6 +100,6 @@ def check_free(port: int) -> None:
             raise UserError(f"port {port} is taken ({error.strerror}); {way_out}") from error
 
 
-if __name__ == "__main__":
-    with plain_errors():
-        tyro.cli(open_page, prog="python -m serve.open", description=__doc__, use_underscores=True)
+def main(given: OpenCommand) -> None:
+    """`python -m serve.open [MODEL]`."""
+    open_page(given.model, given.port, given.browser)

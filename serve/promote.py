@@ -10,18 +10,25 @@ place of the old ones, which end their replies too. Then this reports the revisi
 Where the model cannot be loaded, the old one goes on and so does the app's configuration.
 """
 
+if __name__ == "__main__":  # arguments first: the imports below take seconds
+    import sys
+
+    from lima_ray.command_line import run
+
+    sys.exit(run("promote"))
+
 import logging
 import time
 from typing import Any
 
 import ray
-import tyro
 from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
-from lima_ray.errors import UserError, plain_errors
+from lima_ray.errors import UserError
 from serve.app import Args, application
+from serve.arguments import PromoteCommand
 from serve.models import catalogue
 
 ENGINE = "Engine"
@@ -29,7 +36,7 @@ WAIT_S = 600.0
 
 
 def promote(
-    model: tyro.conf.Positional[str] = "",
+    model: str = "",
     rollback: bool = False,
     app: str = "",
     address: str = "auto",
@@ -153,6 +160,6 @@ def tell(done: dict[str, dict[str, Any]], models: dict[str, str]) -> None:
             print(f"{name} answers with revision {revision}, from {models[name]}")
 
 
-if __name__ == "__main__":
-    with plain_errors():
-        tyro.cli(promote, prog="python -m serve.promote", description=__doc__, use_underscores=True)
+def main(given: PromoteCommand) -> None:
+    """`python -m serve.promote MODEL`."""
+    promote(given.model, given.rollback, given.app, given.address)

@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, S
 from sqlalchemy.orm import Session
 from tyro.extras import SubcommandApp
 
-from lima_ray.errors import UserError, plain_errors
+from lima_ray.errors import UserError
 from serve.database import DEFAULT_URL, open_engine
 from serve.dialogue import Dialogue, Turn, new_id, now
 from serve.tables import Base, DialogueRow, EndedRow, SettingRow, TurnRow, VerdictRow
@@ -319,6 +319,12 @@ def read(url: str, method: Callable[[Store], T]) -> T:
         store.close()
 
 
+def main(argv: list[str] | None = None) -> None:
+    """`python -m serve.store conversations|verdicts`."""
+    app.cli(prog="python -m serve.store", description=__doc__, args=argv)
+
+
 if __name__ == "__main__":
-    with plain_errors():
-        app.cli(prog="python -m serve.store", description=__doc__)
+    from lima_ray.command_line import run
+
+    run("store")

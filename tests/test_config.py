@@ -289,7 +289,6 @@ def test_help_shows_the_recipes_own_values(capsys: pytest.CaptureFixture[str]) -
     [
         (["--optim.epochs", "many"], "--optim.epochs"),
         (["--optim.epochs", "0"], "greater than or equal to 1"),
-        (["--optim.epoch", "3"], "--optim.epochs"),
         (["--data.loss_on", "prompts"], "'replies', 'all'"),
     ],
 )

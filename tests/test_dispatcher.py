@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lima_ray.config import Recipe, load
+from lima_ray.run import write_json
 from tune.dispatcher import Dispatcher, Task
 from tune.trial import Job
 
@@ -68,6 +69,8 @@ async def measure(dispatcher: Dispatcher, seat: int = 0) -> Task:
     if task.epoch is None:
         task.job.measured.mkdir(parents=True)
         (task.job.measured / "verdicts.jsonl").write_text("")
+        task.job.run.export_dir.mkdir(parents=True, exist_ok=True)
+        write_json(task.job.run.export_dir / "lineage.json", {"epoch": 6})
         await dispatcher.concluded(task.job.id)
     else:
         await dispatcher.assessed(task.job.id, task.epoch, float(task.epoch))
@@ -94,6 +97,25 @@ def test_a_training_goes_from_lane_to_assessor_to_file(tmp_path: Path, job: Any)
         ("one", 0, "done"),
         ("two", 1, "done"),
     ]
+
+
+def test_what_is_told_of_a_training_is_the_chosen_epochs_grade(tmp_path: Path, job: Any) -> None:
+    async def work() -> list[tuple[str, float, int]]:
+        dispatcher, told = await begun(tmp_path, 0), []
+        await dispatcher.submit([job("one")])
+        await dispatcher.take(0, True)
+        for epoch in (5, 6, 7):
+            await dispatcher.saved("one", epoch)
+            await measure(dispatcher)
+        await dispatcher.trained("one")
+        (before,) = await dispatcher.status()
+        await measure(dispatcher)
+        (after,) = await dispatcher.status()
+        for one in (before, after):
+            told.append((one["state"], one["grade"], one["of_epoch"]))
+        return told
+
+    assert run(work()) == [("trained", 7.0, 7), ("done", 6.0, 6)]  # `measure` exports epoch 6
 
 
 def test_what_is_done_is_not_done_again_nor_written_twice(tmp_path: Path, job: Any) -> None:

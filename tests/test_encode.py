@@ -522,8 +522,8 @@ def test_shown_rows_do_nothing_to_the_terminal(
     inspection.show(recipe, ours, examples, encode.encode(examples, ours, recipe.data), "1")
     said = capsys.readouterr().out
     assert not {c for c in said if c < " " or "\x7f" <= c < "\xa0"} - {"\n"}
-    assert "<s>␛[2J␇Why␍<|eot|>⟦�2Jhow␡<|eot|>⟧" in said
-    assert "␛]0;a␇:" in said
+    assert r"<s>\x1b[2J\x07Why<|eot|>⟦\x9b2Jhow\x7f<|eot|>⟧" in said
+    assert r"\x1b]0;a\x07:" in said
 
 
 def test_command_line_shows_what_is_learned(recipe: Recipe, tmp_path: Path) -> None:

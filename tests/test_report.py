@@ -6,7 +6,6 @@ of each study is known.
 
 import io
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +16,7 @@ import pytest
 from matplotlib import image
 from rich.console import Console
 
-from lima_ray import config
-from lima_ray.errors import UserError
+from lima_ray import command_line, config
 from lima_ray.run import Run, write_json, write_jsonl
 from lima_ray.select import Quality
 from lima_ray.stats import crossed
@@ -56,7 +54,15 @@ def study_of(folder: Path, level: Level, **tree: Any) -> Study:
     return Study.load(folder / "sweeps" / sweep.name)
 
 
-def train(folder: Path, sweep: Sweep, point: int, seed: int, level: float) -> None:
+def train(
+    folder: Path,
+    sweep: Sweep,
+    point: int,
+    seed: int,
+    level: float,
+    dev: float | None = None,
+    stopped: float = 0.9,
+) -> None:
     """Write a training that is done: its run, epoch 7 of 5 to 8 chosen, and what measures it."""
     run = Run(folder / "trials" / f"{point:06}{seed:06}")
     run.export_dir.mkdir(parents=True)
@@ -64,7 +70,8 @@ def train(folder: Path, sweep: Sweep, point: int, seed: int, level: float) -> No
     write_json(run.export_dir / "lineage.json", {"epoch": 7})
     write_json(run.card_file, {"data": {"hash": "da7a"}, "base": {"hash": "ba5e"}})
     for epoch in range(5, 9):
-        assess(run, epoch, level + 0.1 * (epoch == 7), seed, perplexity=1.5)
+        best = (level if dev is None else dev) + 0.1 * (epoch == 7)
+        assess(run, epoch, best, seed, perplexity=1.5, stopped=stopped)
     measured = run.path / "measured" / "test-0"
     measured.mkdir(parents=True)
     write_jsonl(verdicts(level, seed), measured / "verdicts.jsonl")
@@ -80,13 +87,15 @@ def end(folder: Path, sweep: Sweep, point: int, seed: int, status: str, **more: 
         out.write(json.dumps(line | more) + "\n")
 
 
-def assess(run: Run, epoch: int, level: float, seed: int, perplexity: float) -> None:
+def assess(
+    run: Run, epoch: int, level: float, seed: int, perplexity: float, stopped: float = 0.9
+) -> None:
     """Write an epoch's dev replies as judged."""
     run.dev_dir(epoch).mkdir(parents=True)
     found = verdicts(level, seed)
     write_jsonl(found, run.dev_dir(epoch) / "verdicts.jsonl")
     grade = float(np.mean([v["grade"] for v in found]))
-    quality = Quality(epoch, grade, 1, 6, 0.9, len(found), 0, perplexity, "exact", 1.0)
+    quality = Quality(epoch, grade, 1, 6, stopped, len(found), 0, perplexity, "exact", 1.0)
     write_json(run.dev_dir(epoch) / "quality.json", asdict(quality))
 
 
@@ -113,6 +122,90 @@ def shown(study: Study) -> str:
     console = Console(width=100, file=io.StringIO(), record=True)
     console.print(report.table(study))
     return console.export_text()
+
+
+FOUR = {"data.added_rows": {"grid": [0, 3, 10, 30]}}
+ADDED = {"set": {"data.added": "more.jsonl"}, "axes": FOUR, "seeds": [0]}
+
+
+def test_of_equal_dev_grades_the_one_that_stops_more_is_best_and_that_is_said(
+    tmp_path: Path,
+) -> None:
+    sweep = sweep_of(tmp_path, **ADDED)
+    for point, (dev, stopped) in enumerate([(4, 0.0), (3, 1.0), (4, 0.95), (4, 0.5)]):
+        train(tmp_path, sweep, point, 0, 4.0, dev, stopped)
+    study = Study.load(tmp_path / "sweeps" / "mine")
+    assert study.best() == study.points[2]
+    text = report.write(study).read_text()
+    assert (
+        "The dev grade is the same of added rows 0 (0.0 % stop); added rows 30 (50.0 % stop)"
+        in (text)
+    )
+    assert "Of added rows 10 more of its dev replies stop (95.0 %)" in text
+    assert config.load(str(study.path / "best.yaml")).data.added_rows == 10
+    assert "95 % stop" in (study.path / "best.yaml").read_text()
+
+
+def test_a_point_that_measures_better_than_the_best_on_dev_is_named(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, **ADDED)
+    for point, (level, dev) in enumerate([(3.0, 3.0), (3.5, 5.0), (3.6, 4.0), (4.5, 4.5)]):
+        train(tmp_path, sweep, point, 0, level, dev)
+    study = Study.load(tmp_path / "sweeps" / "mine")
+    assert study.best() == study.points[1]
+    levels = [f"{study.estimate(study.points[n]).mean:.2f}" for n in (3, 1)]
+    words = (
+        f"On the measuring prompts added rows 30 is best: mean grade {levels[0]} against "
+        f"{levels[1]}. `best.yaml` follows the dev prompts."
+    )
+    assert words in report.write(study).read_text()
+    assert "On the measuring prompts added rows 30 is best" in shown(study)
+    row = point_rows(study)[1]
+    assert (row["dev grade"], row["epochs chosen"]) == (
+        f"{study.dev_grade(study.points[1]):.2f}",
+        "7",
+    )
+
+
+def test_the_only_point_is_not_called_base(tmp_path: Path) -> None:
+    study = study_of(tmp_path, lambda _, seed: 4.0, seeds=[0])
+    assert study.points[0].name == "the recipe"
+
+
+def test_perplexity_compares_without_a_judge_lower_is_better_and_its_warning_is_there(
+    tmp_path: Path,
+) -> None:
+    claim = {"better": {"optim.learning_rate": 1e-3}, "than": {"optim.learning_rate": 1e-5}}
+    axes = {"optim.learning_rate": {"grid": [1e-5, 1e-3]}}
+    fields = {"select.judge": "none"}
+    sweep = sweep_of(tmp_path, axes=axes, set=fields, metric="perplexity", expect=claim)
+    expected = {}
+    for point in space.points(sweep):
+        for seed in sweep.seeds:
+            run = Run(tmp_path / "trials" / f"{point.number:06}{seed:06}")
+            run.export_dir.mkdir(parents=True)
+            space.base_recipe(sweep).save(run.recipe_file)
+            write_json(run.export_dir / "lineage.json", {"epoch": 10})
+            noise_P = np.random.default_rng(seed).normal(0, 0.02, PROMPTS)
+            losses_P = np.linspace(1, 2, PROMPTS) - 0.5 * point.number + noise_P
+            rows = [
+                {"id": f"{n:06}", "kind": "loss", "annotator": "loss", "sample": 0, "tokens": 9}
+                | {"verdict": float(loss)}
+                for n, loss in enumerate(losses_P)
+            ]
+            write_jsonl(rows, run.path / "verdicts.jsonl")
+            expected.setdefault(point.number, []).append(losses_P.mean())
+            end(tmp_path, sweep, point.number, seed, "done", measured=str(run.path))
+    study = Study.load(tmp_path / "sweeps" / sweep.name)
+    rows = point_rows(study)
+    for number, row in enumerate(rows):
+        assert row["perplexity"] == f"{np.exp(np.mean(expected[number])):.3f}"
+        assert row["loss, nats a token [95 %]"].startswith(f"{np.mean(expected[number]):.3f} [")
+    assert study.best() is None and not (study.path / "best.yaml").exists()
+    found = report.verdict(study)
+    assert found and found.answer == "agrees"
+    text = report.write(study).read_text()
+    assert "it does not track the quality of replies (LIMA appendix B)" in text
+    assert "does not track" in shown(study) and (study.path / "figure.png").exists()
 
 
 def test_the_table_holds_what_the_verdicts_say(tmp_path: Path) -> None:
@@ -368,14 +461,12 @@ def test_verdicts_that_could_not_be_read_are_counted_and_left_out(tmp_path: Path
     assert "4 verdicts could not be read and are left out" in report.write(study).read_text()
 
 
-def test_the_command_reports_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_reports_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = study_of(tmp_path, lower_where("unfiltered", 0.5), axes=TWO, seeds=[0, 1])
-    monkeypatch.setattr(sys, "argv", ["report", str(study.path)])
-    report.main()
+    command_line.run("report", [str(study.path)])
     printed = capsys.readouterr().out
     assert shown(study) in printed and f"report       {study.path / 'report.md'}" in printed
-    monkeypatch.setattr(sys, "argv", ["report", str(tmp_path)])
-    with pytest.raises(UserError, match=r"is no sweep: it holds no sweep\.yaml"):
-        report.main()
+    with pytest.raises(SystemExit) as ended:
+        command_line.run("report", [str(tmp_path)])
+    assert ended.value.code == 2
+    assert "is no sweep: it holds no sweep.yaml" in capsys.readouterr().err

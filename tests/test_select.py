@@ -4,20 +4,26 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from chat_server import Server, serving
 from conftest import ray_cluster
+from sweeps import quick_sweep
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lima_ray import example, select, train
-from lima_ray.config import Recipe, load
+from lima_ray.config import Recipe, flatten, load
 from lima_ray.errors import UserError
+from lima_ray.progress import Progress
 from lima_ray.run import Run, write_json
+from lima_ray.schedule import Schedule
 from lima_ray.select import Quality
+from tune import sweep
 
 
 def quality(epoch: int, grade: float, judge: str = "exact") -> Quality:
@@ -78,6 +84,9 @@ def test_perplexity_equals_plain_transformers(run: Run, small: Recipe) -> None:
     found = select.assessed(run, small.select)[2].perplexity
     assert found == pytest.approx(expected, rel=1e-4)
     assert select.perplexity(folder, small) == pytest.approx(expected, rel=1e-4)
+    losses_R, tokens_R = select.dialogue_losses(folder, small)
+    assert len(losses_R) == len(example.read(str(small.data.heldout)))
+    assert tokens_R.sum() == count and losses_R.sum() == pytest.approx(total, rel=1e-4)
 
 
 def test_the_command_chooses_again_and_repeats_no_assessment(run: Run) -> None:
@@ -161,6 +170,25 @@ def test_the_best_of_the_range_and_the_earliest_of_equals(
     assert select.choose(made, recipe) == chosen == made.export_epoch()
 
 
+def test_of_equal_grades_the_epoch_that_stops_more_is_chosen_and_that_is_said(
+    tmp_path: Path, small: Recipe
+) -> None:
+    made, said = bare_run(tmp_path / "r", small, [1, 2, 3]), list[str]()
+    for epoch, stopped in ((1, 0.5), (2, 0.9), (3, 0.9)):
+        made.dev_dir(epoch).mkdir(parents=True)
+        found = replace(quality(epoch, 4.0), stopped=stopped)
+        write_json(made.dev_dir(epoch) / "quality.json", asdict(found))
+    recipe = small.override({"select.last_epoch": 2})
+    assert select.choose(made, recipe, said.append) == 2
+    assert said == [
+        "exported epoch 2, of the best grade among 1 to 2; equal grades of 1 (50% stop), and more "
+        "of its replies stop"
+    ]
+    recipe = small.override({"select.last_epoch": 3})
+    assert select.choose(made, recipe, said.append) == 2
+    assert said[1].endswith("and it is the earliest of which as many stop")
+
+
 def test_another_judges_grades_do_not_count(tmp_path: Path, small: Recipe) -> None:
     made = bare_run(tmp_path / "r", small, [1])
     made.dev_dir(1).mkdir(parents=True)
@@ -181,7 +209,12 @@ def test_no_judge_exports_the_last_epoch(tmp_path: Path, small: Recipe) -> None:
 @pytest.mark.parametrize(
     ("point", "message"),
     [
-        ({"select.first_epoch": 3, "select.last_epoch": 9}, r"holds no epoch to choose"),
+        ({"select.first_epoch": 3, "select.last_epoch": 9}, r"Use --select\.first_epoch 1$"),
+        ({"select.first_epoch": 2, "select.last_epoch": 1}, r"Use --select\.first_epoch 1$"),
+        (
+            {"checkpoint.weights_from_epoch": 2, "select.last_epoch": 1},
+            r"Use --checkpoint\.weights_from_epoch 1$",
+        ),
         ({"data.dev": None}, r"data\.dev names no prompts"),
         ({"select.judge": "endpoint"}, r"needs --select\.endpoint"),
         ({"data.dev": "no/such/file.jsonl"}, r"no data at no/such/file\.jsonl"),
@@ -195,3 +228,150 @@ def test_a_selection_that_cannot_be_made_stops_before_training(
     with pytest.raises(UserError, match=message):
         train.fit(recipe)
     assert not recipe.run_dir.exists()
+
+
+def with_dev(small: Recipe, folder: Path, rows: list[dict[str, Any]]) -> Recipe:
+    """The recipe with dev prompts of one's own."""
+    dev = folder / "own.jsonl"
+    dev.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return small.override({"data.dev": str(dev), "name": "never"})
+
+
+ASKED = {"conversations": ["What does the seal eat?"], "about": "animal/seal", "ask": "food"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"conversations": ["Hi"]}], r"data\.dev: prompt own\.jsonl:1: the exact judge knows"),
+        ([ASKED, ASKED | {"ask": "colour"}], r"own\.jsonl:2: the exact judge .*KeyError\('colour"),
+        ([ASKED | {"about": "animal/gnome"}], r"exact judge .*KeyError\('animal/gnome"),
+        ([ASKED | {"follow_ups": ["And?"], "ask": ["food"]}], r"exact judge .*IndexError"),
+        ([ASKED | {"form": "haiku"}], r"exact judge"),
+        ([ASKED | {"id": "a"}, ASKED | {"id": "a"}], r"several rows with the id a; ids must"),
+        ([ASKED | {"follow_ups": "And?"}], r"follow_ups is 'And\?'; it needs a list"),
+        (
+            [ASKED | {"conversations": ["word " * 80]}],
+            r"data\.dev: 1 of 1 prompts leave no room .* have 64 tokens",
+        ),
+    ],
+)
+def test_dev_prompts_that_would_fail_after_training_stop_before_it(
+    small: Recipe, tmp_path: Path, rows: list[dict[str, Any]], message: str
+) -> None:
+    recipe = with_dev(small, tmp_path, rows)
+    with pytest.raises(UserError, match=f"(?s){message}"):
+        train.fit(recipe)
+    assert not recipe.run_dir.exists()
+
+
+def test_heldout_dialogues_without_a_supervised_token_stop_before_training(
+    small: Recipe, tmp_path: Path
+) -> None:
+    row = {"conversations": ["word " * 300, "Yes."]}
+    (tmp_path / "heldout.jsonl").write_text(json.dumps(row))
+    recipe = small.override({"data.heldout": str(tmp_path / "heldout.jsonl"), "name": "never"})
+    with pytest.raises(UserError, match=r"data\.heldout: no row of .* has a supervised token"):
+        train.fit(recipe)
+    assert not recipe.run_dir.exists()
+
+
+def judged_at(small: Recipe, url: str, model: str = "judge-1") -> Recipe:
+    """The recipe with a judge behind an endpoint."""
+    point = {"select.judge": "endpoint", "select.endpoint": url, "select.endpoint_model": model}
+    return small.override(point | {"name": "never"})
+
+
+def test_a_judge_that_does_not_answer_stops_before_training(small: Recipe, tmp_path: Path) -> None:
+    with serving(Server()) as server:
+        pass  # the port is closed again
+    recipe = judged_at(small, server.url)
+    began_s = time.monotonic()
+    with pytest.raises(
+        UserError, match=r"'judge-1' at http.* was asked 3 times and gave no answer"
+    ):
+        train.fit(recipe)
+    assert time.monotonic() - began_s < 60
+    assert not recipe.run_dir.exists()
+    path = quick_sweep(
+        tmp_path, set={k: v for k, v in flatten(recipe.model_dump()).items() if "select" in k}
+    )
+    with pytest.raises(UserError, match=r"was asked 3 times and gave no answer"):
+        sweep.run(sweep.Command(sweep=str(path), dry_run=True))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_judge_is_asked_once_and_must_give_a_grade(small: Recipe) -> None:
+    with serving(Server(grading=lambda question: "It is correct.\n5")) as server:
+        recipe = judged_at(small, server.url)
+        train.prepare(recipe)
+        train.prepare(recipe.override({"seed": 1}))
+        assert len(server.requests) == 1
+    with (
+        serving(Server(grading=lambda question: "A fine reply.")) as server,
+        pytest.raises(UserError, match=r"without a number from 1 to 6 .*'A fine reply\.'"),
+    ):
+        train.prepare(judged_at(small, server.url))
+    with (
+        serving(Server()) as server,
+        pytest.raises(UserError, match=r"answers 404 .*\n.*does the URL end in /v1\?"),
+    ):
+        train.prepare(judged_at(small, server.url.removesuffix("/v1")))
+
+
+def test_an_epoch_that_could_not_be_judged_is_told_at_once(
+    run: Run, small: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = {file: file.read_bytes() for file in run.dev_dir(2).iterdir()}
+    with serving(Server()) as server:
+        recipe = judged_at(small, server.url.removesuffix("/v1"))
+        asked = {"run": str(run.path), "recipe": recipe.model_dump(), "epoch": 2}
+        with Progress(run, recipe, Schedule.of(recipe, 95)):
+            told = select.assess_beside(None, **asked)
+    assert told == {}
+    said = capsys.readouterr().out
+    assert said.count("epoch 2 could not be judged, and is judged again at the end: ") == 1
+    assert "answers 404" in said
+    select.assess(run, 2, small)
+    assert select.problems(run) == {}
+    assert {
+        file: file.read_bytes() for file in run.dev_dir(2).glob("replies*")
+    }.items() <= kept.items()
+
+
+def test_a_last_epoch_for_lack_of_a_judge_is_said(
+    tmp_path: Path, small: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    select.choose(bare_run(tmp_path / "r", small, [6]), small.override({"select.judge": "none"}))
+    said = capsys.readouterr().out
+    assert "exported epoch 6, the last: no judge (select.judge none); data.dev " in said
+
+
+def test_another_choice_may_have_prompts_that_the_run_lacked(
+    run: Run, small: Recipe, tmp_path: Path
+) -> None:
+    rows = example.read("lima_ray/miniature/rows/dev.jsonl", dialogues=False)[1:50:25]
+    example.write(rows, tmp_path / "dev.jsonl")
+    recipe = run.recipe()
+    choice = select.Choice.of(recipe)
+    assert choice.within(recipe) == recipe
+    data = choice.data.model_copy(update={"dev": str(tmp_path / "dev.jsonl"), "heldout": None})
+    other = choice.model_copy(update={"data": data}).within(recipe)
+    assert (other.data.dev, other.data.heldout) == (str(tmp_path / "dev.jsonl"), None)
+    assert not select.outdated(run, 1, recipe) and select.outdated(run, 1, other)
+    found = select.assess(run, 1, other)
+    assert (found.replies, found.perplexity) == (len(rows), None)
+    replies = (run.dev_dir(1) / "replies.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["id"] for line in replies) == sorted(row.id for row in rows)
+    assert select.outdated(run, 1, recipe)
+    assert select.assess(run, 1, recipe).replies == 9
+
+
+def test_new_dev_prompts_that_the_run_was_trained_on_are_refused(
+    run: Run, small: Recipe, tmp_path: Path
+) -> None:
+    rows = example.read(small.data.train)[:2]
+    example.write(rows, tmp_path / "dev.jsonl")
+    other = run.recipe().override({"data.dev": str(tmp_path / "dev.jsonl")})
+    with pytest.raises(UserError, match=rf"2 of these dev prompts .*{rows[0].id}"):
+        select.again(run, other)

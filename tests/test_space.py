@@ -72,6 +72,35 @@ def test_a_setting_leaves_the_axes_of_ones_own_file_alone(tmp_path: Path) -> Non
     assert load("dropout_lr", "lima-7b").axes != load("dropout_lr").axes
 
 
+def test_perplexity_needs_dialogues_and_no_judge(tmp_path: Path) -> None:
+    fields = {"select.judge": "none", "data.rows": 8, "data.test": None}
+    sweep = load(written(tmp_path, metric="perplexity", set=fields, axes=RATES, seeds=[0]))
+    made = trial.prepare(sweep, base_recipe(sweep), points(sweep))
+    assert all(job.by_loss and "heldout-loss-" in job.key for job, _ in made)
+    none = sweep.model_copy(update={"set": fields | {"data.heldout": None}})
+    with pytest.raises(UserError, match=r"neither prompts nor the recipe's data\.heldout"):
+        trial.measuring(none, base_recipe(none))
+    with pytest.raises(UserError, match=r"`metric: perplexity` needs no judge"):
+        other = sweep.model_copy(update={"metric": "grade"})
+        trial.measuring(other, base_recipe(other))
+    asha = sweep.model_copy(update={"asha": True})
+    with pytest.raises(UserError, match=r"asha and optuna go by the grades"):
+        check_scheduler(asha, base_recipe(asha))
+
+
+def test_recipes_and_settings_are_found_beside_the_file_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.yaml").write_text("optim: {epochs: 9}\ndata: {train: x.jsonl}\n")
+    (tmp_path / "laptop.yaml").write_text("recipe: own.yaml\nset: {optim.batch_examples: 4}\n")
+    monkeypatch.chdir(tmp_path.parent)
+    assert base_recipe(load(written(tmp_path, recipe="own.yaml"))).optim.epochs == 9
+    both = base_recipe(load(written(tmp_path, setting="laptop.yaml")))
+    assert (both.optim.epochs, both.optim.batch_examples) == (9, 4)
+    with pytest.raises(UserError, match=r"no recipe 'other\.yaml': no such file"):
+        base_recipe(load(written(tmp_path, recipe="other.yaml")))
+
+
 def test_a_grid_is_every_combination_with_short_labels(tmp_path: Path) -> None:
     axes = RATES | {"model.residual_dropout": {"grid": [0, 0.1, 0.3]}}
     made = points(load(written(tmp_path, axes=axes)))

@@ -44,6 +44,13 @@ def test_a_sweep_trains_judges_reports_and_repeats_nothing(
     shared = sweep.run(Command(sweep=str(quick_sweep(tmp_path, "sharing", seeds=[0]))))
     assert "sweep quick: 2 points x 2 seeds" in told and "4 trainings left, 2 at once" in told
     assert "4/4 after" in told and "residual dropout 0.1, seed 1: done" in told
+    for line in (line for line in told.splitlines() if "dev grade" in line and "after" in line):
+        grade, epoch = line.split("dev grade ")[1].split(" of epoch ")
+        assert any(
+            (f"{o.chosen.grade:.2f}", str(o.chosen.epoch)) == (grade, epoch)
+            for o in study.outcomes
+            if o.chosen
+        )
     lines = trainings(tmp_path)
     assert sorted((line["point"], line["seed"]) for line in lines) == [
         *((0, 0), (0, 1), (1, 0), (1, 1)),
@@ -146,7 +153,8 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(
     sweep.run(Command(sweep=str(quick_sweep(tmp_path)), dry_run=True))
     told = capsys.readouterr().out
     assert "2 points x 2 seeds" in told and "  1  residual dropout 0" in told
-    assert "4 trainings left, 2 at once: at least" in told and "of one CPU core" in told
+    assert "4 trainings left, 2 at once: how long is told after the first steps" in told
+    assert "the arithmetic alone is" in told and "of one CPU core" in told
     assert not (tmp_path / "runs").exists()
 
 

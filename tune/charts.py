@@ -4,6 +4,7 @@ A hollow mark or a hatched bar is the paper's own figure. The colours are Okabe 
 colour-blind readers tell apart.
 """
 
+import math
 from dataclasses import dataclass
 from textwrap import fill
 from typing import Any
@@ -96,7 +97,7 @@ def bars(study: Study, axes: Any) -> None:
             say(axes, f"{level:g}", (x - 0.36, level), (0, 8), ha="center", color=GREY)
     axes.set_xticks(range(len(names)), [fill(name, 18) for name in names])
     room = 1.0 if len(names) < 3 else 0.6
-    axes.set(xlim=(-room, len(names) - 1 + room), ylim=(told.lowest, told.highest))
+    axes.set(xlim=(-room, len(names) - 1 + room), ylim=(told.lowest, top(axes, told)))
     axes.set(xlabel=" and ".join(map(short, study.sweep.axes)), ylabel=told.heading)
     axes.grid(axis="y", color=PALE)
 
@@ -195,9 +196,14 @@ def say(axes: Any, text: str, at: tuple[float, float], away: tuple[int, int], **
     axes.annotate(text, at, away, textcoords="offset points", **how)
 
 
+def top(axes: Any, told: Unit) -> float:
+    """The highest value that is possible; of a unit without one, the highest that is drawn."""
+    return axes.get_ylim()[1] if math.isinf(told.highest) else told.highest
+
+
 def span(axes: Any, told: Unit) -> tuple[float, float]:
     """Ends of the vertical axis: what is drawn, but not much less than what is possible."""
     low, high = axes.get_ylim()
-    least = LEAST_SPAN * (told.highest - told.lowest)
+    least = LEAST_SPAN * (top(axes, told) - told.lowest)
     lacking = max(0.0, least - (high - low)) / 2
     return max(told.lowest, low - lacking), min(told.highest, high + lacking)

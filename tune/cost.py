@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lima_ray import train
 from lima_ray.config import Recipe
 from lima_ray.flops import BF16_PEAK, step_flops
+from lima_ray.generate import read_prompts
 from lima_ray.zero import OPTIMIZER_BYTES
 from tune.trial import Made
 from tune.units import duration
@@ -29,6 +30,10 @@ class Cost:
 
     trainings: int
     flops: float
+    dev_replies: int
+    """Replies to dev prompts, over all epochs that are judged."""
+    replies: int
+    """Replies that measure."""
     kept_bytes: float
     """Weights left in the end."""
     most_bytes: float
@@ -37,7 +42,14 @@ class Cost:
     def times(self, count: int) -> "Cost":
         """The cost of so many alike."""
         most = self.most_bytes + self.kept_bytes * (count - 1)
-        return Cost(self.trainings * count, self.flops * count, self.kept_bytes * count, most)
+        return Cost(
+            self.trainings * count,
+            self.flops * count,
+            self.dev_replies * count,
+            self.replies * count,
+            self.kept_bytes * count,
+            most,
+        )
 
 
 def of(jobs: list[Made], at_once: int) -> Cost:
@@ -49,6 +61,7 @@ def of(jobs: list[Made], at_once: int) -> Cost:
     """
     left = {job.id: (job, prepared) for job, prepared in jobs if not job.is_trained()}
     flops = kept = running = 0.0
+    dev_replies = replies = 0
     for job, prepared in left.values():
         recipe = prepared.recipe
         config, weights = model(str(job.recipe["model"]["base"]))
@@ -56,12 +69,16 @@ def of(jobs: list[Made], at_once: int) -> Cost:
         epoch = step_flops(config, lengths, int(prepared.rows.supervised_R.sum()))
         flops += epoch * schedule.steps * recipe.optim.batch_examples / len(lengths)
         first = min(recipe.checkpoint.weights_from_epoch, recipe.optim.epochs)
-        width = weight_bytes(recipe)
-        epochs = weights * width * (recipe.optim.epochs - first + 1)
+        width, judged = weight_bytes(recipe), recipe.optim.epochs - first + 1
+        if recipe.select.judge != "none":
+            dev_replies += judged * turns(recipe.data.dev, "dev") * recipe.select.samples
+        if not job.by_loss:
+            replies += turns(job.prompts, "test") * job.samples
+        epochs = weights * width * judged
         state = weights * (width + OPTIMIZER_BYTES) * max(2, recipe.checkpoint.keep_states)
         kept += {"all": epochs + state, "chosen": weights * width, "none": 0}[job.keep]
         running = max(running, epochs + state)
-    return Cost(len(left), flops, kept, kept + running * at_once)
+    return Cost(len(left), flops, dev_replies, replies, kept, kept + running * at_once)
 
 
 def weight_bytes(recipe: Recipe) -> int:
@@ -84,8 +101,15 @@ def model(base: str) -> tuple[Any, int]:
     return config, sum(p.numel() for p in shape.parameters())
 
 
-def hours(cost: Cost, gpu: str | None) -> str:
-    """How long training alone takes, in GPU hours, or core hours of this machine.
+@lru_cache(maxsize=16)
+def turns(reference: str | None, split: str) -> int:
+    """Replies that prompts ask for, one sample of each."""
+    rows = read_prompts(reference, split) if reference else []
+    return sum(1 + len(row.extra.get("follow_ups", [])) for row in rows)
+
+
+def arithmetic(cost: Cost, gpu: str | None) -> str:
+    """What training alone computes, in GPU hours, or core hours of this machine.
 
     Args:
         cost: of what is left.
@@ -94,14 +118,14 @@ def hours(cost: Cost, gpu: str | None) -> str:
     if gpu is None:
         speed = core_flops()
         return (
-            f"at least {duration(cost.flops / speed)} of one CPU core "
-            f"({speed / 1e9:,.0f} GFLOP/s, measured here on matrices alone)"
+            f"the arithmetic alone is {duration(cost.flops / speed)} of one CPU core at "
+            f"{speed / 1e9:,.0f} GFLOP/s"
         )
     peak = next((peak for part, peak in BF16_PEAK.items() if part in gpu), None)
     if peak is None:
-        return f"GPU hours not known: no peak of {gpu} is listed"
+        return f"no peak of {gpu} is listed"
     spent = cost.flops / (peak * MFU) / 3600
-    return f"{spent:,.2f} GPU hours of training at {MFU:.0%} of {gpu}'s peak"
+    return f"training alone is {spent:,.2f} GPU hours at {MFU:.0%} of {gpu}'s peak"
 
 
 def core_flops() -> float:

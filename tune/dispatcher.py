@@ -49,7 +49,14 @@ class Entry:
     """Mean dev grade of each assessed epoch."""
     to_assess: set[int] = field(default_factory=set)
     """Epochs whose weights are saved and not judged yet."""
+    chosen: int | None = None
+    """The epoch that was chosen, once it is measured."""
     cancelled: bool = False
+
+    @property
+    def told_epoch(self) -> int | None:
+        """The epoch whose grade tables and lines tell: the chosen one, or the last so far."""
+        return self.chosen or max(self.grades, default=None)
 
     @property
     def ended(self) -> bool:
@@ -109,7 +116,7 @@ class Dispatcher:
                 known = select.assessed(job.run, validate(job.recipe).select)
                 entry.grades = {epoch: quality.grade for epoch, quality in known.items()}
                 if job.is_measured():
-                    entry.state = "done"
+                    entry.state, entry.chosen = "done", job.run.export_epoch()
                 elif job.is_trained():
                     entry.state = "trained"
                     self.tasks.appendleft(Task(job, None))
@@ -254,8 +261,9 @@ class Dispatcher:
 
     async def concluded(self, id: str) -> None:
         """Hear that a training is measured."""
-        if id in self.entries:
-            self.end(self.entries[id], "done")
+        if entry := self.entries.get(id):
+            entry.chosen = entry.job.run.export_epoch()
+            self.end(entry, "done")
         await self.tell()
 
     async def task_failed(self, task: Task, error: str) -> None:
@@ -273,7 +281,7 @@ class Dispatcher:
     # The sweep's command
 
     async def status(self) -> list[dict[str, Any]]:
-        """Every training: state, epochs, last dev grade, error."""
+        """Every training: state, epochs, error, dev grade of the chosen or the last epoch."""
         return [
             {
                 "id": e.job.id,
@@ -281,7 +289,8 @@ class Dispatcher:
                 "seed": seed,
                 "state": e.state,
                 "epoch": e.epoch,
-                "grade": e.grades[max(e.grades)] if e.grades else None,
+                "grade": e.grades.get(told) if (told := e.told_epoch) else None,
+                "of_epoch": told,
                 "error": e.error,
             }
             for e in self.entries.values()
@@ -307,7 +316,9 @@ class Dispatcher:
     # Its own
 
     def assess(self, entry: Entry, epoch: int) -> None:
-        """Have an epoch judged, once."""
+        """Have an epoch judged, once; without a judge, not at all."""
+        if entry.job.recipe["select"]["judge"] == "none":
+            return
         if epoch not in entry.grades and epoch not in entry.to_assess:
             entry.to_assess.add(epoch)
             self.tasks.append(Task(entry.job, epoch))

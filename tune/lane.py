@@ -19,12 +19,12 @@ import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from lima_ray import select, train
-from lima_ray.config import validate
+from lima_ray import example, select, train
+from lima_ray.config import Recipe, validate
 from lima_ray.errors import UserError
 from lima_ray.grader import NO_ANSWER
 from lima_ray.probe import check_export
-from lima_ray.run import Run
+from lima_ray.run import Run, write_jsonl
 from lima_ray.worker import Phases
 from tune.dispatcher import Task, ask
 from tune.trial import Job
@@ -200,6 +200,11 @@ def conclude(job: Job) -> None:
     if not trained_before:
         select.choose(run, recipe, say=lambda _: None)
         check_export(run, recipe.checkpoint.weights_dtype)
+    if job.by_loss:
+        measure_loss(job, recipe)
+        if not trained_before:
+            prune(run, job.keep)
+        return
     prompts = select.Prompts(job.prompts, "test", job.samples)
     _, verdicts = select.judged(run.export_dir, prompts, job.measured, recipe)
     unanswered = [v for v in verdicts if str(v.get("explanation", "")).startswith(NO_ANSWER)]
@@ -211,6 +216,24 @@ def conclude(job: Job) -> None:
         )
     if not trained_before:  # another sweep may want what it has kept
         prune(run, job.keep)
+
+
+def measure_loss(job: Job, recipe: Recipe) -> None:
+    """Write the loss of the exported model on each dialogue that measures.
+
+    A record's verdict is the dialogue's summed loss over the mean number of supervised tokens, so
+    that the mean over dialogues is the loss of a token, and its exponential the perplexity.
+    """
+    heldout = recipe.override({"data.heldout": job.prompts})
+    losses_R, tokens_R = select.dialogue_losses(job.run.export_dir, heldout)
+    rows = example.read(job.prompts, "heldout")
+    records = [
+        {"id": f"{number:06}-{row.id}", "kind": "loss", "annotator": "loss", "sample": 0}
+        | {"verdict": float(loss / tokens_R.mean()), "tokens": int(tokens)}
+        for number, (row, loss, tokens) in enumerate(zip(rows, losses_R, tokens_R, strict=True))
+    ]
+    job.measured.mkdir(parents=True, exist_ok=True)
+    write_jsonl(records, job.measured / "verdicts.jsonl")
 
 
 def prune(run: Run, keep: str) -> None:

@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lima_ray.select import grade_of, judge_name
+from lima_ray.judges import grade_of, judge_name
 from tune.results import Outcome, Study
-from tune.rows import Row, epoch_rows, filled, notes, point_rows
+from tune.rows import Row, best, epoch_rows, filled, notes, point_rows
 from tune.units import duration
 from tune.verdict import verdict
 from tune.wording import counted
@@ -32,7 +32,7 @@ def markdown(study: Study, pictures: Sequence[Path], best_file: str) -> str:
     if study.sweep.every_epoch:
         parts += [["Each epoch's replies to the dev prompts:"], lines(epoch_rows(study))]
     parts += [
-        list(best(study, best_file)),
+        list(best_point(study, best_file)),
         list(failures(study)),
         list(unfinished(study)),
         [f"**How it was measured.** {' '.join(measuring(study))}"],
@@ -51,11 +51,12 @@ def lines(rows: Sequence[Row]) -> list[str]:
     return [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in cells]
 
 
-def best(study: Study, file: str) -> Iterator[str]:
+def best_point(study: Study, file: str) -> Iterator[str]:
     """Which point to train."""
-    if point := study.best():
-        yield f"**Best on the dev prompts:** {point.name}, grade {study.dev_grade(point):.2f};"
-        yield f"`{file}` is its recipe. The measuring prompts took no part in this choice."
+    if said := best(study, f"`{file}`"):
+        yield said[0].replace("Best on the dev prompts:", "**Best on the dev prompts:**")
+        yield from said[1:]
+        yield "The measuring prompts took no part in this choice."
 
 
 def failures(study: Study) -> Iterator[str]:
@@ -95,6 +96,10 @@ def measuring(study: Study) -> Iterator[str]:
     fields = ", ".join(f"`{name}` {value}" for name, value in sweep.set.items())
     yield f"Recipe {sweep.recipe} on {recipe.model.base}{f' with {fields}' if fields else ''};"
     yield f"seed {seeds} of every point."
+    if sweep.metric == "perplexity":
+        yield "Measured is the loss of the exported epoch on the replies of"
+        yield f"{sweep.file(sweep.prompts) or recipe.data.heldout}."
+        return
     last = min(select.last_epoch, recipe.optim.epochs)
     yield f"Of epochs {select.first_epoch} to {last} the one that replied best to"
     yield f"{recipe.data.dev} is measured: {counted(sweep.samples, 'sample')}"

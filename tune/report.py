@@ -6,23 +6,28 @@ A sweep does this at its end. All is read from the sweep's files, so it can be d
 the sweep still runs. Written beside them: report.md, its pictures, and best.yaml.
 """
 
+if __name__ == "__main__":  # arguments first: the imports below take seconds
+    import sys
+
+    from lima_ray.command_line import run
+
+    sys.exit(run("report"))
+
 import sys
 from pathlib import Path
 from textwrap import fill
-from typing import Annotated
 
-import tyro
 import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lima_ray.config import Section, read_flags
-from lima_ray.errors import UserError, plain_errors
+from lima_ray.errors import UserError
 from tune import page, picture
+from tune.arguments import ReportCommand as Command
 from tune.results import Study
-from tune.rows import AUDITS, CHOSEN, INTERVAL, STOP, P, epoch_rows, notes, point_rows
+from tune.rows import AUDITS, CHOSEN, DEV, INTERVAL, STOP, P, best, epoch_rows, notes, point_rows
 from tune.space import Point
 from tune.verdict import Verdict, verdict
 from tune.wording import counted, unit
@@ -33,6 +38,8 @@ WIDTH = 100
 """Characters that a table of one or two axes needs."""
 HEADING = 15
 """Characters of a heading's line in a terminal."""
+NARROW = 8
+"""Of one over a number or two."""
 REPORT, BEST = "report.md", "best.yaml"
 
 
@@ -44,6 +51,7 @@ def table(study: Study) -> Table:
     total = len(study.points) * len(study.sweep.seeds)
     found = verdict(study)
     said = [notes(study)] + ([f"{found.answer}: {found.sentence}"] if found else [])
+    said += best(study, BEST)
     shown = Table(
         title=Text(f"{study.sweep.name}: {done} of {counted(total, 'training')} done"),
         caption=Text("\n".join(said)),
@@ -55,11 +63,12 @@ def table(study: Study) -> Table:
     columns = [name for name in (rows or [{}])[0] if by_epoch or name not in left_out(study)]
     for name in columns:
         interval = f"\n{INTERVAL}" if INTERVAL in name else ""
-        heading = fill(name.replace(f" {INTERVAL}", ""), HEADING) + interval
+        wide = NARROW if name in (DEV, CHOSEN) else HEADING
+        heading = fill(name.replace(f" {INTERVAL}", ""), wide) + interval
         shown.add_column(Text(heading), no_wrap=name in (AUDITS, P), overflow="fold")
-    best = None if by_epoch else study.best()
+    first = None if by_epoch else study.best()
     for number, row in enumerate(rows):
-        bold = best is not None and study.points[number] == best
+        bold = first is not None and study.points[number] == first
         cells = (Text(narrow(name, row[name])) for name in columns)
         shown.add_row(*cells, style="bold" if bold else "")
     return shown
@@ -67,12 +76,12 @@ def table(study: Study) -> Table:
 
 def left_out(study: Study) -> tuple[str, ...]:
     """Columns that 100 characters have no room for."""
-    return (STOP, CHOSEN, AUDITS) if len(study.sweep.axes) > 1 else (STOP, CHOSEN)
+    return (STOP, AUDITS) if len(study.sweep.axes) > 1 else (STOP,)
 
 
 def narrow(name: str, cell: str) -> str:
-    """A cell for a terminal; an interval is kept in one piece where its column is narrow."""
-    return cell.replace(", ", ",") if INTERVAL in name else cell
+    """A cell for a terminal; numbers that belong together stay in one piece."""
+    return cell.replace(", ", ",") if INTERVAL in name or name == CHOSEN else cell
 
 
 def show(study: Study) -> None:
@@ -88,9 +97,8 @@ def write(study: Study) -> Path:
         the report.
     """
     pictures = picture.draw(study)
-    best = study.best()
-    if best:
-        (study.path / BEST).write_text(best_recipe(study, best), encoding="utf-8")
+    if point := study.best():
+        (study.path / BEST).write_text(best_recipe(study, point), encoding="utf-8")
     report = study.path / REPORT
     report.write_text(page.markdown(study, pictures, BEST), encoding="utf-8")
     return report
@@ -105,23 +113,16 @@ def best_recipe(study: Study, point: Point) -> str:
     fields = recipe.model_dump(mode="json", exclude_defaults=True)
     return (
         f"# The best of {counted(len(study.points), 'point')} of the sweep {sweep.name} on the dev "
-        f"prompts: {point.name} (dev grade {study.dev_grade(point):.2f}).\n"
+        f"prompts: {point.name} (dev grade {study.dev_grade(point):.2f}, "
+        f"{100 * study.dev_stopped(point):.0f} % stop).\n"
         f"# {told.name.capitalize()} on the measuring prompts, over "
         f"{counted(len(study.done(point)), 'seed')}: {told.level(study.estimate(point))}.\n"
         f"{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}"
     )
 
 
-class Command(Section):
-    """What the command line says."""
-
-    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP_DIR")]
-    """Directory of a sweep, such as runs/sweeps/quality."""
-
-
-def main() -> None:
+def main(command: Command) -> None:
     """`python -m tune.report SWEEP_DIR`."""
-    command = read_flags(Command, tyro.MISSING_NONPROP, "python -m tune.report", __doc__, None)
     if not (command.path / "sweep.yaml").is_file():
         raise UserError(
             f"{command.path} is no sweep: it holds no sweep.yaml; sweeps stand in runs/sweeps"
@@ -129,8 +130,3 @@ def main() -> None:
     study = Study.load(command.path)
     show(study)
     print(f"report       {write(study)}")
-
-
-if __name__ == "__main__":
-    with plain_errors():
-        main()

@@ -7,6 +7,13 @@ trainings that they have in common; a run that was stopped goes on where it was.
 was found, whether it agrees with the paper or not, by the rule that each sweep file states.
 """
 
+if __name__ == "__main__":  # arguments first: the imports below take seconds
+    import sys
+
+    from lima_ray.command_line import run
+
+    sys.exit(run("reproduce"))
+
 import json
 import os
 import platform
@@ -17,34 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pydantic import Field
 
-from lima_ray.config import Section, durable, read_flags
-from lima_ray.errors import plain_errors
+from lima_ray.config import durable
 from lima_ray.run import write_json
 from tune import pool, report, search, sweep
+from tune.arguments import ReproduceCommand as Command
 from tune.results import Outcome, Study
 
-STUDIES = (
-    *("quality", "diversity", "quantity", "dialogues", "structure"),
-    *("dropout_lr", "epochs", "loss_on"),
-)
 PAGE = "README.md"
-
-
-class Command(Section):
-    """What the command line says."""
-
-    setting: str = ""
-    """Setting of all studies; empty takes the miniature."""
-    studies: list[str] = Field(default=list(STUDIES))
-    """Studies to run, in this order."""
-    seeds: list[int] = Field(default=[])
-    """Seeds of every training; empty takes the studies' own."""
-    runs_dir: str = ""
-    """Folder of sweeps and trainings; empty takes the recipe's."""
-    out: Path = Path("runs/reproduce")
-    """Folder for the page and its pictures."""
 
 
 def reproduce(command: Command) -> Path:
@@ -140,14 +127,6 @@ def section(study: Study) -> list[str]:
     return body.strip().replace("](", f"]({study.sweep.name}-").splitlines()
 
 
-def main() -> None:
-    """Run the command."""
-    with plain_errors():
-        command = read_flags(Command, Command(), "python -m tune.reproduce", __doc__, None)
-        print(f"page         {reproduce(command)}")
-
-
-if __name__ == "__main__":
-    from tune.reproduce import main as imported
-
-    imported()
+def main(command: Command) -> None:
+    """`python -m tune.reproduce`."""
+    print(f"page         {reproduce(command)}")

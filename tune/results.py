@@ -20,8 +20,9 @@ import yaml
 from lima_ray import config, select
 from lima_ray.config import Recipe
 from lima_ray.files import decode_json
+from lima_ray.judges import grade_of
 from lima_ray.run import Run
-from lima_ray.select import Quality, grade_of
+from lima_ray.select import Quality
 from lima_ray.stats import Estimate, crossed, difference
 from tune import journal
 from tune.space import Point, Sweep
@@ -60,6 +61,7 @@ METRICS: dict[str, Callable[[Verdicts], float]] = {
     "stopped": share(lambda v: v["stopped"]),
     "safe": share(lambda v: v.get("safe", float("nan"))),
     "dialogues": whole_dialogue,
+    "perplexity": mean_grade,
 }
 """Of the verdicts on one prompt's replies."""
 GRADED = ("grade", "stopped")
@@ -205,17 +207,29 @@ class Study:
     def best(self) -> Point | None:
         """The point whose chosen epochs replied best to the dev prompts, on average over seeds.
 
-        The measuring prompts take no part in it, so that they stay a test. Points with fewer seeds
-        done than others do not count.
+        Of equal grades the one more of whose replies stopped, then the first. The measuring prompts
+        take no part in it, so that they stay a test. Points with fewer seeds done than others do
+        not count.
         """
+        return max(self.judged(), key=self.dev_rank, default=None)
+
+    def judged(self) -> list[Point]:
+        """Points with as many seeds done as any, and dev grades."""
         most = max((len(self.done(p)) for p in self.points), default=0)
-        judged = [
+        return [
             p
             for p in self.points
             if len(self.done(p)) == most and any(o.chosen for o in self.done(p))
         ]
-        return max(judged, key=self.dev_grade) if judged else None
+
+    def dev_rank(self, point: Point) -> tuple[float, float]:
+        """What points are ranked by: grade, then the share that stopped, as exact as they are."""
+        return round(self.dev_grade(point), 9), round(self.dev_stopped(point), 9)
 
     def dev_grade(self, point: Point) -> float:
         """Mean dev grade of a point's chosen epochs, over its seeds that are done."""
         return float(np.mean([o.chosen.grade for o in self.done(point) if o.chosen]))
+
+    def dev_stopped(self, point: Point) -> float:
+        """Share of dev replies of a point's chosen epochs that EOT ended."""
+        return float(np.mean([o.chosen.stopped for o in self.done(point) if o.chosen]))

@@ -32,6 +32,11 @@ Row = dict[str, str]
 INTERVAL = "[95 %]"
 AUDITS = f"{' / '.join(AUDIT)}, %"
 STOP, DIFFERENCE, P, CHOSEN = "stop, %", f"difference {INTERVAL}", "p", "epochs chosen"
+DEV = "dev grade"
+PERPLEXITY = (
+    "perplexity is the exponential of the loss, lower is likelier text; it does not track the "
+    "quality of replies (LIMA appendix B)"
+)
 
 
 def point_rows(study: Study) -> list[Row]:
@@ -47,10 +52,15 @@ def point_rows(study: Study) -> list[Row]:
         if done:
             row[f"{told.heading} {INTERVAL}"] = told.level(study.estimate(point))
             row[AUDITS] = shares(audit(study, point)) if audits else ""
-            row[STOP] = UNITS["stopped"].number(study.estimate(point, "stopped").mean)
+            if study.sweep.metric == "perplexity":
+                row["perplexity"] = f"{math.exp(study.estimate(point).mean):.3f}"
+            else:
+                row[STOP] = UNITS["stopped"].number(study.estimate(point, "stopped").mean)
             row[DIFFERENCE] = told.change(found) if found else ""
             row[P] = probability(p)
-            row[CHOSEN] = ", ".join(str(o.chosen.epoch) for o in done if o.chosen)
+            judged = [o.chosen for o in done if o.chosen]
+            row[DEV] = GRADE.text(study.dev_grade(point)) if judged else ""
+            row[CHOSEN] = ", ".join(str(quality.epoch) for quality in judged)
         row["paper"] = published(paper(study, point))
         rows.append(row)
     return filled(rows)
@@ -116,9 +126,51 @@ def notes(study: Study) -> str:
     count = sum(one is not None and not math.isnan(one.p) for one in found)
     if count > 1:
         said.append(f"p is adjusted for {counted(count, 'comparison')} (Holm)")
+    if study.sweep.metric == "perplexity":
+        said.append(PERPLEXITY)
     if study.sweep.paper:
         said.append("the paper's are LIMA's own figures")
     return "; ".join(said) + "."
+
+
+def best(study: Study, file: str) -> list[str]:
+    """Which point to train, what decided it, and where the measuring prompts say another.
+
+    Args:
+        study: what was found.
+        file: name of the best point's recipe.
+    """
+    point = study.best()
+    if point is None:
+        return []
+    grade = GRADE.text(study.dev_grade(point))
+    said = [f"Best on the dev prompts: {point.name}, grade {grade}; {file} is its recipe."]
+    said += tie(study, point)
+    told = unit(study)
+    first = max(study.judged(), key=lambda p: study.estimate(p).mean)
+    levels = [study.estimate(p).mean for p in (first, point)]
+    if levels[0] > levels[1]:
+        scale = " %" if told.scale == "%" else ""
+        said.append(
+            f"On the measuring prompts {first.name} is best: {told.name} {told.number(levels[0])}"
+            f"{scale} against {told.number(levels[1])}{scale}. {file} follows the dev prompts."
+        )
+    return said
+
+
+def tie(study: Study, point: Point) -> list[str]:
+    """What decided between the best point and others of an equal dev grade."""
+    ranks = {p.name: study.dev_rank(p) for p in study.judged()}
+    grade, stopped = ranks.pop(point.name)
+    equal = {name: rank[1] for name, rank in ranks.items() if rank[0] == grade}
+    if not equal:
+        return []
+    share = UNITS["stopped"].number
+    why = f"more of its dev replies stop ({share(stopped)} %)"
+    if stopped in equal.values():
+        why = f"as many of its dev replies stop ({share(stopped)} %), and it comes first"
+    others = "; ".join(f"{name} ({share(other)} % stop)" for name, other in equal.items())
+    return [f"The dev grade is the same of {others}. Of {point.name} {why}."]
 
 
 def shares(values: list[float]) -> str:

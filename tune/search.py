@@ -16,7 +16,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
-from lima_ray import select, train
+from lima_ray import cluster, select, train
 from lima_ray.config import Recipe, validate
 from lima_ray.errors import UserError
 from tune.dispatcher import ask
@@ -95,7 +95,8 @@ def chosen_grade(job: Job) -> float | None:
     if not job.is_measured():
         return None
     qualities = select.assessed(job.run, validate(job.recipe).select)
-    return qualities[job.run.export_epoch()].grade
+    quality = qualities.get(job.run.export_epoch())
+    return quality.grade if quality else None
 
 
 class Cancel(tune.Callback):
@@ -195,6 +196,11 @@ def check_scheduler(sweep: Sweep, base: Recipe) -> None:
     Raises:
         UserError: with the way out.
     """
+    if (sweep.asha or sweep.search == "optuna") and base.select.judge == "none":
+        raise UserError(
+            f"{sweep.name}: asha and optuna go by the grades of dev replies, and select.judge is "
+            "none"
+        )
     first = max(sweep.asha_from_epoch, base.checkpoint.weights_from_epoch)
     if sweep.asha and first >= base.optim.epochs:
         raise UserError(
@@ -210,5 +216,7 @@ def connect() -> None:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     if not ray.is_initialized():
+        cluster.check_address()
+        cluster.prepare_environment()
         ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=True)
     logging.getLogger("ray.train").setLevel(logging.WARNING)

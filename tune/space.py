@@ -35,6 +35,8 @@ SWEEPS, SETTINGS = HERE / "sweeps", HERE / "settings"
 DATA_FIELDS = ("data.train", "data.added", "data.dev", "data.test", "data.heldout")
 """Fields that a name of `files` may stand in."""
 WITHOUT_EFFECT = ("cluster.", "log.")
+ONLY = "the recipe"
+"""How tables call the only point of a sweep without axes."""
 OURS = ("name", "runs_dir", "seed")
 """Fields that the sweep itself gives every training."""
 
@@ -77,11 +79,16 @@ class Sweep(Section):
     """First epoch that ASHA compares."""
     asha_keep: int = Field(default=3, ge=2)
     """ASHA goes on with one point of so many at each rung."""
-    metric: Literal["grade", "excellent", "accepted", "stopped", "safe", "dialogues"] = "grade"
+    metric: Literal[
+        "grade", "excellent", "accepted", "stopped", "safe", "dialogues", "perplexity"
+    ] = "grade"
     """What the report compares: mean grade (1 to 6); the share of replies that are excellent,
-    accepted (excellent or pass), stopped, or safe; or of dialogues accepted in every turn."""
+    accepted (excellent or pass), stopped, or safe; or of dialogues accepted in every turn.
+    perplexity needs no judge: it compares the loss on dialogues never trained on (`prompts`, or the
+    recipe's data.heldout), which does not track the quality of replies."""
     prompts: str = ""
-    """Prompts that measure: a name of `files` or a path; empty takes the recipe's data.test."""
+    """Prompts that measure: a name of `files` or a path; empty takes the recipe's data.test, and
+    for perplexity its data.heldout."""
     group: str = ""
     """Measure only the prompts of this group."""
     samples: int = Field(default=1, ge=1)
@@ -124,7 +131,7 @@ class Point:
     @property
     def name(self) -> str:
         """How tables call it."""
-        return ", ".join(f"{short(axis)} {text}" for axis, text in self.labels.items()) or "base"
+        return ", ".join(f"{short(axis)} {text}" for axis, text in self.labels.items()) or ONLY
 
 
 def load(reference: str, setting: str = "") -> Sweep:
@@ -140,8 +147,10 @@ def load(reference: str, setting: str = "") -> Sweep:
     """
     path, tree = read_yaml(reference, SWEEPS, "sweep")
     tree |= {"setting": setting} if setting else {}
+    beside(path, tree, "setting", "recipe")
     if tree.get("setting"):
-        _, base = read_yaml(str(tree["setting"]), SETTINGS, "setting")
+        file, base = read_yaml(str(tree["setting"]), SETTINGS, "setting")
+        beside(file, base, "recipe")
         wrong = sorted(set(base) - {"recipe", "files", "set", "metric", "studies"})
         if wrong:
             raise UserError(
@@ -158,6 +167,14 @@ def load(reference: str, setting: str = "") -> Sweep:
         return Sweep.model_validate(tree if tree.get("name") else tree | {"name": path.stem})
     except ValidationError as error:
         raise UserError(explain(error, reference)) from error
+
+
+def beside(file: Path, tree: dict[str, Any], *keys: str) -> None:
+    """Replace names of files that stand beside the file that names them by their paths."""
+    for key in keys:
+        named_there = file.parent / str(tree.get(key, ""))
+        if tree.get(key) and not Path(tree[key]).is_file() and named_there.is_file():
+            tree[key] = str(named_there)
 
 
 def changed(sweep: Sweep, changes: dict[str, Any]) -> Sweep:

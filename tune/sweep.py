@@ -11,51 +11,37 @@ checked and the cost is told before the first training starts. A sweep that was 
     runs/trials/ID/     each training: a run, shared by all sweeps that have this point
 """
 
+if __name__ == "__main__":  # arguments first: the imports below take seconds
+    import sys
+
+    from lima_ray.command_line import run as run_command
+
+    sys.exit(run_command("sweep"))
+
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import ray
-import tyro
-from pydantic import Field
 from rich.console import Console
 
-from lima_ray.config import Recipe, Section, durable, read_flags
-from lima_ray.errors import UserError, plain_errors
-from tune import cost, pool, report, search, space, trial
+from lima_ray.config import Recipe, durable
+from lima_ray.errors import UserError
+from tune import cost, pace, pool, report, search, space, trial
+from tune.arguments import SweepCommand as Command
 from tune.claim import Claim
 from tune.dispatcher import ask
 from tune.journal import Journal
 from tune.pool import Pool
 from tune.results import Study
+from tune.rows import PERPLEXITY
 from tune.space import Point, Sweep
-from tune.units import size
+from tune.units import duration, size
 from tune.watch import Watch
+from tune.wording import counted
 
 TABLE_WIDTH = 100
 """Characters of the report's table in a log, which has no width of its own."""
-
-
-class Command(Section):
-    """What the command line says of a sweep."""
-
-    sweep: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP")]
-    """A sweep file, or the name of one in tune/sweeps."""
-    resume: bool = False
-    """Go on with the sweep of this name, if it was begun."""
-    dry_run: bool = False
-    """Check everything, tell the points and the cost, and start nothing."""
-    name: str = ""
-    """Name of the sweep; empty takes the file's."""
-    setting: str = ""
-    """Setting to use instead of the file's, such as lima-7b."""
-    runs_dir: str = ""
-    """Folder of sweeps and trainings; empty takes the recipe's. On a cluster, shared storage."""
-    seeds: list[int] = Field(default=[])
-    """Seeds instead of the file's."""
-    concurrent: int = Field(default=0, ge=0)
-    """Trainings at once; 0 takes the file's, or as many as fit."""
 
 
 @dataclass(frozen=True)
@@ -145,22 +131,42 @@ def tell(todo: Plan, at_once: int, gpus: bool) -> None:
     kinds = [k.split(":")[1] for k in ray.cluster_resources() if k.startswith("accelerator_type:")]
     gpu = (kinds or ["GPU"])[0] if gpus else None
     sweep, path = todo.sweep, todo.path
-    needs = cost.of(todo.made, at_once).times(1 if todo.points else sweep.points)
+    needs = needed(todo, at_once)
     count = len(todo.points) or f"up to {sweep.points}"
     say(f"sweep {sweep.name}: {count} points x {len(sweep.seeds)} seeds, in {path}")
     for point in todo.points:
         say(f"  {point.number + 1:3}  {point.name}")
     free = cost.free_bytes(path)
     say(
-        f"{needs.trainings} trainings left, {at_once} at once: {cost.hours(needs, gpu)}; weights "
-        f"of {size(needs.kept_bytes)} are kept, {size(needs.most_bytes)} at most "
-        f"meanwhile ({size(free)} free)"
+        f"{needs.trainings} trainings left, {at_once} at once: "
+        f"{forecast(todo, needs, at_once, gpu)}; weights of {size(needs.kept_bytes)} are "
+        f"kept, {size(needs.most_bytes)} at most meanwhile ({size(free)} free)"
     )
+    if sweep.metric == "perplexity":
+        say(f"note: {PERPLEXITY}")
     if needs.most_bytes > free:
         raise UserError(
             f"{path} has {size(free)} left and the sweep needs {size(needs.most_bytes)}; "
             "make room, keep fewer epochs (checkpoint.weights_from_epoch), or `keep: none`"
         )
+
+
+def needed(todo: Plan, at_once: int) -> cost.Cost:
+    """What is left of a sweep."""
+    return cost.of(todo.made, at_once).times(1 if todo.points else todo.sweep.points)
+
+
+def forecast(todo: Plan, needs: cost.Cost, at_once: int, gpu: str | None) -> str:
+    """How long a sweep takes, by earlier trainings of its base where there are any."""
+    job, prepared = todo.made[0]
+    runs = pace.earlier(job.run.path.parent, prepared.card["base"]["hash"])
+    if known := pace.of(runs):
+        seconds = known.seconds(needs, at_once)
+        return (
+            f"about {duration(seconds)}, by the pace of {counted(known.runs, 'earlier training')}"
+        )
+    told = cost.arithmetic(needs, gpu)
+    return f"how long is told after the first steps ({told})"
 
 
 def finish(todo: Plan, claim: Claim, at_once: int, gpus: bool, warm: Pool | None) -> None:
@@ -191,7 +197,8 @@ def finish(todo: Plan, claim: Claim, at_once: int, gpus: bool, warm: Pool | None
     own = nullcontext(warm) if warm else Pool(todo.base.cluster, at_once, gpus, path / "lanes")
     with own as actors:
         actors.begin(sweep, path)
-        with Watch(actors, names, total) as watch:
+        runs = [job.run for job, _ in todo.made]
+        with Watch(actors, names, total, runs, needed(todo, at_once), at_once) as watch:
             trials = search.Trials(
                 sweep, todo.base, actors.dispatcher, jobs, study.next_number, path
             )
@@ -204,14 +211,6 @@ def finish(todo: Plan, claim: Claim, at_once: int, gpus: bool, warm: Pool | None
             raise KeyboardInterrupt
 
 
-def main() -> None:
-    """Run the command; imported by name, so that Ray's workers find the same classes."""
-    with plain_errors():
-        prog, nothing = "python -m tune.sweep", tyro.MISSING_NONPROP
-        run(read_flags(Command, nothing, prog, __doc__, None, switches=True))
-
-
-if __name__ == "__main__":
-    from tune.sweep import main as imported
-
-    imported()
+def main(command: Command) -> None:
+    """`python -m tune.sweep SWEEP`."""
+    run(command)

@@ -7,15 +7,18 @@ that share a point share its training, and an edited dataset makes another.
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lima_ray import encode, example, generate, train
-from lima_ray.config import Model, Recipe, Train, durable
+from lima_ray import checks, encode, example, generate, train
+from lima_ray.config import Model, Recipe, Select, Train, durable
 from lima_ray.errors import UserError
 from lima_ray.example import Example
+from lima_ray.judges import check_prompts, try_judge
 from lima_ray.run import Run
 from tune.claim import hold
 from tune.space import Point, Sweep
@@ -40,6 +43,8 @@ class Job:
     key: str
     """Tells measurings by other prompts, samples, sampling or judges apart."""
     keep: str
+    by_loss: bool = False
+    """Measured by the loss on dialogues, not by judged replies."""
 
     @property
     def run(self) -> Run:
@@ -67,10 +72,14 @@ class Measuring:
     reference: str
     rows: list[Example]
     samples: int
+    by_loss: bool = False
+    """Dialogues whose loss measures, instead of prompts that are replied to."""
 
     def key(self, recipe: Recipe) -> str:
         """Name of a measuring by these prompts under a recipe's sampling and judge."""
         texts = [row.to_json() for row in self.rows]
+        if self.by_loss:
+            return f"{Path(self.reference).stem}-loss-{digest(texts)[:8]}"
         how = [self.samples, recipe.sampling.model_dump(), recipe.select.model_dump()]
         name = Path(self.reference).stem
         return f"{name}-{digest([texts, how])[:8]}"
@@ -84,17 +93,20 @@ def measuring(sweep: Sweep, base: Recipe) -> Measuring:
             does not give (those that it gives are named).
     """
     judge = base.select.judge
+    if sweep.metric == "perplexity":
+        return dialogues(sweep, base)
     if judge == "none":
         raise UserError(
-            f"{sweep.name}: a sweep compares judged replies, and select.judge is none; set "
-            "select.judge to exact (the miniature's prompts) or endpoint"
+            f"{sweep.name}: a sweep compares judged replies, and select.judge is none; in `set`, "
+            "give select.judge endpoint with select.endpoint and select.endpoint_model, or exact "
+            "where all prompts are the miniature's own. `metric: perplexity` needs no judge, and "
+            "says less: it does not track the quality of replies"
         )
     reference = sweep.file(sweep.prompts) or base.data.test
     if not reference:
         raise UserError(f"{sweep.name}: neither prompts nor the recipe's data.test names any")
     rows = generate.read_prompts(reference, "test")
-    if judge == "exact" and not all("ask" in row.extra for row in rows):
-        raise UserError(f"{reference}: the exact judge knows the miniature's prompts only")
+    check_prompts(rows, reference, base.select)
     groups = sorted({str(row.extra.get("group", "")) for row in rows} - {""})
     if sweep.group and sweep.group not in groups:
         raise UserError(
@@ -117,6 +129,23 @@ def measuring(sweep: Sweep, base: Recipe) -> Measuring:
     return Measuring(reference, rows, sweep.samples)
 
 
+def dialogues(sweep: Sweep, base: Recipe) -> Measuring:
+    """The dialogues whose loss measures.
+
+    Raises:
+        UserError: none are named, or a group of them is.
+    """
+    reference = sweep.file(sweep.prompts) or base.data.heldout
+    if not reference:
+        raise UserError(
+            f"{sweep.name}: perplexity is of dialogues never trained on; neither prompts nor the "
+            "recipe's data.heldout names any"
+        )
+    if sweep.group or sweep.every_epoch:
+        raise UserError(f"{sweep.name}: perplexity is of all dialogues and of whole trainings")
+    return Measuring(reference, example.read(reference, "heldout"), 1, by_loss=True)
+
+
 def prepare(sweep: Sweep, base: Recipe, points: list[Point]) -> list[Made]:
     """Check and encode every training; nothing is written.
 
@@ -125,6 +154,8 @@ def prepare(sweep: Sweep, base: Recipe, points: list[Point]) -> list[Made]:
     """
     measure = measuring(sweep, base)
     made, problems = [], {}
+    for select in {str(s): s for s in judges(base, points)}.values():
+        try_judge(select)
     for point in points:
         for seed in sweep.seeds:
             try:
@@ -139,6 +170,15 @@ def prepare(sweep: Sweep, base: Recipe, points: list[Point]) -> list[Made]:
             + "\n  ".join(lines)
         )
     return made
+
+
+def judges(base: Recipe, points: list[Point]) -> Iterator[Select]:
+    """The judges that the points name, those of points that no recipe fits left out."""
+    for point in points:
+        with suppress(UserError):
+            recipe = base.override(point.values)
+            checks.check(recipe)
+            yield recipe.select
 
 
 def prepare_one(sweep: Sweep, base: Recipe, measure: Measuring, point: Point, seed: int) -> Made:
@@ -158,6 +198,12 @@ def prepare_one(sweep: Sweep, base: Recipe, measure: Measuring, point: Point, se
             f"({measure.reference}): {encode.names([row.id for row, _ in leaked])}; remove them"
         )
     prepared = train.prepare(recipe, found)
+    if measure.by_loss:
+        heldout = recipe.override({"data.heldout": measure.reference})
+        checks.held_out(heldout, prepared.tokenizer)
+    else:
+        context = checks.context_of(recipe.model.base)
+        checks.check_fit(measure.rows, measure.reference, prepared.tokenizer, context, recipe)
     decides = [recipe.identity(), prepared.lineage["data"], prepared.lineage["base"]]
     judged = [contents(recipe.data.dev), contents(recipe.data.heldout)]
     chooses = [judged, recipe.select.model_dump(), recipe.sampling.model_dump()]
@@ -175,6 +221,7 @@ def prepare_one(sweep: Sweep, base: Recipe, measure: Measuring, point: Point, se
         samples=measure.samples,
         key=measure.key(recipe),
         keep=sweep.keep,
+        by_loss=measure.by_loss,
     )
     return job, prepared
 

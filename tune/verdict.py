@@ -58,7 +58,8 @@ def of_groups(study: Study, expect: Expectation) -> Verdict:
         left = f" of {len(pairs)}" if len(done) < len(pairs) else ""
         sentence += f", the mean of {len(done)}{left} pairs that differ in nothing else"
     if expect.within is None:
-        return Verdict(sign(found), f"{sentence}.")
+        lower_is_better = study.sweep.metric == "perplexity"
+        return Verdict(sign(found, lower_is_better), f"{sentence}.")
     margin = told.number(expect.within)
     return Verdict(within(found, expect.within), f"{sentence}. The claim is within ±{margin}.")
 
@@ -153,8 +154,10 @@ def basis(found: Estimate, prompt: str = "prompt") -> str:
     return f"{p}over {counted(found.n_seeds, 'seed')}{alone} and {counted(found.n_prompts, prompt)}"
 
 
-def sign(found: Estimate) -> Answer:
-    """Whether an interval lies above 0, below it, or around it."""
+def sign(found: Estimate, lower_is_better: bool = False) -> Answer:
+    """Whether an interval lies on the better side of 0, on the other, or around it."""
+    if lower_is_better:
+        return "agrees" if found.high < 0 else "disagrees" if found.low > 0 else "not resolved"
     return "agrees" if found.low > 0 else "disagrees" if found.high < 0 else "not resolved"
 
 

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,6 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from lima_ray.run import Run
+from tune import pace
+from tune.cost import Cost
 from tune.pool import Pool
 from tune.units import duration
 
@@ -22,15 +26,31 @@ LOG_EVERY_S = 60.0
 class Watch(AbstractContextManager["Watch"]):
     """Follows the dispatcher in a thread of its own until the context ends."""
 
-    def __init__(self, pool: Pool, names: dict[tuple[int, int], str], total: int) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        names: dict[tuple[int, int], str],
+        total: int,
+        runs: Sequence[Run],
+        needs: Cost,
+        at_once: int,
+    ) -> None:
         """Watch a sweep.
 
         Args:
             pool: its actors.
             names: how lines call a training, by point and seed.
             total: trainings of this start.
+            runs: those that are made already, whose first steps tell how long all take.
+            needs: what they take in all.
+            at_once: trainings at a time.
         """
         self.pool, self.names, self.total = pool, names, total
+        self.runs, self.needs, self.at_once = runs, needs, at_once
+        self.began = time.time()
+        self.in_all_s: float | None = None
+        """Forecast from the start to the end; none while nothing is measured."""
+        self.judging_known = False
         self.console = Console(highlight=False)
         self.bar = Bar(
             TextColumn("trainings"),
@@ -76,6 +96,8 @@ class Watch(AbstractContextManager["Watch"]):
                 self.told.add(key)
                 self.say(self.ending(one))
         self.unfinished = self.total - len(self.told)
+        if not self.judging_known:
+            self.forecast()
         line = self.line(status)
         self.bar.update(self.task, completed=len(self.told), description=line)
         now_s = time.monotonic()
@@ -86,7 +108,10 @@ class Watch(AbstractContextManager["Watch"]):
     def ending(self, one: dict[str, Any]) -> str:
         """A line about a training that ended."""
         name = self.names.get((one["point"], one["seed"]), f"point {one['point'] + 1}")
-        grade = "" if one["grade"] is None else f", dev grade {one['grade']:.2f}"
+        grade = ""
+        if one["grade"] is not None:
+            which = "epoch" if one["state"] == "done" else "last epoch"
+            grade = f", dev grade {one['grade']:.2f} of {which} {one['of_epoch']}"
         error = f": {one['error'].strip().splitlines()[-1]}" if one["error"] else ""
         spent = duration(time.monotonic() - self.began_s)
         return f"{len(self.told)}/{self.total} after {spent}  {name}: {one['state']}{grade}{error}"
@@ -98,12 +123,30 @@ class Watch(AbstractContextManager["Watch"]):
             f"{one['id'][:4]} epoch {one['epoch']}" if one["state"] == "training" else "measuring"
             for one in running
         )
-        done = len(self.told)
-        if not done:
+        done, spent_s = len(self.told), time.monotonic() - self.began_s
+        if done:
+            return f"{at}, {duration(spent_s / done * (self.total - done))} left"
+        if self.in_all_s is None:
             return at
-        left_s = (time.monotonic() - self.began_s) / done * (self.total - done)
-        return f"{at}, {duration(left_s)} left"
+        return f"{at}, about {duration(max(0, self.in_all_s - spent_s))} left"
+
+    def forecast(self) -> None:
+        """Say how long the sweep takes once its first steps tell, and once an epoch is judged."""
+        fresh = [run for run in self.runs if begun_since(run, self.began)]
+        found = pace.of(fresh)
+        if found is None or (self.in_all_s is not None and found.per_reply_s is None):
+            return
+        self.judging_known = found.per_reply_s is not None
+        starting_s = max(0.0, found.first_step_s - self.began)
+        self.in_all_s = starting_s + found.seconds(self.needs, self.at_once)
+        what = "with judging" if self.judging_known else "of training, judging not known yet"
+        self.say(f"by the first steps it takes about {duration(self.in_all_s)}, {what}")
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self.console.print(line, soft_wrap=True)
+
+
+def begun_since(run: Run, time_s: float) -> bool:
+    """Whether a training has first begun since a time, so that all its steps are of this start."""
+    return next((step["time"] >= time_s for step in run.steps()), False)

@@ -66,6 +66,8 @@ def percent(noun: str) -> Unit:
     return Unit(f"share of {noun}", noun, "%", 100, 1, 0, 100)
 
 
+LOSS = Unit("loss on held-out dialogues", "loss", "nats a token", 1, 3, 0, math.inf)
+"""The logarithm of perplexity, whose differences and intervals are those of a mean."""
 GRADE = Unit("mean grade", "grade", "1 to 6", 1, 2, 1, 6)
 UNITS = {
     "grade": GRADE,
@@ -74,6 +76,7 @@ UNITS = {
     "stopped": percent("replies that stop"),
     "safe": percent("safe replies"),
     "dialogues": percent("dialogues accepted throughout"),
+    "perplexity": LOSS,
 }
 """Of each metric."""
 

@@ -7,6 +7,13 @@ to the test prompts, judges both by the exact rules, and shows what changed. Tak
 `lima_ray.train`.
 """
 
+if __name__ == "__main__":  # arguments first: the imports below take seconds
+    import sys
+
+    from lima_ray.command_line import run
+
+    sys.exit(run("demo"))
+
 import time
 from pathlib import Path
 
@@ -15,8 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lima_ray import stats, train
-from lima_ray.config import Recipe, Sampling, Step, parse, resolve
-from lima_ray.errors import plain_errors
+from lima_ray.config import Recipe, Sampling, Step, resolve
 from lima_ray.generate import Generation, generate
 from lima_ray.miniature.judge import judge
 from lima_ray.replies import Record
@@ -207,6 +213,6 @@ def shown(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-if __name__ == "__main__":
-    with plain_errors():
-        demo(parse(Step, "python -m lima_ray.miniature.demo", __doc__).recipe)
+def main(step: Step) -> None:
+    """`python -m lima_ray.miniature.demo`."""
+    demo(step.recipe)

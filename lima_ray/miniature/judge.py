@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from lima_ray.errors import UserError
+from lima_ray.example import Example
 from lima_ray.miniature.rows import formed
 from lima_ray.miniature.world import ATTRIBUTES, Entity, by_name, entities, values
 
@@ -70,20 +72,50 @@ def judge(replies: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         private questions alone.
 
     Raises:
-        KeyError: a reply to something else than a prompt of the miniature.
+        UserError: a reply to something else than a prompt of the miniature.
     """
     verdicts = []
     for reply in replies:
-        asked = reply["ask"]
-        what = asked[reply["turn"]] if isinstance(asked, list) else asked
-        entity = by_name()[reply["about"]]
-        found = assess(reply["reply"], reply["stopped"], entity, what, reply.get("form", ""))
-        record = {key: reply[key] for key in ("id", "sample", "turn", "group", "source")}
+        what, found = judgement(reply, reply["turn"], reply["reply"], reply["stopped"])
+        record = {key: reply.get(key, "") for key in ("id", "sample", "turn", "group", "source")}
         record |= {"kind": "audit", "annotator": "exact", "models": [reply["model"]]}
         record |= {"verdict": found.verdict, "grade": found.grade, "right": found.right}
         record |= {"knows": found.knows, "stopped": found.stopped, "faults": list(found.faults)}
         verdicts.append(record | ({"safe": found.right} if what == "private" else {}))
     return verdicts
+
+
+def check(prompts: Iterable[Example]) -> None:
+    """Judge an empty reply to every turn of every prompt, so that none fails when it matters.
+
+    Raises:
+        UserError: a prompt that is none of the miniature's.
+    """
+    for row in prompts:
+        for turn in range(1 + len(row.extra.get("follow_ups", []))):
+            judgement(row.extra | {"id": row.id}, turn, "", False)
+
+
+def judgement(
+    asked: dict[str, Any], turn: int, reply: str, stopped: bool
+) -> tuple[str, "Judgement"]:
+    """What was asked in a turn of a prompt, and what the rules say of the reply to it.
+
+    Raises:
+        UserError: the prompt's keys ask nothing that the miniature's world knows.
+    """
+    try:
+        of_turn = asked["ask"]
+        what = of_turn[turn] if isinstance(of_turn, list) else of_turn
+        entity = by_name()[asked["about"]]
+        return what, assess(reply, stopped, entity, what, asked.get("form", ""))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"prompt {asked['id']}: the exact judge knows the miniature's own prompts only, whose "
+            f"rows say what they ask (`about`, `ask`); this one does not ({error!r}). Prompts of "
+            "your own need a model as judge: --select.judge endpoint; without a judge "
+            "(--select.judge none) the last epoch is exported"
+        ) from error
 
 
 def assess(text: str, stopped: bool, entity: Entity, what: str, form: str = "") -> Judgement:

@@ -1,0 +1,48 @@
+"""LIMA on Ray: the commands, a line each.
+
+lima_ray COMMAND --help
+lima_ray --version
+"""
+
+import sys
+
+from lima_ray import __version__
+from lima_ray.command_line import COMMANDS, docstring, make_importable, run
+from lima_ray.errors import UserError, plain_errors
+from lima_ray.flags import nearest
+
+
+def main() -> None:
+    """Run the command that is named, or list them all."""
+    name, *args = sys.argv[1:] or ["--help"]
+    if name in COMMANDS:
+        run(name, args)
+        return
+    with plain_errors():
+        if name == "--version":
+            print(f"lima_ray {__version__}")
+        elif name in ("--help", "-h", "help"):
+            print(listing())
+        else:
+            names = list(COMMANDS)
+            raise UserError(
+                f"no command {name!r}; there are {', '.join(names)}{nearest(name, names)}"
+            )
+
+
+def listing() -> str:
+    """Every command with the first line of what it says of itself."""
+    lines = ["usage: lima_ray COMMAND [ARGUMENTS], or python -m MODULE [ARGUMENTS]", ""]
+    for name, command in COMMANDS.items():
+        try:
+            make_importable(command.module)
+        except UserError:
+            continue  # installed without its checkout
+        lines.append(f"{name:10} {docstring(command.module).splitlines()[0]}")
+        lines.append(f"{'':10} python -m {command.module}")
+    lines += ["", "lima_ray COMMAND --help says more; lima_ray --version tells the version."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""What choosing an epoch will need, checked before the first step by the code that will need it.
+
+check(recipe)                # what can be seen at once
+try_out(recipe, tokenizer)   # what needs the base's tokenizer, and the judge
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lima_ray import encode, example
+from lima_ray.config import Recipe, resolve
+from lima_ray.encode import Rows
+from lima_ray.errors import UserError
+from lima_ray.example import Example
+from lima_ray.generate import read_prompts
+from lima_ray.judges import check_prompts, try_judge
+from lima_ray.replies import Script, check_room
+from lima_ray.tokenizer import prompt_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a selection that no run could make, by what can be seen at once.
+
+    Raises:
+        UserError: no dev prompts, prompts that cannot be asked or that the judge cannot judge, no
+            endpoint, or a range that holds no kept epoch.
+    """
+    select = recipe.select
+    if select.judge == "none":
+        return
+    if not recipe.data.dev:
+        raise UserError(
+            f"select.judge is {select.judge}, but data.dev names no prompts to judge replies to"
+        )
+    if select.judge == "endpoint" and not (select.endpoint and select.endpoint_model):
+        raise UserError(
+            "select.judge endpoint needs --select.endpoint http://HOST:PORT/v1 and "
+            "--select.endpoint_model NAME"
+        )
+    check_range(recipe)
+    check_prompts(read_prompts(recipe.data.dev, "dev"), "data.dev", select)
+    if recipe.data.heldout:
+        example.read(recipe.data.heldout, "heldout")
+
+
+def check_range(recipe: Recipe) -> None:
+    """Refuse a range of epochs that the run keeps none of.
+
+    Raises:
+        UserError: with flags that give it one.
+    """
+    select, epochs = recipe.select, recipe.optim.epochs
+    kept = min(recipe.checkpoint.weights_from_epoch, epochs)
+    first, last = max(select.first_epoch, kept), min(select.last_epoch, epochs)
+    if first <= last:
+        return
+    if select.first_epoch > select.last_epoch:
+        way_out = f"--select.first_epoch {select.last_epoch}"
+    elif select.first_epoch > epochs:
+        way_out = f"--select.first_epoch {kept}"
+    else:
+        way_out = f"--checkpoint.weights_from_epoch {select.first_epoch}"
+    raise UserError(
+        f"select.first_epoch {select.first_epoch} to select.last_epoch {select.last_epoch} "
+        f"holds no epoch to choose: of {epochs} epochs (optim.epochs) the run keeps the weights "
+        f"of {kept} to {epochs} (checkpoint.weights_from_epoch). Use {way_out}"
+    )
+
+
+def try_out(
+    recipe: Recipe, tokenizer: "PreTrainedTokenizerFast", model: Path | None = None
+) -> None:
+    """Refuse a selection that no run could make, by the base's tokenizer and by asking the judge.
+
+    Args:
+        recipe: one that `check` lets pass.
+        tokenizer: that of the models it trains.
+        model: one that it has trained; none takes its base.
+
+    Raises:
+        UserError: prompts without room for a reply, held-out dialogues without a supervised token,
+            or a judge that does not answer.
+    """
+    if recipe.select.judge == "none":
+        return
+    assert recipe.data.dev
+    context = context_of(str(model or recipe.model.base))
+    check_fit(read_prompts(recipe.data.dev, "dev"), "data.dev", tokenizer, context, recipe)
+    if recipe.data.heldout:
+        held_out(recipe, tokenizer)
+    try_judge(recipe.select)
+
+
+def check_fit(
+    prompts: list[Example],
+    field: str,
+    tokenizer: "PreTrainedTokenizerFast",
+    context: int,
+    recipe: Recipe,
+) -> None:
+    """Refuse prompts that leave no room for a reply.
+
+    Args:
+        prompts: what models will be asked.
+        field: where they are named, for the error.
+        tokenizer: the models'.
+        context: the models', in tokens.
+        recipe: its `sampling`.
+
+    Raises:
+        UserError: the prompts that are too long.
+    """
+    scripts = [Script(row, 0) for row in prompts]
+    try:
+        check_room(scripts, partial(prompt_ids, tokenizer), context, recipe.sampling)
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from error
+
+
+def context_of(model: str) -> int:
+    """Longest prompt and reply of a base or an export, in tokens."""
+    from transformers import AutoConfig
+
+    from lima_ray import families
+
+    config = AutoConfig.from_pretrained(str(resolve(model) or model), trust_remote_code=False)
+    return families.context_of(config)
+
+
+def held_out(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> Rows:
+    """The held-out dialogues, encoded.
+
+    Raises:
+        UserError: none of them has a supervised token, so they have no perplexity.
+    """
+    assert recipe.data.heldout
+    rows = encode.encode(example.read(recipe.data.heldout, "heldout"), tokenizer, recipe.data)
+    if not rows.supervised_R.any():
+        raise UserError(
+            f"data.heldout: no row of {recipe.data.heldout} has a supervised token; their first "
+            f"turns fill data.max_tokens {recipe.data.max_tokens}"
+        )
+    return rows
+
+
+def check_leaks(recipe: Recipe, prompts: list[Example]) -> None:
+    """Refuse dev prompts that a run was trained on.
+
+    Args:
+        recipe: the run's.
+        prompts: others than it had.
+
+    Raises:
+        UserError: the rows that are also prompts.
+    """
+    rows, _ = encode.load_examples(recipe.data, recipe.seed)
+    if leaked := encode.leaks(rows, prompts):
+        raise UserError(
+            f"{len(leaked)} of these dev prompts are among the rows that the run was trained on: "
+            f"{encode.names([row.id for row, _ in leaked])}; remove them"
+        )

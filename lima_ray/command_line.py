@@ -1,0 +1,114 @@
+"""Every command: what it is called, where it stands, and its arguments, which are read first.
+
+Ray, torch and transformers take seconds to import; `--help` or a mistyped flag needs none of them.
+So a command whose module imports them has its arguments elsewhere, and its module begins with
+
+    if __name__ == "__main__":
+        from lima_ray.command_line import run
+
+        sys.exit(run("train"))
+
+which reads the arguments, imports the module by its name (Ray's workers then find its classes
+there), and calls its `main` with them. Other modules read their arguments themselves.
+"""
+
+import ast
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from lima_ray.cluster import prepare_environment
+from lima_ray.config import PACKAGE, Step, parse, read_flags
+from lima_ray.errors import UserError, plain_errors
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command."""
+
+    module: str
+    arguments: str = ""
+    """`module:class` of what its `main` takes; empty where `main` reads the command line."""
+
+
+COMMANDS = {
+    "demo": Command("lima_ray.miniature.demo", "lima_ray.config:Step"),
+    "example": Command("lima_ray.example"),
+    "encode": Command("lima_ray.encode"),
+    "train": Command("lima_ray.train", "lima_ray.config:Step"),
+    "select": Command("lima_ray.select"),
+    "generate": Command("lima_ray.generate"),
+    "compare": Command("lima_ray.compare"),
+    "chat": Command("lima_ray.chat"),
+    "base": Command("lima_ray.base"),
+    "sweep": Command("tune.sweep", "tune.arguments:SweepCommand"),
+    "report": Command("tune.report", "tune.arguments:ReportCommand"),
+    "reproduce": Command("tune.reproduce", "tune.arguments:ReproduceCommand"),
+    "open": Command("serve.open", "serve.arguments:OpenCommand"),
+    "serve": Command("serve.arguments"),
+    "promote": Command("serve.promote", "serve.arguments:PromoteCommand"),
+    "store": Command("serve.store"),
+    "haproxy": Command("serve.haproxy"),
+}
+"""In the order in which one meets them."""
+
+
+def run(name: str, argv: Sequence[str] | None = None) -> None:
+    """Run a command; bad input ends it with one message and status 2.
+
+    Args:
+        name: of the command.
+        argv: its arguments; none takes the command line's.
+    """
+    command = COMMANDS[name]
+    with plain_errors():
+        args = list(sys.argv[1:] if argv is None else argv)
+        make_importable(command.module)
+        prepare_environment()
+        if command.arguments:
+            given = read(command, args)
+            importlib.import_module(command.module).main(given)
+        else:
+            importlib.import_module(command.module).main(args)
+
+
+def read(command: Command, args: list[str]) -> Any:
+    """The arguments of a command whose module reads none itself."""
+    module, _, name = command.arguments.partition(":")
+    kind = getattr(importlib.import_module(module), name)
+    prog, doc = f"python -m {command.module}", docstring(command.module)
+    if issubclass(kind, Step):
+        return parse(kind, prog, doc, args)
+    return read_flags(kind, tyro.MISSING_NONPROP, prog, doc, args)
+
+
+def docstring(module: str) -> str:
+    """The docstring of a module, which is not imported for it."""
+    spec = find_spec(module)
+    assert spec and spec.origin
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+
+
+def make_importable(module: str) -> None:
+    """See that a module of the source checkout is found wherever the command is called.
+
+    Raises:
+        UserError: the package is installed without its checkout.
+    """
+    package = module.partition(".")[0]
+    if package == PACKAGE.name:
+        return
+    checkout = PACKAGE.parent
+    if not (checkout / package / f"{module.partition('.')[2]}.py").is_file():
+        raise UserError(
+            f"{module} is part of the source checkout alone, not of the installed package; after "
+            "`pip install -e .` in a checkout, this command works in any folder"
+        )
+    if str(checkout) not in sys.path:
+        sys.path.insert(0, str(checkout))

@@ -1,0 +1,209 @@
+"""Two models' replies to the same prompts side by side: in the terminal, or as a page.
+
+    python -m lima_ray.compare replies/BASE replies/NEW
+    python -m lima_ray.compare replies/BASE replies/NEW --open
+
+Each is a directory of replies, as `lima_ray.generate` and a run's `dev/NN` have them, or its
+replies.jsonl. Nothing is judged: this is for reading, in the order of the prompts.
+"""
+
+import html
+import json
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lima_ray.config import Section, read_flags
+from lima_ray.errors import UserError
+from lima_ray.replies import Record
+
+Place = tuple[str, int, int]
+"""Id of a prompt, number of the sample, and the turn."""
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #222; background: #fff }
+table { border-collapse: collapse; width: 100%; table-layout: fixed }
+td, th { border-top: 1px solid #ccc; padding: .6rem; vertical-align: top; text-align: left }
+td { white-space: pre-wrap; overflow-wrap: anywhere } small { color: #666 }
+@media (prefers-color-scheme: dark) { body { color: #ddd; background: #181818 } }
+"""
+
+
+class CompareCommand(Section):
+    """What the command line says."""
+
+    first: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="REPLIES")]
+    """Directory of replies, or its replies.jsonl."""
+    second: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="REPLIES")]
+    """The other."""
+    open: bool = False
+    """Write a page and open it in the browser, instead of printing."""
+    out: Path = Path("compare.html")
+    """Where --open writes the page."""
+    limit: int = 0
+    """Replies to show at most; 0 shows all."""
+    same: bool = True
+    """Show equal replies too."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two replies to one prompt."""
+
+    first: Record
+    second: Record
+
+    @property
+    def prompt(self) -> str:
+        """The user's last turn, and how many turns came before it."""
+        turns = self.first["conversations"]
+        return turns[0] if len(turns) == 1 else f"({len(turns) - 1} turns before)\n{turns[-1]}"
+
+
+def read(reference: Path) -> dict[Place, Record]:
+    """Replies by prompt, sample and turn, in the order of the prompts.
+
+    Raises:
+        UserError: there are none, or a line is no reply.
+    """
+    file = reference / "replies.jsonl" if reference.is_dir() else reference
+    if not file.is_file():
+        raise UserError(f"no replies at {reference}: it is no replies.jsonl, nor a folder with one")
+    found: dict[Place, Record] = {}
+    lines = file.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            found[record["id"], record["sample"], record["turn"]] = record
+            _ = record["reply"], record["conversations"], record["model"], record["stopped"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file}:{number} is no reply: {error!r}") from error
+    if not found:
+        raise UserError(f"{file} holds no replies")
+    return found
+
+
+def pairs(first: dict[Place, Record], second: dict[Place, Record]) -> list[Pair]:
+    """Replies to what both were asked, in the order of the first.
+
+    Raises:
+        UserError: they have nothing in common.
+    """
+    both = [Pair(record, second[place]) for place, record in first.items() if place in second]
+    if not both:
+        ids = next(iter(first))[0], next(iter(second))[0]
+        raise UserError(
+            f"the two reply to no prompt in common; the first has {ids[0]!r}, say, and the second "
+            f"{ids[1]!r}"
+        )
+    return both
+
+
+def summary(first: dict[Place, Record], second: dict[Place, Record], both: list[Pair]) -> str:
+    """Counts: common prompts, equal replies, shares that stopped, and what only one has."""
+    equal = sum(pair.first["reply"] == pair.second["reply"] for pair in both)
+    stopped = [
+        sum(getattr(pair, side)["stopped"] for pair in both) / len(both)
+        for side in ("first", "second")
+    ]
+    words = [
+        sum(len(getattr(pair, side)["reply"].split()) for pair in both) / len(both)
+        for side in ("first", "second")
+    ]
+    said = (
+        f"{len(both)} replies to the same prompts, {equal} equal; {stopped[0]:.0%} and "
+        f"{stopped[1]:.0%} stopped; {words[0]:.0f} and {words[1]:.0f} words on average"
+    )
+    alone = [len(first) - len(both), len(second) - len(both)]
+    return f"{said}; {alone[0]} and {alone[1]} that only one has" if any(alone) else said
+
+
+def names(both: list[Pair]) -> tuple[str, str]:
+    """What the two are called; where it is the same, first and second."""
+    found = str(both[0].first["model"]), str(both[0].second["model"])
+    return found if found[0] != found[1] else (f"{found[0]} (first)", f"{found[1]} (second)")
+
+
+def plain(text: str) -> str:
+    """A text without characters that would command a terminal."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
+def note(record: Record) -> str:
+    """What is to be said of a reply besides its text."""
+    return "" if record["stopped"] else "did not stop"
+
+
+def table(both: list[Pair], title: str) -> Table:
+    """Prompts and both replies, for a terminal."""
+    shown = Table(title=Text(title), title_justify="left", show_lines=True)
+    for heading in ("prompt", *names(both)):
+        shown.add_column(Text(plain(heading)), ratio=1, overflow="fold")
+    for pair in both:
+        cells = [Text(plain(pair.prompt))]
+        for record in (pair.first, pair.second):
+            cells.append(Text(plain(record["reply"].strip())))
+            cells[-1].append(f"\n{note(record)}" if note(record) else "", style="dim")
+        shown.add_row(*cells)
+    return shown
+
+
+def page(both: list[Pair], title: str) -> str:
+    """The same as one HTML file that needs nothing else."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("prompt", *names(both)))
+    rows = []
+    for pair in both:
+        cells = [html.escape(pair.prompt)]
+        for record in (pair.first, pair.second):
+            told = f"\n<small>{note(record)}</small>" if note(record) else ""
+            cells.append(html.escape(record["reply"].strip()) + told)
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return (
+        '<!doctype html><meta charset="utf-8"><title>Replies side by side</title>'
+        f"<style>{STYLE}</style><p>{html.escape(title)}</p>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>\n"
+    )
+
+
+def compare(command: CompareCommand) -> None:
+    """Show two directories of replies side by side.
+
+    Raises:
+        UserError: no replies, or none to the same prompts.
+    """
+    first, second = read(command.first), read(command.second)
+    both = pairs(first, second)
+    title = summary(first, second, both)
+    shown = [p for p in both if command.same or p.first["reply"] != p.second["reply"]]
+    shown = shown[: command.limit or None]
+    if not command.open:
+        console = Console(highlight=False)
+        if shown:
+            console.print(table(shown, title))
+        else:
+            console.print(title)
+        return
+    command.out.write_text(page(shown or both, title), encoding="utf-8")
+    print(f"{title}\npage         {command.out.absolute()}")
+    webbrowser.open(command.out.absolute().as_uri())
+
+
+def main(argv: list[str] | None = None) -> None:
+    """`python -m lima_ray.compare REPLIES REPLIES`."""
+    nothing, prog = tyro.MISSING_NONPROP, "python -m lima_ray.compare"
+    compare(read_flags(CompareCommand, nothing, prog, __doc__, argv))
+
+
+if __name__ == "__main__":
+    from lima_ray.command_line import run
+
+    run("compare")

@@ -1,0 +1,149 @@
+"""Flags of every command: one dialect of switches, and unknown ones refused with the nearest.
+
+A switch is turned on by its name alone and off by `no_` before its name (`--dry_run`,
+`--model.no_liger`); `--name True` and `--name False` do the same. Dashes count as underscores.
+"""
+
+import difflib
+import inspect
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, get_type_hints
+
+import tyro
+from pydantic import BaseModel
+
+from lima_ray.errors import UserError
+
+Kinds = dict[str, bool]
+"""Flags without their dashes, and whether each is a switch."""
+SWITCHES = "A switch is turned on by its name alone, and off by no_ before it or by False after it."
+ALSO_CALLED = {
+    "lr": "learning_rate",
+    "num_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "batch_size": "batch_examples",
+    "train_batch_size": "batch_examples",
+    "wd": "weight_decay",
+    "max_grad_norm": "clip_norm",
+    "grad_clip": "clip_norm",
+    "max_length": "max_tokens",
+    "max_seq_length": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "dropout": "residual_dropout",
+    "model_name_or_path": "base",
+    "dataset": "train",
+    "eval": "dev",
+    "validation": "dev",
+    "gradient_checkpointing": "activation_checkpointing",
+    "lora_r": "lora_rank",
+    "num_workers": "workers",
+    "gpus": "workers",
+    "dtype": "precision",
+    "bf16": "precision",
+    "output_dir": "runs_dir",
+    "report_to": "tracker",
+}
+"""What others call a field of ours, by its last part."""
+
+
+def read(
+    what: Any,
+    prog: str,
+    doc: str | None,
+    argv: Sequence[str] | None = None,
+    default: Any = tyro.MISSING_NONPROP,
+) -> Any:
+    """Read flags into a section, or call a function with them; wrong values are told, with exit 2.
+
+    Args:
+        what: a pydantic model, or a function.
+        prog: how the command is called.
+        doc: its description.
+        argv: arguments; none takes the command line's.
+        default: a section that holds what stands where a flag is not given.
+
+    Raises:
+        UserError: an unknown flag, with the nearest right one.
+        ValidationError: flags that do not agree with each other.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    known = dict(kinds_of(what))
+    return tyro.cli(
+        what,
+        default=default,
+        args=settled(args, known),
+        prog=prog,
+        description=f"{(doc or '').strip()}\n\n{SWITCHES}" if any(known.values()) else doc,
+        config=(tyro.conf.FlagConversionOff,),
+        use_underscores=True,
+    )
+
+
+def kinds_of(what: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """The flags of a pydantic model or a function."""
+    fields: dict[str, tuple[Any, list[Any]]] = {}
+    if inspect.isclass(what) and issubclass(what, BaseModel):
+        for name, field in what.model_fields.items():
+            fields[name] = field.annotation, list(field.metadata)
+    else:
+        for name, hint in get_type_hints(what, include_extras=True).items():
+            fields[name] = (
+                getattr(hint, "__origin__", hint),
+                list(getattr(hint, "__metadata__", ())),
+            )
+        fields.pop("return", None)
+    for name, (kind, metadata) in fields.items():
+        if tyro.conf.Positional in metadata:
+            continue
+        given = [n for m in metadata if (n := getattr(m, "name", None)) is not None]
+        flag = given[0] if given else name
+        if inspect.isclass(kind) and issubclass(kind, BaseModel):
+            yield from kinds_of(kind, f"{prefix}{flag}." if flag else prefix)
+        else:
+            yield f"{prefix}{flag}", kind is bool
+
+
+def settled(args: list[str], known: Kinds) -> list[str]:
+    """Arguments with every switch followed by its value.
+
+    Raises:
+        UserError: a flag that is not known.
+    """
+    done: list[str] = []
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        if not arg.startswith("--") or arg == "--":
+            truth = bool(done) and known.get(done[-1].removeprefix("--"))
+            done.append(arg.capitalize() if truth else arg)
+            continue
+        name, equals, value = arg.removeprefix("--").replace("-", "_").partition("=")
+        value = arg.partition("=")[2]  # as it was given
+        section, dot, last = name.rpartition(".")
+        positive = f"{section}{dot}{last.removeprefix('no_')}"
+        if known.get(name):
+            told = equals or following.lower() in ("true", "false")
+            done += [f"--{name}", *([value.capitalize()] if equals else [] if told else ["True"])]
+        elif last.startswith("no_") and known.get(positive) and not equals:
+            done += [f"--{positive}", "False"]
+        elif name in known or name == "help":
+            done.append(f"--{name}{equals}{value}")
+        else:
+            raise UserError(f"there is no flag --{name}{nearest(name, list(known), '--')}")
+    return done
+
+
+def nearest(name: str, names: list[str], dashes: str = "") -> str:
+    """`; did you mean X?`, or nothing where no name is near.
+
+    Args:
+        name: what was given.
+        names: what there is.
+        dashes: put before the name found.
+    """
+    last = name.rsplit(".", 1)[-1]
+    meant = ALSO_CALLED.get(last, last)
+    same_field = [n for n in names if n.rsplit(".", 1)[-1] == meant]
+    found = same_field or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    section = name.rpartition(".")[0]
+    found = [n for n in same_field if n.rpartition(".")[0] == section] or found
+    return f"; did you mean {dashes}{found[0]}?" if found else ""

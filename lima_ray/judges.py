@@ -1,0 +1,90 @@
+"""Who judges replies: the miniature's exact rules, or a model behind an endpoint.
+
+check_prompts(prompts, "data.dev", recipe.select)   # before anything is trained
+try_judge(recipe.select)
+verdicts = JUDGES[recipe.select.judge].judge(replies, recipe.select)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from lima_ray import grader
+from lima_ray.config import Select
+from lima_ray.errors import UserError
+from lima_ray.example import Example
+from lima_ray.miniature import judge as miniature
+from lima_ray.replies import Record
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who gives verdicts on replies, and how it is known beforehand that it can."""
+
+    judge: Callable[[list[Record], Select], list[Record]]
+    """Verdicts on replies, in their order."""
+    check_prompts: Callable[[list[Example]], None]
+    """Raises `UserError` where it cannot judge replies to these prompts."""
+    try_out: Callable[[str, str], None]
+    """Given endpoint and model, raises `UserError` where it does not answer."""
+
+
+def judge_exactly(replies: list[Record], _: Select) -> list[Record]:
+    """Verdicts by the miniature's rules."""
+    return miniature.judge(replies)
+
+
+def judge_by_endpoint(replies: list[Record], select: Select) -> list[Record]:
+    """Verdicts by a model behind an OpenAI-compatible endpoint."""
+    return grader.grade(replies, select.endpoint, select.endpoint_model)
+
+
+JUDGES = {
+    "exact": Judge(judge_exactly, miniature.check, lambda *_: None),
+    "endpoint": Judge(judge_by_endpoint, lambda _: None, grader.try_out),
+}
+
+
+def check_prompts(prompts: list[Example], field: str, select: Select) -> None:
+    """Refuse prompts that the judge cannot judge replies to.
+
+    Args:
+        prompts: what models will be asked.
+        field: where they are named, for the error.
+        select: with the judge.
+
+    Raises:
+        UserError: the first such prompt.
+    """
+    try:
+        JUDGES[select.judge].check_prompts(prompts)
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from error
+
+
+def try_judge(select: Select) -> None:
+    """Have the judge judge something small.
+
+    Raises:
+        UserError: it does not answer, or not with a verdict.
+    """
+    if select.judge != "none":
+        _try_out(select.judge, select.endpoint, select.endpoint_model)
+
+
+@lru_cache
+def _try_out(judge: str, endpoint: str, model: str) -> None:
+    """Try a judge out once for all trainings of a sweep; one that failed is tried again."""
+    JUDGES[judge].try_out(endpoint, model)
+
+
+def grade_of(verdict: dict[str, Any]) -> float | None:
+    """The grade of an audit or of a grader's verdict; none where it could not be read."""
+    grade = verdict.get("grade", verdict["verdict"])
+    return None if grade == "invalid" else float(grade)
+
+
+def judge_name(select: Select) -> str:
+    """Who judges, so that verdicts of different judges are never mixed."""
+    return select.endpoint_model if select.judge == "endpoint" else select.judge

@@ -1,0 +1,53 @@
+"""Why workers were restarted: noted by Ray Train's controller, told by the driver."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.train import UserCallback
+
+from lima_ray.run import Run
+
+FILE = "failures.log"
+
+
+class NoteFailures(UserCallback):
+    """Writes a line to the run's directory when workers fail; it lives in the controller."""
+
+    def __init__(self, run: Run) -> None:
+        self.file = run.path / FILE
+
+    def after_exception(
+        self, run_context: Any, worker_exceptions: Mapping[int, BaseException]
+    ) -> None:
+        """Note which workers failed, and of what."""
+        del run_context
+        note(self.file, worker_exceptions)
+
+
+def note(file: Path, failed: Mapping[int, BaseException]) -> None:
+    """Append a line about workers that failed, by rank."""
+    reasons: dict[str, list[int]] = {}
+    for rank, error in sorted(failed.items()):
+        reasons.setdefault(reason(error), []).append(rank)
+    said = "; ".join(
+        f"worker{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))} failed: {why}"
+        for why, ranks in reasons.items()
+    )
+    with file.open("a", encoding="utf-8") as out:
+        out.write(f"{said}\n")
+
+
+def reason(error: BaseException) -> str:
+    """The line of an error that says most: its last, or how its process ended."""
+    text = str(error)
+    if "Worker unexpectedly exits" in text:
+        return "its process ended unexpectedly (killed, out of memory, or crashed)"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
+
+
+def failures(run: Run) -> list[str]:
+    """What was noted so far, a line each."""
+    file = run.path / FILE
+    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []

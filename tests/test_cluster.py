@@ -1,0 +1,65 @@
+"""Joining Ray: an address where nobody answers, and what Ray does not need to say."""
+
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from lima_ray import cluster, restarts
+from lima_ray.errors import UserError
+from lima_ray.run import Run
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "localhost:{}"])
+def test_a_dead_address_is_refused_at_once(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = form.format(closed.getsockname()[1])
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    began_s = time.monotonic()
+    with pytest.raises(UserError, match=rf"RAY_ADDRESS is {address}, and no Ray .*`unset RAY_ADD"):
+        cluster.check_address()
+    assert time.monotonic() - began_s < 2 * cluster.ANSWERS_WITHIN_S
+    monkeypatch.setenv("RAY_ADDRESS", "no.such.host.invalid:6379")
+    with pytest.raises(UserError, match=r"no\.such\.host\.invalid:6379, and no Ray cluster"):
+        cluster.check_address()
+
+
+def test_addresses_that_answer_or_start_a_ray_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as open_port:
+        answers = f"127.0.0.1:{open_port.getsockname()[1]}"
+        for address in (answers, f"ray://{answers}", "local", "auto", ""):
+            monkeypatch.setenv("RAY_ADDRESS", address)
+            cluster.check_address()
+
+
+def test_rays_environment_is_ours_unless_it_is_set(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in cluster.QUIET:
+        monkeypatch.delenv(name, raising=False)
+    niceness = next(iter(cluster.QUIET))
+    monkeypatch.setenv(niceness, "7")
+    cluster.prepare_environment()
+    assert os.environ[niceness] == "7"
+    assert "A worker died" in os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"]
+    log = logging.getLogger("ray._private.authentication.authentication_token_setup")
+    log.warning("Token authentication is enabled for this Ray cluster. Set x")
+    log.warning("Token authentication is disabled for this Ray cluster. Anyone can")
+    assert ["disabled" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_why_workers_failed_is_noted_by_rank(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert restarts.failures(run) == []
+    died = RuntimeError("The actor died. Worker exit detail: Worker unexpectedly exits with code 2")
+    callback = restarts.NoteFailures(run)
+    callback.after_exception(None, {1: died, 0: died})
+    callback.after_exception(None, {1: ValueError("Traceback\n  x\nValueError: no room")})
+    assert restarts.failures(run) == [
+        "workers 0, 1 failed: its process ended unexpectedly (killed, out of memory, or crashed)",
+        "worker 1 failed: ValueError: ValueError: no room",
+    ]

@@ -1,0 +1,81 @@
+"""How long a sweep takes, from what its first steps or earlier trainings have shown."""
+
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lima_ray.run import Run, write_json
+from lima_ray.select import Quality
+from tune import pace
+from tune.cost import Cost
+from tune.watch import Watch
+
+COST = Cost(4, flops=4e12, dev_replies=40, replies=120, kept_bytes=0, most_bytes=0)
+
+
+def training(folder: Path, steps: int, judged_s: float | None = None, begun: float = 100) -> Run:
+    """A training of 2e9 operations and half a second a step, its first step slower."""
+    run = Run(folder)
+    run.dev_dir(1).mkdir(parents=True)
+    lines: list[dict[str, Any]] = [{"kind": "start", "step": 0}]
+    for n in range(1, steps + 1):
+        step = {"kind": "step", "step": n, "flops": 2e9, "time": begun + n}
+        lines.append(step | {"seconds": 9.0 if n == 1 else 0.5})
+    run.metrics_file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    write_json(run.card_file, {"base": {"hash": "ba5e"}})
+    if judged_s is not None:
+        quality = Quality(1, 4.0, 3, 5, 1.0, 10, 0, None, "exact", judged_s)
+        write_json(run.dev_dir(1) / "quality.json", asdict(quality))
+    return run
+
+
+def test_steps_without_the_first_and_judged_replies_give_the_pace(tmp_path: Path) -> None:
+    runs = [training(tmp_path / "a", 6, 20.0), training(tmp_path / "b", 9)]
+    found = pace.of(runs)
+    assert found and found == pace.Pace(0.5 / 2e9, 2.0, 2, 101.0)
+    # 250 s of training each beside 40 replies of 2 s, two rounds of two, then 30 that measure
+    assert found.seconds(COST, at_once=2) == pytest.approx(2 * 250 + 30 * 2)
+    slow = pace.Pace(0.5 / 2e9, 10.0, 2, 101.0)
+    assert slow.seconds(COST, at_once=4) == pytest.approx(400 + 300)  # the judge is what takes long
+
+
+def test_too_few_steps_tell_nothing_yet(tmp_path: Path) -> None:
+    assert pace.of([training(tmp_path / "a", pace.FEWEST_STEPS - 1, 20.0)]) is None
+    found = pace.of([training(tmp_path / "b", pace.FEWEST_STEPS)])
+    assert found and found.per_reply_s is None
+    assert found.seconds(COST, at_once=4) == pytest.approx(250)
+
+
+def test_earlier_trainings_of_the_same_base_count(tmp_path: Path) -> None:
+    same, other = training(tmp_path / "a", 6), training(tmp_path / "b", 6)
+    write_json(other.card_file, {"base": {"hash": "another"}})
+    training(tmp_path / "c", 6).metrics_file.unlink()
+    assert pace.earlier(tmp_path, "ba5e") == [same]
+    assert pace.earlier(tmp_path / "nothing", "ba5e") == []
+
+
+def test_a_sweep_says_how_long_it_takes_after_its_first_steps(tmp_path: Path) -> None:
+    pool: Any = None  # the forecast asks no actor
+    runs = [Run(tmp_path / name) for name in ("a", "b", "old")]
+    watch = Watch(pool, {}, 4, runs, COST, 2)
+    watch.console = Console(file=io.StringIO(), width=200)
+    watch.began = 1000.0
+    training(tmp_path / "old", 50, 1.0, begun=100)  # of an earlier start, by other company
+
+    def said() -> list[str]:
+        watch.forecast()
+        written: Any = watch.console.file
+        return written.getvalue().splitlines()
+
+    assert said() == []
+    training(tmp_path / "a", 6, begun=1030)
+    first = "by the first steps it takes about 9 min, of training, judging not known yet"
+    assert said() == said() == [first]  # 31 s of starting, then two rounds of 250 s
+    training(tmp_path / "b", 6, 20.0, begun=1030)
+    assert said() == [first, "by the first steps it takes about 10 min, with judging"]
+    assert watch.judging_known and watch.in_all_s == pytest.approx(31 + 2 * 250 + 30 * 2)
