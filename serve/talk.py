@@ -1,12 +1,9 @@
 """The chat tab: what each click does."""
 
-import asyncio
 import json
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
-from weakref import WeakValueDictionary
 
 import gradio as gr
 
@@ -14,11 +11,12 @@ from lima_ray.errors import UserError
 from serve import render
 from serve.controls import sampling_fields, seed_of
 from serve.desk import Ask, Desk
+from serve.desks import Desks
 from serve.dialogue import Dialogue, Turn
 from serve.markdown import typed
 from serve.saver import Saver
 from serve.speaker import Speaker, brief
-from serve.store import Store, StoreError
+from serve.store import Store
 from serve.view import Update, View, model_of
 from serve.visitor import Visitor
 
@@ -36,8 +34,6 @@ ADDRESS = """(id) => history.replaceState(null, '',
   location.pathname + (id ? '?c=' + encodeURIComponent(id) : ''))"""
 ASK = "(...fields) => [...fields.slice(0, -1), window.limaChat.mayLose('%s')]"
 """Has the visitor confirm what would lose their own work; `View.sure` is the last of the inputs."""
-LEFT_WAIT_S = 3.0
-"""What a window that was closed or reloaded has for the end of its reply."""
 
 
 class Talk:
@@ -48,8 +44,7 @@ class Talk:
         self.speaker = speaker
         self.store = store
         self.view = view
-        self.flights: WeakValueDictionary[str, Desk] = WeakValueDictionary()
-        """Desks by Gradio's session, so that a closed tab ends its reply."""
+        self.desks = Desks(store)
 
     def wire(self, page: gr.Blocks) -> None:
         """Say what each click does."""
@@ -109,11 +104,11 @@ class Talk:
     async def seat(self, desk: Desk | None, opened: str, request: gr.Request) -> Desk:
         """The visitor's desk; a replica that does not know it makes it anew from the store."""
         if desk is not None and owns(request, desk):
-            self.flights[request.session_hash or ""] = desk
+            self.desks.by_session[request.session_hash or ""] = desk
             return desk
         visitor: Visitor = request.state.visitor
         desk = Desk(visitor, Saver(self.store, visitor.owner))
-        self.flights[request.session_hash or ""] = desk
+        self.desks.by_session[request.session_hash or ""] = desk
         try:
             desk.models = {entry["id"]: entry for entry in await self.speaker.models()}
         except Exception as error:  # whatever broke the way to the engine, the page still opens
@@ -121,71 +116,8 @@ class Talk:
                 f"The models cannot be listed ({brief(error)}). Reload the page to try again."
             )
         if opened:
-            await self.fetch(desk, opened)
+            await self.desks.fetch(desk, opened)
         return desk
-
-    async def fetch(self, desk: Desk, id: str) -> None:
-        """Take up one of the visitor's own conversations."""
-        elsewhere = await self.being_answered(desk, id)
-        try:
-            found = await self.store.off_loop(Store.open, desk.visitor.owner, id)
-        except StoreError as error:
-            desk.notice = f"The conversation cannot be opened: {error}"
-            return
-        if found is None:
-            desk.notice = "There is no such conversation."
-        else:
-            desk.open(found)
-            if elsewhere:
-                desk.notice = "A reply to this is under way in another window. " + desk.notice
-
-    async def being_answered(self, desk: Desk, id: str) -> bool:
-        """Whether a window has a reply under way, once those that were just left have ended it."""
-        until = time.monotonic() + LEFT_WAIT_S
-        while self.is_answered(desk, id) and time.monotonic() < until:
-            await asyncio.sleep(0.05)
-        for window in self.windows_of(desk):
-            await window.saver.settle()
-        return self.is_answered(desk, id)
-
-    def is_answered(self, desk: Desk, id: str) -> bool:
-        """Whether one of the visitor's windows has a reply under way in a conversation."""
-        windows = self.windows_of(desk)
-        return any(dialogue.id == id for window in windows for dialogue in window.answered)
-
-    def windows_of(self, desk: Desk) -> list[Desk]:
-        """The visitor's windows on this replica."""
-        owner, others = desk.visitor.owner, self.flights.values()
-        return [desk, *(d for d in others if d is not desk and d.visitor.owner == owner)]
-
-    async def catch_up(self, desk: Desk) -> bool:
-        """Take up what another window did to the conversation; whether it did anything.
-
-        Without the database nothing is asked, and the talk goes on.
-        """
-        dialogue, saver = desk.dialogue, desk.saver
-        if desk.busy or saver.problem is not None or not dialogue.version:
-            return False
-        if self.is_answered(desk, dialogue.id):
-            desk.notice = (
-                "Another window has a reply under way in this conversation. "
-                "Wait for its end, then do again what you wanted to do."
-            )
-            return True
-        if saver.waiting:
-            await saver.settle()
-        owner = desk.visitor.owner
-        try:
-            version = await self.store.off_loop(Store.version, owner, dialogue.id)
-            if version is None or version in {dialogue.version, *dialogue.attempts}:
-                return False
-            found = await self.store.off_loop(Store.open, owner, dialogue.id)
-        except StoreError:
-            return False
-        if found is None or desk.dialogue is not dialogue or desk.busy:
-            return False
-        desk.catch_up(found)
-        return True
 
     async def load(self, request: gr.Request, desk: Desk | None) -> Update:
         """Draw the page for whoever comes, with the conversation that its address names."""
@@ -204,7 +136,7 @@ class Talk:
         desk = await self.seat(desk, opened, request)
         if desk.busy:
             return
-        if await self.catch_up(desk) or desk.draft:
+        if await self.desks.catch_up(desk) or desk.draft:
             desk.give_back(text)
             yield self.view.shown(desk)
             return
@@ -227,7 +159,7 @@ class Talk:
         """Have a reply made anew."""
         *how, sure = fields
         desk = await self.seat(desk, opened, request)
-        stays = not sure or await self.catch_up(desk)
+        stays = not sure or await self.desks.catch_up(desk)
         before = None if stays else desk.again(place(at))
         async with aclosing(self.reply(desk, before, how)) as steps:
             async for step in steps:
@@ -241,7 +173,7 @@ class Talk:
         text = typed(str(at.value))
         desk = await self.seat(desk, opened, request)
         before = None
-        if sure and await self.catch_up(desk):
+        if sure and await self.desks.catch_up(desk):
             desk.give_back(text)
         elif sure:
             before = desk.edit(place(at), text)
@@ -276,7 +208,7 @@ class Talk:
         """Take the last exchange back."""
         view = self.view
         desk = await self.seat(desk, opened, request)
-        if sure and not await self.catch_up(desk):
+        if sure and not await self.desks.catch_up(desk):
             desk.undo(place(at))
         return view.shown(desk)
 
@@ -285,7 +217,7 @@ class Talk:
     ) -> Update:
         """Keep a thumb up or down."""
         desk = await self.seat(desk, opened, request)
-        if not await self.catch_up(desk):
+        if not await self.desks.catch_up(desk):
             liked = {"Like": True, "Dislike": False, True: True, False: False}.get(at.liked)
             desk.thumb(place(at), liked)
         return self.view.shown(desk)
@@ -305,14 +237,14 @@ class Talk:
         if desk.stop is not None and desk.dialogue.id == id:
             desk.stop.set()
         desk.notice = ""
-        await self.fetch(desk, id)
+        await self.desks.fetch(desk, id)
         return view.all_of(desk)
 
     async def remove(self, request: gr.Request, desk: Desk | None, sure: bool) -> Update:
         """Delete the conversation that is open."""
         view = self.view
         desk = await self.seat(desk, "", request)
-        if sure and not await self.catch_up(desk):
+        if sure and not await self.desks.catch_up(desk):
             desk.leave()
             desk.saver.forget(desk.dialogue)
             desk.open(Dialogue())
@@ -324,7 +256,7 @@ class Talk:
         """Keep the title as typed."""
         view = self.view
         desk = await self.seat(desk, opened, request)
-        if not await self.catch_up(desk):
+        if not await self.desks.catch_up(desk):
             desk.rename(title)
             return {view.desk: desk, view.name: desk.dialogue.name}
         return view.shown(desk)
@@ -373,7 +305,7 @@ class Talk:
 
     def unload(self, request: gr.Request) -> None:
         """A closed tab wants no more of its reply."""
-        self.stop(request, self.flights.pop(request.session_hash or "", None))
+        self.stop(request, self.desks.by_session.pop(request.session_hash or "", None))
 
 
 def owns(request: gr.Request, desk: Desk) -> bool:
