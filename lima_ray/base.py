@@ -48,7 +48,9 @@ def build(
     """
     import torch
     from transformers import LlamaForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     heads = heads or max(1, hidden // 64)
     if hidden % heads or (hidden // heads) % 2:
         raise UserError(f"--hidden {hidden} over {heads} heads: each head needs an even width")

@@ -1,16 +1,20 @@
 """One entry point, arguments read before anything heavy, one dialect of switches."""
 
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import tyro
+from huggingface_hub import constants
 
 from lima_ray import __version__, flags
-from lima_ray.command_line import COMMANDS, docstring, read
+from lima_ray.command_line import COMMANDS, docstring, read, run
 from lima_ray.config import PACKAGE, RECIPES, Recipe, Step, parse
 from lima_ray.errors import UserError
+from lima_ray.lineage import check_base
 from lima_ray.replies import Generation
 from serve.app import Args
 from tune.arguments import SweepCommand
@@ -84,6 +88,14 @@ def test_help_ends_quietly_where_nobody_reads_on() -> None:
     assert ended.stdout.startswith("usage: ") and ended.stderr == ""
 
 
+def test_making_a_base_says_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text.txt").write_text("Some words to learn from.\n" * 9)
+    sizes = ["--hidden", "32", "--layers", "1", "--heads", "2", "--vocab", "270"]
+    run("base", ["--text", str(tmp_path / "text.txt"), "--out", str(tmp_path / "base"), *sizes])
+    told = capfd.readouterr()
+    assert told.out.count("\n") == 1 and "a random Llama" in told.out and told.err == ""
+
+
 @pytest.mark.parametrize(
     ("args", "on"),
     [
@@ -151,3 +163,27 @@ def test_seeds_that_no_generator_takes_are_refused(seed: str) -> None:
         parse(Step, "prog", None, ["lima-7b", "--seed", seed])
     with pytest.raises(UserError, match=r"seed is .*: input should be (greater|less) than"):
         Recipe().override({"seed": int(seed)})
+
+
+def test_a_mistyped_base_is_told_without_asking_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bases" / "small").mkdir(parents=True)
+    (tmp_path / "bases" / "small" / "config.json").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(socket, "socket", None)  # whoever opens a connection fails
+    with pytest.raises(UserError, match=r"bases holds small; did you mean bases/small\?"):
+        check_base("bases/smal")
+
+
+def test_a_base_that_the_hub_lacks_is_told_after_one_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+    began_s = time.monotonic()
+    with pytest.raises(UserError, match=r"no such directory here, and the hub says: "):
+        check_base("nobody/smal")
+    assert time.monotonic() - began_s < 15

@@ -59,6 +59,7 @@ def pretrain(
     """
     import torch
     from transformers import LlamaForCausalLM
+    from transformers.utils import logging
 
     from lima_ray import attention
     from lima_ray import layers as fast
@@ -102,6 +103,7 @@ def pretrain(
                 print(f"{line} {seen / tokens:.0%}", flush=True)
             if seen >= tokens:
                 break
+    logging.disable_progress_bar()
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
     open_to_readers(*out.iterdir())
