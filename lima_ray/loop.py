@@ -26,7 +26,7 @@ from lima_ray.flops import step_flops
 from lima_ray.loss import forward
 from lima_ray.metrics import MetricsLog, StepResult
 from lima_ray.microbatch import Step
-from lima_ray.model import load_model, precision, size
+from lima_ray.model import kernels, load_model, precision, size
 from lima_ray.probe import probe
 from lima_ray.run import Run
 from lima_ray.schedule import Schedule, plan_epoch, step_seed
@@ -83,7 +83,8 @@ def train(
         ending.callback(engine.destroy)  # its hooks keep it alive where a process trains again
         for note in notes:
             log.note(note)
-        log.start(done, engine.zero_optimization_stage(), pids, phases.seconds)
+        computed = {"zero_stage": engine.zero_optimization_stage(), **kernels(engine.module)}
+        log.start(done, pids, computed, phases.seconds)
         plan: list[Step] = []
         for number in range(done, schedule.steps):
             epoch, index = divmod(number, schedule.epoch_steps)

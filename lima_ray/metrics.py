@@ -51,11 +51,19 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
         if self.enabled:
             self.file.write(json.dumps(record, allow_nan=False) + "\n")
 
-    def start(self, done: int, stage: int, pids: list[int], phases: dict[str, float]) -> None:
-        """Append a start's record: the workers' process ids, and seconds of what went before."""
+    def start(
+        self, done: int, pids: list[int], computed: dict[str, Any], phases: dict[str, float]
+    ) -> None:
+        """Append a start's record.
+
+        Args:
+            done: optimizer steps done before.
+            pids: the workers' process ids.
+            computed: how steps are computed: `zero_stage` and what `model.kernels` tells.
+            phases: seconds of what went before.
+        """
         record: dict[str, Any] = {"kind": "start", "step": done, "workers": len(pids)}
-        record |= {"zero_stage": stage, "pids": pids}
-        self.write(record | phases | {"time": time.time()})
+        self.write(record | {"pids": pids} | computed | phases | {"time": time.time()})
 
     def note(self, text: str) -> None:
         """Append something to tell the user."""

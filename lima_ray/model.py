@@ -71,6 +71,18 @@ def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Ca
     return model.train()
 
 
+def kernels(model: nn.Module) -> dict[str, Any]:
+    """What computes a loaded model: number format, attention, and whether Liger's layers do."""
+    config: Any = model.config
+    names = {attention.PACKED: "packed", attention.VARLEN: "varlen"}
+    kind = str(config._attn_implementation)
+    return {
+        "precision": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "attention": names.get(kind, kind),
+        "liger": any(m.forward.__module__.startswith("liger_kernel") for m in model.modules()),
+    }
+
+
 def precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     """Format of the weights in use."""
     auto = "bf16" if device.type == "cuda" and recipe.train.zero_stage else "fp32"

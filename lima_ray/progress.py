@@ -133,7 +133,8 @@ class Progress(AbstractContextManager["Progress"]):
 def describe_start(start: dict) -> str:
     """One line about a start of the worker group."""
     workers = f"{start['workers']} worker{'s' * (start['workers'] > 1)}"
-    workers += f", ZeRO {start['zero_stage']},"
+    workers += f", ZeRO {start['zero_stage']}, {start['precision']}, {start['attention']} attention"
+    workers += ", Liger's layers," if start["liger"] else ","
     if start["step"]:
         return f"{workers} go on after step {start['step']}"
     phases = {k.removesuffix("_s"): v for k, v in start.items() if k.endswith("_s")}
