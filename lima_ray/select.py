@@ -460,7 +460,7 @@ def again(run: Run, recipe: Recipe) -> int:
     checks.check(recipe)
     if recipe.data.dev != (own := run.recipe()).data.dev:
         checks.check_leaks(own, read_prompts(str(recipe.data.dev), "dev"))
-    tokenizer: Any = AutoTokenizer.from_pretrained(run.tokenizer_dir)
+    tokenizer: Any = AutoTokenizer.from_pretrained(run.tokenizer_dir, trust_remote_code=False)
     checks.try_out(recipe, tokenizer, run.epoch_dir(kept[-1]))
     return choose(run, recipe)
 

@@ -120,8 +120,10 @@ def test_heads_and_connections_are_bounded(program: Path, tmp_path: Path) -> Non
         held = [client(b"") for _ in range(8)]
         ended = 0
         for one in held:
-            with suppress(OSError):
+            try:
                 ended += one.recv(1) == b""
+            except ConnectionResetError:  # refused as well
+                ended += 1
         assert ended >= 3
 
 

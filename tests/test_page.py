@@ -346,7 +346,8 @@ def test_script_in_messages_and_replies_does_not_run(window: Window, site: Site)
         top = "document.elementFromPoint(%s, 60).closest('#chat') === null"
         assert all(window.page.evaluate(top % x) for x in (100, 600, 1100))
         assert window.page.locator("#chat .md").locator("form, input, [style*=fixed]").count() == 0
-    expect(window.page.locator("#chat .message.bot code")).to_contain_text("frac")
+    drawn = window.page.locator("#chat .message.bot code")
+    expect(drawn).to_contain_text("frac", timeout=30_000)
 
 
 def test_all_of_a_text_is_seen_and_mended(window: Window, site: Site) -> None:
