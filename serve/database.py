@@ -3,6 +3,8 @@
 import os
 import re
 import stat
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ POSTGRESQL = {
     "tcp_user_timeout": 4000,
     "options": "-c statement_timeout=4000 -c lock_timeout=4000",
 }
+CREATING = threading.Lock()
+"""Held from a file's making to its closing, so that no thread locks it in between."""
 
 
 def open_engine(url: str) -> Engine:
@@ -62,10 +66,17 @@ def keep_private(dialect: Any, record: object, arguments: list[Any], options: ob
     name = str(arguments[0]) if arguments else ""
     if not name or name.startswith((":memory:", "file:")):
         return
-    os.close(os.open(name, os.O_RDWR | os.O_CREAT, 0o600))
-    for file in map(Path, (name, f"{name}-wal", f"{name}-shm")):
-        if file.exists() and (found := file.stat()).st_uid == os.geteuid():
-            file.chmod(stat.S_IMODE(found.st_mode) & 0o700)
+    name = os.path.realpath(name)
+    # SQLite reports better what is wrong with a file that cannot be made.
+    with suppress(OSError), CREATING:
+        # A file that is there is never opened here: whoever closes it, gives up all the locks that
+        # SQLite has on it in this process (fcntl), and others then delete its log under us.
+        with suppress(FileExistsError):
+            os.close(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        for file in map(Path, (name, f"{name}-wal", f"{name}-shm")):
+            found = file.stat() if file.exists() else None
+            if found and found.st_uid == os.geteuid() and found.st_mode & 0o077:
+                file.chmod(stat.S_IMODE(found.st_mode) & 0o700)
 
 
 def set_up_sqlite(connection: Any, record: object) -> None:

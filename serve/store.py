@@ -80,11 +80,18 @@ class Store:
         self.engine.dispose()
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """A transaction; what goes wrong in it is a StoreError."""
+    def session(self, writes: bool = False) -> Iterator[Session]:
+        """A transaction; what goes wrong in it is a StoreError.
+
+        Args:
+            writes: what it reads stays so until it ends, in SQLite too, which begins a transaction
+                at the first write otherwise, and has no `SELECT ... FOR UPDATE`.
+        """
         try:
             self.prepare()
             with Session(self.engine) as session, session.begin():
+                if writes and self.engine.dialect.name == "sqlite":
+                    session.execute(text("BEGIN IMMEDIATE"))
                 yield session
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).strip()
@@ -124,7 +131,7 @@ class Store:
             Conflict: it is not the version that was read; nothing is written.
             StoreError: the database is away, or the id is another owner's.
         """
-        with self.session() as session:
+        with self.session(writes=True) as session:
             row = session.get(DialogueRow, dialogue.id, with_for_update=True)
             if row is not None and row.owner != owner:
                 raise StoreError("the conversation belongs to somebody else")
@@ -170,7 +177,7 @@ class Store:
         Raises:
             Conflict: it is not the version that was read; nothing is deleted.
         """
-        with self.session() as session:
+        with self.session(writes=True) as session:
             row = session.get(DialogueRow, dialogue.id, with_for_update=True)
             if row is not None and row.owner == owner:
                 check_version(row, dialogue)
@@ -179,7 +186,7 @@ class Store:
 
     def judge(self, owner: str, record: dict[str, Any]) -> None:
         """Keep a verdict; one of the same id and owner is replaced."""
-        with self.session() as session:
+        with self.session(writes=True) as session:
             row = session.get(VerdictRow, record["id"])
             if row is not None and row.owner != owner:
                 raise StoreError("the verdict belongs to somebody else")

@@ -3,7 +3,11 @@
 import copy
 import json
 import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -66,6 +70,31 @@ def test_the_file_is_its_owners_alone(store: Store, url: str, tmp_path: Path) ->
     again.save("anna", talked())
     assert modes() == {0o600}
     again.close()
+
+
+def test_another_process_that_comes_and_goes_takes_nothing(store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "chat.sqlite"
+    with store.engine.connect() as first:
+        first.exec_driver_sql("CREATE TABLE t (n)")
+        first.commit()
+        with store.engine.connect() as second:  # a second one of the pool
+            second.exec_driver_sql("SELECT * FROM t")
+        look = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); "
+        look += "print(c.execute('SELECT count(*) FROM t').fetchall()); c.close()"
+        subprocess.run([sys.executable, "-c", look, str(file)], check=True)
+        assert Path(f"{file}-wal").exists(), "the log of an open database was deleted"
+        first.exec_driver_sql("INSERT INTO t VALUES (1)")
+        first.commit()
+        seen = subprocess.run(
+            [sys.executable, "-c", look, str(file)], check=True, capture_output=True, text=True
+        )
+    assert seen.stdout.strip() == "[(1,)]"
+
+
+def test_a_folder_that_is_gone_is_a_database_that_is_away(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "new").rmdir()
+    with pytest.raises(StoreError, match="unable to open"):
+        store.titles("anna")
 
 
 def test_a_password_in_a_url_is_not_told() -> None:
@@ -137,6 +166,33 @@ def test_nothing_is_written_over_what_another_window_wrote(store: Store) -> None
     with pytest.raises(Conflict, match="deleted in another window"):
         store.save("anna", here)
     assert store.open("anna", here.id) is None
+
+
+def test_of_two_that_save_at_once_one_is_told(store: Store, url: str) -> None:
+    dialogue = talked()
+    store.save("anna", dialogue)
+    stores, both = [store, Store(url)], Barrier(2)
+    for other in stores:
+        other.titles("anna")
+
+    def save(other: Store, title: str) -> str:
+        mine = other.open("anna", dialogue.id)
+        assert mine is not None
+        mine.title = title
+        both.wait(5)
+        try:
+            other.save("anna", mine)
+        except Conflict:
+            return "conflict"
+        return title
+
+    with ThreadPoolExecutor(2) as threads:
+        for number in range(20):
+            calls = [threads.submit(save, s, f"{number}{i}") for i, s in enumerate(stores)]
+            ended = sorted(call.result() for call in calls)
+            kept = store.open("anna", dialogue.id)
+            assert kept is not None and ended == sorted([kept.title, "conflict"])
+    stores[1].close()
 
 
 def test_own_attempt_that_was_written_without_a_word_is_no_conflict(store: Store) -> None:
