@@ -51,7 +51,7 @@ MARKER = r"[ \t]*(?:>|[-+*](?=[ \t])|\d{1,9}[.)](?=[ \t]))"
 NESTED = re.compile(f"(?:{MARKER}){{{DEEPEST_BLOCK}}}")
 COMMANDS = re.compile(rf"(?:\\[a-zA-Z]+\s*){{{DEEPEST_FORMULA}}}")
 MACROS = re.compile(r"\\(?:[gex]?def|(?:future)?let|(?:re|provide)?newcommand|global)(?![a-zA-Z])")
-HUGE = re.compile(r"\d{3,}[.\d]*\s*(?:em|ex|pt|px|bp|pc|cm|mm|in|mu|dd|cc|nd|nc|sp)\b")
+HUGE = re.compile(r"(?<!\d)\d{3}[.\d]*+\s*+(?:em|ex|pt|px|bp|pc|cm|mm|in|mu|dd|cc|nd|nc|sp)\b")
 OPENING = re.compile(r"(?<!\\)\{|\\left(?![a-zA-Z])|\\begin(?![a-zA-Z])")
 CLOSING = re.compile(r"(?<!\\)\}|\\right(?![a-zA-Z])|\\end(?![a-zA-Z])")
 

@@ -8,7 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from serve.dialogue import Dialogue, Turn
-from serve.markdown import DEEPEST_FORMULA, formatted, plain, typed
+from serve.markdown import DEEPEST_FORMULA, LONGEST_FORMULA, formatted, plain, typed
 from serve.render import messages
 
 TEXTS = [
@@ -67,6 +67,7 @@ def test_markup_of_a_reply_is_text_but_in_code(text: str, drawn: str) -> None:
         "\\def\\a{\\frac{1}{\\a}}\\a",
         "x+" * 2000,
         "\\rule{1000em}{900.5 em}",
+        "\\rule{12.1000em}{1em}",
     ],
 )
 def test_formula_that_ends_a_tab_is_shown_as_code(source: str) -> None:
@@ -90,11 +91,14 @@ def test_quotes_and_lists_nest_to_a_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["`", "` ", "\\( ", "$$ ", "> ", "<a ", "```mermaid\n", "\n", "|"]
+    "piece",
+    ["`", "` ", "\\( ", "$$ ", "> ", "<a ", "```mermaid\n", "\n", "|", "1", "1.", "100 ", "\\a "],
 )
 def test_hostile_text_takes_no_time(piece: str) -> None:
     began = time.monotonic()
     formatted(piece * (30_000 // len(piece)))
+    for left, right in (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)")):
+        formatted(f"{left}{piece * (LONGEST_FORMULA // len(piece) - 4)}{right}" * 15)
     assert time.monotonic() - began < 1
 
 
