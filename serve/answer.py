@@ -231,7 +231,9 @@ def at_most(engine: AnyEngine, turns: list[str], room: int, left: threading.Even
         if left.is_set():
             break
         some = turns[max(0, end - TURNS_AT_ONCE) : end]
-        found = engine.tokenizer(some, add_special_tokens=False, split_special_tokens=True)
+        # Markers in a text are split in the prompt, so this counts too few where it has them; split
+        # here, they would be split for whoever else uses the tokeniser meanwhile.
+        found = engine.tokenizer(some, add_special_tokens=False, split_special_tokens=False)
         for ids in reversed(found.input_ids):
             tokens += max(0, len(ids) - 1)  # one may be merged with what joins the turns
             if tokens > room:

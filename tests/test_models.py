@@ -5,6 +5,7 @@ import shutil
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from served import Hosted, hosted, wait_until
 
 from lima_ray.config import Recipe
 from lima_ray.errors import UserError
+from lima_ray.tokenizer import load_tokenizer
+from serve import answer
 from serve.access import is_loopback, is_ours, read_keys, refuse_open_port
 from serve.app import Args, build
 from serve.models import Models, Settings, catalogue, examples_of
@@ -300,3 +303,14 @@ def test_a_key_file_has_keys(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no key"):
         read_keys(str(file))
     assert read_keys(None) == frozenset()
+
+
+def test_counting_a_long_dialogue_changes_nothing_for_others(brief_dir: Path) -> None:
+    tokenizer = load_tokenizer(str(brief_dir))
+    marker = tokenizer.eos_token
+    engine: Any = SimpleNamespace(tokenizer=tokenizer)
+    turns = [f"one two {marker}"] * (answer.LARGE_DIALOGUE + 9)
+    assert answer.at_most(engine, turns, 10_000, threading.Event()) == len(turns)
+    assert answer.at_most(engine, turns, 20, threading.Event()) < len(turns)
+    state = tokenizer.backend_tokenizer.encode_special_tokens
+    assert state is False, "a prompt that is made meanwhile would lose its control tokens"
