@@ -88,7 +88,11 @@ class Passes:
         if key is None:
             return None
         claims: dict[str, Any] = json.loads(decode(payload))
-        visitor = Visitor(claims["s"], claims.get("n"), claims.get("t", 0))
+        name = claims.get("n")
+        # Cookies of earlier releases say no time; those without a login hold conversations, and are
+        # taken for half over, so that they are renewed.
+        unknown_s = 0 if name else time() - DAY_S * VISIT_DAYS * 0.6
+        visitor = Visitor(claims["s"], name, claims.get("t", unknown_s))
         if visitor.session in self.ended or time() > visitor.since_s + visitor.lasts_s:
             return None
         if visitor.name is None:

@@ -13,7 +13,7 @@ from lima_ray.errors import UserError
 from serve.chat import PageSettings, build_page
 from serve.login import CLIENT_GUESSES, Guesses
 from serve.store import Store
-from serve.visitor import COOKIE, Passes, Visitor, decode, read_logins
+from serve.visitor import COOKIE, Passes, Visitor, decode, encode, read_logins, signature
 
 KEY = b"k" * 32
 LOGINS = {"anna": "sesame", "bert": "other"}
@@ -79,6 +79,19 @@ def test_a_cookie_ends_with_its_time_and_at_logout(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr("serve.visitor.time", lambda: now)
         passes.ended.add("abc")
         assert passes.read(value) is None
+
+
+def test_cookies_of_earlier_releases_keep_conversations_but_no_login() -> None:
+    def of_earlier(visitor: Visitor, passes: Passes) -> str:
+        claims = json.loads(decode(passes.issue(visitor).partition(".")[0]))
+        del claims["t"]
+        payload = encode(json.dumps(claims).encode())
+        return f"{payload}.{signature(payload, KEY)}"
+
+    anonymous, closed = Passes([KEY], None), Passes([KEY], LOGINS)
+    found = anonymous.read(of_earlier(Visitor("abc"), anonymous))
+    assert found == Visitor("abc") and found.due, "known, and renewed at the next visit"
+    assert closed.read(of_earlier(Visitor("abc", "anna"), closed)) is None
 
 
 def test_a_visitor_without_a_login_keeps_the_session_by_a_new_cookie(
