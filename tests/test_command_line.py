@@ -17,6 +17,7 @@ from lima_ray.errors import UserError
 from lima_ray.lineage import check_base
 from lima_ray.replies import Generation
 from serve.app import Args
+from serve.arguments import fields
 from tune.arguments import SweepCommand
 
 HEAVY = ("torch", "ray", "transformers", "scipy", "deepspeed", "gradio", "matplotlib")
@@ -51,6 +52,7 @@ def test_help_says_what_a_command_does_and_imports_nothing_heavy(name: str) -> N
 def test_every_argument_of_serve_run_is_listed_with_its_default() -> None:
     told = called("serve.arguments")
     assert told.returncode == 0 and not imported(told)
+    assert {name for name, _, _ in fields()} == set(Args.model_fields)
     for name, field in Args.model_fields.items():
         assert f"\n{name}=" in told.stdout
         if name in ("model", "replicas", "slots", "queue", "page", "title", "database"):
