@@ -13,6 +13,7 @@ from ray.serve.context import _get_global_client
 from lima_ray.config import Section, durable
 from lima_ray.errors import UserError
 from serve import haproxy
+from serve.limits import Network
 
 OPEN = "LIMA_SERVE_OPEN"
 """Environment variable that allows an open port without keys or logins."""
@@ -37,6 +38,22 @@ class Access(Section):
     """Requests of the page that one client (an address) may have at once, and of the API, there at
     least as many as `slots` and `queue` take. A window of the page holds two."""
 
+    trusted_proxies: str = ""
+    """Addresses or networks of proxies of yours, with commas between, such as what ends TLS before
+    HAProxy: the client is the last in X-Forwarded-For that is none of them. Without it all who come
+    through such a proxy are one client."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, names: str) -> str:
+        networks(names)
+        return names
+
+    @property
+    def proxies(self) -> tuple[Network, ...]:
+        """The networks of trusted proxies."""
+        return networks(self.trusted_proxies)
+
     @field_validator("api_keys_file", "login_file")
     @classmethod
     def _file_is_there(cls, name: str | None) -> str | None:
@@ -55,6 +72,16 @@ class Access(Section):
         if self.api_keys_file and (self.login_file or not page):
             return None
         return frozenset(name.strip().lower() for name in self.hosts.split(",") if name.strip())
+
+
+def networks(names: str) -> tuple[Network, ...]:
+    """Networks, or addresses, from a list with commas.
+
+    Raises:
+        ValueError: one is none.
+    """
+    parts = (name.strip() for name in names.split(","))
+    return tuple(ipaddress.ip_network(part, strict=False) for part in parts if part)
 
 
 def read_keys(name: str | None) -> frozenset[str]:

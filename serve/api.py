@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve import answer
 from serve.answer import Json
 from serve.door import NOTE, Door
-from serve.limits import Kind, Limits, left
+from serve.limits import Kind, Limits, Network, left
 from serve.models import Models
 from serve.refusal import Refusal, invalid, unreadable
 from serve.schema import ChatRequest, CompletionRequest
@@ -34,6 +34,7 @@ def build_api(
     page: ASGIApp | None = None,
     names: frozenset[str] | None = None,
     forwarded: bool = False,
+    proxies: tuple[Network, ...] = (),
 ) -> ASGIApp:
     """The app.
 
@@ -44,6 +45,7 @@ def build_api(
         page: the chat page, under /chat.
         names: of this server, to which requests may be addressed; none takes any.
         forwarded: see `serve.limits.Limits`.
+        proxies: see there too.
     """
     app = FastAPI(title="lima_ray", docs_url="/docs", redoc_url=None, version="1")
 
@@ -95,7 +97,7 @@ def build_api(
     app.exception_handler(Refusal)(refuse)
     app.exception_handler(RequestValidationError)(refuse_fields)
     app.exception_handler(HTTPException)(refuse_route)
-    return Door(Limits(app, kinds, forwarded), keys, names)
+    return Door(Limits(app, kinds, forwarded, proxies), keys, names)
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {

@@ -201,7 +201,8 @@ class Engine:
             "/chat": Kind("the page", PAGE_REQUESTS, access.client_requests, PAGE_BODY_BYTES),
         }
         names = access.names(page is not None)
-        return build_api(self.models_here, self.keys, kinds, page, names, haproxy.enabled())
+        behind = haproxy.enabled()
+        return build_api(self.models_here, self.keys, kinds, page, names, behind, access.proxies)
 
     async def check_health(self) -> None:
         """Have Serve replace this replica where an engine is broken or hangs."""

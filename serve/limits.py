@@ -8,6 +8,7 @@ has kept us waiting for longest is given up for the newest.
 """
 
 import asyncio
+import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ BODY_S = 20.0
 """Time for a whole body."""
 RETRY_S = 5
 LOOPBACK = ("127.0.0.1", "::1")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass
@@ -95,15 +97,23 @@ class Kind:
 class Limits:
     """Middleware that holds each kind of request to its bounds."""
 
-    def __init__(self, app: ASGIApp, kinds: dict[str, Kind], forwarded: bool = False) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        kinds: dict[str, Kind],
+        forwarded: bool = False,
+        proxies: tuple[Network, ...] = (),
+    ) -> None:
         """Stand before an app.
 
         Args:
             app: finds each body whole.
             kinds: bounds by the path that their requests begin with; others have none, and no body.
             forwarded: whether a proxy of ours stands before us, which names the client.
+            proxies: which the proxy before us may name in the client's place.
         """
-        self.app, self.kinds, self.forwarded = app, kinds, forwarded
+        self.app, self.kinds = app, kinds
+        self.forwarded, self.proxies = forwarded, proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or raise a `Refusal`."""
@@ -118,7 +128,7 @@ class Limits:
         headers = Headers(scope=scope)
         if int_or_zero(headers.get("content-length")) > kind.body_bytes:
             raise too_long(kind.body_bytes)
-        client = client_of(scope, headers, self.forwarded)
+        client = client_of(scope, headers, self.forwarded, self.proxies)
         scope = {**scope, "client": (client, 0)}
         body: bytes | None = b""
         if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
@@ -168,17 +178,29 @@ def once(body: bytes, receive: Receive) -> Receive:
     return receive_body
 
 
-def client_of(scope: Scope, headers: Headers, forwarded: bool) -> str:
+def client_of(
+    scope: Scope, headers: Headers, forwarded: bool, proxies: tuple[Network, ...] = ()
+) -> str:
     """The address that a request comes from.
 
-    A proxy on this machine, or one of ours, names it last in X-Forwarded-For; anyone else could
-    write there what he likes.
+    A proxy on this machine, or one of ours, names it last in X-Forwarded-For, behind what anyone
+    could have written there; where that is a trusted proxy itself, it is named before.
     """
-    peer = (scope.get("client") or ("", 0))[0]
-    if forwarded or peer in LOOPBACK:
-        named = headers.getlist("x-forwarded-for")
-        return named[-1].rpartition(",")[2].strip()[:64] if named else peer
-    return peer
+    client = (scope.get("client") or ("", 0))[0]
+    named = ",".join(headers.getlist("x-forwarded-for")).split(",")
+    believed = forwarded or client in LOOPBACK or trusted(client, proxies)
+    while believed and named:
+        client = named.pop().strip()[:64] or client
+        believed = trusted(client, proxies)
+    return client
+
+
+def trusted(client: str, proxies: tuple[Network, ...]) -> bool:
+    """Whether an address is a trusted proxy's."""
+    try:
+        return bool(proxies) and any(ipaddress.ip_address(client) in one for one in proxies)
+    except ValueError:
+        return False
 
 
 def int_or_zero(text: str | None) -> int:

@@ -17,10 +17,12 @@ from serve.visitor import Passes, baked
 WRONG_WAIT_S = 1.0
 """A wrong password waits."""
 WINDOW_S = 300.0
-CLIENT_GUESSES = 10
+GUESSES = 10
 NAME_GUESSES = 30
-"""Wrong passwords of one client, and for one name by whomever, in that time; more are not looked
-at. One who guesses for a name so keeps its owner from logging in, not from what he has open."""
+CLIENT_GUESSES = 100
+"""Wrong passwords in that time: of one address for one name, for one name by whomever, and of one
+address, which many may share; more are not looked at. One who guesses for a name so keeps its owner
+from logging in, not from what he has open."""
 KEPT = 10_000
 
 PAGE = """<!doctype html>
@@ -78,6 +80,11 @@ class Guesses:
         if len(self.times) > KEPT:
             self.times.popitem(last=False)
 
+    def take_back(self, key: str) -> None:
+        """The last try was right, which says nothing of those before."""
+        if times := self.times.get(key):
+            times.pop()
+
     def forget(self, key: str) -> None:
         """It was right."""
         self.times.pop(key, None)
@@ -85,7 +92,8 @@ class Guesses:
 
 def login_routes(passes: Passes, title: str, store: Store) -> list[Route]:
     """`/login` and `/logout`, below the page's own path."""
-    by_client, by_name = Guesses(CLIENT_GUESSES), Guesses(NAME_GUESSES)
+    by_both, by_name = Guesses(GUESSES), Guesses(NAME_GUESSES)
+    by_client = Guesses(CLIENT_GUESSES)
 
     def form(status: int = 200, wrong: str = "") -> Response:
         return HTMLResponse(PAGE.format(title=escape(title), wrong=wrong), status)
@@ -96,21 +104,24 @@ def login_routes(passes: Passes, title: str, store: Store) -> list[Route]:
         fields = await request.form(max_files=0, max_fields=4)
         name, password = str(fields.get("name", ""))[:200], str(fields.get("password", ""))
         client = request.client.host if request.client else ""
-        wait_s = max(by_client.wait_s(client), by_name.wait_s(name))
+        both = f"{client}\n{name}"
+        wait_s = max(by_both.wait_s(both), by_name.wait_s(name), by_client.wait_s(client))
         if wait_s:
             minutes = -int(-wait_s // 60)
             late = form(429, MANY.format(minutes=minutes))
             late.headers["Retry-After"] = str(60 * minutes)
             return late
         # Counted before it is looked at, so that tries at the same time count too.
-        by_client.count(client)
+        by_both.count(both)
         by_name.count(name)
+        by_client.count(client)
         visitor = passes.log_in(name, password)
         if visitor is None:
             await asyncio.sleep(WRONG_WAIT_S)
             return form(401, WRONG)
-        by_client.forget(client)
+        by_both.forget(both)
         by_name.forget(name)
+        by_client.take_back(client)
         return back(request, passes.issue(visitor))
 
     async def logout(request: Request) -> Response:

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from lima_ray.errors import UserError
 from serve.chat import PageSettings, build_page
-from serve.login import CLIENT_GUESSES, Guesses
+from serve.login import CLIENT_GUESSES, GUESSES, Guesses
 from serve.store import Store
 from serve.visitor import COOKIE, Passes, Visitor, decode, encode, read_logins, signature
 
@@ -90,7 +90,9 @@ def test_cookies_of_earlier_releases_keep_conversations_but_no_login() -> None:
 
     anonymous, closed = Passes([KEY], None), Passes([KEY], LOGINS)
     found = anonymous.read(of_earlier(Visitor("abc"), anonymous))
-    assert found == Visitor("abc") and found.due, "known, and renewed at the next visit"
+    assert found is not None and found == Visitor("abc") and found.due, (
+        "known, and renewed at the next visit"
+    )
     assert closed.read(of_earlier(Visitor("abc", "anna"), closed)) is None
 
 
@@ -151,12 +153,28 @@ def test_guesses_of_a_password_are_few(
 
     assert log_in("anna", "sesame") == 303
     told = [log_in("anna", f"guess {n}") for n in range(20)]
-    assert told == [401] * CLIENT_GUESSES + [429] * (20 - CLIENT_GUESSES)
+    assert told == [401] * GUESSES + [429] * (20 - GUESSES)
+    assert log_in("bert", "other") == 303, "others behind the same address still enter"
     late = client.post("/login", data={"name": "anna", "password": "sesame"})
     assert late.status_code == 429 and int(late.headers["retry-after"]) == 300
     later_s = time.monotonic() + 301
     monkeypatch.setattr("serve.login.monotonic", lambda: later_s)
     assert log_in("anna", "sesame") == 303
+
+
+def test_guesses_of_one_address_are_few_over_all_names(
+    closed: list[TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.login.WRONG_WAIT_S", 0)
+
+    def log_in(name: str, password: str) -> int:
+        fields = {"name": name, "password": password}
+        return closed[0].post("/login", data=fields, follow_redirects=False).status_code
+
+    assert {log_in(f"name {n}", "x") for n in range(CLIENT_GUESSES - 1)} == {401}
+    assert [log_in("bert", "other") for _ in range(3)] == [303] * 3, "right ones do not count"
+    assert [log_in("one more", "x"), log_in("one more", "x")] == [401, 429]
+    assert log_in("bert", "other") == 429
 
 
 def test_guesses_are_counted_by_name_too_and_forgotten_in_time() -> None:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from serve import limits
+from serve.access import Access, networks
 from serve.limits import Kind, Limits, client_of
 from serve.refusal import Refusal
 
@@ -185,12 +186,25 @@ def test_the_oldest_body_gives_way_where_all_clients_wait() -> None:
 
 
 def test_a_client_is_its_address_and_only_our_proxy_names_another() -> None:
-    def named(peer: str, forwarded: bool, *values: str) -> str:
+    def named(peer: str, forwarded: bool, *values: str, proxies: str = "") -> str:
         headers = [(b"x-forwarded-for", value.encode()) for value in values]
         request = {"type": "http", "headers": headers, "client": (peer, 1)}
-        return client_of(request, Headers(scope=request), forwarded)
+        return client_of(request, Headers(scope=request), forwarded, networks(proxies))
 
     assert named("192.0.2.1", False, "10.0.0.1") == "192.0.2.1"
     assert named("192.0.2.1", True, "10.0.0.1, 10.0.0.2", "10.0.0.3") == "10.0.0.3"
     assert named("127.0.0.1", False, "10.0.0.1, 10.0.0.2") == "10.0.0.2"
     assert named("127.0.0.1", False) == "127.0.0.1"
+
+    # What ends TLS is skipped, and no more: what stands before, anyone may have written.
+    both, tls = ("6.6.6.6, 192.0.2.1", "10.0.0.3"), "10.0.0.3"
+    assert named("127.0.0.1", True, *both) == "10.0.0.3"
+    assert named("127.0.0.1", True, *both, proxies=tls) == "192.0.2.1"
+    assert named("127.0.0.1", True, *both, proxies="::1, 10.0.0.0/24") == "192.0.2.1"
+    assert named("10.0.0.3", False, "6.6.6.6, 192.0.2.1", proxies=tls) == "192.0.2.1"
+    assert named("10.0.0.4", False, *both, proxies=tls) == "10.0.0.4"
+    assert named("127.0.0.1", True, "6.6.6.6, 127.0.0.1") == "127.0.0.1"
+    assert named("127.0.0.1", True, "192.0.2.1, 127.0.0.1", proxies="127.0.0.1") == "192.0.2.1"
+    assert named("10.0.0.3", True, "", proxies=tls) == "10.0.0.3"
+    with pytest.raises(ValueError, match="tls"):
+        Access(trusted_proxies="10.0.0.3, tls.example")
