@@ -78,12 +78,18 @@ class Dialogue:
         short = line if len(line) <= TITLE_LETTERS else line[: TITLE_LETTERS - 1].rstrip() + "…"
         return short or UNTITLED
 
-    def become_another(self) -> None:
-        """Be a conversation of its own from now on: other ids, and a title that says so."""
+    def become_another(self) -> dict[str, Turn]:
+        """Be a conversation of its own from now on: other ids, and a title that says so.
+
+        Returns:
+            The turns by their ids before, under which verdicts may be kept.
+        """
         self.title = f"{self.name} {SECOND}"
         self.id, self.version, self.attempts = new_id(), "", ()
+        renamed = {turn.id: turn for turn in self.turns}
         for turn in self.turns:
             turn.id = new_id()
+        return renamed
 
     def messages(self) -> list[dict[str, str]]:
         """OpenAI messages, the system line first where there is one."""

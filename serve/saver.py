@@ -63,6 +63,9 @@ class Saver:
     def save(self, dialogue: Dialogue) -> None:
         """Have a conversation written as it is now."""
         copied = copy.deepcopy(dialogue)
+        last = copied.turns[-1] if copied.turns else None
+        if last and last.role == "assistant" and not last.content.strip():
+            copied.turns.pop()  # a reply of which nothing has come yet
         change = Change(f"“{dialogue.name}”", Store.save, (self.owner, copied), dialogue)
         self.later(dialogue.id, change)
 
@@ -99,20 +102,37 @@ class Saver:
         while self.waiting:
             key, change = next(iter(self.waiting.items()))
             try:
-                await self.store.off_loop(change.method, *change.begin())
-            except Conflict as conflict:
-                self.keep_both(key, change, str(conflict))
-                continue
+                conflict = await self.attempt(change)
             except StoreError as error:
                 self.problem = str(error)
                 return
+            if conflict is not None:
+                self.keep_both(key, change, *conflict)
+                continue
             change.end()
             self.recovered += late
             if self.waiting.get(key) is change:
                 del self.waiting[key]
         self.problem = None
 
-    def keep_both(self, key: str, change: Change, what: str) -> None:
+    async def attempt(self, change: Change) -> tuple[str, Dialogue | None] | None:
+        """Write one thing.
+
+        Returns:
+            What another window did to the conversation, and what it left of it; none where it did
+            nothing, and the change is written.
+
+        Raises:
+            StoreError: the database fails.
+        """
+        try:
+            await self.store.off_loop(change.method, *change.begin())
+        except Conflict as conflict:
+            owner, copied, *_ = change.arguments
+            return str(conflict), await self.store.off_loop(Store.open, owner, copied.id)
+        return None
+
+    def keep_both(self, key: str, change: Change, what: str, kept: Dialogue | None) -> None:
         """Overwrite nothing: what another window did stays, and this window's becomes another."""
         newest = self.waiting.pop(key, change)
         dialogue = newest.dialogue
@@ -121,7 +141,13 @@ class Saver:
         if newest.method is Store.forget:
             self.conflicts.append(f"“{name}” {what} meanwhile and is not deleted.")
             return
-        dialogue.become_another()
+        renamed = dialogue.become_another()
+        theirs = {turn.id for turn in kept.turns if turn.thumb} if kept else set[str]()
+        for old, turn in renamed.items():
+            if turn.thumb:
+                ids = (f"thumb-{old}", f"thumb-{turn.id}", dialogue.id)
+                move = (self.owner, *ids, old in theirs)
+                self.later(f"move-{turn.id}", Change("a vote", Store.move_verdict, move))
         self.conflicts.append(
             f"“{name}” {what} meanwhile. Nothing is lost: what this window has is now a "
             f"conversation of its own, “{dialogue.name}”."

@@ -201,6 +201,27 @@ class Store:
                 delete(VerdictRow).where(VerdictRow.id == id, VerdictRow.owner == owner)
             )
 
+    def move_verdict(self, owner: str, id: str, to: str, conversation: str, stays: bool) -> None:
+        """Have a verdict of this owner's under another id, for another conversation.
+
+        Args:
+            owner: whose it is; nothing is done where there is no such.
+            id: what it is called.
+            to: what it shall be called.
+            conversation: in which the reply stands now.
+            stays: whether it holds under its old id as well.
+        """
+        with self.session(writes=True) as session:
+            row = session.get(VerdictRow, id)
+            if row is None or row.owner != owner:
+                return
+            record = row.record | {"id": to, "conversation": conversation}
+            moved = VerdictRow(id=to, owner=owner, kind=row.kind, record=record)
+            moved.created = row.created
+            session.merge(moved)
+            if not stays:
+                session.delete(row)
+
     def verdicts(self) -> list[dict[str, Any]]:
         """Every verdict's record, the oldest first."""
         with self.session() as session:

@@ -14,7 +14,7 @@ from serve import render
 from serve import speaker as speaking
 from serve.arena import Arena, Contestant
 from serve.desk import MOST_LETTERS, Ask, Desk
-from serve.dialogue import Dialogue
+from serve.dialogue import Dialogue, Turn
 from serve.saver import Saver
 from serve.store import Store
 from serve.visitor import Visitor
@@ -210,6 +210,51 @@ def test_windows_that_write_at_once_both_keep_what_they_have(
         "the moon",
         "the sun",
     ]
+
+
+def test_a_thumb_goes_along_with_the_reply_of_a_second_window(
+    desk: Desk, speaker: Troubled, store: Store
+) -> None:
+    other = Desk(desk.visitor, Saver(store, desk.visitor.owner))
+
+    async def judge() -> None:
+        await talk(desk, speaker, "the cat", short(4))
+        await talk(desk, speaker, "the dog", short(4))
+        desk.thumb(1, True)
+        await desk.saver.settle()
+        found = store.open(desk.visitor.owner, desk.dialogue.id)
+        assert found is not None
+        other.open(found)
+        desk.rename("Cats")
+        await desk.saver.settle()
+        other.thumb(3, False)
+        await other.saver.settle()
+        assert "changed in another window" in other.saver.message()
+
+    asyncio.run(judge())
+    kept = {f"thumb-{desk.dialogue.turns[1].id}": desk.dialogue.id}
+    moved = {f"thumb-{other.dialogue.turns[place].id}": other.dialogue.id for place in (1, 3)}
+    assert {v["id"]: v["conversation"] for v in store.verdicts()} == kept | moved
+
+    async def take_back() -> None:
+        for place in (1, 3):
+            other.thumb(place, None)
+        await other.saver.settle()
+
+    asyncio.run(take_back())
+    assert [verdict["id"] for verdict in store.verdicts()] == list(kept)
+
+
+def test_a_reply_of_which_nothing_came_is_not_kept(desk: Desk, store: Store) -> None:
+    desk.dialogue.turns = [Turn("user", "the cat"), Turn("assistant", " ")]
+
+    async def save() -> None:
+        desk.saver.save(desk.dialogue)
+        await desk.saver.settle()
+
+    asyncio.run(save())
+    found = store.open(desk.visitor.owner, desk.dialogue.id)
+    assert found is not None and [turn.content for turn in found.turns] == ["the cat"]
 
 
 def test_deletion_of_what_another_window_went_on_with_deletes_nothing(
