@@ -54,8 +54,9 @@ def open_engine(url: str) -> Engine:
 
 
 def masked(text: str) -> str:
-    """A text without the passwords of URLs in it."""
-    return re.sub(r"(://[^:/@\s]*:)[^\s]*@", r"\1***@", text)
+    """A text without the passwords of URLs in it, of their users and in their queries."""
+    text = re.sub(r"(://[^:/@\n]*:)[^\n]*@", r"\1***@", text)
+    return re.sub(r"(password=)[^&\n]*", r"\1***", text, flags=re.IGNORECASE)
 
 
 def keep_private(dialect: Any, record: object, arguments: list[Any], options: object) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from tyro.extras import SubcommandApp
 
 from lima_ray.errors import UserError
-from serve.database import DEFAULT_URL, open_engine
+from serve.database import DEFAULT_URL, masked, open_engine
 from serve.dialogue import Dialogue, Turn, new_id, now
 from serve.tables import Base, DialogueRow, EndedRow, SettingRow, TurnRow, VerdictRow
 
@@ -342,7 +342,8 @@ def read(url: str, method: Callable[[Store], T]) -> T:
             )
         return method(store)
     except StoreError as error:
-        raise UserError(f"the database at {place} cannot be read: {error}") from error
+        shown = masked(str(place))
+        raise UserError(f"the database at {shown} cannot be read: {error}") from error
     finally:
         store.close()
 

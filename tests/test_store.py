@@ -13,6 +13,7 @@ import pytest
 
 from lima_ray import example
 from lima_ray.errors import UserError
+from serve.database import masked
 from serve.dialogue import Dialogue, Turn
 from serve.store import Conflict, Store, StoreError, conversations, verdicts
 
@@ -106,6 +107,13 @@ def test_a_password_in_a_url_is_not_told() -> None:
         with pytest.raises(UserError) as error:
             Store(url)
         assert "s@me" not in str(error.value) and "anna:***@db" in str(error.value)
+    for url, shown in (
+        ("mysql://an na:a sesame@db/x", "mysql://an na:***@db/x"),
+        ("mysql://db/x?password=sesame&port=1", "mysql://db/x?password=***&port=1"),
+        ("mysql://db/x?sslPassword=a sesame", "mysql://db/x?sslPassword=***"),
+        ("sqlite:///a:b/x@y.sqlite", "sqlite:///a:b/x@y.sqlite"),
+    ):
+        assert masked(url) == shown
 
 
 def test_saving_again_replaces_turns(store: Store) -> None:
