@@ -22,6 +22,7 @@ from rich.text import Text
 from lima_ray.config import Section, read_flags
 from lima_ray.errors import UserError
 from lima_ray.replies import Record
+from lima_ray.terminal import printable
 
 Place = tuple[str, int, int]
 """Id of a prompt, number of the sample, and the turn."""
@@ -131,13 +132,6 @@ def names(both: list[Pair]) -> tuple[str, str]:
     return found if found[0] != found[1] else (f"{found[0]} (first)", f"{found[1]} (second)")
 
 
-def plain(text: str) -> str:
-    """A text without characters that would command a terminal."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
-
-
 def note(record: Record) -> str:
     """What is to be said of a reply besides its text."""
     return "" if record["stopped"] else "did not stop"
@@ -147,11 +141,11 @@ def table(both: list[Pair], title: str) -> Table:
     """Prompts and both replies, for a terminal."""
     shown = Table(title=Text(title), title_justify="left", show_lines=True)
     for heading in ("prompt", *names(both)):
-        shown.add_column(Text(plain(heading)), ratio=1, overflow="fold")
+        shown.add_column(Text(printable(heading)), ratio=1, overflow="fold")
     for pair in both:
-        cells = [Text(plain(pair.prompt))]
+        cells = [Text(printable(pair.prompt))]
         for record in (pair.first, pair.second):
-            cells.append(Text(plain(record["reply"].strip())))
+            cells.append(Text(printable(record["reply"].strip())))
             cells[-1].append(f"\n{note(record)}" if note(record) else "", style="dim")
         shown.add_row(*cells)
     return shown

@@ -9,7 +9,9 @@ from lima_ray.errors import UserError, plain_errors
 from lima_ray.terminal import printable
 
 EVIL = "a\x1b]0;title\x07b\x1b[2Jc\x9b31md\rover\x7f\u202eabc\u2066\ttab\nline"
+EVIL += "\u200e\u200f\u061c\ud800"
 SAFE = "a\\x1b]0;title\\x07b\\x1b[2Jc\\x9b31mdover\\x7f\\u202eabc\\u2066\ttab\nline"
+SAFE += "\\u200e\\u200f\\u061c\\ud800"
 
 
 def test_control_characters_are_shown_and_the_rest_is_left() -> None:
