@@ -1,7 +1,9 @@
 """The folder for what is made once on a machine and used again: compiled kernels, scripts.
 
 What lies there is run, so nobody else may write it: another user's folder is refused, and a file
-that others could have written is made again.
+that others could have written is made again. The folders above may not be open to all; their owners
+and groups are trusted, since a container may show root by another number, and many a system gives
+each user a group.
 """
 
 import os
