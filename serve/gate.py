@@ -8,6 +8,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.limits import int_or_zero
 from serve.visitor import COOKIE, Passes, Visitor, baked
 from serve.windows import Windows
 
@@ -145,8 +146,3 @@ def same_site(headers: Headers) -> bool:
         hosts = {headers.get("host"), headers.get("x-forwarded-host")}
         return urlsplit(origin).netloc in hosts
     return True
-
-
-def int_or_zero(text: str | None) -> int:
-    """A header's number."""
-    return int(text) if text and text.isdigit() else 0

@@ -9,6 +9,7 @@ has kept us waiting for longest is given up for the newest.
 
 import asyncio
 import ipaddress
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,7 +82,7 @@ class Kind:
             del self.bodies[oldest]
             oldest.set_result(None)
         self.bodies[given_up] = client
-        reading = asyncio.ensure_future(read(receive, self.body_bytes))
+        reading = asyncio.ensure_future(read_body(receive, self.body_bytes))
         try:
             await asyncio.wait(
                 {reading, given_up}, timeout=BODY_S, return_when=asyncio.FIRST_COMPLETED
@@ -144,7 +145,7 @@ async def left(receive: Receive) -> None:
         pass
 
 
-async def read(receive: Receive, most: int) -> bytes | None:
+async def read_body(receive: Receive, most: float = math.inf) -> bytes | None:
     """A request's body; none where the client left.
 
     Raises:
@@ -158,7 +159,7 @@ async def read(receive: Receive, most: int) -> bytes | None:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > most:
-            raise too_long(most)
+            raise too_long(int(most))
         if not message.get("more_body"):
             return b"".join(parts)
 

@@ -12,6 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.limits import read_body
 from serve.windows import Windows
 
 OWN_ROUTES = ("/login", "/logout")
@@ -45,7 +46,7 @@ class PlainPayload:
         if scope["method"] != "POST" or path.removeprefix("/gradio_api") not in GRADIO_ROUTES:
             await PlainTextResponse("not found", 404)(scope, receive, send)
             return
-        body = await whole(receive)
+        body = await read_body(receive)  # the gate bounds it
         if body is None:
             return
         problem, fields = read(body)
@@ -86,18 +87,6 @@ def names_file(value: Any) -> bool:
         elif isinstance(one, list):
             left += one
     return False
-
-
-async def whole(receive: Receive) -> bytes | None:
-    """A request's body, which the gate bounds; none where the client left."""
-    parts = []
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)
 
 
 def carrying(body: bytes, scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
