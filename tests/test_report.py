@@ -166,6 +166,23 @@ def test_a_point_that_measures_better_than_the_best_on_dev_is_named(tmp_path: Pa
     )
 
 
+def test_of_a_loss_the_lowest_is_the_best_on_the_measuring_prompts(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, metric="perplexity", **ADDED)
+    losses = (1.5, 1.2, 1.9, 1.4)
+    for point, (loss, dev) in enumerate(zip(losses, (3.0, 4.0, 3.5, 5.0), strict=True)):
+        train(tmp_path, sweep, point, 0, 4.0, dev)
+        rows = [{"id": f"{n}", "kind": "loss", "sample": 0, "verdict": loss} for n in range(9)]
+        measured = tmp_path / "trials" / f"{point:06}{0:06}" / "measured" / "test-0"
+        write_jsonl(rows, measured / "verdicts.jsonl")
+    study = Study.load(tmp_path / "sweeps" / "mine")
+    assert study.best() == study.points[3]
+    words = (
+        "On the measuring prompts added rows 3 is best: loss on held-out dialogues 1.200 against "
+        "1.400."
+    )
+    assert words in report.write(study).read_text()
+
+
 def test_the_only_point_is_not_called_base(tmp_path: Path) -> None:
     study = study_of(tmp_path, lambda _, seed: 4.0, seeds=[0])
     assert study.points[0].name == "the recipe"

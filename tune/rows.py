@@ -147,9 +147,9 @@ def best(study: Study, file: str) -> list[str]:
     said = [f"Best on the dev prompts: {point.name}, grade {grade}; {file} is its recipe."]
     said += tie(study, point)
     told = unit(study)
-    first = max(study.judged(), key=lambda p: study.estimate(p).mean)
+    first = max(study.judged(), key=lambda p: told.rank(study.estimate(p).mean))
     levels = [study.estimate(p).mean for p in (first, point)]
-    if levels[0] > levels[1]:
+    if told.rank(levels[0]) > told.rank(levels[1]):
         scale = " %" if told.scale == "%" else ""
         said.append(
             f"On the measuring prompts {first.name} is best: {told.name} {told.number(levels[0])}"

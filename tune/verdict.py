@@ -58,8 +58,7 @@ def of_groups(study: Study, expect: Expectation) -> Verdict:
         left = f" of {len(pairs)}" if len(done) < len(pairs) else ""
         sentence += f", the mean of {len(done)}{left} pairs that differ in nothing else"
     if expect.within is None:
-        lower_is_better = study.sweep.metric == "perplexity"
-        return Verdict(sign(found, lower_is_better), f"{sentence}.")
+        return Verdict(sign(found, told.lower_is_better), f"{sentence}.")
     margin = told.number(expect.within)
     return Verdict(within(found, expect.within), f"{sentence}. The claim is within ±{margin}.")
 

@@ -27,6 +27,11 @@ class Unit:
     lowest: float
     """Ends of what is possible, in this unit; an interval is cut there."""
     highest: float
+    lower_is_better: bool = False
+
+    def rank(self, level: float) -> float:
+        """What the best of some levels has most of."""
+        return -level if self.lower_is_better else level
 
     @property
     def heading(self) -> str:
@@ -66,7 +71,7 @@ def percent(noun: str) -> Unit:
     return Unit(f"share of {noun}", noun, "%", 100, 1, 0, 100)
 
 
-LOSS = Unit("loss on held-out dialogues", "loss", "nats a token", 1, 3, 0, math.inf)
+LOSS = Unit("loss on held-out dialogues", "loss", "nats a token", 1, 3, 0, math.inf, True)
 """The logarithm of perplexity, whose differences and intervals are those of a mean."""
 GRADE = Unit("mean grade", "grade", "1 to 6", 1, 2, 1, 6)
 UNITS = {
