@@ -35,7 +35,8 @@ class Example:
     learned: tuple[bool, ...] = ()
     """For each turn whether it may be learned; none says that all may."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Keys of the row that have no meaning here; they are written back unchanged."""
+    """Keys of the row that have no meaning here and hold something, as JSON has it; they are
+    written back."""
     place: str = field(default="", compare=False)
     """Where it was read: a file and the line or the number in it."""
 
@@ -55,8 +56,7 @@ class Example:
         row: dict[str, Any] = {"conversations": list(self.turns), "source": self.source}
         row |= {"id": self.id} | ({"system": self.system} if self.system else {})
         row |= {"weights": [int(learned) for learned in self.learned]} if self.learned else {}
-        # Tables hold dates, decimals and bytes, which JSON lacks.
-        return json.dumps(row | self.extra, ensure_ascii=False, default=str)
+        return json.dumps(row | self.extra, ensure_ascii=False)
 
 
 def read(
@@ -112,7 +112,9 @@ def example_of(row: Any, place: str, dialogues: bool) -> Example:
     learned = () if all(parsed.learned) else tuple(parsed.learned)
     if dialogues and learned and not any(learned[1::2]):
         raise UserError(f"{place} has no reply that is learned: each has weight 0 or train false")
-    extra = {k: v for k, v in row.items() if k not in {*parsed.used, "source", "id"}}
+    # A table has every key in every row, null where it has no value.
+    known = {*parsed.used, "source", "id"}
+    extra = {k: v for k, v in row.items() if k not in known and v is not None}
     id_, source = row.get("id"), row.get("source")
     return Example(
         turns=tuple(parsed.turns),
@@ -120,7 +122,7 @@ def example_of(row: Any, place: str, dialogues: bool) -> Example:
         source=str(source or ""),
         system=parsed.system,
         learned=learned,
-        extra=extra,
+        extra=json.loads(json.dumps(extra, default=str)),  # tables hold dates, decimals, bytes
         place=place,
     )
 

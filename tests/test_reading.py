@@ -14,8 +14,12 @@ from datasets import Dataset, DatasetDict
 from pyarrow import parquet
 from test_example import LIMA, OPENAI, complaint, save
 
+from lima_ray.config import Sampling
 from lima_ray.example import read
+from lima_ray.generate import read_prompts
 from lima_ray.reading import rows_of
+from lima_ray.replies import Script
+from lima_ray.run import write_jsonl
 
 MESSAGES = OPENAI["messages"]
 ROWS = [{"messages": MESSAGES, "id": f"r{n}", "n": n} for n in range(3)]
@@ -102,6 +106,17 @@ def test_dates_and_bytes_of_tables_can_be_written(tmp_path: Path) -> None:
     parquet.write_table(table, tmp_path / "rows.parquet")
     (found,) = read(str(tmp_path / "rows.parquet"))
     assert json.loads(found.to_json())["at"] == "1970-01-01"
+    record = Script(found, 0).heard("m", Sampling(), "Hello.", stopped=True, n_tokens=2)
+    assert record["at"] == "1970-01-01"  # a reply's line of JSON
+    write_jsonl([record], tmp_path / "replies.jsonl")
+
+
+def test_a_cell_without_a_value_is_no_key(tmp_path: Path) -> None:
+    rows = [{"prompt": "Hi?", "follow_ups": ["And?"]}, {"prompt": "Why?", "follow_ups": None}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    first, second = read_prompts(str(tmp_path / "rows.parquet"), "test")
+    assert (Script(first, 0).turns, Script(second, 0).turns) == (2, 1)
+    assert second.extra == {}
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:
