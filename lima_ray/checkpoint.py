@@ -35,7 +35,8 @@ def save_state(engine: Any, run: Run, step: int, keep: int) -> int:
         engine: the DeepSpeed engine.
         run: where to.
         step: optimizer steps done.
-        keep: states to keep, this one included.
+        keep: states to keep, this one included; the one before it is removed once this one is
+            whole, so with 1 there are two on the disk while it is written.
 
     Returns:
         bytes written by all workers (on rank 0; 0 elsewhere).
@@ -50,7 +51,7 @@ def save_state(engine: Any, run: Run, step: int, keep: int) -> int:
         run.state_dir.mkdir(parents=True, exist_ok=True)
         for leftover in run.state_dir.glob("*.partial"):
             shutil.rmtree(leftover)
-        drop_states(run, max(1, keep - 1))  # so there is never one more on the disk than `keep`
+        drop_states(run, max(1, keep - 1))
         partial.mkdir()
     need_room(run.state_dir, state_bytes(engine), f"the resume state of step {step}")
     engine.checkpoint_engine = files = CheckedFiles()
@@ -102,8 +103,9 @@ def sound_state(run: Run) -> tuple[SavedState | None, list[str]]:
         the state, none where the run has not saved one, and a line about each damaged one.
 
     Raises:
-        UserError: on every worker alike, where all states are damaged.
+        UserError: on every worker alike, where all states are damaged or of an earlier version.
     """
+    run.check_states()
     rank, workers = dist.get_rank(), dist.get_world_size()
     told = [(run.states(), unreadable_states(run))]
     dist.broadcast_object_list(told, src=0)

@@ -90,6 +90,8 @@ def check_export(run: Run, asked_dtype: str) -> str:
         UserError: the export is not the model that was trained; it is removed then.
     """
     lineage = run.lineage(run.export_dir)
+    if "trained" not in lineage:
+        return "the export was not loaded again: an earlier version saved it, without its loss"
     trained = Probe(**lineage["trained"])
     known = run.read_json(run.export_check_file)
     if known and known["weights"] == lineage["weights"]:

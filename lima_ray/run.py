@@ -165,6 +165,27 @@ class Run:
                 found.append(SavedState(folder, **made))
         return sorted(found, key=lambda state: -state.step)
 
+    def earlier_states(self) -> dict[int, Path]:
+        """States by step that a version wrote which had no manifests; this one reads none."""
+        if not (self.state_dir / "latest.json").exists():
+            return {}
+        found = self.state_dir.glob(f"step-{'[0-9]' * 6}")
+        return {int(f.name[5:]): f for f in found if not (f / MANIFEST).exists()}
+
+    def check_states(self) -> None:
+        """Refuse to go on from a state of an earlier version.
+
+        Raises:
+            UserError: the state, and what may be done.
+        """
+        earlier = self.earlier_states()
+        if earlier and not self.states():
+            raise UserError(
+                f"an earlier version of lima_ray wrote {earlier[max(earlier)]} in a form that this "
+                "one does not read. Finish the run with that version, train under another --name, "
+                f"or remove {self.state_dir} to train from the beginning"
+            )
+
     def latest_state(self) -> SavedState | None:
         """The newest complete resume state, or none."""
         return next(iter(self.states()), None)

@@ -78,6 +78,7 @@ def fit(recipe: Recipe) -> Run:
     with Run(recipe.run_dir).locked():
         run = job.claim()
         if not finished(run, job.schedule):
+            run.check_states()
             job.write()
             phases.done("data")
             connect()
@@ -168,9 +169,9 @@ def prepare(recipe: Recipe, encoded: encode.Encoded | None = None) -> Prepared:
 
 def finished(run: Run, schedule: Schedule) -> bool:
     """Whether every step is done and the last epoch's weights are written."""
-    state = run.latest_state()
-    done = state is not None and state.step == schedule.steps
-    return done and run.epoch_dir(schedule.recipe.optim.epochs).exists()
+    state, earlier = run.latest_state(), run.earlier_states()
+    steps = state.step if state else max(earlier, default=0)
+    return steps == schedule.steps and run.epoch_dir(schedule.recipe.optim.epochs).exists()
 
 
 def start(

@@ -1,5 +1,6 @@
 """Resume states: what damage, a hostile file or a missing manifest does to them."""
 
+import json
 import os
 import pickle
 import shutil
@@ -14,8 +15,10 @@ from lima_ray.checkpoint import load_state, save_state, sound_state, universal_t
 from lima_ray.config import Recipe
 from lima_ray.errors import UserError
 from lima_ray.loop import build_engine, train, train_step
-from lima_ray.run import MANIFEST, Run
-from lima_ray.schedule import plan_epoch
+from lima_ray.probe import check_export
+from lima_ray.run import MANIFEST, Run, write_json
+from lima_ray.schedule import Schedule, plan_epoch
+from lima_ray.train import finished
 from lima_ray.worker import Phases
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -83,6 +86,26 @@ def test_a_lost_file_or_manifest_is_damage(recipe: Recipe) -> None:
     (before.folder / next(iter(before.files))).unlink()
     with pytest.raises(UserError, match="step 6 is damaged"):
         sound_state(run)
+
+
+def test_a_state_of_an_earlier_version_is_told_and_a_run_it_finished_stays_so(
+    recipe: Recipe,
+) -> None:
+    run, schedule = Run(recipe.run_dir), Schedule.of(recipe, len(encode.prepare(recipe)[2]))
+    folder = run.state_dir / f"step-{schedule.steps:06}"
+    folder.mkdir(parents=True)
+    entry = {"tag": folder.name, "step": schedule.steps, "workers": 1}
+    (run.state_dir / "latest.json").write_text(json.dumps([entry]))
+    with pytest.raises(UserError, match=r"earlier version .*wrote .*step-.*remove .*/state to"):
+        sound_state(run)
+    assert folder.exists() and not finished(run, schedule)
+    run.epoch_dir(recipe.optim.epochs).mkdir(parents=True)
+    assert finished(run, schedule)
+    run.export_dir.mkdir()
+    write_json(run.export_dir / "lineage.json", {"epoch": 3, "weights": "abc"})
+    assert "an earlier version saved it" in check_export(run, "auto")
+    folder.rename(folder.with_name("step-000001"))
+    assert not finished(run, schedule)
 
 
 class Hostile:
