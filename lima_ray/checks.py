@@ -85,6 +85,14 @@ def try_out(
         UserError: prompts without room for a reply, held-out dialogues without a supervised token,
             or a judge that does not answer.
     """
+    check_dev(recipe, tokenizer, model)
+    try_judge(recipe.select)
+
+
+def check_dev(
+    recipe: Recipe, tokenizer: "PreTrainedTokenizerFast", model: Path | None = None
+) -> None:
+    """Do what `try_out` does, but ask no judge."""
     if recipe.select.judge == "none":
         return
     assert recipe.data.dev
@@ -92,7 +100,6 @@ def try_out(
     check_fit(read_prompts(recipe.data.dev, "dev"), "data.dev", tokenizer, context, recipe)
     if recipe.data.heldout:
         held_out(recipe, tokenizer)
-    try_judge(recipe.select)
 
 
 def check_fit(

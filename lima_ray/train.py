@@ -145,13 +145,19 @@ def prepare(recipe: Recipe, encoded: encode.Encoded | None = None) -> Prepared:
     Raises:
         UserError: what is wrong.
     """
+    made = check(recipe, encoded)
+    if not Run(recipe.run_dir).export_dir.exists():  # a finished run needs none of it
+        checks.try_out(recipe, made.tokenizer)
+    return made
+
+
+def check(recipe: Recipe, encoded: encode.Encoded | None = None) -> Prepared:
+    """Do what `prepare` does, but look at nothing that choosing an epoch needs of others."""
     check_base(recipe.model.base)
     check_base_model(recipe)
     check_tracker(recipe.log.tracker)
     checks.check(recipe)
     tokenizer, examples, rows = encoded or encode.prepare(recipe)
-    if not Run(recipe.run_dir).export_dir.exists():  # a finished run needs none of it
-        checks.try_out(recipe, tokenizer)
     data = {
         "from": recipe.data.train,
         "rows": len(rows),

@@ -5,9 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from chat_server import Server, serving
 
+from lima_ray import checks
 from lima_ray.config import PACKAGE
 from lima_ray.errors import UserError
 from tune import space, trial
@@ -86,6 +89,37 @@ def test_perplexity_needs_dialogues_and_no_judge(tmp_path: Path) -> None:
     asha = sweep.model_copy(update={"asha": True})
     with pytest.raises(UserError, match=r"asha and optuna go by the grades"):
         check_scheduler(asha, base_recipe(asha))
+
+
+def test_losses_are_compared_on_the_same_tokens_at_every_point(tmp_path: Path) -> None:
+    fields = {"select.judge": "none", "data.rows": 8, "data.test": None}
+    axes = {
+        "data.loss_on": {"grid": ["replies", "all"]},
+        "data.max_tokens": {"grid": [64, 512]},
+    }
+    sweep = load(written(tmp_path, metric="perplexity", set=fields, axes=axes, seeds=[0]))
+    made = trial.prepare(sweep, base_recipe(sweep), points(sweep))
+    assert len({job.id for job, _ in made}) == 4 and len({job.key for job, _ in made}) == 1
+    encoded = [checks.held_out(job.heldout(), prepared.tokenizer) for job, prepared in made]
+    for rows in encoded:
+        assert np.array_equal(rows.mask_N, encoded[0].mask_N)
+
+
+def test_a_judge_is_asked_only_where_something_is_left_to_judge(tmp_path: Path) -> None:
+    with serving(Server()) as server:
+        pass  # the port is closed again
+    fields = {"select.judge": "endpoint", "select.endpoint": server.url, "data.rows": 8}
+    fields |= {"select.endpoint_model": "judge-1", "runs_dir": str(tmp_path / "runs")}
+    sweep = load(written(tmp_path, set=fields, seeds=[0, 1]))
+    base = base_recipe(sweep)
+    with pytest.raises(UserError, match=r"was asked 3 times and gave no answer"):
+        trial.prepare(sweep, base, points(sweep))
+    measure = trial.measuring(sweep, base)
+    for seed in sweep.seeds:
+        job, _ = trial.prepare_one(sweep, base, measure, points(sweep)[0], seed)
+        job.measured.mkdir(parents=True)
+        (job.measured / "verdicts.jsonl").touch()
+    assert len(trial.prepare(sweep, base, points(sweep))) == 2
 
 
 def test_recipes_and_settings_are_found_beside_the_file_that_names_them(

@@ -20,7 +20,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from lima_ray import example, select, train
-from lima_ray.config import Recipe, validate
+from lima_ray.config import validate
 from lima_ray.errors import UserError
 from lima_ray.grader import NO_ANSWER
 from lima_ray.probe import check_export
@@ -201,7 +201,7 @@ def conclude(job: Job) -> None:
         select.choose(run, recipe, say=lambda _: None)
         check_export(run, recipe.checkpoint.weights_dtype)
     if job.by_loss:
-        measure_loss(job, recipe)
+        measure_loss(job)
         if not trained_before:
             prune(run, job.keep)
         return
@@ -218,14 +218,13 @@ def conclude(job: Job) -> None:
         prune(run, job.keep)
 
 
-def measure_loss(job: Job, recipe: Recipe) -> None:
+def measure_loss(job: Job) -> None:
     """Write the loss of the exported model on each dialogue that measures.
 
     A record's verdict is the dialogue's summed loss over the mean number of supervised tokens, so
     that the mean over dialogues is the loss of a token, and its exponential the perplexity.
     """
-    heldout = recipe.override({"data.heldout": job.prompts})
-    losses_R, tokens_R = select.dialogue_losses(job.run.export_dir, heldout)
+    losses_R, tokens_R = select.dialogue_losses(job.run.export_dir, job.heldout())
     rows = example.read(job.prompts, "heldout")
     records = [
         {"id": f"{number:06}-{row.id}", "kind": "loss", "annotator": "loss", "sample": 0}

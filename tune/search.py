@@ -22,7 +22,7 @@ from lima_ray.errors import UserError
 from tune.dispatcher import ask
 from tune.results import Study
 from tune.space import Sweep, point
-from tune.trial import Job, claim, measuring, prepare_one
+from tune.trial import Job, claim, measuring, prepare_one, try_judges
 
 TRIAL_FAILURES = 2
 """Restarts of a trial's driver; the trainings themselves are the dispatcher's to retry."""
@@ -83,6 +83,7 @@ def propose(chosen: dict[str, Any], trials: Trials) -> tuple[int, list[Job]]:
     try:
         measure = measuring(sweep, base)
         made = [prepare_one(sweep, base, measure, new, seed) for seed in sweep.seeds]
+        try_judges([job for job, _ in made])
         HELD.extend(claim(job, prepared) for job, prepared in made)
     except UserError as error:
         ask(trials.dispatcher.refuse.remote(number, sweep.seeds, str(error)))

@@ -7,17 +7,16 @@ that share a point share its training, and an edited dataset makes another.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lima_ray import checks, encode, example, generate, train
-from lima_ray.config import Model, Recipe, Select, Train, durable
+from lima_ray.config import Model, Recipe, Train, durable, validate
 from lima_ray.errors import UserError
 from lima_ray.example import Example
+from lima_ray.families import check_base_model
 from lima_ray.judges import check_prompts, try_judge
 from lima_ray.run import Run
 from tune.claim import hold
@@ -45,6 +44,8 @@ class Job:
     keep: str
     by_loss: bool = False
     """Measured by the loss on dialogues, not by judged replies."""
+    max_tokens: int = 0
+    """Where a dialogue whose loss measures is cut."""
 
     @property
     def run(self) -> Run:
@@ -60,6 +61,15 @@ class Job:
         """Whether nothing is left to do."""
         return (self.measured / "verdicts.jsonl").exists()
 
+    def needs_judge(self) -> bool:
+        """Whether a judge is asked for what is left; of points yet unknown it is."""
+        judged = self.by_loss and self.is_trained()
+        return self.point < 0 or not (self.is_measured() or judged)
+
+    def heldout(self) -> Recipe:
+        """The training's recipe, its held-out dialogues those whose loss measures."""
+        return measured_by_loss(validate(self.recipe), self.prompts, self.max_tokens)
+
     def is_trained(self) -> bool:
         """Whether the chosen epoch is there to be measured."""
         return any(self.run.export_dir.glob("*.safetensors"))
@@ -74,12 +84,14 @@ class Measuring:
     samples: int
     by_loss: bool = False
     """Dialogues whose loss measures, instead of prompts that are replied to."""
+    max_tokens: int = 0
+    """Where such a dialogue is cut, at all points alike."""
 
     def key(self, recipe: Recipe) -> str:
         """Name of a measuring by these prompts under a recipe's sampling and judge."""
         texts = [row.to_json() for row in self.rows]
         if self.by_loss:
-            return f"{Path(self.reference).stem}-loss-{digest(texts)[:8]}"
+            return f"{Path(self.reference).stem}-loss-{digest([texts, self.max_tokens])[:8]}"
         how = [self.samples, recipe.sampling.model_dump(), recipe.select.model_dump()]
         name = Path(self.reference).stem
         return f"{name}-{digest([texts, how])[:8]}"
@@ -143,7 +155,17 @@ def dialogues(sweep: Sweep, base: Recipe) -> Measuring:
         )
     if sweep.group or sweep.every_epoch:
         raise UserError(f"{sweep.name}: perplexity is of all dialogues and of whole trainings")
-    return Measuring(reference, example.read(reference, "heldout"), 1, by_loss=True)
+    rows = example.read(reference, "heldout")
+    return Measuring(reference, rows, 1, by_loss=True, max_tokens=base.data.max_tokens)
+
+
+def measured_by_loss(recipe: Recipe, reference: str, max_tokens: int) -> Recipe:
+    """A recipe with the dialogues whose loss measures it, in a form that all points share.
+
+    Losses on replies and on whole dialogues, or with other cuts, are not of the same tokens.
+    """
+    data = {"data.heldout": reference, "data.loss_on": "replies", "data.max_tokens": max_tokens}
+    return recipe.override(data | {"train.tokens_per_micro_batch": max_tokens})
 
 
 def prepare(sweep: Sweep, base: Recipe, points: list[Point]) -> list[Made]:
@@ -154,8 +176,6 @@ def prepare(sweep: Sweep, base: Recipe, points: list[Point]) -> list[Made]:
     """
     measure = measuring(sweep, base)
     made, problems = [], {}
-    for select in {str(s): s for s in judges(base, points)}.values():
-        try_judge(select)
     for point in points:
         for seed in sweep.seeds:
             try:
@@ -169,20 +189,23 @@ def prepare(sweep: Sweep, base: Recipe, points: list[Point]) -> list[Made]:
             f"{count} of {len(points) * len(sweep.seeds)} trainings cannot run:\n  "
             + "\n  ".join(lines)
         )
+    try_judges([job for job, _ in made])
     return made
 
 
-def judges(base: Recipe, points: list[Point]) -> Iterator[Select]:
-    """The judges that the points name, those of points that no recipe fits left out."""
-    for point in points:
-        with suppress(UserError):
-            recipe = base.override(point.values)
-            checks.check(recipe)
-            yield recipe.select
+def try_judges(jobs: list[Job]) -> None:
+    """Have the judges of what is left to do judge something small, each once.
+
+    Raises:
+        UserError: one does not answer, or not with a verdict.
+    """
+    selects = [validate(job.recipe).select for job in jobs if job.needs_judge()]
+    for select in {str(select): select for select in selects}.values():
+        try_judge(select)
 
 
 def prepare_one(sweep: Sweep, base: Recipe, measure: Measuring, point: Point, seed: int) -> Made:
-    """Check and encode one training.
+    """Check and encode one training; its judge is not asked.
 
     Raises:
         UserError: what is wrong.
@@ -197,9 +220,11 @@ def prepare_one(sweep: Sweep, base: Recipe, measure: Measuring, point: Point, se
             f"{len(leaked)} training prompts are among the prompts that measure "
             f"({measure.reference}): {encode.names([row.id for row, _ in leaked])}; remove them"
         )
-    prepared = train.prepare(recipe, found)
+    prepared = train.check(recipe, found)
+    checks.check_dev(recipe, prepared.tokenizer)
     if measure.by_loss:
-        heldout = recipe.override({"data.heldout": measure.reference})
+        heldout = measured_by_loss(recipe, measure.reference, measure.max_tokens)
+        check_base_model(heldout)
         checks.held_out(heldout, prepared.tokenizer)
     else:
         context = checks.context_of(recipe.model.base)
@@ -222,6 +247,7 @@ def prepare_one(sweep: Sweep, base: Recipe, measure: Measuring, point: Point, se
         key=measure.key(recipe),
         keep=sweep.keep,
         by_loss=measure.by_loss,
+        max_tokens=measure.max_tokens,
     )
     return job, prepared
 
