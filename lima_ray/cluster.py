@@ -4,7 +4,10 @@ import logging
 import os
 import re
 import socket
+from collections.abc import Callable
+from typing import Any
 
+from lima_ray.config import Cluster, Recipe
 from lima_ray.errors import UserError
 
 ADDRESS_ENV = "RAY_ADDRESS"
@@ -18,6 +21,22 @@ QUIET = {
     ),
 }
 """Ray's environment where it is not set otherwise; read when Ray is imported or started."""
+
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+"""For processes that claim none: Ray shows them the machine's all the same."""
+FORWARDED = (
+    "OPENAI_API_KEY",
+    "HF_TOKEN",
+    "HF_HOME",
+    "HF_ENDPOINT",
+    "HF_HUB_OFFLINE",
+    "WANDB_API_KEY",
+    "WANDB_MODE",
+    "MLFLOW_TRACKING_URI",
+)
+"""What workers on other nodes need of the driver's environment."""
+HEALTH_CHECK_S = "0.5"
+"""How often Ray Train looks at its workers; its own 2 s would hold up short epochs."""
 
 
 def prepare_environment() -> None:
@@ -47,3 +66,60 @@ def check_address() -> None:
             f"{ADDRESS_ENV} is {given}, and no Ray cluster answers there ({error}). Start it, or "
             f"`unset {ADDRESS_ENV}` to use a Ray of this machine's own"
         ) from error
+
+
+def connect() -> None:
+    """Join the cluster that RAY_ADDRESS or this node names, or start one on this machine."""
+    import ray
+
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
+    if not ray.is_initialized():
+        check_address()
+        prepare_environment()
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+
+
+def wants_gpus(cluster: Cluster) -> bool:
+    """Whether workers train on GPUs."""
+    import ray
+
+    has = ray.cluster_resources().get("GPU", 0) > 0
+    return has if cluster.device == "auto" else cluster.device == "gpu"
+
+
+def forwarded() -> dict[str, str]:
+    """What workers on other nodes have from this process's environment."""
+    return {name: os.environ[name] for name in FORWARDED if name in os.environ}
+
+
+def resources(gpus: bool) -> dict[str, Any]:
+    """What an assessment asks of Ray; without a GPU, nothing, so it starts beside a training.
+
+    Args:
+        gpus: whether it has one; without, it sees none either.
+    """
+    variables = forwarded() | ({} if gpus else NO_GPU)
+    return {"num_cpus": int(gpus), "num_gpus": int(gpus), "runtime_env": {"env_vars": variables}}
+
+
+def remotely(function: Callable[..., Any], recipe: Recipe, *args: Any) -> Any:
+    """Call a function as a Ray task, on a GPU where the cluster has one.
+
+    Raises:
+        UserError: the function's own.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+
+    connect()
+    gpus = wants_gpus(recipe.cluster)
+    if gpus and ray.available_resources().get("GPU", 0) < 1:
+        print("the cluster's GPUs are in use; waiting until one is free", flush=True)
+    task = ray.remote(function).options(**resources(gpus))
+    try:
+        return ray.get(task.remote(*args))
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from error
+        raise

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from lima_ray import checks, stats
+from lima_ray import checks, cluster, stats
 from lima_ray.config import Recipe, Sampling, Section, Select, read_flags, validate
 from lima_ray.errors import UserError
 from lima_ray.generate import generate, identity, name_of, read_prompts
@@ -351,24 +351,11 @@ def problems(run: Run) -> dict[int, str]:
     return {one["epoch"]: one["error"] for one in found if one}
 
 
-def resources(gpus: bool, environment: dict[str, str] | None = None) -> dict[str, Any]:
-    """What an assessment asks of Ray; without a GPU, nothing, so it starts beside a training.
-
-    Args:
-        gpus: whether it has one; without, it sees none either.
-        environment: variables that it needs.
-    """
-    from lima_ray.train import NO_GPU
-
-    variables = (environment or {}) | ({} if gpus else NO_GPU)
-    return {"num_cpus": int(gpus), "num_gpus": int(gpus), "runtime_env": {"env_vars": variables}}
-
-
 def assess_remotely(run: Run, epoch: int, recipe: Recipe) -> Quality:
     """Assess as a Ray task, on a GPU where the cluster has one."""
     from lima_ray import train
 
-    return remotely(assess, recipe, run, epoch, train.portable(recipe))
+    return cluster.remotely(assess, recipe, run, epoch, train.portable(recipe))
 
 
 def check_export(run: Run, recipe: Recipe) -> str:
@@ -378,33 +365,12 @@ def check_export(run: Run, recipe: Recipe) -> str:
     """
     import ray
 
-    from lima_ray import probe, train
+    from lima_ray import probe
 
     dtype = recipe.checkpoint.weights_dtype
-    if ray.is_initialized() and train.wants_gpus(recipe.cluster):
-        return remotely(probe.check_export, recipe, run, dtype)
+    if ray.is_initialized() and cluster.wants_gpus(recipe.cluster):
+        return cluster.remotely(probe.check_export, recipe, run, dtype)
     return probe.check_export(run, dtype)
-
-
-def remotely(function: Callable[..., Any], recipe: Recipe, *args: Any) -> Any:
-    """Call a function as a Ray task, on a GPU where the cluster has one.
-
-    Raises:
-        UserError: the function's own.
-    """
-    import ray
-    from ray.exceptions import RayTaskError
-
-    from lima_ray import train
-
-    train.connect()
-    task = ray.remote(function).options(**resources(train.wants_gpus(recipe.cluster)))
-    try:
-        return ray.get(task.remote(*args))
-    except RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise error.cause from error
-        raise
 
 
 class Prompted(Section):

@@ -15,9 +15,7 @@ if __name__ == "__main__":  # arguments first: the imports below take seconds
 
     sys.exit(run("train"))
 
-import logging
 import math
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,7 +25,8 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from transformers import PreTrainedTokenizerFast
 
-from lima_ray import checks, cluster, encode, select
+from lima_ray import checks, encode, select
+from lima_ray.cluster import NO_GPU, connect, forwarded, resources, wants_gpus
 from lima_ray.config import Cluster, Recipe, Step, resolve
 from lima_ray.encode import Rows
 from lima_ray.errors import UserError
@@ -44,21 +43,6 @@ from lima_ray.tracker import check_tracker
 from lima_ray.worker import Phases, train_worker
 
 COLLECTIVE_TIMEOUT_S = 1800
-NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
-"""For processes that claim none: Ray shows them the machine's all the same."""
-FORWARDED = (
-    "OPENAI_API_KEY",
-    "HF_TOKEN",
-    "HF_HOME",
-    "HF_ENDPOINT",
-    "HF_HUB_OFFLINE",
-    "WANDB_API_KEY",
-    "WANDB_MODE",
-    "MLFLOW_TRACKING_URI",
-)
-"""What workers on other nodes need of the driver's environment."""
-HEALTH_CHECK_S = "0.5"
-"""How often Ray Train looks at its workers; its own 2 s would hold up short epochs."""
 
 
 def fit(recipe: Recipe) -> Run:
@@ -186,8 +170,8 @@ def start(
     """Run the workers under Ray Train until the last step."""
     cluster = recipe.cluster
     workers = (cluster.min_workers, cluster.workers) if cluster.min_workers else cluster.workers
-    resources = {"CPU": cpus} | ({"GPU": 1} if gpus else {})
-    environment, forwarded = worker_environment(gpus, cpus)
+    each = {"CPU": cpus} | ({"GPU": 1} if gpus else {})
+    environment, from_driver = worker_environment(gpus, cpus)
     beside = assesses_beside(recipe, gpus)
     everything = portable(recipe).model_dump()
     trainer = TorchTrainer(
@@ -201,13 +185,13 @@ def start(
         },
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu=gpus, resources_per_worker=resources
+            num_workers=workers, use_gpu=gpus, resources_per_worker=each
         ),
         run_config=ray.train.RunConfig(
             name=run.path.name,
             storage_path=str(run.path.parent),
             failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
-            worker_runtime_env={"env_vars": environment | forwarded},
+            worker_runtime_env={"env_vars": environment | from_driver},
             callbacks=[NoteFailures(run)],
         ),
         validation_config=ray.train.ValidationConfig(
@@ -215,7 +199,7 @@ def start(
             task_config=ray.train.ValidationTaskConfig(
                 {"run": str(run.path), "recipe": everything}
             ),
-            ray_remote_kwargs=select.resources(gpus, forwarded),
+            ray_remote_kwargs=resources(gpus),
         )
         if beside
         else None,
@@ -237,7 +221,7 @@ def worker_environment(gpus: bool, cpus: int) -> tuple[dict[str, str], dict[str,
     """Environment variables of a worker: its own, and those it has from the driver."""
     own = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
     own |= {} if gpus else {"DS_ACCELERATOR": "cpu"} | NO_GPU
-    return own, {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    return own, forwarded()
 
 
 def assesses_beside(recipe: Recipe, gpus: bool) -> bool:
@@ -257,22 +241,6 @@ def located(reference: str) -> str:
     """A base or a file by its absolute path; what the package or the hub has, as it is."""
     path = None if reference.startswith("lima_ray/") else resolve(reference)
     return str(path or reference)
-
-
-def connect() -> None:
-    """Join the cluster that RAY_ADDRESS or this node names, or start one on this machine."""
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
-    if not ray.is_initialized():
-        cluster.check_address()
-        cluster.prepare_environment()
-        ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
-
-
-def wants_gpus(cluster: Cluster) -> bool:
-    """Whether workers train on GPUs."""
-    has = ray.cluster_resources().get("GPU", 0) > 0
-    return has if cluster.device == "auto" else cluster.device == "gpu"
 
 
 def cpus_per_worker(cluster: Cluster, gpus: bool) -> int:

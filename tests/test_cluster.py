@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import ray_cluster
 
 from lima_ray import cluster, restarts
+from lima_ray.config import Recipe
 from lima_ray.errors import UserError
 from lima_ray.run import Run
 
@@ -50,6 +52,14 @@ def test_rays_environment_is_ours_unless_it_is_set(
     log.warning("Token authentication is enabled for this Ray cluster. Set x")
     log.warning("Token authentication is disabled for this Ray cluster. Anyone can")
     assert ["disabled" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_a_task_has_the_judges_key_that_the_driver_has(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ray_cluster(cpus=1):
+        monkeypatch.setenv("OPENAI_API_KEY", "the key")  # after the node has started
+        assert cluster.remotely(lambda: os.environ["OPENAI_API_KEY"], recipe) == "the key"
 
 
 def test_why_workers_failed_is_noted_by_rank(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import io
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,25 @@ def test_steps_without_the_first_and_judged_replies_give_the_pace(tmp_path: Path
     assert slow.seconds(COST, at_once=4) == pytest.approx(400 + 300)  # the judge is what takes long
 
 
+def test_a_judgement_that_was_cut_off_does_not_count(tmp_path: Path) -> None:
+    run = training(tmp_path / "a", 6, 20.0)
+    (run.dev_dir(1) / "quality.json").write_text('{"seconds": 2')
+    found = pace.of([run])
+    assert found and found.per_reply_s is None
+
+
+def test_nothing_more_is_told_where_nothing_is_judged(tmp_path: Path) -> None:
+    pool: Any = None  # the forecast asks no actor
+    run = training(tmp_path / "a", 6, begun=1030)
+    needs = replace(COST, dev_replies=0, replies=0)
+    watch = Watch(pool, {}, 4, [run], needs, 2)
+    watch.console, watch.began = Console(file=io.StringIO(), width=200), 1000.0
+    watch.forecast()
+    written: Any = watch.console.file
+    assert written.getvalue() == "by the first steps it takes about 9 min\n"
+    assert watch.judging_known
+
+
 def test_too_few_steps_tell_nothing_yet(tmp_path: Path) -> None:
     assert pace.of([training(tmp_path / "a", pace.FEWEST_STEPS - 1, 20.0)]) is None
     found = pace.of([training(tmp_path / "b", pace.FEWEST_STEPS)])
@@ -55,6 +74,7 @@ def test_earlier_trainings_of_the_same_base_count(tmp_path: Path) -> None:
     same, other = training(tmp_path / "a", 6), training(tmp_path / "b", 6)
     write_json(other.card_file, {"base": {"hash": "another"}})
     training(tmp_path / "c", 6).metrics_file.unlink()
+    training(tmp_path / "d", 6).card_file.write_text('{"base": {"ha')
     assert pace.earlier(tmp_path, "ba5e") == [same]
     assert pace.earlier(tmp_path / "nothing", "ba5e") == []
 

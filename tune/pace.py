@@ -4,7 +4,6 @@ found = pace.of(runs)                 # none where too few steps are done
 found.seconds(cost, at_once=2)        # of what is left
 """
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -56,7 +55,9 @@ def of(runs: Iterable[Run]) -> Pace | None:
         step_s += sum(step["seconds"] for step in steps[1:])  # the first one warms up
         flops += sum(step["flops"] for step in steps[1:])
         for file in run.path.glob("dev/*/quality.json"):
-            quality = json.loads(file.read_text())
+            quality = run.read_json(file)
+            if quality is None:
+                continue  # removed since, or cut off by a full disk
             reply_s, replies = reply_s + quality["seconds"], replies + quality["replies"]
     if not firsts:
         return None
@@ -69,9 +70,6 @@ def earlier(trials: Path, base_hash: str) -> list[Run]:
     cards = sorted(
         trials.glob("*/data_card.json"), key=lambda file: file.stat().st_mtime, reverse=True
     )
-    same = [
-        Run(card.parent)
-        for card in cards[:NEWEST]
-        if json.loads(card.read_text()).get("base", {}).get("hash") == base_hash
-    ]
+    runs = [Run(card.parent) for card in cards[:NEWEST]]
+    same = [run for run in runs if run.card().get("base", {}).get("hash") == base_hash]
     return [run for run in same if run.metrics_file.exists()]

@@ -16,7 +16,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
-from lima_ray import cluster, select, train
+from lima_ray import cluster, select
 from lima_ray.config import Recipe, validate
 from lima_ray.errors import UserError
 from tune.dispatcher import ask
@@ -212,7 +212,7 @@ def check_scheduler(sweep: Sweep, base: Recipe) -> None:
 
 def connect() -> None:
     """Join the cluster or start one, with the dashboard: Tune's early stops leak without it."""
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", train.HEALTH_CHECK_S)
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", cluster.HEALTH_CHECK_S)
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths are the command's
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")

@@ -136,11 +136,13 @@ class Watch(AbstractContextManager["Watch"]):
         found = pace.of(fresh)
         if found is None or (self.in_all_s is not None and found.per_reply_s is None):
             return
-        self.judging_known = found.per_reply_s is not None
+        judges = self.needs.dev_replies + self.needs.replies > 0
+        self.judging_known = found.per_reply_s is not None or not judges
         starting_s = max(0.0, found.first_step_s - self.began)
         self.in_all_s = starting_s + found.seconds(self.needs, self.at_once)
-        what = "with judging" if self.judging_known else "of training, judging not known yet"
-        self.say(f"by the first steps it takes about {duration(self.in_all_s)}, {what}")
+        what = ", with judging" if self.judging_known else ", of training, judging not known yet"
+        said = f"by the first steps it takes about {duration(self.in_all_s)}"
+        self.say(f"{said}{what if judges else ''}")
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
