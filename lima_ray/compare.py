@@ -8,7 +8,6 @@ replies.jsonl. Nothing is judged: this is for reading, in the order of the promp
 """
 
 import html
-import json
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,9 @@ from rich.text import Text
 
 from lima_ray.config import Section, read_flags
 from lima_ray.errors import UserError
+from lima_ray.files import decode_json
 from lima_ray.replies import Record
+from lima_ray.run import writing
 from lima_ray.terminal import printable
 
 Place = tuple[str, int, int]
@@ -76,15 +77,15 @@ def read(reference: Path) -> dict[Place, Record]:
     if not file.is_file():
         raise UserError(f"no replies at {reference}: it is no replies.jsonl, nor a folder with one")
     found: dict[Place, Record] = {}
-    lines = file.read_text(encoding="utf-8").split("\n")
+    lines = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        record = decode_json(line, f"{file}:{number}")
         try:
-            record = json.loads(line)
             found[record["id"], record["sample"], record["turn"]] = record
             _ = record["reply"], record["conversations"], record["model"], record["stopped"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise UserError(f"{file}:{number} is no reply: {error!r}") from error
     if not found:
         raise UserError(f"{file} holds no replies")
@@ -153,7 +154,8 @@ def table(both: list[Pair], title: str) -> Table:
 
 def page(both: list[Pair], title: str) -> str:
     """The same as one HTML file that needs nothing else."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("prompt", *names(both)))
+    headings = ("prompt", *names(both)) if both else ()
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in headings)
     rows = []
     for pair in both:
         cells = [html.escape(pair.prompt)]
@@ -186,7 +188,9 @@ def compare(command: CompareCommand) -> None:
         else:
             console.print(title)
         return
-    command.out.write_text(page(shown or both, title), encoding="utf-8")
+    with writing(command.out, "--out"):
+        command.out.parent.mkdir(parents=True, exist_ok=True)
+        command.out.write_text(page(shown, title), encoding="utf-8")
     print(f"{title}\npage         {command.out.absolute()}")
     webbrowser.open(command.out.absolute().as_uri())
 

@@ -59,21 +59,29 @@ def stem_of(path: Path) -> str:
 def json_rows(path: Path, content: BinaryIO) -> Placed:
     """JSON objects, one a line, or one array of them."""
     # A mark stands at the start of a file, so also inside one that was made of several.
-    bare = (line.strip().removeprefix(BOM).removesuffix(BOM).strip() for line in content)
-    lines = enumerate(bare, start=1)
-    first_number, first = next(((n, line) for n, line in lines if line), (1, b""))
+    lines = enumerate(content, start=1)
+    bare = (
+        (n, line, line.strip().removeprefix(BOM).removesuffix(BOM).strip()) for n, line in lines
+    )
+    first_number, whole, first = next((one for one in bare if one[2]), (1, b"", b""))
     if first[:1] == b"[" or (not first and path.suffix == ".json"):
-        text = b"\n" * (first_number - 1) + b"\n".join([first, *(line for _, line in lines)])
-        array = decode_json(text, str(path))
+        # As it stands, for the places in messages.
+        text = b"\n" * (first_number - 1) + b"".join(
+            [whole.removeprefix(BOM), *(line for _, line, _ in bare)]
+        )
+        array = decode_json(text.rstrip().removesuffix(BOM), str(path))
         for number, row in enumerate(array):
             yield f"{path}[{number}]", row
         return
     if first == b"{":
-        decode_json(b"\n".join([first, *(line for _, line in lines)]), str(path))
+        text = b"\n" * (first_number - 1) + b"".join(
+            [whole.removeprefix(BOM), *(line for _, line, _ in bare)]
+        )
+        decode_json(text, str(path))
         raise UserError(f"{path} holds one JSON object; it needs an array of rows, or a row a line")
     if first:
         yield f"{path}:{first_number}", decode_json(first, f"{path}:{first_number}")
-    for number, line in lines:
+    for number, _, line in bare:
         if line:
             yield f"{path}:{number}", decode_json(line, f"{path}:{number}")
 

@@ -56,9 +56,10 @@ def check_hub_base(base: str) -> None:
         folder = Path(base).parent
         if folder.is_dir():
             there = sorted(f.parent.name for f in folder.glob("*/config.json"))
+            near = nearest(Path(base).name, there, f"{folder}/") or "."
             raise UserError(
                 f"no base model at {base}: {folder} holds {', '.join(there) or 'no model'}"
-                f"{nearest(Path(base).name, there, f'{folder}/')} If the hub's {base} is meant, "
+                f"{near} If the hub's {base} is meant, "
                 f"fetch it first: hf download {base}"
             )
         get_hf_file_metadata(hf_hub_url(base, "config.json"), timeout=HUB_S)

@@ -122,7 +122,7 @@ class Run:
         if not isinstance(tree, dict):
             raise UserError(
                 f"{self.recipe_file} is empty or no recipe; the command that began the run writes "
-                "it anew"
+                "an empty one anew"
             )
         return validate(tree, str(self.recipe_file))
 
@@ -243,8 +243,14 @@ class Run:
 
     def changes(self, recipe: Recipe, card: dict[str, Any]) -> list[str]:
         """In what this run was made otherwise than with a recipe, data and base."""
-        known = self.card()
-        if self.recipe_file.stat().st_size == 0 and known:  # emptied by a full disk
+        known = self.card() or self.card_of_weights()
+        if self.recipe_file.stat().st_size == 0:  # emptied by a full disk
+            if "recipe" not in known:
+                raise UserError(
+                    f"neither {self.recipe_file} nor {self.card_file} tells what this run was made "
+                    "from; both are empty, damaged or gone. Restore one, give this run a --name of "
+                    "its own, or remove that directory"
+                )
             theirs_hash, ours_hash = known["recipe"]["hash"], recipe.hash()
             changed = [f"recipe (hash {theirs_hash}, now {ours_hash})"]
             changed = changed if theirs_hash != ours_hash else []
@@ -260,6 +266,12 @@ class Run:
             for part in ("data", "base")
             if part in known and part in card and known[part]["hash"] != card[part]["hash"]
         ]
+
+    def card_of_weights(self) -> dict[str, Any]:
+        """What the newest weights were made from, in the form of a card."""
+        made = self.lineage(self.epoch_dir(max(self.kept_epochs(), default=0)))
+        parts = ("data", "base", "recipe")
+        return {part: {"hash": made[part]} for part in parts if part in made}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -285,8 +297,12 @@ class Run:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, flag: str = "--runs_dir") -> Iterator[None]:
     """Turn what hinders writing into an error with the way out.
+
+    Args:
+        path: what is written.
+        flag: the one that names another place.
 
     Raises:
         UserError: a full disk, a folder without permission, a file in a folder's place.
@@ -296,7 +312,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"{path} cannot be written: {error.strerror}. Make room or give write permission, or "
-            "choose another --runs_dir; what was there is kept"
+            f"choose another {flag}; what was there is kept"
         ) from error
 
 

@@ -24,16 +24,15 @@ def stoppable(run: Run) -> Iterator[None]:
 
     def stop(number: int, _: object) -> None:
         for other in SIGNALS:
-            signal.signal(other, signal.SIG_IGN)  # once is enough; Ray's processes end meanwhile
+            signal.signal(other, signal.SIG_IGN)  # once is enough while this unwinds
         raise Stopped(where(run), 128 + number)
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) is stop:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def where(run: Run) -> str:

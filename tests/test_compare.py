@@ -62,6 +62,18 @@ def test_the_page_shows_text_as_text_and_is_opened(
     assert "<th>base</th><th>new</th>" in text and "http" not in text.replace("http-", "")
 
 
+def test_a_page_without_equal_replies_shows_none_of_them(
+    two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webbrowser, "open", lambda _: True)
+    out = tmp_path / "new" / "page.html"
+    asked = CompareCommand(first=two[0], second=two[0], open=True, out=out, same=False)
+    compare.compare(asked)
+    assert "3 equal" in out.read_text() and "Question" not in out.read_text()
+    with pytest.raises(UserError, match=r"cannot be written: .*choose another --out"):
+        compare.compare(asked.model_copy(update={"out": two[0] / "replies.jsonl" / "page.html"}))
+
+
 def test_what_cannot_be_compared_is_said(two: tuple[Path, Path], tmp_path: Path) -> None:
     other = replies(tmp_path / "c", "new", {"x": "Yes."})
     with pytest.raises(UserError, match=r"no prompt in common; the first has 'q2', .* 'x'"):

@@ -218,6 +218,12 @@ def test_json_that_is_cut_off_says_where_it_ends(tmp_path: Path, cut: int) -> No
         assert complaint(path) == f"{path}:{number} is not JSON: it is cut off at column {column}"
 
 
+def test_columns_count_from_where_the_line_begins(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('\ufeff[\n    {"prompt": "Hi?",\n     "n": 01}\n]\n')
+    assert complaint(path).endswith(f"{path}:3 is not JSON: Expecting ',' delimiter at column 12")
+
+
 def test_json_that_python_cannot_hold(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     for content in ("[" * 200_000, f'{{"a": {"9" * 5000}}}'):

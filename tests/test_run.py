@@ -71,6 +71,16 @@ def test_an_emptied_recipe_is_written_anew_by_the_same_command_alone(recipe: Rec
         run.claim(recipe.override({"seed": 5}), card(recipe.override({"seed": 5})))
     run.claim(recipe, card(recipe))
     assert run.recipe() == recipe
+    run.recipe_file.write_text("")
+    run.card_file.unlink()
+    with pytest.raises(UserError, match=r"neither .*recipe\.yaml nor .*data_card\.json tells"):
+        run.claim(recipe, card(recipe))
+    origin = {part: made["hash"] for part, made in card(recipe).items()}
+    write_json(run.epoch_dir(1) / "lineage.json", origin | {"epoch": 1})
+    with pytest.raises(UserError, match=r"holds a run made with another recipe \(hash"):
+        run.claim(recipe.override({"seed": 5}), card(recipe.override({"seed": 5})))
+    run.claim(recipe, card(recipe))
+    assert run.recipe() == recipe
 
 
 def test_a_broken_recipe_is_an_error_in_words(recipe: Recipe) -> None:
@@ -149,12 +159,9 @@ def test_a_signal_ends_a_training_with_a_word(
         os.kill(os.getpid(), number)
         time.sleep(60)
 
-    try:
-        with pytest.raises(SystemExit) as ended, plain_errors(), stoppable(run):
-            in_thread(signal_soon)
-    finally:
-        signal.signal(signal.SIGTERM, before[0])
-        signal.signal(signal.SIGINT, before[1])
+    with pytest.raises(SystemExit) as ended, plain_errors(), stoppable(run):
+        in_thread(signal_soon)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     assert ended.value.code == status
     said = capsys.readouterr().err
     assert said == "stopped at step 4; the same command goes on from the beginning\n"
