@@ -127,7 +127,7 @@ class Progress(AbstractContextManager["Progress"]):
         )
 
     def _say(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True)
+        self.console.print(line, soft_wrap=True, markup=False)
 
 
 def describe_start(start: dict) -> str:

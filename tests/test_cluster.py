@@ -1,5 +1,6 @@
 """Joining Ray: an address where nobody answers, and what Ray does not need to say."""
 
+import json
 import logging
 import os
 import socket
@@ -12,7 +13,9 @@ from conftest import ray_cluster
 from lima_ray import cluster, restarts
 from lima_ray.config import Recipe
 from lima_ray.errors import UserError
+from lima_ray.progress import Progress
 from lima_ray.run import Run
+from lima_ray.schedule import Schedule
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "localhost:{}"])
@@ -73,3 +76,13 @@ def test_why_workers_failed_is_noted_by_rank(tmp_path: Path) -> None:
         "workers 0, 1 failed: its process ended unexpectedly (killed, out of memory, or crashed)",
         "worker 1 failed: ValueError: ValueError: no room",
     ]
+
+
+def test_a_failure_with_brackets_is_printed_as_it_is(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "worker 0 failed: [/pytorch/gloo/pair.cc:537] Read error [127.0.0.1]: [bold]reset"
+    run = Run(tmp_path)
+    with Progress(run, recipe, Schedule.of(recipe, 24)):
+        run.metrics_file.write_text(json.dumps({"kind": "note", "step": 0, "text": said}) + "\n")
+    assert said in capsys.readouterr().out

@@ -130,6 +130,12 @@ class Window:
         self.asked.append(dialog.message)
         (dialog.accept if self.yes else dialog.dismiss)()
 
+    def fill_edited(self, text: str) -> None:
+        """Type into the open edit box, once the page has put into it what was said."""
+        box = self.page.locator("#chat textarea").first
+        expect(box).to_have_attribute("data-said", "yes")
+        box.fill(text)
+
     def press(self, label: str, nth: int = -1) -> None:
         """Press a button of a message."""
         self.page.get_by_role("button", name=label, exact=True).nth(nth).click()
@@ -233,7 +239,7 @@ def test_edited_question_is_answered_anew(window: Window, site: Site) -> None:
     window.send("And then?")
     window.settle(2)
     window.press("Edit", 0)
-    window.page.locator("#chat textarea").first.fill("What is the capital of Italy?")
+    window.fill_edited("What is the capital of Italy?")
     window.press("Submit")
     assert "The 3 messages after this one" in window.is_asked()
     window.settle(1)
@@ -249,7 +255,7 @@ def test_repaired_reply_becomes_training_data(window: Window, site: Site, tmp_pa
     window.send(PROMPTS[0])
     window.settle(1)
     window.press("Edit", 1)
-    window.page.locator("#chat textarea").first.fill("Paris, of course.")
+    window.fill_edited("Paris, of course.")
     window.press("Submit")
     expect(window.page.locator("#chat .message.bot")).to_have_text("Paris, of course.")
     expect(window.page.locator("#notice")).to_contain_text("Your wording")
@@ -317,6 +323,12 @@ def votes(site: Site) -> list[dict[str, Any]]:
     return [v for v in site.store.verdicts() if v["kind"] == "pairwise"]
 
 
+def answers(site: Site, window: Window) -> list[str]:
+    """Replies of the conversation in a window, as they are stored."""
+    shown = [d for d in site.store.dialogues() if d.id in window.page.url]
+    return [turn.content for d in shown for turn in d.turns[1::2]]
+
+
 def test_script_in_messages_and_replies_does_not_run(window: Window, site: Site) -> None:
     attack = (
         '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
@@ -326,7 +338,7 @@ def test_script_in_messages_and_replies_does_not_run(window: Window, site: Site)
     window.send(attack)
     window.settle(1)
     window.press("Edit", 1)
-    window.page.locator("#chat textarea").first.fill(attack)
+    window.fill_edited(attack)
     window.press("Submit")
     expect(window.page.locator("#notice")).to_contain_text("Your wording")
     window.page.fill("#name textarea", "<img src=x onerror=window.hacked=1>")
@@ -340,9 +352,10 @@ def test_script_in_messages_and_replies_does_not_run(window: Window, site: Site)
     deep = "$$" + "\\frac{1}{" * 300 + "}" * 300 + "$$"
     for text in (overlay, boxes, deep):
         window.press("Edit", 1)
-        window.page.locator("#chat textarea").first.fill(text)
+        window.fill_edited(text)
         window.press("Submit")
         expect(window.page.locator("#chat textarea")).to_have_count(0)
+        until(lambda text=text: text in answers(site, window), 30)  # before the next edit begins
         top = "document.elementFromPoint(%s, 60).closest('#chat') === null"
         assert all(window.page.evaluate(top % x) for x in (100, 600, 1100))
         assert window.page.locator("#chat .md").locator("form, input, [style*=fixed]").count() == 0
@@ -411,7 +424,7 @@ def test_mended_reply_and_thumb_are_not_lost_without_a_yes(window: Window) -> No
     window.send(PROMPTS[0])
     window.settle(1)
     window.press("Edit", 1)
-    window.page.locator("#chat textarea").fill("Paris, of course.")
+    window.fill_edited("Paris, of course.")
     window.press("Submit")
     expect(window.page.locator("#chat .message.bot")).to_have_text("Paris, of course.")
     window.press("Like")
