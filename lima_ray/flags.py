@@ -8,6 +8,7 @@ import difflib
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, get_type_hints
 
 import tyro
@@ -111,7 +112,7 @@ def settled(args: list[str], known: Kinds) -> list[str]:
         UserError: a flag that is not known.
     """
     done: list[str] = []
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
+    for arg, following in zip_longest(args, args[1:], fillvalue=""):
         if not arg.startswith("--") or arg == "--":
             truth = bool(done) and known.get(done[-1].removeprefix("--"))
             done.append(arg.capitalize() if truth else arg)

@@ -367,3 +367,8 @@ def test_the_last_rate_is_a_tenth_of_the_first_unless_it_is_given() -> None:
     assert Recipe().optim.last_rate == pytest.approx(1e-6)  # LIMA section 3
     assert Recipe().override({"optim.learning_rate": 3e-4}).optim.last_rate == pytest.approx(3e-5)
     assert Recipe().override({"optim.final_learning_rate": 0}).optim.last_rate == 0
+
+
+def test_a_command_without_flags_has_its_recipe_as_it_stands() -> None:
+    assert parse(Step, "train", "", []).recipe == load("miniature")
+    assert parse(Step, "train", "", ["lima-7b"]).recipe == load("lima-7b")

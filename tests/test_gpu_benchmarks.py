@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", ["correct", "training"])
+@pytest.mark.parametrize("batch", ["correct", "training", "serving", "aligned"])
 def test_a_batch_runs_on_a_cpu(tmp_path: Path, batch: str) -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", batch, "--smoke", "--out", str(tmp_path)]
     subprocess.run(command, check=True)

@@ -18,7 +18,7 @@ from benchmarks.gpu.record import Record
 
 
 def main(
-    batch: tyro.conf.Positional[Literal["correct", "training"]],
+    batch: tyro.conf.Positional[Literal["correct", "training", "serving", "aligned"]],
     out: Path = Path("runs/gpu"),
     smoke: bool = False,
 ) -> None:
@@ -26,7 +26,8 @@ def main(
 
     Args:
         batch: correct (steps, resume and replies against plain references; the miniature aligned),
-            or training (tokens a second and memory of 7B and 8B models by setting).
+            training (tokens a second and memory of 7B and 8B models by setting), serving (7B behind
+            HTTP, 1 to 128 requests at once), or aligned (seconds from command to export).
         out: folder of the figures.
         smoke: tiny sizes on the CPU, to see that the batch runs.
     """

@@ -34,6 +34,7 @@ from transformers.models.llama import modeling_llama
 
 from benchmarks.gpu.process_group import process_group
 from benchmarks.gpu.record import Record
+from benchmarks.train import TABLE_1
 from lima_ray import attention
 from lima_ray.config import Recipe, validate
 from lima_ray.encode import Rows
@@ -72,8 +73,6 @@ SMOKE = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 2048,
 }
-TABLE_1 = ((400, 118, 526), (200, 12, 1811), (150, 34, 274), (50, 236, 92), (200, 40, 334))
-"""LIMA's Table 1: rows, mean tokens of prompt and of reply, by source."""
 PLAIN = {
     name: getattr(modeling_llama, name)
     for name in ("LlamaRMSNorm", "LlamaMLP", "apply_rotary_pos_emb")
@@ -483,7 +482,7 @@ def lima_rows(vocab: int, smoke: bool) -> Rows:
     """Random rows whose lengths have the means of LIMA's Table 1, up to 2,048 tokens."""
     generator = np.random.default_rng(0)
     sizes = []
-    for count, prompt, reply in TABLE_1:
+    for count, prompt, reply in TABLE_1.values():
         for _ in range(count // (25 if smoke else 1)):
             drawn = [int(generator.gamma(2.0, mean / 2)) + 1 for mean in (prompt, reply)]
             if smoke:
