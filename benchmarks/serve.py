@@ -43,16 +43,11 @@ import tyro
 from load import SHAPES, save, workload
 from rich.console import Console
 from rich.table import Table
+from sizes import SIZES
 from transformers import AutoTokenizer
 
 from lima_ray import base
 
-SIZES = {
-    "tiny": {"hidden": 256, "layers": 4},
-    "mid": {"hidden": 768, "layers": 12, "heads": 12, "mlp": 2048},
-    "1b": {"hidden": 2048, "layers": 22, "heads": 32, "kv_heads": 4, "mlp": 5632},
-    "7b": {"hidden": 4096, "layers": 32, "heads": 32, "mlp": 11008},
-}
 VOCAB = 32000
 WARM_UP = 8
 """Requests made before any is measured."""

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lima_ray import encode, example
-from lima_ray.config import Recipe, resolve
+from lima_ray.config import Recipe
 from lima_ray.encode import Rows
-from lima_ray.errors import UserError
+from lima_ray.errors import UserError, listed
 from lima_ray.example import Example
+from lima_ray.families import config_of, context_of
 from lima_ray.generate import read_prompts
 from lima_ray.judges import check_prompts, try_judge
 from lima_ray.replies import Script, check_room
@@ -96,7 +97,7 @@ def check_dev(
     if recipe.select.judge == "none":
         return
     assert recipe.data.dev
-    context = context_of(str(model or recipe.model.base))
+    context = context_of(config_of(str(model or recipe.model.base)))
     check_fit(read_prompts(recipe.data.dev, "dev"), "data.dev", tokenizer, context, recipe)
     if recipe.data.heldout:
         held_out(recipe, tokenizer)
@@ -126,16 +127,6 @@ def check_fit(
         check_room(scripts, partial(prompt_ids, tokenizer), context, recipe.sampling)
     except UserError as error:
         raise UserError(f"{field}: {error}") from error
-
-
-def context_of(model: str) -> int:
-    """Longest prompt and reply of a base or an export, in tokens."""
-    from transformers import AutoConfig
-
-    from lima_ray import families
-
-    config = AutoConfig.from_pretrained(str(resolve(model) or model), trust_remote_code=False)
-    return families.context_of(config)
 
 
 def held_out(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> Rows:
@@ -168,5 +159,5 @@ def check_leaks(recipe: Recipe, prompts: list[Example]) -> None:
     if leaked := encode.leaks(rows, prompts):
         raise UserError(
             f"{len(leaked)} of these dev prompts are among the rows that the run was trained on: "
-            f"{encode.names([row.id for row, _ in leaked])}; remove them"
+            f"{listed([row.id for row, _ in leaked])}; remove them"
         )

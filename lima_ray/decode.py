@@ -171,7 +171,7 @@ def staff(job: Generation, path: Path, scripts: int) -> tuple[Callable[[], Any],
     if any(ray.available_resources().get(k, 0) < n for k, n in asked.items()):
         print("others are using this cluster; waiting until the workers have room", flush=True)
     threads = job.cpus_per_worker or cores
-    environment, _ = train.worker_environment(gpus, threads)
+    environment = train.worker_environment(gpus, threads)
     options = {"num_cpus": claimed, "num_gpus": int(gpus), "scheduling_strategy": "SPREAD"}
     actor: Any = ray.remote(Speaker).options(**options, runtime_env={"env_vars": environment})
     return lambda: actor.remote(job, path, threads), workers

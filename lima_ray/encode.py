@@ -25,7 +25,7 @@ import numpy as np
 from lima_ray import example
 from lima_ray.config import Data, Recipe, Step, parse
 from lima_ray.encoded import Rows
-from lima_ray.errors import UserError
+from lima_ray.errors import UserError, listed
 from lima_ray.example import SHOWN_ERRORS, Example
 from lima_ray.inspection import show
 from lima_ray.template import encode_dialogues
@@ -34,7 +34,6 @@ from lima_ray.tokenizer import eot_id, load_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-SHOWN_ROWS = 10
 DRAW = 1000
 """Keeps the random numbers of a draw of rows apart from those of their order in an epoch."""
 
@@ -115,9 +114,9 @@ def preflight(rows: Rows, examples: list[Example], eot_id: int, prompts: list[Ex
     empty = [e.id for e, n in zip(examples, rows.supervised_R, strict=True) if n == 0]
     if empty:
         raise UserError(
-            f"{len(empty)} rows have no supervised token: {names(empty)}. What stands before their "
-            "first reply that is learned fills data.max_tokens; raise it, shorten them, or drop "
-            "them with --data.invalid drop"
+            f"{len(empty)} rows have no supervised token: {listed(empty)}. What stands before "
+            "their first reply that is learned fills data.max_tokens; raise it, shorten them, or "
+            "drop them with --data.invalid drop"
         )
     no_eot = []
     for number, row in enumerate(examples):
@@ -128,13 +127,13 @@ def preflight(rows: Rows, examples: list[Example], eot_id: int, prompts: list[Ex
             no_eot.append(row.id)
     if no_eot:
         raise UserError(
-            f"in {len(no_eot)} rows the EOT that ends a reply is not learned: {names(no_eot)}; the "
-            "model would never stop"
+            f"in {len(no_eot)} rows the EOT that ends a reply is not learned: {listed(no_eot)}; "
+            "the model would never stop"
         )
     leaked = [f"{e.id} (= {', '.join(same)})" for e, same in leaks(examples, prompts)]
     if leaked:
         raise UserError(
-            f"{len(leaked)} training prompts are also in dev or test: {names(leaked)}. Remove "
+            f"{len(leaked)} training prompts are also in dev or test: {listed(leaked)}. Remove "
             "them, or drop them with --data.leaks drop"
         )
 
@@ -178,7 +177,7 @@ def load_examples(data: Data, seed: int = 0) -> tuple[list[Example], list[Exampl
             train = [e for e in train if id(e) not in drop]
             print(
                 f"dropped {len(leaked)} training rows also in dev or test: "
-                f"{names([e.id for e in leaked])}"
+                f"{listed([e.id for e in leaked])}"
             )
     if data.heldout:
         check_heldout(train, example.read(data.heldout, "heldout"), data.heldout)
@@ -199,7 +198,7 @@ def check_heldout(train: list[Example], heldout: list[Example], reference: str) 
     if same:
         raise UserError(
             f"{len(same)} of the {len(heldout)} held-out dialogues ({reference}) are also trained "
-            f"on: {names(same)}; remove them there, or name others as data.heldout"
+            f"on: {listed(same)}; remove them there, or name others as data.heldout"
         )
 
 
@@ -231,18 +230,12 @@ def prepare(recipe: Recipe) -> Encoded:
     rows = encode(train, tokenizer, recipe.data)
     if recipe.data.invalid == "drop" and (rows.supervised_R == 0).any():
         kept = rows.supervised_R > 0
-        dropped = names([e.id for e, keep in zip(train, kept, strict=True) if not keep])
+        dropped = listed([e.id for e, keep in zip(train, kept, strict=True) if not keep])
         print(f"dropped {(~kept).sum()} rows without a supervised token: {dropped}")
         train = [e for e, keep in zip(train, kept, strict=True) if keep]
         rows = encode(train, tokenizer, recipe.data)
     preflight(rows, train, eot_id(tokenizer), prompts)
     return tokenizer, train, rows
-
-
-def names(ids: list[str]) -> str:
-    """The first few ids, and how many more."""
-    more = f" and {len(ids) - SHOWN_ROWS} more" if len(ids) > SHOWN_ROWS else ""
-    return ", ".join(ids[:SHOWN_ROWS]) + more
 
 
 class EncodeStep(Step):

@@ -13,6 +13,12 @@ class UserError(Exception):
     """Bad input or a missing resource; the message says what to change."""
 
 
+def listed(names: list[str], most: int = 10) -> str:
+    """The first names of a list, and how many more there are, for messages."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 class Stopped(BaseException):
     """A signal ended the work; the message says where it stands and how it goes on."""
 

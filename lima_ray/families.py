@@ -9,8 +9,6 @@ error. `tests/test_families.py` compares each family here; others are refused be
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import AutoConfig
-
 from lima_ray.config import Recipe, resolve
 from lima_ray.errors import UserError
 
@@ -50,6 +48,13 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+def config_of(model: str) -> Any:
+    """The configuration of a base or an export."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(str(resolve(model) or model), trust_remote_code=False)
+
+
 def family_of(config: Any) -> Family:
     """What is known of a model's family.
 
@@ -74,9 +79,7 @@ def check_base_model(recipe: Recipe) -> None:
     """
     base, asked = recipe.model.base, recipe.data.max_tokens
     try:
-        config: Any = AutoConfig.from_pretrained(
-            str(resolve(base) or base), trust_remote_code=False
-        )
+        config = config_of(base)
     except (OSError, ValueError) as error:
         raise UserError(f"the configuration of the base {base} cannot be read: {error}") from error
     family_of(config)

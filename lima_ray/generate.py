@@ -32,10 +32,10 @@ from lima_ray import example
 from lima_ray.config import durable, read_flags, resolve
 from lima_ray.decode import decode_here, decode_on_cluster
 from lima_ray.endpoint import Client, ask, check_url
-from lima_ray.errors import UserError
-from lima_ray.example import Example
+from lima_ray.errors import UserError, listed
+from lima_ray.example import SHOWN_ERRORS, Example
 from lima_ray.lineage import check_base, hash_base
-from lima_ray.replies import Generation, Journal, Record, Script, named
+from lima_ray.replies import Generation, Journal, Record, Script
 
 LOG_EVERY_S = 10.0
 RECENT_REPLIES = 200
@@ -98,7 +98,8 @@ def read_prompts(reference: str, split: str) -> list[Example]:
     rows = example.read(reference, split, dialogues=False)
     twice = [id for id, count in Counter(row.id for row in rows).items() if count > 1]
     if twice:
-        raise UserError(f"{reference} has several rows with the id {named(twice)}; ids must differ")
+        ids = listed(twice, SHOWN_ERRORS)
+        raise UserError(f"{reference} has several rows with the id {ids}; ids must differ")
     for row in rows:
         later = row.extra.get("follow_ups", [])
         if not isinstance(later, list) or not all(isinstance(t, str) and t.strip() for t in later):

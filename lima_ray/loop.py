@@ -236,7 +236,13 @@ def train_step(engine: Any, step: Step, rows: Rows, rate: float) -> StepResult:
     for group in engine.optimizer.param_groups:
         group["lr"] = rate
     supervised = int(rows.supervised_R[step.rows].sum())
-    totals_2 = accumulate(engine, step, rows)
+    # Of the supervised tokens: their negative log likelihoods, and how many were the likeliest.
+    # Summed on the device: reading a number here would stop a GPU at every micro-batch.
+    totals_2 = torch.zeros(2, dtype=torch.float64, device=engine.device)
+    for batch in step.ranks[dist.get_rank()]:
+        loss_sum, correct = forward(engine, batch, rows)
+        engine.backward(loss_sum * (dist.get_world_size() / supervised), scale_wrt_gas=False)
+        totals_2 += torch.stack([loss_sum.detach().double(), correct.double()])
     engine.step()
     dist.all_reduce(totals_2)
     loss, accuracy = (totals_2 / supervised).tolist()
@@ -249,23 +255,6 @@ def train_step(engine: Any, step: Step, rows: Rows, rate: float) -> StepResult:
         flops=step_flops(engine.module.config, rows.lengths_R[step.rows], supervised),
         seconds=time.perf_counter() - started,
     )
-
-
-def accumulate(engine: Any, step: Step, rows: Rows) -> torch.Tensor:
-    """Forward and backward over this worker's micro-batches of a step, gradients accumulated.
-
-    Returns:
-        this worker's sums (2,), fp64, on its device: of the supervised tokens' negative log
-        likelihoods, and of how many were the likeliest.
-    """
-    supervised = int(rows.supervised_R[step.rows].sum())
-    totals_2 = torch.zeros(2, dtype=torch.float64, device=engine.device)
-    for batch in step.ranks[dist.get_rank()]:
-        loss_sum, correct = forward(engine, batch, rows)
-        engine.backward(loss_sum * (dist.get_world_size() / supervised), scale_wrt_gas=False)
-        # Summed on the device: reading a number here would stop a GPU at every micro-batch.
-        totals_2 += torch.stack([loss_sum.detach().double(), correct.double()])
-    return totals_2
 
 
 def gradient_norm(engine: Any) -> float:

@@ -1,11 +1,16 @@
-"""The loss of packed rows."""
+"""The loss of packed rows, in training and of a saved model."""
 
+import gc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
+from lima_ray import attention
 from lima_ray.encode import Rows
 from lima_ray.microbatch import MicroBatch
 
@@ -49,3 +54,28 @@ def forward(model: Any, batch: MicroBatch, rows: Rows) -> tuple[torch.Tensor, to
     weight = 1.0 if batch else 0.0
     loss_sum = cross_entropy(logits_KV, target_K, reduction="sum") * weight
     return loss_sum, (logits_KV.detach().argmax(dim=-1) == target_K).sum() * weight
+
+
+def load_packed(folder: Path, dtype: str | torch.dtype) -> tuple[Any, dict[str, Any]]:
+    """Load a saved model as `forward` needs it, on a GPU where there is one.
+
+    Args:
+        folder: a complete Hugging Face model.
+        dtype: of its weights; `auto` keeps the files'.
+
+    Returns:
+        the model, and what transformers tells of missing and unexpected weights.
+    """
+    gc.collect()
+    attention.register()
+    logging.disable_progress_bar()
+    loader: Any = AutoModelForCausalLM
+    model, info = loader.from_pretrained(
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        trust_remote_code=False,
+        attn_implementation=attention.PACKED,
+        output_loading_info=True,
+    )
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), info

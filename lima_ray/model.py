@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from lima_ray import attention, layers
 from lima_ray.config import Model, Recipe, resolve
 from lima_ray.errors import UserError
-from lima_ray.families import context_of, family_of
+from lima_ray.families import config_of, context_of, family_of
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Causal = Any
@@ -33,10 +33,7 @@ def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Ca
     attention.register()
     dtype = precision(recipe, device)
     base = str(resolve(recipe.model.base) or recipe.model.base)
-    config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-    kind = attention_kind(recipe.model, device, dtype, attention.head_width(config))
-    if kind == attention.VARLEN and getattr(config, "v_head_dim", None):
-        kind = attention.PACKED  # values of another width than keys
+    kind = attention_kind(recipe.model, device, dtype, config_of(base))
     loader: Any = AutoModelForCausalLM
     model, info = loader.from_pretrained(
         base,
@@ -77,10 +74,15 @@ def kernels(model: nn.Module) -> dict[str, Any]:
     names = {attention.PACKED: "packed", attention.VARLEN: "varlen"}
     kind = str(config._attn_implementation)
     return {
-        "precision": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "precision": dtype_name(next(model.parameters()).dtype),
         "attention": names.get(kind, kind),
         "liger": any(m.forward.__module__.startswith("liger_kernel") for m in model.modules()),
     }
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """A precision's name in a model's configuration, such as `bfloat16`."""
+    return str(dtype).removeprefix("torch.")
 
 
 def precision(recipe: Recipe, device: torch.device) -> torch.dtype:
@@ -89,13 +91,15 @@ def precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     return DTYPES[auto if recipe.train.precision == "auto" else recipe.train.precision]
 
 
-def attention_kind(model: Model, device: torch.device, dtype: torch.dtype, head_width: int) -> str:
+def attention_kind(model: Model, device: torch.device, dtype: torch.dtype, config: Any) -> str:
     """The attention implementation by the name that `transformers` knows it by.
 
     auto takes the fastest there is for bf16 on a GPU: FlashAttention 2 where it is installed, then
     the one inside PyTorch; everywhere else PyTorch's attention row by row.
     """
     flash = device.type == "cuda" and dtype == torch.bfloat16
+    # Values of another width than keys are for PyTorch's attention row by row alone.
+    varlen = attention.PACKED if getattr(config, "v_head_dim", None) else attention.VARLEN
     if model.attention == "packed":
         return attention.PACKED
     if model.attention != "auto":
@@ -104,14 +108,15 @@ def attention_kind(model: Model, device: torch.device, dtype: torch.dtype, head_
                 f"model.attention {model.attention} needs bf16 on a GPU, not {dtype} on "
                 f"{device.type}; use auto or packed"
             )
-        return attention.VARLEN if model.attention == "varlen" else model.attention
+        return varlen if model.attention == "varlen" else model.attention
     if not flash:
         return attention.PACKED
     # Asked by distribution: flash-attn-4 installs a module `flash_attn` without FlashAttention 2.
     if installed("flash-attn"):
         return "flash_attention_2"
-    if head_width <= attention.VARLEN_HEAD_MAX and head_width % 8 == 0:
-        return attention.VARLEN
+    width = attention.head_width(config)
+    if width <= attention.VARLEN_HEAD_MAX and width % 8 == 0:
+        return varlen
     return "kernels-community/flash-attn2" if installed("kernels") else attention.PACKED
 
 

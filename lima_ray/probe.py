@@ -4,7 +4,6 @@ With every epoch's weights the trainer notes its own loss on the first rows. Bef
 done, its export is loaded by transformers as anybody would, and must give the same.
 """
 
-import gc
 import math
 import shutil
 from dataclasses import asdict, dataclass
@@ -15,14 +14,11 @@ import numpy as np
 import psutil
 import torch
 from torch import distributed as dist
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
 
-from lima_ray import attention
 from lima_ray.encode import Rows
 from lima_ray.errors import UserError
-from lima_ray.loss import forward
-from lima_ray.model import DTYPES
+from lima_ray.loss import forward, load_packed
+from lima_ray.model import DTYPES, dtype_name
 from lima_ray.run import Run, write_json
 
 PROBE_TOKENS = 1024
@@ -62,18 +58,13 @@ def probe(engine: Any, rows: Rows) -> Probe:
             f"the trained weights give a loss of {told[0]}, which is not finite; they are not "
             "saved. Lower optim.learning_rate, under another --name"
         )
-    return Probe(count, told[0], name_of(engine.module.dtype))
+    return Probe(count, told[0], dtype_name(engine.module.dtype))
 
 
 def mean_loss(model: Any, rows: Rows, count: int) -> float:
     """Mean loss of the first rows' supervised tokens, in nats."""
     loss_sum, _ = forward(model, tuple(range(count)), rows)
     return float(loss_sum) / int(rows.supervised_R[:count].sum())
-
-
-def name_of(dtype: torch.dtype) -> str:
-    """A precision's name in a model's configuration."""
-    return str(dtype).removeprefix("torch.")
 
 
 def check_export(run: Run, asked_dtype: str) -> str:
@@ -106,7 +97,7 @@ def check_export(run: Run, asked_dtype: str) -> str:
         f"loss {loaded.loss:.4f} in {loaded.dtype}, {trained.loss:.4f} as trained in "
         f"{trained.dtype} ({trained.rows} rows)"
     )
-    chosen = asked_dtype != "auto" and name_of(DTYPES[asked_dtype]) != trained.dtype
+    chosen = asked_dtype != "auto" and dtype_name(DTYPES[asked_dtype]) != trained.dtype
     apart = abs(loaded.loss - trained.loss) / max(1.0, trained.loss)
     exact = loaded.dtype == trained.dtype == "float32"
     if not math.isfinite(loaded.loss) or (apart > (EXACT if exact else ROUNDED) and not chosen):
@@ -139,18 +130,7 @@ def loaded_again(folder: Path, rows: Rows, count: int) -> Probe:
     Raises:
         UserError: it lacks weights, or has some that do not belong to it.
     """
-    gc.collect()
-    attention.register()
-    logging.disable_progress_bar()
-    loader: Any = AutoModelForCausalLM
-    model, info = loader.from_pretrained(
-        folder,
-        dtype="auto",
-        use_safetensors=True,
-        trust_remote_code=False,
-        attn_implementation=attention.PACKED,
-        output_loading_info=True,
-    )
+    model, info = load_packed(folder, "auto")
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[kind]:
             names = sorted(map(str, info[kind]))
@@ -159,6 +139,5 @@ def loaded_again(folder: Path, rows: Rows, count: int) -> Probe:
                 f"{kind.replace('_keys', '')} weights, such as {names[0]}. This is a fault of ours "
                 "or of the base's family in transformers: please report it"
             )
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     with torch.inference_mode():
-        return Probe(count, mean_loss(model, rows, count), name_of(model.dtype))
+        return Probe(count, mean_loss(model, rows, count), dtype_name(model.dtype))

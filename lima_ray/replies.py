@@ -16,7 +16,7 @@ from pydantic import Field
 
 from lima_ray.config import Sampling, Section, flatten
 from lima_ray.endpoint import Endpoint
-from lima_ray.errors import UserError
+from lima_ray.errors import UserError, listed
 from lima_ray.example import SHOWN_ERRORS, Example
 from lima_ray.files import decode_json
 from lima_ray.run import write_json, write_jsonl
@@ -142,7 +142,7 @@ def check_room(
             f"{len(long)} of {len(prompts)} prompts leave no room for a reply: prompt and "
             f"reply together have {limit} tokens, the less of sampling.max_tokens "
             f"{sampling.max_tokens} and the model's context {context}. "
-            f"Shorten or remove {named(long)}"
+            f"Shorten or remove {listed(long, SHOWN_ERRORS)}"
         )
     return limit
 
@@ -240,9 +240,3 @@ class Journal(AbstractContextManager["Journal"]):
             f"{self.replies_file}: {len(self.records)} replies ({new} new), {stopped:.0%} stopped"
             f", {self.failures} failed"
         )
-
-
-def named(names: list[str]) -> str:
-    """The first names of a list, and how many more there are."""
-    more = f" and {len(names) - SHOWN_ERRORS} more" if len(names) > SHOWN_ERRORS else ""
-    return ", ".join(names[:SHOWN_ERRORS]) + more

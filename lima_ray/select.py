@@ -11,7 +11,6 @@ finished run, or again with another judge or range. What is assessed already is 
     runs/NAME/epochs.png
 """
 
-import gc
 import math
 import shutil
 import sys
@@ -180,33 +179,21 @@ def dialogue_losses(
         losses in nats, and counts, of the same shape.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+    from transformers import AutoTokenizer
 
-    from lima_ray import attention, microbatch
-    from lima_ray.loss import forward
+    from lima_ray import microbatch
+    from lima_ray.loss import forward, load_packed
 
     assert recipe.data.heldout
-    gc.collect()
-    attention.register()
-    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     rows = checks.held_out(recipe, tokenizer)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loader: Any = AutoModelForCausalLM
-    weights = loader.from_pretrained(
-        model,
-        dtype="auto" if device.type == "cuda" else torch.float32,
-        use_safetensors=True,
-        trust_remote_code=False,
-        attn_implementation=attention.PACKED,
-    ).to(device)
+    weights, _ = load_packed(model, "auto" if torch.cuda.is_available() else torch.float32)
     batches = [(row,) for row in range(len(rows))]
     if packed:
         budget = recipe.train.tokens_per_micro_batch
         (batches,) = microbatch.pack(np.arange(len(rows)), rows.lengths_R, 1, budget).ranks
     with torch.inference_mode():
-        losses = [float(forward(weights.eval(), batch, rows)[0]) for batch in batches]
+        losses = [float(forward(weights, batch, rows)[0]) for batch in batches]
     tokens = [int(rows.supervised_R[list(batch)].sum()) for batch in batches]
     return np.array(losses), np.array(tokens)
 

@@ -171,7 +171,7 @@ def start(
     cluster = recipe.cluster
     workers = (cluster.min_workers, cluster.workers) if cluster.min_workers else cluster.workers
     each = {"CPU": cpus} | ({"GPU": 1} if gpus else {})
-    environment, from_driver = worker_environment(gpus, cpus)
+    environment = worker_environment(gpus, cpus) | forwarded()
     beside = assesses_beside(recipe, gpus)
     everything = portable(recipe).model_dump()
     trainer = TorchTrainer(
@@ -191,7 +191,7 @@ def start(
             name=run.path.name,
             storage_path=str(run.path.parent),
             failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
-            worker_runtime_env={"env_vars": environment | from_driver},
+            worker_runtime_env={"env_vars": environment},
             callbacks=[NoteFailures(run)],
         ),
         validation_config=ray.train.ValidationConfig(
@@ -217,11 +217,10 @@ def start(
         raise UserError(returned["error"])
 
 
-def worker_environment(gpus: bool, cpus: int) -> tuple[dict[str, str], dict[str, str]]:
-    """Environment variables of a worker: its own, and those it has from the driver."""
+def worker_environment(gpus: bool, cpus: int) -> dict[str, str]:
+    """Environment variables of a worker, beside those that are `forwarded`."""
     own = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
-    own |= {} if gpus else {"DS_ACCELERATOR": "cpu"} | NO_GPU
-    return own, forwarded()
+    return own if gpus else own | {"DS_ACCELERATOR": "cpu"} | NO_GPU
 
 
 def assesses_beside(recipe: Recipe, gpus: bool) -> bool:

@@ -73,6 +73,13 @@ def desk(store: Store) -> Desk:
     return Desk(visitor, Saver(store, visitor.owner))
 
 
+def open_same(other: Desk, desk: Desk, store: Store) -> None:
+    """Have another window open the conversation of this one, as it is stored."""
+    found = store.open(desk.visitor.owner, desk.dialogue.id)
+    assert found is not None
+    other.open(found)
+
+
 async def talk(desk: Desk, speaker: Troubled, text: str, ask: Ask = ASK) -> None:
     """Say something and hear the reply."""
     before = desk.say(text)
@@ -187,9 +194,7 @@ def test_windows_that_write_at_once_both_keep_what_they_have(
 
     async def write() -> str:
         await talk(desk, speaker, "the cat", short(4))
-        found = store.open(desk.visitor.owner, desk.dialogue.id)
-        assert found is not None
-        other.open(found)
+        open_same(other, desk, store)
         desk.rename("Cats")
         await desk.saver.settle()
         await talk(other, speaker, "the moon", short(4))
@@ -222,9 +227,7 @@ def test_a_thumb_goes_along_with_the_reply_of_a_second_window(
         await talk(desk, speaker, "the dog", short(4))
         desk.thumb(1, True)
         await desk.saver.settle()
-        found = store.open(desk.visitor.owner, desk.dialogue.id)
-        assert found is not None
-        other.open(found)
+        open_same(other, desk, store)
         desk.rename("Cats")
         await desk.saver.settle()
         other.thumb(3, False)
@@ -264,9 +267,7 @@ def test_deletion_of_what_another_window_went_on_with_deletes_nothing(
 
     async def delete() -> None:
         await talk(desk, speaker, "the cat", short(4))
-        found = store.open(desk.visitor.owner, desk.dialogue.id)
-        assert found is not None
-        other.open(found)
+        open_same(other, desk, store)
         await talk(other, speaker, "the moon", short(4))
         desk.saver.forget(desk.dialogue)
         await desk.saver.settle()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from shapes import EXPERTS, LATENT, SMALL
 from transformers import (
     AutoModelForCausalLM,
     DeepseekV3Config,
@@ -30,26 +31,6 @@ from lima_ray.tokenizer import load_tokenizer
 pytestmark = pytest.mark.usefixtures("alone")
 CPU = torch.device("cpu")
 IDS = torch.tensor([[1, 9, 17, 33, 5, 6, 7, 8]])
-SMALL: dict[str, Any] = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-}
-EXPERTS: dict[str, Any] = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
-LATENT: dict[str, Any] = {
-    "num_key_value_heads": 4,
-    "n_group": 1,
-    "topk_group": 1,
-    "first_k_dense_replace": 1,
-    "q_lora_rank": 32,
-    "kv_lora_rank": 16,
-    "qk_rope_head_dim": 16,
-    "qk_nope_head_dim": 16,
-    "v_head_dim": 16,
-}
 FAMILIES: dict[str, PretrainedConfig] = {
     "llama": LlamaConfig(**SMALL),
     "tied, biased qwen2": Qwen2Config(**SMALL, tie_word_embeddings=True),

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from shapes import EXPERTS, SMALL
+from shapes import LATENT as LATENT_SHAPE
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lima_ray import attention, train
@@ -18,31 +20,13 @@ from lima_ray.model import add_residual_dropout
 
 SIZES: dict[str, Any] = {
     "vocab_size": 320,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
+    **SMALL,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
 WIDE: dict[str, Any] = {"head_dim": 16}
-EXPERTS: dict[str, Any] = {"moe_intermediate_size": 32, "num_experts_per_tok": 2}
-LATENT: dict[str, Any] = {
-    **EXPERTS,
-    "num_key_value_heads": 4,
-    "n_group": 1,
-    "topk_group": 1,
-    "first_k_dense_replace": 1,
-    "q_lora_rank": 32,
-    "kv_lora_rank": 16,
-    "qk_rope_head_dim": 16,
-    "qk_nope_head_dim": 16,
-    "v_head_dim": 16,
-    "n_routed_experts": 4,
-}
+LATENT: dict[str, Any] = {**EXPERTS, **LATENT_SHAPE, "n_routed_experts": 4}
 FIELDS: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 4},
     "qwen3": WIDE,

@@ -130,11 +130,13 @@ class Window:
         self.asked.append(dialog.message)
         (dialog.accept if self.yes else dialog.dismiss)()
 
-    def fill_edited(self, text: str) -> None:
-        """Type into the open edit box, once the page has put into it what was said."""
+    def edit(self, nth: int, text: str) -> None:
+        """Edit a message, once the page has put into the box what was said, and submit it."""
+        self.press("Edit", nth)
         box = self.page.locator("#chat textarea").first
         expect(box).to_have_attribute("data-said", "yes")
         box.fill(text)
+        self.press("Submit")
 
     def press(self, label: str, nth: int = -1) -> None:
         """Press a button of a message."""
@@ -238,9 +240,7 @@ def test_edited_question_is_answered_anew(window: Window, site: Site) -> None:
     window.settle(1)
     window.send("And then?")
     window.settle(2)
-    window.press("Edit", 0)
-    window.fill_edited("What is the capital of Italy?")
-    window.press("Submit")
+    window.edit(0, "What is the capital of Italy?")
     assert "The 3 messages after this one" in window.is_asked()
     window.settle(1)
     assert window.said("user") == ["What is the capital of Italy?"]
@@ -254,9 +254,7 @@ def test_repaired_reply_becomes_training_data(window: Window, site: Site, tmp_pa
     window.page.fill("#system textarea", "Be short.")
     window.send(PROMPTS[0])
     window.settle(1)
-    window.press("Edit", 1)
-    window.fill_edited("Paris, of course.")
-    window.press("Submit")
+    window.edit(1, "Paris, of course.")
     expect(window.page.locator("#chat .message.bot")).to_have_text("Paris, of course.")
     expect(window.page.locator("#notice")).to_contain_text("Your wording")
     with window.page.expect_download() as download:
@@ -337,9 +335,7 @@ def test_script_in_messages_and_replies_does_not_run(window: Window, site: Site)
     )
     window.send(attack)
     window.settle(1)
-    window.press("Edit", 1)
-    window.fill_edited(attack)
-    window.press("Submit")
+    window.edit(1, attack)
     expect(window.page.locator("#notice")).to_contain_text("Your wording")
     window.page.fill("#name textarea", "<img src=x onerror=window.hacked=1>")
     window.page.press("#name textarea", "Enter")
@@ -351,9 +347,7 @@ def test_script_in_messages_and_replies_does_not_run(window: Window, site: Site)
     boxes = "\\(\\kern{-99em}\\raisebox{99em}{\\rule{99em}{99em}}\\)"
     deep = "$$" + "\\frac{1}{" * 300 + "}" * 300 + "$$"
     for text in (overlay, boxes, deep):
-        window.press("Edit", 1)
-        window.fill_edited(text)
-        window.press("Submit")
+        window.edit(1, text)
         expect(window.page.locator("#chat textarea")).to_have_count(0)
         until(lambda text=text: text in answers(site, window), 30)  # before the next edit begins
         top = "document.elementFromPoint(%s, 60).closest('#chat') === null"
@@ -423,9 +417,7 @@ def test_two_windows_of_one_conversation_lose_nothing(window: Window, site: Site
 def test_mended_reply_and_thumb_are_not_lost_without_a_yes(window: Window) -> None:
     window.send(PROMPTS[0])
     window.settle(1)
-    window.press("Edit", 1)
-    window.fill_edited("Paris, of course.")
-    window.press("Submit")
+    window.edit(1, "Paris, of course.")
     expect(window.page.locator("#chat .message.bot")).to_have_text("Paris, of course.")
     window.press("Like")
     until(lambda: "your thumb" in window.page.locator("#said textarea").input_value())

@@ -7,7 +7,7 @@ import torch
 from gang import gang
 from torch import distributed as dist
 
-from benchmarks.gpu.reference import AdamState, clipped, distance, plain_gradients
+from benchmarks.gpu.reference import AdamState, plain_gradients, step_errors
 from lima_ray import encode
 from lima_ray.config import Recipe
 from lima_ray.encode import Rows
@@ -41,22 +41,8 @@ def compared(recipe: Recipe, rows_file: Path, points: list[dict]) -> list[list[d
             result = train_step(engine, step, rows, rate)
             after = AdamState.of(engine, number + 1)
             expected = after.expected(before, ours.optim, number + 1, rate)
-            taken = after.gradients(before, ours.optim)
-            change = {n: w - before.weights[n] for n, w in after.weights.items()}
-            errors.append(
-                {
-                    "loss": abs(result.loss - loss) / loss,
-                    "gradient": max(
-                        distance(taken, clipped(gradients, ours.optim.clip_norm)).values()
-                    ),
-                    "squares": max(distance(after.squares, expected.squares).values()),
-                    "update": max(
-                        distance(
-                            change, {n: w - before.weights[n] for n, w in expected.weights.items()}
-                        ).values()
-                    ),
-                }
-            )
+            error = step_errors(result, after, before, expected, gradients, loss, ours.optim)
+            errors.append({what: max(of_each.values()) for what, of_each in error.items()})
             before = after
         found.append(errors)
         engine.destroy()

@@ -20,6 +20,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from lima_ray import example, select, train
+from lima_ray.cluster import forwarded
 from lima_ray.config import validate
 from lima_ray.errors import UserError
 from lima_ray.grader import NO_ANSWER
@@ -59,7 +60,7 @@ class Lane:
             path: directory for Ray Train's own files.
         """
         name = f"{number}-{time.time_ns()}"  # a name used before would resume its run
-        environment, forwarded = train.worker_environment(gpus > 0, cpus)
+        environment = train.worker_environment(gpus > 0, cpus) | forwarded()
         TorchTrainer(
             work,
             train_loop_config={"dispatcher": dispatcher, "lane": number},
@@ -73,7 +74,7 @@ class Lane:
                 name=name,
                 storage_path=str(path),
                 failure_config=ray.train.FailureConfig(max_failures=GROUP_FAILURES),
-                worker_runtime_env={"env_vars": environment | forwarded},
+                worker_runtime_env={"env_vars": environment},
             ),
         ).fit()
 

@@ -8,6 +8,7 @@ import ray
 from ray.exceptions import RayError
 
 from lima_ray import train
+from lima_ray.cluster import forwarded
 from lima_ray.config import Cluster
 from lima_ray.errors import UserError
 from tune.dispatcher import Dispatcher
@@ -69,12 +70,12 @@ class Pool(AbstractContextManager["Pool"]):
         """
         each = cpus(cluster)
         share = 0 if not gpus else 0.5 if cluster.workers == 1 else 1
-        own, forwarded = train.worker_environment(gpus, 1)
+        environment = train.worker_environment(gpus, 1) | forwarded()
         stays = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, "num_cpus": 0}
         one: Any = ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=1000)
         self.dispatcher: Any = one.remote()
         judges: Any = ray.remote(Assessor).options(
-            **stays, num_gpus=share, runtime_env={"env_vars": own | forwarded}
+            **stays, num_gpus=share, runtime_env={"env_vars": environment}
         )
         trainers: Any = ray.remote(Lane).options(**stays)
         self.lanes = [trainers.remote() for _ in range(at_once)]

@@ -14,9 +14,9 @@ from typing import Any
 
 from lima_ray import checks, encode, example, generate, train
 from lima_ray.config import Model, Recipe, Train, durable, validate
-from lima_ray.errors import UserError
+from lima_ray.errors import UserError, listed
 from lima_ray.example import Example
-from lima_ray.families import check_base_model
+from lima_ray.families import check_base_model, config_of, context_of
 from lima_ray.judges import check_prompts, try_judge
 from lima_ray.run import Run
 from tune.claim import hold
@@ -218,7 +218,7 @@ def prepare_one(sweep: Sweep, base: Recipe, measure: Measuring, point: Point, se
     if leaked := encode.leaks(found[1], measure.rows):
         raise UserError(
             f"{len(leaked)} training prompts are among the prompts that measure "
-            f"({measure.reference}): {encode.names([row.id for row, _ in leaked])}; remove them"
+            f"({measure.reference}): {listed([row.id for row, _ in leaked])}; remove them"
         )
     prepared = train.check(recipe, found)
     checks.check_dev(recipe, prepared.tokenizer)
@@ -227,7 +227,7 @@ def prepare_one(sweep: Sweep, base: Recipe, measure: Measuring, point: Point, se
         check_base_model(heldout)
         checks.held_out(heldout, prepared.tokenizer)
     else:
-        context = checks.context_of(recipe.model.base)
+        context = context_of(config_of(recipe.model.base))
         checks.check_fit(measure.rows, measure.reference, prepared.tokenizer, context, recipe)
     decides = [recipe.identity(), prepared.lineage["data"], prepared.lineage["base"]]
     judged = [contents(recipe.data.dev), contents(recipe.data.heldout)]

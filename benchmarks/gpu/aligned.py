@@ -19,14 +19,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.record import Record
+from benchmarks.sizes import SIZES
 from benchmarks.train import drawn_examples
 from lima_ray import base, example
 from lima_ray.run import Run
-
-SHAPES: dict[str, dict[str, Any]] = {
-    "1b": {"hidden": 2048, "layers": 22, "heads": 32, "kv_heads": 4, "mlp": 5632},
-    "7b": {"hidden": 4096, "layers": 32, "heads": 32, "mlp": 11008},
-}
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ def run(record: Record) -> None:
 
 def align(record: Record, case: Case, rows: Path, folder: Path) -> None:
     """Train a random base to its export, and tell where the time went."""
-    shape: dict[str, Any] = {"hidden": 64, "layers": 2} if record.smoke else SHAPES[case.size]
+    shape: dict[str, Any] = {"hidden": 64, "layers": 2} if record.smoke else SIZES[case.size]
     base.build(str(rows), folder / case.size, vocab=1024 if record.smoke else 32000, **shape)
     settings: dict[str, Any] = {
         "name": case.size,

@@ -26,7 +26,14 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.gpu.process_group import process_group
 from benchmarks.gpu.record import Record
-from benchmarks.gpu.reference import AdamState, clipped, distance, full_weights, plain_gradients
+from benchmarks.gpu.reference import (
+    AdamState,
+    clipped,
+    distance,
+    full_weights,
+    plain_gradients,
+    step_errors,
+)
 from lima_ray import base, encode, example
 from lima_ray.config import Recipe, load, validate
 from lima_ray.encode import Rows
@@ -126,22 +133,19 @@ def compare_case(
         used = full_weights(engine.module)
         plain[torch.float32].load_state_dict(used, strict=False)
         gradients, loss = plain_gradients(plain[torch.float32], rows, step)
-        gradients = clipped(gradients, clip)
         rate = schedule.learning_rate(number)
         result = train_step(engine, step, rows, rate)
         after = AdamState.of(engine, number + 1)
         wanted = after.expected(before, ours.optim, number + 1, rate)
-        taken = after.gradients(before, ours.optim)
-        errors = {
-            "loss": abs(result.loss - loss) / loss,
-            "gradient": distance(taken, gradients)["all"],
-            "update": distance(change(after, before), change(wanted, before))["all"],
-        }
+        found = step_errors(result, after, before, wanted, gradients, loss, ours.optim)
+        errors = {what: found[what]["all"] for what in FP32_BOUNDS}
         if ours.train.precision == "bf16":
             plain[torch.bfloat16].load_state_dict(used, strict=False)
             rough, rough_loss = plain_gradients(plain[torch.bfloat16], rows, step)
             errors["plain_loss"] = abs(rough_loss - loss) / loss
-            errors["plain_gradient"] = distance(clipped(rough, clip), gradients)["all"]
+            errors["plain_gradient"] = distance(clipped(rough, clip), clipped(gradients, clip))[
+                "all"
+            ]
         worst = {name: max(e, worst.get(name, 0.0)) for name, e in errors.items()}
         before = after
     engine.destroy()
@@ -150,11 +154,6 @@ def compare_case(
         bounds = {"gradient": BF16_RATIO * worst["plain_gradient"], "update": 1e-3}
     holds = all(worst[name] <= bound for name, bound in bounds.items())
     record.add("steps", **case, **worst, holds=holds)
-
-
-def change(state: AdamState, before: AdamState) -> dict[str, torch.Tensor]:
-    """What a step added to the weights."""
-    return {name: weight - before.weights[name] for name, weight in state.weights.items()}
 
 
 def compare_resume(record: Record, folder: Path) -> None:

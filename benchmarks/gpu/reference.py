@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from lima_ray.config import Optim
 from lima_ray.encode import Rows
+from lima_ray.metrics import StepResult
 from lima_ray.microbatch import Step
 from lima_ray.model import whole
 
@@ -79,6 +80,10 @@ class AdamState:
             )
         return cls(weights, averages, squares)
 
+    def change(self, before: Self) -> Tensors:
+        """What the step from `before` added to the weights."""
+        return {name: weight - before.weights[name] for name, weight in self.weights.items()}
+
     def gradients(self, before: Self, optim: Optim) -> Tensors:
         """The clipped gradients of the step from `before` to this state."""
         return {
@@ -103,6 +108,35 @@ class AdamState:
             decayed = before.weights[name] * (1 - rate * optim.weight_decay)
             weights[name] = decayed - rate * average / scale
         return type(self)(weights, self.averages, squares)
+
+
+def step_errors(
+    result: StepResult,
+    after: AdamState,
+    before: AdamState,
+    expected: AdamState,
+    gradients: Tensors,
+    loss: float,
+    optim: Optim,
+) -> dict[str, dict[str, float]]:
+    """How far a step is from the plain one, relative to what each error is of.
+
+    Args:
+        result: what the training loop told of the step.
+        after: AdamW's state after it.
+        before: that before it.
+        expected: what `AdamState.expected` makes of both.
+        gradients: the plain ones, not clipped.
+        loss: the plain one.
+        optim: the recipe's.
+    """
+    taken = after.gradients(before, optim)
+    return {
+        "loss": {"all": abs(result.loss - loss) / loss},
+        "gradient": distance(taken, clipped(gradients, optim.clip_norm)),
+        "squares": distance(after.squares, expected.squares),
+        "update": distance(after.change(before), expected.change(before)),
+    }
 
 
 def clipped(gradients: Tensors, largest: float) -> Tensors:
