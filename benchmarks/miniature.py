@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from lima_ray import select, stats, train
+from lima_ray import stats, train
 from lima_ray.config import load, resolve
 from lima_ray.miniature.demo import GROUPS, Records, measure
+from lima_ray.records.quality import Quality, assessed
 from lima_ray.run import Run
 
 
@@ -37,7 +38,7 @@ def main(seeds: tuple[int, ...] = (0, 1, 2), runs_dir: str = "runs") -> None:
             | {"sampling.seed": seed}
         )
         run = train.fit(recipe)
-        lines.append(appendix_b(run, seed, select.assessed(run, recipe.select)))
+        lines.append(appendix_b(run, seed, assessed(run, recipe.select.judge_name)))
         for prompts in ("dev", "test", "dialogues_test"):
             found = measure(run, run.export_dir, prompts, recipe.sampling)[1]
             aligned.setdefault(prompts, []).extend(found)
@@ -91,7 +92,7 @@ def interval(values: list[bool], verdicts: Records) -> str:
     return f"{np.mean(values):.1%} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def appendix_b(run: Run, seed: int, qualities: dict[int, select.Quality]) -> str:
+def appendix_b(run: Run, seed: int, qualities: dict[int, Quality]) -> str:
     """The epoch chosen, and those where perplexity is lowest and the grade highest."""
     every = list(qualities.values())
     chosen = qualities[run.export_epoch()]

@@ -21,8 +21,9 @@ import ray
 import tyro
 from ray import tune
 
-from lima_ray import select, train
+from lima_ray import train
 from lima_ray.config import validate
+from lima_ray.judging import assessment
 from lima_ray.run import Run
 from tune import pool, search, sweep, trial
 from tune.claim import Claim
@@ -36,8 +37,8 @@ def cold_trial(config: dict[str, Any], jobs: list[trial.Job]) -> None:
     job = jobs[config["number"]]
     recipe = validate(job.recipe)
     run = train.fit(recipe)
-    prompts = select.Prompts(job.prompts, "test", job.samples)
-    _, verdicts = select.judged(run.export_dir, prompts, job.measured, recipe)
+    prompts = assessment.Prompts(job.prompts, "test", job.samples)
+    _, verdicts = assessment.judged(run.export_dir, prompts, job.measured, recipe)
     tune.report({"grade": float(np.mean([v["grade"] for v in verdicts]))})
 
 

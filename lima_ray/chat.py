@@ -8,6 +8,13 @@ another seed, /undo takes the last exchange back, /save FILE appends the convers
 /help shows this. Ctrl-C stops a reply, Ctrl-D ends.
 """
 
+if __name__ == "__main__":  # arguments first: the imports below take seconds
+    import sys
+
+    from lima_ray.command_line import run
+
+    sys.exit(run("chat"))
+
 import json
 import sys
 import time
@@ -16,13 +23,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from lima_ray import flags
+from lima_ray.arguments import ChatCommand
 from lima_ray.config import Sampling
 from lima_ray.endpoint import KEY_ENV, check_url, key_in, retry_after_s, shown
+from lima_ray.engine import Engine, Request
 from lima_ray.errors import UserError
 from lima_ray.example import Example
+from lima_ray.generate import model_dir
 from lima_ray.terminal import printable
 
 Speak = Callable[[list[str], int], Iterator[str]]
@@ -33,7 +40,7 @@ PAPER = Sampling()
 
 
 def chat(
-    model: tyro.conf.Positional[str],
+    model: str,
     name: str = "",
     system: str = "",
     seed: int = 0,
@@ -122,9 +129,6 @@ def here(reference: str, system: str, sampling: Sampling) -> Speak:
     """
     if not Path(reference).exists() and not reference.startswith("lima_ray/"):
         raise UserError(f"no model at {reference}; `make demo` leaves one in runs/miniature/export")
-    from lima_ray.engine import Engine, Request
-    from lima_ray.generate import model_dir
-
     engine = Engine(model_dir(reference), slots=1)
     room = min(sampling.max_tokens, engine.context)
 
@@ -210,12 +214,6 @@ def pieces(response: Any) -> Iterator[str]:
             yield choice["delta"].get("content") or ""
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(given: ChatCommand) -> None:
     """`python -m lima_ray.chat MODEL_OR_URL`."""
-    flags.read(chat, "python -m lima_ray.chat", __doc__, argv)
-
-
-if __name__ == "__main__":
-    from lima_ray.command_line import run
-
-    run("chat")
+    chat(given.model, given.name, given.system, given.seed, given.sampling)

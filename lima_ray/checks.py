@@ -14,8 +14,8 @@ from lima_ray.encode import Rows
 from lima_ray.errors import UserError, listed
 from lima_ray.example import Example
 from lima_ray.families import config_of, context_of
-from lima_ray.generate import read_prompts
 from lima_ray.judges import check_prompts, try_judge
+from lima_ray.prompts import read_prompts
 from lima_ray.replies import Script, check_room
 from lima_ray.tokenizer import prompt_ids
 

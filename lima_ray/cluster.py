@@ -93,6 +93,12 @@ def forwarded() -> dict[str, str]:
     return {name: os.environ[name] for name in FORWARDED if name in os.environ}
 
 
+def worker_environment(gpus: bool, cpus: int) -> dict[str, str]:
+    """Environment variables of a worker, beside those that are `forwarded`."""
+    own = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
+    return own if gpus else own | {"DS_ACCELERATOR": "cpu"} | NO_GPU
+
+
 def resources(gpus: bool) -> dict[str, Any]:
     """What an assessment asks of Ray; without a GPU, nothing, so it starts beside a training.
 
@@ -101,6 +107,47 @@ def resources(gpus: bool) -> dict[str, Any]:
     """
     variables = forwarded() | ({} if gpus else NO_GPU)
     return {"num_cpus": int(gpus), "num_gpus": int(gpus), "runtime_env": {"env_vars": variables}}
+
+
+def cpus_per_worker(cluster: Cluster, gpus: bool) -> int:
+    """CPU cores of each worker; shared out so that every worker finds a node with room."""
+    import ray
+
+    if cluster.cpus_per_worker:
+        return cluster.cpus_per_worker
+    if gpus:
+        return 1
+    nodes = [int(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]]
+    share = max(1, sum(nodes) // cluster.workers)
+    while share > 1 and sum(cpus // share for cpus in nodes) < cluster.workers:
+        share -= 1
+    return share
+
+
+def check_resources(cluster: Cluster, gpus: bool, cpus: int) -> None:
+    """Refuse what the cluster cannot give, instead of waiting for it.
+
+    Raises:
+        UserError: what was asked for and what there is.
+    """
+    import ray
+
+    needed = cluster.min_workers or cluster.workers
+    has = ray.cluster_resources()
+    asked = {"CPU": needed * cpus} | ({"GPU": needed} if gpus else {})
+    short = {kind: n for kind, n in asked.items() if has.get(kind, 0) < n}
+    if short and not cluster.autoscale:
+        nodes = sum(n["Alive"] for n in ray.nodes())
+        wanted = " and ".join(f"{n} {kind}s" for kind, n in short.items())
+        there = " and ".join(f"{has.get(kind, 0):.0f} {kind}s" for kind in short)
+        raise UserError(
+            f"{needed} workers need {wanted}; the cluster of {nodes} node{'s' * (nodes != 1)} has "
+            f"{there}. Use fewer --cluster.workers, or --cluster.autoscale where the cluster "
+            "grows on demand"
+        )
+    free = ray.available_resources()
+    if free and any(free.get(kind, 0) < n for kind, n in asked.items()):
+        print("others are using this cluster; waiting until the workers have room", flush=True)
 
 
 def remotely(function: Callable[..., Any], recipe: Recipe, *args: Any) -> Any:

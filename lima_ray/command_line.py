@@ -34,7 +34,8 @@ class Command:
 
     module: str
     arguments: str = ""
-    """`module:class` of what its `main` takes; empty where `main` reads the command line."""
+    """`module:name` of what its `main` takes, a section or a function that reads it; empty where
+    `main` reads the command line."""
 
 
 COMMANDS = {
@@ -42,10 +43,10 @@ COMMANDS = {
     "example": Command("lima_ray.example"),
     "encode": Command("lima_ray.encode"),
     "train": Command("lima_ray.train", "lima_ray.config:Step"),
-    "select": Command("lima_ray.select"),
-    "generate": Command("lima_ray.generate"),
+    "select": Command("lima_ray.select", "lima_ray.arguments:read_selection"),
+    "generate": Command("lima_ray.generate", "lima_ray.replies:Generation"),
     "compare": Command("lima_ray.compare"),
-    "chat": Command("lima_ray.chat"),
+    "chat": Command("lima_ray.chat", "lima_ray.arguments:ChatCommand"),
     "base": Command("lima_ray.base"),
     "sweep": Command("tune.sweep", "tune.arguments:SweepCommand"),
     "report": Command("tune.report", "tune.arguments:ReportCommand"),
@@ -83,6 +84,8 @@ def read(command: Command, args: list[str]) -> Any:
     module, _, name = command.arguments.partition(":")
     kind = getattr(importlib.import_module(module), name)
     prog, doc = f"python -m {command.module}", docstring(command.module)
+    if not isinstance(kind, type):
+        return kind(args, prog, doc)
     if issubclass(kind, Step):
         return parse(kind, prog, doc, args)
     return read_flags(kind, tyro.MISSING_NONPROP, prog, doc, args)

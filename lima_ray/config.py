@@ -209,6 +209,11 @@ class Select(Section):
     endpoint_model: str = ""
     """Model asked there to judge."""
 
+    @property
+    def judge_name(self) -> str:
+        """Who judges, so that verdicts of different judges are never mixed."""
+        return self.endpoint_model if self.judge == "endpoint" else self.judge
+
 
 class Log(Section):
     """Where metrics go besides metrics.jsonl."""
@@ -461,6 +466,19 @@ def resolve(reference: str) -> Path | None:
         return path.absolute()
     inside = PACKAGE.parent / reference
     return inside if reference.startswith("lima_ray/") and inside.exists() else None
+
+
+def portable(recipe: Recipe) -> Recipe:
+    """The recipe with base and files named as processes in other directories find them."""
+    data = recipe.data
+    named = {"model.base": recipe.model.base, "data.dev": data.dev, "data.heldout": data.heldout}
+    return recipe.override({name: value and located(value) for name, value in named.items()})
+
+
+def located(reference: str) -> str:
+    """A base or a file by its absolute path; what the package or the hub has, as it is."""
+    path = None if reference.startswith("lima_ray/") else resolve(reference)
+    return str(path or reference)
 
 
 def durable(path: Path) -> Path:

@@ -5,13 +5,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from lima_ray.cluster import connect, cpus_per_worker, wants_gpus, worker_environment
+from lima_ray.config import Cluster
+from lima_ray.engine import Engine, Reply, Request
 from lima_ray.errors import UserError
 from lima_ray.replies import Generation, Key, Record, Script, check_room
-
-if TYPE_CHECKING:
-    from lima_ray.engine import Reply
 
 SLICE_S = 0.5
 """How long a worker decodes before it hands over what is finished and is given more."""
@@ -35,10 +37,6 @@ class Speaker:
         Raises:
             UserError: no such model, or the prompts that are too long.
         """
-        import torch
-
-        from lima_ray.engine import Engine
-
         if self.threads:
             torch.set_num_threads(self.threads)
         self.engine = Engine(self.path, self.job.slots)
@@ -59,8 +57,6 @@ class Speaker:
 
     def submit(self, script: Script) -> list[Record]:
         """Ask a script's next turn; where there is no room for it, its turns left are empty."""
-        from lima_ray.engine import Request
-
         records = []
         while not script.finished:
             ids = self.engine.prompt(script.dialogue, script.row.system)
@@ -72,7 +68,7 @@ class Speaker:
             records.append(script.heard(self.job.name, self.job.sampling, "", False, 0))
         return records
 
-    def hear(self, reply: "Reply") -> list[Record]:
+    def hear(self, reply: Reply) -> list[Record]:
         """Take a reply, and ask what follows it."""
         script = self.open.pop(reply.id)
         record = script.heard(
@@ -150,16 +146,13 @@ def staff(job: Generation, path: Path, scripts: int) -> tuple[Callable[[], Any],
     """
     import ray
 
-    from lima_ray import train
-    from lima_ray.config import Cluster
-
-    train.connect()
-    gpus = train.wants_gpus(Cluster())
+    connect()
+    gpus = wants_gpus(Cluster())
     kind = "GPU" if gpus else "CPU"
     nodes = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["Resources"].get(kind, 0) >= 1]
     most = int(sum(n["GPU"] for n in nodes)) if gpus else len(nodes)
     workers = min(job.workers, scripts) or min(most, -(-scripts // job.slots)) or 1
-    cores = train.cpus_per_worker(Cluster(workers=workers), gpus)
+    cores = cpus_per_worker(Cluster(workers=workers), gpus)
     claimed = cores if job.cpus_per_worker is None else job.cpus_per_worker
     asked = {"CPU": workers * claimed} | ({"GPU": workers} if gpus else {})
     short = [f"{n} {k}s" for k, n in asked.items() if ray.cluster_resources().get(k, 0) < n]
@@ -171,7 +164,7 @@ def staff(job: Generation, path: Path, scripts: int) -> tuple[Callable[[], Any],
     if any(ray.available_resources().get(k, 0) < n for k, n in asked.items()):
         print("others are using this cluster; waiting until the workers have room", flush=True)
     threads = job.cpus_per_worker or cores
-    environment = train.worker_environment(gpus, threads)
+    environment = worker_environment(gpus, threads)
     options = {"num_cpus": claimed, "num_gpus": int(gpus), "scheduling_strategy": "SPREAD"}
     actor: Any = ray.remote(Speaker).options(**options, runtime_env={"env_vars": environment})
     return lambda: actor.remote(job, path, threads), workers

@@ -1,15 +1,12 @@
 """Pictures of a run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
 
+from lima_ray.records.quality import Quality
 from lima_ray.run import Run
-
-if TYPE_CHECKING:
-    from lima_ray.select import Quality
 
 mpl.use("Agg")
 
@@ -39,7 +36,7 @@ def loss_curve(run: Run) -> Path:
     return path
 
 
-def epoch_curves(run: Run, qualities: "list[Quality]", chosen: int) -> Path:
+def epoch_curves(run: Run, qualities: list[Quality], chosen: int) -> Path:
     """Draw each epoch's grade on the dev prompts and its held-out perplexity, to `epochs.png`.
 
     The two are LIMA's figure 9 (appendix B): does quality rise while perplexity rises too?

@@ -14,27 +14,33 @@ In a local dialogue that has outgrown the context, the turns left get an empty r
 that did not stop: the model has no room to answer.
 """
 
+if __name__ == "__main__":  # arguments first: the imports below take seconds
+    import sys
+
+    from lima_ray.command_line import run
+
+    sys.exit(run("generate"))
+
 import hashlib
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from lima_ray import example
-from lima_ray.config import durable, read_flags, resolve
+from lima_ray.config import durable, resolve
 from lima_ray.decode import decode_here, decode_on_cluster
 from lima_ray.endpoint import Client, ask, check_url
-from lima_ray.errors import UserError, listed
-from lima_ray.example import SHOWN_ERRORS, Example
+from lima_ray.errors import UserError
+from lima_ray.example import Example
 from lima_ray.lineage import check_base, hash_base
+from lima_ray.prompts import read_prompts
 from lima_ray.replies import Generation, Journal, Record, Script
 
 LOG_EVERY_S = 10.0
@@ -87,26 +93,6 @@ def generate(job: Generation, in_process: bool = False) -> list[Record]:
         place = {row.id: number for number, row in enumerate(rows)}
         journal.sort(lambda r: (place[r["id"]], r["sample"], r["turn"]))
         return journal.records
-
-
-def read_prompts(reference: str, split: str) -> list[Example]:
-    """Read rows whose ids differ and whose follow-ups are texts.
-
-    Raises:
-        UserError: the rows that are not so.
-    """
-    rows = example.read(reference, split, dialogues=False)
-    twice = [id for id, count in Counter(row.id for row in rows).items() if count > 1]
-    if twice:
-        ids = listed(twice, SHOWN_ERRORS)
-        raise UserError(f"{reference} has several rows with the id {ids}; ids must differ")
-    for row in rows:
-        later = row.extra.get("follow_ups", [])
-        if not isinstance(later, list) or not all(isinstance(t, str) and t.strip() for t in later):
-            raise UserError(
-                f"{reference} row {row.id}: follow_ups is {later!r}; it needs a list of user turns"
-            )
-    return rows
 
 
 def model_dir(reference: str) -> Path:
@@ -218,19 +204,6 @@ class Meter(AbstractContextManager["Meter"]):
         )
 
 
-def command(argv: list[str] | None = None) -> Generation:
-    """Read the command line; tyro shows what is wrong with it and exits."""
-    return read_flags(
-        Generation, tyro.MISSING_NONPROP, "python -m lima_ray.generate", __doc__, argv
-    )
-
-
-def main(argv: list[str] | None = None) -> None:
+def main(job: Generation) -> None:
     """`python -m lima_ray.generate MODEL PROMPTS`."""
-    generate(command(argv))
-
-
-if __name__ == "__main__":
-    from lima_ray.command_line import run
-
-    run("generate")
+    generate(job)

@@ -83,8 +83,3 @@ def grade_of(verdict: dict[str, Any]) -> float | None:
     """The grade of an audit or of a grader's verdict; none where it could not be read."""
     grade = verdict.get("grade", verdict["verdict"])
     return None if grade == "invalid" else float(grade)
-
-
-def judge_name(select: Select) -> str:
-    """Who judges, so that verdicts of different judges are never mixed."""
-    return select.endpoint_model if select.judge == "endpoint" else select.judge

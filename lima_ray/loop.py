@@ -27,10 +27,10 @@ from lima_ray.loss import forward
 from lima_ray.metrics import MetricsLog, StepResult
 from lima_ray.microbatch import Step
 from lima_ray.model import kernels, load_model, precision, size
+from lima_ray.phases import Phases
 from lima_ray.probe import probe
 from lima_ray.run import Run
 from lima_ray.schedule import Schedule, plan_epoch, step_seed
-from lima_ray.worker import Phases
 from lima_ray.zero import Clipping, bucket_size, deepspeed_config, settle_stage
 
 

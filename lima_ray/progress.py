@@ -10,10 +10,10 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from lima_ray.config import Recipe
+from lima_ray.records.quality import assessed, problems
 from lima_ray.restarts import failures
 from lima_ray.run import Run
 from lima_ray.schedule import Schedule
-from lima_ray.select import assessed, describe, problems
 
 POLL_S = 0.5
 LOG_EVERY_S = 10.0
@@ -52,7 +52,7 @@ class Progress(AbstractContextManager["Progress"]):
         self.read = len(already)
         self.said_step = max((m["step"] for m in already if m["kind"] == "step"), default=0)
         self.failures = len(failures(self.run))
-        self.judged = set(assessed(self.run, self.recipe.select))
+        self.judged = set(assessed(self.run, self.recipe.select.judge_name))
         self.problems = problems(self.run)
         self.bar.start()
         self.task = self.bar.add_task("starting workers", total=self.schedule.steps, numbers="")
@@ -90,10 +90,10 @@ class Progress(AbstractContextManager["Progress"]):
             self._say(text)
         self.notes = len(notes)
         self.read = len(records)
-        for epoch, quality in sorted(assessed(self.run, self.recipe.select).items()):
+        for epoch, quality in sorted(assessed(self.run, self.recipe.select.judge_name).items()):
             if epoch not in self.judged:
                 self.judged.add(epoch)
-                self._say(describe(quality))
+                self._say(quality.describe())
         for epoch, problem in problems(self.run).items():
             if self.problems.get(epoch) != problem:
                 self.problems[epoch] = problem

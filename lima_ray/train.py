@@ -26,13 +26,23 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from transformers import PreTrainedTokenizerFast
 
 from lima_ray import checks, encode, select
-from lima_ray.cluster import NO_GPU, connect, forwarded, resources, wants_gpus
-from lima_ray.config import Cluster, Recipe, Step, resolve
+from lima_ray.cluster import (
+    check_resources,
+    connect,
+    cpus_per_worker,
+    forwarded,
+    resources,
+    wants_gpus,
+    worker_environment,
+)
+from lima_ray.config import Recipe, Step, portable
 from lima_ray.encode import Rows
 from lima_ray.errors import UserError
 from lima_ray.families import check_base_model
 from lima_ray.figure import loss_curve
+from lima_ray.judging import assessment
 from lima_ray.lineage import check_base, hash_arrays, hash_base
+from lima_ray.phases import Phases
 from lima_ray.progress import Progress
 from lima_ray.restarts import NoteFailures
 from lima_ray.run import Run, open_to_readers, writing
@@ -40,7 +50,7 @@ from lima_ray.schedule import Schedule
 from lima_ray.stop import in_thread, stoppable
 from lima_ray.tokenizer import described
 from lima_ray.tracker import check_tracker
-from lima_ray.worker import Phases, train_worker
+from lima_ray.worker import train_worker
 
 COLLECTIVE_TIMEOUT_S = 1800
 
@@ -195,7 +205,7 @@ def start(
             callbacks=[NoteFailures(run)],
         ),
         validation_config=ray.train.ValidationConfig(
-            fn=select.assess_beside,
+            fn=assessment.assess_beside,
             task_config=ray.train.ValidationTaskConfig(
                 {"run": str(run.path), "recipe": everything}
             ),
@@ -217,66 +227,10 @@ def start(
         raise UserError(returned["error"])
 
 
-def worker_environment(gpus: bool, cpus: int) -> dict[str, str]:
-    """Environment variables of a worker, beside those that are `forwarded`."""
-    own = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
-    return own if gpus else own | {"DS_ACCELERATOR": "cpu"} | NO_GPU
-
-
 def assesses_beside(recipe: Recipe, gpus: bool) -> bool:
     """Whether epochs are judged while training goes on: where that takes no worker's GPU."""
     spare = ray.cluster_resources().get("GPU", 0) > recipe.cluster.workers
     return recipe.select.judge != "none" and (spare or not gpus)
-
-
-def portable(recipe: Recipe) -> Recipe:
-    """The recipe with base and files named as processes in other directories find them."""
-    data = recipe.data
-    named = {"model.base": recipe.model.base, "data.dev": data.dev, "data.heldout": data.heldout}
-    return recipe.override({name: value and located(value) for name, value in named.items()})
-
-
-def located(reference: str) -> str:
-    """A base or a file by its absolute path; what the package or the hub has, as it is."""
-    path = None if reference.startswith("lima_ray/") else resolve(reference)
-    return str(path or reference)
-
-
-def cpus_per_worker(cluster: Cluster, gpus: bool) -> int:
-    """CPU cores of each worker; shared out so that every worker finds a node with room."""
-    if cluster.cpus_per_worker:
-        return cluster.cpus_per_worker
-    if gpus:
-        return 1
-    nodes = [int(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"]]
-    share = max(1, sum(nodes) // cluster.workers)
-    while share > 1 and sum(cpus // share for cpus in nodes) < cluster.workers:
-        share -= 1
-    return share
-
-
-def check_resources(cluster: Cluster, gpus: bool, cpus: int) -> None:
-    """Refuse what the cluster cannot give, instead of waiting for it.
-
-    Raises:
-        UserError: what was asked for and what there is.
-    """
-    needed = cluster.min_workers or cluster.workers
-    has = ray.cluster_resources()
-    asked = {"CPU": needed * cpus} | ({"GPU": needed} if gpus else {})
-    short = {kind: n for kind, n in asked.items() if has.get(kind, 0) < n}
-    if short and not cluster.autoscale:
-        nodes = sum(n["Alive"] for n in ray.nodes())
-        wanted = " and ".join(f"{n} {kind}s" for kind, n in short.items())
-        there = " and ".join(f"{has.get(kind, 0):.0f} {kind}s" for kind in short)
-        raise UserError(
-            f"{needed} workers need {wanted}; the cluster of {nodes} node{'s' * (nodes != 1)} has "
-            f"{there}. Use fewer --cluster.workers, or --cluster.autoscale where the cluster "
-            "grows on demand"
-        )
-    free = ray.available_resources()
-    if free and any(free.get(kind, 0) < n for kind, n in asked.items()):
-        print("others are using this cluster; waiting until the workers have room", flush=True)
 
 
 def summary(run: Run) -> str:

@@ -4,13 +4,12 @@ Light to import: Ray's controller unpickles it too and needs none of what traini
 """
 
 import os
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lima_ray.config import validate
 from lima_ray.errors import UserError
+from lima_ray.phases import Phases
 from lima_ray.run import Run
 
 
@@ -50,18 +49,3 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
     except UserError as error:
         return {"error": str(error)}
     return {}
-
-
-@dataclass
-class Phases:
-    """Seconds of each phase from the command to the first step."""
-
-    last: float
-    """When the last phase ended, in seconds since the epoch."""
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def done(self, phase: str) -> None:
-        """Close a phase."""
-        now = time.time()
-        self.seconds[f"{phase}_s"] = round(now - self.last, 3)
-        self.last = now

@@ -18,11 +18,13 @@ import ray
 from chat_server import KEY, Server, refused, said, serving
 from conftest import ray_cluster
 
+from lima_ray.command_line import COMMANDS
+from lima_ray.command_line import read as command_arguments
 from lima_ray.config import Sampling
 from lima_ray.endpoint import Endpoint
 from lima_ray.engine import Engine, Request
 from lima_ray.errors import UserError
-from lima_ray.generate import Generation, command, generate, name_of
+from lima_ray.generate import Generation, generate, name_of
 from lima_ray.model import add_tokens, save_tokenizer_and_config
 from lima_ray.replies import Journal, Record
 from lima_ray.tokenizer import eot_id, load_tokenizer
@@ -307,18 +309,24 @@ def test_a_penalty_that_is_not_sent_is_told(
 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    job = command(["runs/a", "data", "--out", "o", "--sampling.temperature", "0", "--slots", "4"])
+    job = command_arguments(
+        COMMANDS["generate"],
+        ["runs/a", "data", "--out", "o", "--sampling.temperature", "0", "--slots", "4"],
+    )
     assert job == Generation(
         model="runs/a", prompts="data", out=Path("o"), sampling=Sampling(temperature=0), slots=4
     )
-    job = command(["m", "d", "--out", "o", "--endpoint", "http://h/v1", "--endpoint_extra", "True"])
+    job = command_arguments(
+        COMMANDS["generate"],
+        ["m", "d", "--out", "o", "--endpoint", "http://h/v1", "--endpoint_extra", "True"],
+    )
     assert job.server == Endpoint(url="http://h/v1", extra=True)
     with pytest.raises(SystemExit, match="2"):
-        command(["m", "d", "--out", "o", "--samples", "0"])
+        command_arguments(COMMANDS["generate"], ["m", "d", "--out", "o", "--samples", "0"])
     wrong = " ".join(capsys.readouterr().err.split())
     assert "samples Input should be greater than or equal to 1" in wrong
     with pytest.raises(SystemExit, match="0"):
-        command(["--help"])
+        command_arguments(COMMANDS["generate"], ["--help"])
     help_text = capsys.readouterr().out
     assert "MODEL PROMPTS" in help_text and "(default: 0.7)" in help_text
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from lima_ray.records.quality import Quality
 from lima_ray.run import Run, write_json
-from lima_ray.select import Quality
 from tune import pace
 from tune.cost import Cost
 from tune.watch import Watch

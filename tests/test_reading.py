@@ -16,7 +16,7 @@ from test_example import LIMA, OPENAI, complaint, save
 
 from lima_ray.config import Sampling
 from lima_ray.example import read
-from lima_ray.generate import read_prompts
+from lima_ray.prompts import read_prompts
 from lima_ray.reading import rows_of
 from lima_ray.replies import Script
 from lima_ray.run import write_jsonl

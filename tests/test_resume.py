@@ -13,8 +13,8 @@ from gang import gang
 from lima_ray import encode
 from lima_ray.config import Recipe
 from lima_ray.loop import train
+from lima_ray.phases import Phases
 from lima_ray.run import Run
-from lima_ray.worker import Phases
 
 STOP_AFTER = 5
 """Steps done when a run is cut off: in the middle of the second of three epochs of three."""

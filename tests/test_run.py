@@ -15,12 +15,11 @@ from pathlib import Path
 import pytest
 from conftest import dialogues
 
-from lima_ray import select
 from lima_ray.config import Recipe
 from lima_ray.errors import UserError, plain_errors
 from lima_ray.example import write
+from lima_ray.records.quality import Quality, assessed
 from lima_ray.run import Run, write_json
-from lima_ray.select import Quality
 from lima_ray.stop import in_thread, stoppable
 from lima_ray.train import summary
 
@@ -137,13 +136,13 @@ def test_a_grade_belongs_to_the_weights_that_it_judged(recipe: Recipe) -> None:
     run.dev_dir(1).mkdir(parents=True)
     file = run.dev_dir(1) / "quality.json"
     write_json(file, asdict(quality(1, "abc")))
-    assert select.assessed(run, recipe.select) == {1: quality(1, "abc")}
+    assert assessed(run, recipe.select.judge_name) == {1: quality(1, "abc")}
     write_json(run.epoch_dir(1) / "lineage.json", {"epoch": 1, "weights": "trained anew"})
-    assert select.assessed(run, recipe.select) == {}
+    assert assessed(run, recipe.select.judge_name) == {}
     write_json(file, asdict(quality(1, "trained anew")))
-    assert 1 in select.assessed(run, recipe.select)
+    assert 1 in assessed(run, recipe.select.judge_name)
     file.write_text(file.read_text()[:30])
-    assert select.assessed(run, recipe.select) == {}
+    assert assessed(run, recipe.select.judge_name) == {}
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -17,12 +17,15 @@ from sweeps import quick_sweep
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lima_ray import example, select, train
+from lima_ray.arguments import Choice
 from lima_ray.config import Recipe, flatten, load
 from lima_ray.errors import UserError
+from lima_ray.judging import assessment
+from lima_ray.judging.perplexity import dialogue_losses, perplexity
 from lima_ray.progress import Progress
+from lima_ray.records.quality import Quality, assessed, problems
 from lima_ray.run import Run, write_json
 from lima_ray.schedule import Schedule
-from lima_ray.select import Quality
 from tune import sweep
 
 
@@ -52,7 +55,7 @@ def run(small: Recipe) -> Run:
 
 
 def test_every_epoch_is_assessed_and_the_best_is_exported(run: Run, small: Recipe) -> None:
-    found = select.assessed(run, small.select)
+    found = assessed(run, small.select.judge_name)
     assert sorted(found) == [1, 2]
     best = max(found.values(), key=lambda q: (q.grade, -q.epoch))
     assert run.export_epoch() == best.epoch
@@ -81,10 +84,10 @@ def test_perplexity_equals_plain_transformers(run: Run, small: Recipe) -> None:
         ).item()
         count += ids.shape[1] - len(prompt)
     expected = math.exp(total / count)
-    found = select.assessed(run, small.select)[2].perplexity
+    found = assessed(run, small.select.judge_name)[2].perplexity
     assert found == pytest.approx(expected, rel=1e-4)
-    assert select.perplexity(folder, small) == pytest.approx(expected, rel=1e-4)
-    losses_R, tokens_R = select.dialogue_losses(folder, small)
+    assert perplexity(folder, small) == pytest.approx(expected, rel=1e-4)
+    losses_R, tokens_R = dialogue_losses(folder, small)
     assert len(losses_R) == len(example.read(str(small.data.heldout)))
     assert tokens_R.sum() == count and losses_R.sum() == pytest.approx(total, rel=1e-4)
 
@@ -102,7 +105,7 @@ def test_the_same_seed_gives_the_same_replies(run: Run, small: Recipe) -> None:
     told = (run.dev_dir(2) / "replies.jsonl").read_text()
     for file in run.dev_dir(2).iterdir():
         file.unlink()
-    again = select.assess(run, 2, small)
+    again = assessment.assess(run, 2, small)
     assert again.epoch == 2
     lines = (run.dev_dir(2) / "replies.jsonl").read_text()
     assert sorted(lines.splitlines()) == sorted(told.splitlines())
@@ -116,23 +119,23 @@ def test_a_model_behind_an_endpoint_may_judge(run: Run, small: Recipe) -> None:
         point = {"select.judge": "endpoint", "select.endpoint": server.url}
         recipe = small.override(point | {"select.endpoint_model": "judge-1"})
         folder = run.dev_dir(2)
-        found = select.assess(run, 2, recipe)
+        found = assessment.assess(run, 2, recipe)
         assert len(server.requests) == found.replies == 9
     verdicts = [json.loads(v) for v in (folder / "verdicts.jsonl").open()]
     assert found.invalid == sum(v["verdict"] == "invalid" for v in verdicts)
     assert (found.grade, found.judge) == (4.0, "judge-1")
-    assert sorted(select.assessed(run, recipe.select)) == [2]
-    assert sorted(select.assessed(run, small.select)) == [1]
+    assert sorted(assessed(run, recipe.select.judge_name)) == [2]
+    assert sorted(assessed(run, small.select.judge_name)) == [1]
 
 
 def test_weights_that_were_trained_anew_are_judged_anew(run: Run, small: Recipe) -> None:
     """As after a kill between an epoch's weights and its state, gone on with other workers."""
-    select.assess(run, 1, small)
+    assessment.assess(run, 1, small)
     lineage = run.lineage(run.epoch_dir(1))
     write_json(run.epoch_dir(1) / "lineage.json", lineage | {"weights": "others"})
-    assert 1 not in select.assessed(run, small.select)
-    assert select.assess(run, 1, small).weights == "others"
-    assert 1 in select.assessed(run, small.select)
+    assert 1 not in assessed(run, small.select.judge_name)
+    assert assessment.assess(run, 1, small).weights == "others"
+    assert 1 in assessed(run, small.select.judge_name)
 
 
 def bare_run(path: Path, small: Recipe, epochs: list[int]) -> Run:
@@ -193,7 +196,7 @@ def test_another_judges_grades_do_not_count(tmp_path: Path, small: Recipe) -> No
     made = bare_run(tmp_path / "r", small, [1])
     made.dev_dir(1).mkdir(parents=True)
     write_json(made.dev_dir(1) / "quality.json", asdict(quality(1, 5.0, judge="gpt")))
-    assert select.assessed(made, small.select) == {}
+    assert assessed(made, small.select.judge_name) == {}
 
 
 def test_a_run_without_weights_says_what_to_do(tmp_path: Path, small: Recipe) -> None:
@@ -327,13 +330,13 @@ def test_an_epoch_that_could_not_be_judged_is_told_at_once(
         recipe = judged_at(small, server.url.removesuffix("/v1"))
         asked = {"run": str(run.path), "recipe": recipe.model_dump(), "epoch": 2}
         with Progress(run, recipe, Schedule.of(recipe, 95)):
-            told = select.assess_beside(None, **asked)
+            told = assessment.assess_beside(None, **asked)
     assert told == {}
     said = capsys.readouterr().out
     assert said.count("epoch 2 could not be judged, and is judged again at the end: ") == 1
     assert "answers 404" in said
-    select.assess(run, 2, small)
-    assert select.problems(run) == {}
+    assessment.assess(run, 2, small)
+    assert problems(run) == {}
     assert {
         file: file.read_bytes() for file in run.dev_dir(2).glob("replies*")
     }.items() <= kept.items()
@@ -353,18 +356,18 @@ def test_another_choice_may_have_prompts_that_the_run_lacked(
     rows = example.read("lima_ray/miniature/rows/dev.jsonl", dialogues=False)[1:50:25]
     example.write(rows, tmp_path / "dev.jsonl")
     recipe = run.recipe()
-    choice = select.Choice.of(recipe)
+    choice = Choice.of(recipe)
     assert choice.within(recipe) == recipe
     data = choice.data.model_copy(update={"dev": str(tmp_path / "dev.jsonl"), "heldout": None})
     other = choice.model_copy(update={"data": data}).within(recipe)
     assert (other.data.dev, other.data.heldout) == (str(tmp_path / "dev.jsonl"), None)
-    assert not select.outdated(run, 1, recipe) and select.outdated(run, 1, other)
-    found = select.assess(run, 1, other)
+    assert not assessment.outdated(run, 1, recipe) and assessment.outdated(run, 1, other)
+    found = assessment.assess(run, 1, other)
     assert (found.replies, found.perplexity) == (len(rows), None)
     replies = (run.dev_dir(1) / "replies.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["id"] for line in replies) == sorted(row.id for row in rows)
-    assert select.outdated(run, 1, recipe)
-    assert select.assess(run, 1, recipe).replies == 9
+    assert assessment.outdated(run, 1, recipe)
+    assert assessment.assess(run, 1, recipe).replies == 9
 
 
 def test_new_dev_prompts_that_the_run_was_trained_on_are_refused(

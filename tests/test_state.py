@@ -15,11 +15,11 @@ from lima_ray.checkpoint import load_state, save_state, sound_state, universal_t
 from lima_ray.config import Recipe
 from lima_ray.errors import UserError
 from lima_ray.loop import build_engine, train, train_step
+from lima_ray.phases import Phases
 from lima_ray.probe import check_export
 from lima_ray.run import MANIFEST, Run, write_json
 from lima_ray.schedule import Schedule, plan_epoch
 from lima_ray.train import finished
-from lima_ray.worker import Phases
 
 pytestmark = pytest.mark.usefixtures("alone")
 CPU = torch.device("cpu")

@@ -17,8 +17,9 @@ import yaml
 from conftest import ray_cluster
 from sweeps import ROWS, quick_sweep, starts, trainings
 
-from lima_ray import config, select
+from lima_ray import config
 from lima_ray.errors import UserError
+from lima_ray.records.quality import assessed
 from tune import sweep
 from tune.claim import Claim
 from tune.results import Study
@@ -77,7 +78,7 @@ def check_outcomes(study: Study) -> None:
             recipe.model.residual_dropout
             == study.points[outcome.point].values["model.residual_dropout"]
         )
-        assert outcome.chosen and set(select.assessed(outcome.run, recipe.select)) == {1, 2}
+        assert outcome.chosen and set(assessed(outcome.run, recipe.select.judge_name)) == {1, 2}
         assert outcome.chosen.grade == max(q.grade for q in outcome.qualities)
         assert not outcome.run.epochs_dir.exists() and not outcome.run.state_dir.exists()
         assert list(outcome.run.export_dir.glob("*.safetensors"))

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lima_ray import train
-from lima_ray.config import Recipe
+from lima_ray.config import Recipe, resolve
 from lima_ray.flops import BF16_PEAK, step_flops
-from lima_ray.generate import read_prompts
+from lima_ray.prompts import read_prompts
 from lima_ray.zero import OPTIMIZER_BYTES
 from tune.trial import Made
 from tune.units import duration
@@ -94,7 +93,7 @@ def weight_bytes(recipe: Recipe) -> int:
 @lru_cache(maxsize=16)
 def model(base: str) -> tuple[Any, int]:
     """A base's configuration, and how many weights it has."""
-    config = AutoConfig.from_pretrained(str(train.resolve(base) or base), trust_remote_code=False)
+    config = AutoConfig.from_pretrained(str(resolve(base) or base), trust_remote_code=False)
     with torch.device("meta"):
         loader: Any = AutoModelForCausalLM
         shape = loader.from_config(config, trust_remote_code=False)

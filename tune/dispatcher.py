@@ -17,8 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import ray
 
-from lima_ray import select
 from lima_ray.config import validate
+from lima_ray.records.quality import assessed
 from tune.journal import Journal
 from tune.trial import Job
 
@@ -113,7 +113,7 @@ class Dispatcher:
                 entry = None if entry.state == "stopped" else entry
             if entry is None:
                 entry = self.entries[job.id] = Entry(job)
-                known = select.assessed(job.run, validate(job.recipe).select)
+                known = assessed(job.run, validate(job.recipe).select.judge_name)
                 entry.grades = {epoch: quality.grade for epoch, quality in known.items()}
                 if job.is_measured():
                     entry.state, entry.chosen = "done", job.run.export_epoch()

@@ -20,13 +20,16 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from lima_ray import example, select, train
-from lima_ray.cluster import forwarded
+from lima_ray.cluster import forwarded, worker_environment
 from lima_ray.config import validate
 from lima_ray.errors import UserError
 from lima_ray.grader import NO_ANSWER
+from lima_ray.judging import assessment
+from lima_ray.judging.perplexity import dialogue_losses
+from lima_ray.phases import Phases
 from lima_ray.probe import check_export
+from lima_ray.records.quality import assessed
 from lima_ray.run import Run, write_jsonl
-from lima_ray.worker import Phases
 from tune.dispatcher import Task, ask
 from tune.trial import Job
 
@@ -60,7 +63,7 @@ class Lane:
             path: directory for Ray Train's own files.
         """
         name = f"{number}-{time.time_ns()}"  # a name used before would resume its run
-        environment = train.worker_environment(gpus > 0, cpus) | forwarded()
+        environment = worker_environment(gpus > 0, cpus) | forwarded()
         TorchTrainer(
             work,
             train_loop_config={"dispatcher": dispatcher, "lane": number},
@@ -190,8 +193,8 @@ def grade(task: Task) -> float:
     """Mean grade of an epoch's dev replies; what is judged already is not judged again."""
     assert task.epoch is not None
     recipe = validate(task.job.recipe)
-    done = select.assessed(task.job.run, recipe.select).get(task.epoch)
-    return (done or select.assess(task.job.run, task.epoch, recipe)).grade
+    done = assessed(task.job.run, recipe.select.judge_name).get(task.epoch)
+    return (done or assessment.assess(task.job.run, task.epoch, recipe)).grade
 
 
 def conclude(job: Job) -> None:
@@ -206,8 +209,8 @@ def conclude(job: Job) -> None:
         if not trained_before:
             prune(run, job.keep)
         return
-    prompts = select.Prompts(job.prompts, "test", job.samples)
-    _, verdicts = select.judged(run.export_dir, prompts, job.measured, recipe)
+    prompts = assessment.Prompts(job.prompts, "test", job.samples)
+    _, verdicts = assessment.judged(run.export_dir, prompts, job.measured, recipe)
     unanswered = [v for v in verdicts if str(v.get("explanation", "")).startswith(NO_ANSWER)]
     if unanswered:
         (job.measured / "verdicts.jsonl").unlink()
@@ -225,7 +228,7 @@ def measure_loss(job: Job) -> None:
     A record's verdict is the dialogue's summed loss over the mean number of supervised tokens, so
     that the mean over dialogues is the loss of a token, and its exponential the perplexity.
     """
-    losses_R, tokens_R = select.dialogue_losses(job.run.export_dir, job.heldout())
+    losses_R, tokens_R = dialogue_losses(job.run.export_dir, job.heldout())
     rows = example.read(job.prompts, "heldout")
     records = [
         {"id": f"{number:06}-{row.id}", "kind": "loss", "annotator": "loss", "sample": 0}

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lima_ray.judges import grade_of, judge_name
+from lima_ray.judges import grade_of
 from tune.results import Outcome, Study
 from tune.rows import Row, best, epoch_rows, filled, notes, point_rows
 from tune.units import duration
@@ -109,7 +109,7 @@ def measuring(study: Study) -> Iterator[str]:
     yield f"for each of {counted(len({v['id'] for v in verdicts}), 'prompt')}"
     yield f"({sweep.file(sweep.prompts) or recipe.data.test}{of_group}),"
     yield f"temperature {sampling.temperature}, top-p {sampling.top_p}, repetition penalty"
-    yield f"{sampling.repetition_penalty}, judged by {judge_name(select)}."
+    yield f"{sampling.repetition_penalty}, judged by {select.judge_name}."
     if unread := sum(grade_of(v) is None for v in verdicts):
         yield f"{counted(unread, 'verdict')} could not be read and are left out."
     seconds = sum({outcome.id: outcome.seconds for outcome in study.outcomes}.values())

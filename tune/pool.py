@@ -7,8 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from lima_ray import train
-from lima_ray.cluster import forwarded
+from lima_ray.cluster import forwarded, wants_gpus, worker_environment
 from lima_ray.config import Cluster
 from lima_ray.errors import UserError
 from tune.dispatcher import Dispatcher
@@ -27,7 +26,7 @@ def room(sweep: Sweep, cluster: Cluster, trainings: int) -> tuple[int, bool]:
     Raises:
         UserError: not even one fits, or fewer than asked for; says what fits.
     """
-    gpus = train.wants_gpus(cluster)
+    gpus = wants_gpus(cluster)
     workers = cluster.workers
     if not gpus:
         each = workers * cpus(cluster)
@@ -70,7 +69,7 @@ class Pool(AbstractContextManager["Pool"]):
         """
         each = cpus(cluster)
         share = 0 if not gpus else 0.5 if cluster.workers == 1 else 1
-        environment = train.worker_environment(gpus, 1) | forwarded()
+        environment = worker_environment(gpus, 1) | forwarded()
         stays = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, "num_cpus": 0}
         one: Any = ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=1000)
         self.dispatcher: Any = one.remote()

@@ -17,12 +17,12 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from lima_ray import config, select
+from lima_ray import config
 from lima_ray.config import Recipe
 from lima_ray.files import decode_json
 from lima_ray.judges import grade_of
+from lima_ray.records.quality import Quality, assessed
 from lima_ray.run import Run
-from lima_ray.select import Quality
 from lima_ray.stats import Estimate, crossed, difference
 from tune import journal
 from tune.space import Point, Sweep
@@ -112,7 +112,7 @@ class Outcome:
     @cached_property
     def qualities(self) -> list[Quality]:
         """What the dev prompts showed of each epoch, in order."""
-        found = select.assessed(self.run, self.run.recipe().select)
+        found = assessed(self.run, self.run.recipe().select.judge_name)
         return [found[epoch] for epoch in sorted(found)]
 
     @property

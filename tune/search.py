@@ -16,9 +16,10 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
-from lima_ray import cluster, select
+from lima_ray import cluster
 from lima_ray.config import Recipe, validate
 from lima_ray.errors import UserError
+from lima_ray.records.quality import assessed
 from tune.dispatcher import ask
 from tune.results import Study
 from tune.space import Sweep, point
@@ -95,7 +96,7 @@ def chosen_grade(job: Job) -> float | None:
     """Dev grade of a training's chosen epoch; none where it did not end well."""
     if not job.is_measured():
         return None
-    qualities = select.assessed(job.run, validate(job.recipe).select)
+    qualities = assessed(job.run, validate(job.recipe).select.judge_name)
     quality = qualities.get(job.run.export_epoch())
     return quality.grade if quality else None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lima_ray import checks, encode, example, generate, train
-from lima_ray.config import Model, Recipe, Train, durable, validate
+from lima_ray.config import Model, Recipe, Train, durable, located, portable, validate
 from lima_ray.errors import UserError, listed
 from lima_ray.example import Example
 from lima_ray.families import check_base_model, config_of, context_of
@@ -240,9 +240,9 @@ def prepare_one(sweep: Sweep, base: Recipe, measure: Measuring, point: Point, se
         id=id,
         point=point.number,
         seed=seed,
-        recipe=train.portable(recipe).model_dump(),
+        recipe=portable(recipe).model_dump(),
         lineage=prepared.lineage,
-        prompts=train.located(measure.reference),
+        prompts=located(measure.reference),
         samples=measure.samples,
         key=measure.key(recipe),
         keep=sweep.keep,

@@ -39,9 +39,9 @@ from lima_ray.config import Recipe, load, validate
 from lima_ray.encode import Rows
 from lima_ray.example import Example
 from lima_ray.loop import build_engine, train, train_step
+from lima_ray.phases import Phases
 from lima_ray.run import Run
 from lima_ray.schedule import Schedule, plan_epoch
-from lima_ray.worker import Phases
 
 STEPS = 3
 FP32_BOUNDS = {"loss": 1e-5, "gradient": 1e-4, "update": 1e-3}

@@ -15,12 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import LlamaForCausalLM
+from transformers.utils import logging
 
+from lima_ray import attention
+from lima_ray import layers as fast
+from lima_ray.base import llama_config, train_tokenizer
 from lima_ray.encode import Rows
 from lima_ray.errors import plain_errors
+from lima_ray.loss import forward
 from lima_ray.miniature.prose import documents
 from lima_ray.run import open_to_readers
 
@@ -57,15 +64,6 @@ def pretrain(
         learning_rate: AdamW's highest; it ends at a twentieth.
         seed: seed of text and weights.
     """
-    import torch
-    from transformers import LlamaForCausalLM
-    from transformers.utils import logging
-
-    from lima_ray import attention
-    from lima_ray import layers as fast
-    from lima_ray.base import llama_config, train_tokenizer
-    from lima_ray.loss import forward
-
     attention.register()
     tokenizer: Any = train_tokenizer(
         islice(documents(seed + 1), TOKENIZER_DOCUMENTS), vocab, CONTEXT

@@ -1,0 +1,80 @@
+"""Arguments of commands whose modules take seconds to import; light, to be read first."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+import tyro
+
+from lima_ray.config import Recipe, Sampling, Section, Select, read_flags
+from lima_ray.errors import UserError
+from lima_ray.run import Run
+
+
+class ChatCommand(Section):
+    """What the command line says of a chat."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Directory of a run, an export or a base; or the URL of a server, ending in /v1."""
+    name: str = ""
+    """The model's name on the server; without it the server's first."""
+    system: str = ""
+    """A system message before the dialogue."""
+    seed: int = 0
+    """Seed of the first reply's draws; each later reply has the next."""
+    sampling: Sampling = Sampling()
+    """How to decode; its seed is not used, nor on a server its max_tokens."""
+
+
+class Prompted(Section):
+    """Data that the choice needs, where it is not the run's own."""
+
+    dev: str | None = None
+    """Prompts that choose the epoch; none of them may be in the training rows."""
+    heldout: str | None = None
+    """Dialogues never trained on, whose perplexity is drawn beside the grade."""
+
+
+class Choice(Section):
+    """What may differ from the run's own recipe when the epoch is chosen again."""
+
+    select: Select = Select()
+    sampling: Sampling = Sampling()
+    data: Prompted = Prompted()
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """As a recipe has it."""
+        data = Prompted(dev=recipe.data.dev, heldout=recipe.data.heldout)
+        return cls(select=recipe.select, sampling=recipe.sampling, data=data)
+
+    def within(self, recipe: Recipe) -> Recipe:
+        """A run's recipe with this choice in the place of its own."""
+        data = {"data.dev": self.data.dev, "data.heldout": self.data.heldout}
+        own = {"select": self.select, "sampling": self.sampling}
+        return recipe.model_copy(update=own).override(data)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A finished run, and its recipe with the choice to make."""
+
+    run: Run
+    recipe: Recipe
+
+
+def read_selection(args: list[str], prog: str, doc: str) -> Selection:
+    """Read `RUN [--select.field value ...]`; `--help` shows the run's own values.
+
+    Raises:
+        UserError: no run, or flags that do not agree.
+    """
+    folder = Path(args.pop(0)) if args and not args[0].startswith("-") else None
+    if folder and not (folder / "recipe.yaml").is_file():
+        raise UserError(f"{folder} is no run: it holds no recipe.yaml")
+    recipe = Run(folder.absolute()).recipe() if folder else Recipe()
+    choice = read_flags(Choice, Choice.of(recipe), f"{prog} RUN", doc, args)
+    if folder is None:
+        raise UserError(f"which run? {prog} runs/NAME")
+    run = Run(folder.absolute())
+    return Selection(run, choice.within(recipe))

@@ -1,0 +1,153 @@
+"""An epoch assessed: its model replies to the dev prompts, and a judge grades the replies.
+
+runs/NAME/dev/NN/   replies.jsonl, verdicts.jsonl and quality.json of epoch NN
+"""
+
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lima_ray import cluster, stats
+from lima_ray.config import Recipe, portable, validate
+from lima_ray.errors import UserError
+from lima_ray.generate import generate, identity, name_of
+from lima_ray.judges import JUDGES, grade_of
+from lima_ray.judging.perplexity import perplexity
+from lima_ray.prompts import read_prompts
+from lima_ray.records.quality import Quality, problem_file
+from lima_ray.replies import ASKED, Generation, Record
+from lima_ray.run import Run, write_json, write_jsonl
+
+
+def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
+    """Answer the dev prompts with an epoch's weights, have them judged, and write it all down.
+
+    Args:
+        run: the run.
+        epoch: one whose weights are kept.
+        recipe: the run's, with the `select` and `sampling` sections to use.
+
+    Raises:
+        UserError: no weights, no dev prompts, or a judge that does not answer.
+    """
+    started = time.perf_counter()
+    folder = run.dev_dir(epoch)
+    model = run.epoch_dir(epoch)
+    if not model.exists():
+        raise UserError(f"{run.path} holds no weights of epoch {epoch}")
+    weights = run.lineage(model).get("weights", "")
+    if outdated(run, epoch, recipe):
+        shutil.rmtree(folder)
+    replies, verdicts = judged(model, dev_prompts(recipe), folder, recipe)
+    graded = [(v["id"], grade) for v in verdicts if (grade := grade_of(v)) is not None]
+    if not graded:
+        raise UserError(f"the judge gave no readable verdict on the {len(verdicts)} replies")
+    prompts, grades = zip(*graded, strict=True)
+    low, high = stats.mean_interval(grades, prompts)
+    quality = Quality(
+        epoch=epoch,
+        grade=float(np.mean(grades)),
+        low=low,
+        high=high,
+        stopped=float(np.mean([r["stopped"] for r in replies])),
+        replies=len(replies),
+        invalid=len(verdicts) - len(graded),
+        perplexity=perplexity(model, recipe) if recipe.data.heldout else None,
+        judge=recipe.select.judge_name,
+        seconds=time.perf_counter() - started,
+        weights=weights,
+    )
+    write_json(folder / "quality.json", asdict(quality))
+    problem_file(run, epoch).unlink(missing_ok=True)
+    return quality
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a model is asked."""
+
+    reference: str
+    """A file, a directory or a dataset of the hub."""
+    split: str = "test"
+    samples: int = 1
+    """Replies to each prompt."""
+
+
+def judged(
+    model: Path, prompts: Prompts, out: Path, recipe: Recipe
+) -> tuple[list[Record], list[Record]]:
+    """Have a model reply in this process, and the recipe's judge judge it.
+
+    Args:
+        model: directory of the model.
+        prompts: what it is asked.
+        out: directory for `replies.jsonl` and `verdicts.jsonl`.
+        recipe: its `sampling` and `select`.
+
+    Returns:
+        replies and verdicts, in the same order.
+    """
+    job = asking(model, prompts, out, recipe)
+    replies = generate(job, in_process=True)
+    verdicts = JUDGES[recipe.select.judge].judge(replies, recipe.select)
+    write_jsonl(verdicts, out / "verdicts.jsonl")
+    return replies, verdicts
+
+
+def asking(model: Path, prompts: Prompts, out: Path, recipe: Recipe) -> Generation:
+    """The job of having a model reply to prompts."""
+    return Generation(
+        model=str(model),
+        name=name_of(model),
+        prompts=prompts.reference,
+        split=prompts.split,
+        out=out,
+        samples=prompts.samples,
+        sampling=recipe.sampling,
+    )
+
+
+def dev_prompts(recipe: Recipe) -> Prompts:
+    """What chooses the epoch."""
+    assert recipe.data.dev
+    return Prompts(recipe.data.dev, "dev", recipe.select.samples)
+
+
+def outdated(run: Run, epoch: int, recipe: Recipe) -> bool:
+    """Whether an epoch's dev replies are to other prompts, by another sampling or other weights."""
+    model, folder = run.epoch_dir(epoch), run.dev_dir(epoch)
+    asked = run.read_json(folder / ASKED)
+    if asked is None or not model.exists():
+        return False
+    job = asking(model, dev_prompts(recipe), folder, recipe)
+    now = identity(job, model, read_prompts(job.prompts, job.split))
+    return asked != now
+
+
+def assess_beside(checkpoint: Any, **kwargs: Any) -> dict[str, float]:
+    """Ray Train's asynchronous validation: `assess` as a Ray task while training goes on.
+
+    Args:
+        checkpoint: not read; the weights stand in the run.
+        kwargs: `run` (path), `recipe` (plain values), `epoch`.
+    """
+    run, recipe, epoch = Run(Path(kwargs["run"])), validate(kwargs["recipe"]), kwargs["epoch"]
+    try:
+        quality = assess(run, epoch, recipe)
+    except Exception as error:
+        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        run.dev_dir(epoch).mkdir(parents=True, exist_ok=True)
+        write_json(problem_file(run, epoch), {"epoch": epoch, "error": said})
+        if not isinstance(error, UserError):
+            raise
+        return {}
+    return {"grade": quality.grade, "stopped": quality.stopped}
+
+
+def assess_remotely(run: Run, epoch: int, recipe: Recipe) -> Quality:
+    """Assess as a Ray task, on a GPU where the cluster has one."""
+    return cluster.remotely(assess, recipe, run, epoch, portable(recipe))

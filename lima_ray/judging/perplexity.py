@@ -1,0 +1,45 @@
+"""Perplexity of held-out dialogues, which does not track quality (LIMA appendix B)."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer
+
+from lima_ray import checks, microbatch
+from lima_ray.config import Recipe
+from lima_ray.loss import forward, load_packed
+
+
+def perplexity(model: Path, recipe: Recipe) -> float:
+    """Perplexity of the held-out dialogues' supervised tokens under an epoch's weights."""
+    losses_B, tokens_B = dialogue_losses(model, recipe, packed=True)
+    return math.exp(losses_B.sum() / tokens_B.sum())
+
+
+def dialogue_losses(
+    model: Path, recipe: Recipe, packed: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Summed loss of the held-out dialogues' supervised tokens, and how many these are.
+
+    Args:
+        model: directory of the weights.
+        recipe: its `data` and micro-batches.
+        packed: for each micro-batch, which is faster, instead of each dialogue.
+
+    Returns:
+        losses in nats, and counts, of the same shape.
+    """
+    assert recipe.data.heldout
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    rows = checks.held_out(recipe, tokenizer)
+    weights, _ = load_packed(model, "auto" if torch.cuda.is_available() else torch.float32)
+    batches = [(row,) for row in range(len(rows))]
+    if packed:
+        budget = recipe.train.tokens_per_micro_batch
+        (batches,) = microbatch.pack(np.arange(len(rows)), rows.lengths_R, 1, budget).ranks
+    with torch.inference_mode():
+        losses = [float(forward(weights, batch, rows)[0]) for batch in batches]
+    tokens = [int(rows.supervised_R[list(batch)].sum()) for batch in batches]
+    return np.array(losses), np.array(tokens)

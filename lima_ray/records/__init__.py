@@ -1,0 +1,4 @@
+"""What the steps hand to each other: typed records, each with its JSON form.
+
+Imports `config` alone, and never torch.
+"""
