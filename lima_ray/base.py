@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from lima_ray import example, flags
 from lima_ray.errors import UserError
-from lima_ray.run import open_to_readers
+from lima_ray.records.files import open_to_readers
 
 
 def build(

@@ -20,7 +20,8 @@ from torch import distributed as dist
 from lima_ray.errors import UserError
 from lima_ray.lineage import MIB
 from lima_ray.model import size
-from lima_ray.run import MANIFEST, Run, SavedState, write_json
+from lima_ray.records.files import write_json
+from lima_ray.run import MANIFEST, Run, SavedState
 from lima_ray.state_files import CheckedFiles, damaged, nothing_runs
 
 POLL_S = 1.0

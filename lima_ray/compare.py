@@ -20,9 +20,8 @@ from rich.text import Text
 
 from lima_ray.config import Section, read_flags
 from lima_ray.errors import UserError
-from lima_ray.files import decode_json
+from lima_ray.records.files import decode_json, writing
 from lima_ray.replies import Record
-from lima_ray.run import writing
 from lima_ray.terminal import printable
 
 Place = tuple[str, int, int]

@@ -512,6 +512,15 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, str]:
+    """Return how flat settings differ, by name: `'old' (now 'new')`."""
+    return {
+        name: f"{theirs.get(name)!r} (now {ours.get(name)!r})"
+        for name in sorted(theirs | ours)
+        if theirs.get(name) != ours.get(name)
+    }
+
+
 def unknown_name(name: str, value: object) -> str:
     """Say that no field has this dotted name, and which one is nearest."""
     tree = Recipe().model_dump()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lima_ray.errors import UserError
+from lima_ray.records.files import decode_json
 
 BOM = b"\xef\xbb\xbf"
 Placed = Iterator[tuple[str, Any]]
@@ -162,31 +163,3 @@ READERS: dict[str, Callable[[Path, Any], Placed]] = {
     ".tsv": csv_rows,
     **TABLES,
 }
-
-
-def decode_json(text: bytes, where: str) -> Any:
-    """Parse JSON, naming the place of what is wrong in it.
-
-    Args:
-        text: in UTF-8.
-        where: it comes from; a file, or a file and `:` and the line.
-    """
-    line_known = where.rsplit(":", 1)[-1].isdigit()
-    try:
-        return json.loads(text.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = text.count(b"\n", 0, error.start) + 1
-        at = where if line_known else f"{where}:{line}"
-        raise UserError(
-            f"{at} is not UTF-8: byte {error.start} is 0x{text[error.start]:02x}"
-        ) from error
-    except json.JSONDecodeError as error:
-        said, place = error.msg, error.pos
-        if place >= len(error.doc.rstrip()) or said.startswith("Unterminated string"):
-            # The parser names where it began to read, which is not where a cut file ends.
-            said, place = "it is cut off", len(error.doc.rstrip())
-        line, column = error.doc.count("\n", 0, place) + 1, place - error.doc.rfind("\n", 0, place)
-        at = where if line_known else f"{where}:{line}"
-        raise UserError(f"{at} is not JSON: {said} at column {column}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} cannot be read as JSON: {error}") from error

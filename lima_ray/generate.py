@@ -30,20 +30,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn
-from rich.progress import Progress as Bar
-
 from lima_ray.config import durable, resolve
 from lima_ray.decode import decode_here, decode_on_cluster
+from lima_ray.display import ProgressDisplay
 from lima_ray.endpoint import Client, ask, check_url
 from lima_ray.errors import UserError
 from lima_ray.example import Example
 from lima_ray.lineage import check_base, hash_base
 from lima_ray.prompts import read_prompts
-from lima_ray.replies import Generation, Journal, Record, Script
+from lima_ray.replies import Generation, Record, ReplyDirectory, Script
 
-LOG_EVERY_S = 10.0
 RECENT_REPLIES = 200
 
 
@@ -70,29 +66,29 @@ def generate(job: Generation, in_process: bool = False) -> list[Record]:
     scripts = {(row.id, sample): Script(row, sample) for row, sample in order}
     path = None if job.server.url else model_dir(job.model)
     job = job.model_copy(update={"name": job.name or (name_of(path) if path else job.model)})
-    with Journal(durable(job.out)) as journal:
-        journal.claim(identity(job, path, rows))
-        for record in journal.records:
+    with ReplyDirectory(durable(job.out)) as replies:
+        replies.claim(identity(job, path, rows))
+        for record in replies.records:
             scripts[record["id"], record["sample"]].replies.append(record["reply"])
         todo = [script for script in scripts.values() if not script.finished]
         if todo:
-            with Meter(sum(s.turns for s in scripts.values()), len(journal.records)) as meter:
+            with Meter(sum(s.turns for s in scripts.values()), len(replies.records)) as meter:
                 if path is None:
-                    ask_endpoint(job, todo, journal, meter)
+                    ask_endpoint(job, todo, replies, meter)
                 else:
                     decode = decode_here if in_process else decode_on_cluster
                     for record in decode(job, path, todo):
-                        journal.add(record)
+                        replies.add(record)
                         meter.add(record)
-        print(journal.summary(), flush=True)
-        if journal.failures:
+        print(replies.summary(), flush=True)
+        if replies.failures:
             raise UserError(
-                f"{journal.failures} of {len(scripts)} prompts got no reply (every sample "
-                f"counts); {journal.failed_file} says why, and the same command asks them again"
+                f"{replies.failures} of {len(scripts)} prompts got no reply (every sample "
+                f"counts); {replies.failed_file} says why, and the same command asks them again"
             )
         place = {row.id: number for number, row in enumerate(rows)}
-        journal.sort(lambda r: (place[r["id"]], r["sample"], r["turn"]))
-        return journal.records
+        replies.sort(lambda r: (place[r["id"]], r["sample"], r["turn"]))
+        return replies.records
 
 
 def model_dir(reference: str) -> Path:
@@ -133,7 +129,9 @@ def identity(job: Generation, path: Path | None, rows: list[Example]) -> dict[st
     return decided | {"endpoint": asked}
 
 
-def ask_endpoint(job: Generation, scripts: list[Script], journal: Journal, meter: "Meter") -> None:
+def ask_endpoint(
+    job: Generation, scripts: list[Script], replies: ReplyDirectory, meter: "Meter"
+) -> None:
     """Have a model behind an endpoint reply."""
     if job.sampling.repetition_penalty != 1 and not job.server.extra:
         print(
@@ -151,43 +149,35 @@ def ask_endpoint(job: Generation, scripts: list[Script], journal: Journal, meter
             record = script.heard(
                 job.name, job.sampling, answer.text, answer.stopped, answer.n_tokens
             )
-            journal.add(record)
+            replies.add(record)
             meter.add(record)
 
-    ask(job.server, job.model, scripts, talk, journal.add_failure)
+    ask(job.server, job.model, scripts, talk, replies.add_failure)
 
 
 class Meter(AbstractContextManager["Meter"]):
-    """What is shown while replies come: a bar on a terminal, lines in a log."""
+    """What is shown while replies come."""
 
     def __init__(self, total: int, before: int) -> None:
         self.total, self.done = total, before
-        self.console = Console(highlight=False)
-        columns = (BarColumn(bar_width=20), TaskProgressColumn(), TextColumn("{task.description}"))
-        self.bar = Bar(*columns, console=self.console, disable=not sys.stdout.isatty())
-        self.task = self.bar.add_task("loading", total=total, completed=before)
+        self.display = ProgressDisplay(total, numbers="loading", completed=before)
         self.recent: deque[tuple[float, int, bool]] = deque(maxlen=RECENT_REPLIES)
-        self.logged = time.monotonic()
 
     def __enter__(self) -> "Meter":
-        self.bar.start()
-        if not self.console.is_terminal:
-            self.console.print(f"{self.total - self.done} replies to make", soft_wrap=True)
+        self.display.__enter__()
+        self.display.log(f"{self.total - self.done} replies to make", at_once=True)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+    def __exit__(self, *raised: object) -> None:
+        self.display.__exit__(*raised)
 
     def add(self, record: Record) -> None:
         """Count a reply and show the counts."""
-        now = time.monotonic()
         self.done += 1
-        self.recent.append((now, record["n_tokens"] or 0, record["stopped"]))
+        self.recent.append((time.monotonic(), record["n_tokens"] or 0, record["stopped"]))
         line = self.line()
-        self.bar.update(self.task, completed=self.done, description=line)
-        if not self.console.is_terminal and now - self.logged > LOG_EVERY_S:
-            self.logged = now
-            self.console.print(line, soft_wrap=True)
+        self.display.update(self.done, numbers=line)
+        self.display.log(line)
 
     def line(self) -> str:
         """Replies of all, then of the recent ones: speed, share that stopped, and time left."""

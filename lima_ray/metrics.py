@@ -1,6 +1,5 @@
 """The records of a run: one for each start, step and save, written by rank 0."""
 
-import json
 import resource
 import time
 from contextlib import AbstractContextManager
@@ -12,7 +11,9 @@ from torch import distributed as dist
 
 from lima_ray.config import Recipe
 from lima_ray.flops import peak_flops
-from lima_ray.run import Run, write_jsonl
+from lima_ray.records.files import write_jsonl
+from lima_ray.records.journal import Journal
+from lima_ray.run import Run
 from lima_ray.tracker import open_tracker
 
 
@@ -43,13 +44,13 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
         if not enabled:
             return
         write_jsonl([m for m in run.metrics() if m["step"] <= done], run.metrics_file)
-        self.file = run.metrics_file.open("a", buffering=1)
+        self.journal = Journal(run.metrics_file)
         self.tracker = open_tracker(recipe, run)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record."""
         if self.enabled:
-            self.file.write(json.dumps(record, allow_nan=False) + "\n")
+            self.journal.append(record)
 
     def start(
         self, done: int, pids: list[int], computed: dict[str, Any], phases: dict[str, float]
@@ -95,7 +96,6 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
 
     def __exit__(self, *_: object) -> None:
         if self.enabled:
-            self.file.close()
             self.tracker.close()
 
 

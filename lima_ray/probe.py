@@ -19,7 +19,8 @@ from lima_ray.encode import Rows
 from lima_ray.errors import UserError
 from lima_ray.loss import forward, load_packed
 from lima_ray.model import DTYPES, dtype_name
-from lima_ray.run import Run, write_json
+from lima_ray.records.files import read_json, write_json
+from lima_ray.run import Run
 
 PROBE_TOKENS = 1024
 """Tokens of the rows that are compared, at least one row."""
@@ -84,7 +85,7 @@ def check_export(run: Run, asked_dtype: str) -> str:
     if "trained" not in lineage:
         return "the export was not loaded again: an earlier version saved it, without its loss"
     trained = Probe(**lineage["trained"])
-    known = run.read_json(run.export_check_file)
+    known = read_json(run.export_check_file)
     if known and known["weights"] == lineage["weights"]:
         loaded = Probe(**known["loaded"])
     elif not run.rows_file.exists():

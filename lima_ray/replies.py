@@ -1,9 +1,7 @@
 """What is asked of a model and what it replied: the job, its scripts, the directory of replies."""
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -14,12 +12,12 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field
 
-from lima_ray.config import Sampling, Section, flatten
+from lima_ray.config import Sampling, Section, differences, flatten
 from lima_ray.endpoint import Endpoint
 from lima_ray.errors import UserError, listed
 from lima_ray.example import SHOWN_ERRORS, Example
-from lima_ray.files import decode_json
-from lima_ray.run import write_json, write_jsonl
+from lima_ray.records.files import lock, write_json, write_jsonl
+from lima_ray.records.journal import Journal
 
 Record = dict[str, Any]
 """A line of replies.jsonl."""
@@ -147,75 +145,63 @@ def check_room(
     return limit
 
 
-class Journal(AbstractContextManager["Journal"]):
+class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
     """A directory of replies: what was asked, every reply once, and what failed this time."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.asked_file = path / ASKED
         self.replies_file = path / "replies.jsonl"
         self.failed_file = path / "failed.jsonl"
-        path.mkdir(parents=True, exist_ok=True)
+        self.journal = Journal(self.replies_file)
         self.records: list[Record] = []
         self.before = self.failures = 0
-        self.out = self.replies_file.open("ab")
+
+    def __enter__(self) -> "ReplyDirectory":
+        self.lock = lock(
+            self.path / "lock", f"another process is writing to {self.replies_file}; wait for it"
+        )
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self.out.close()
+        self.lock.release()
 
     def claim(self, asked: dict[str, Any]) -> None:
         """Read what is there, drop a half-written last line, and see that it all fits together.
 
         Raises:
-            UserError: the directory holds replies of another model, prompts or sampling, or
-                another process writes to it.
+            UserError: the directory holds replies of another model, prompts or sampling.
         """
-        self.lock()
-        lines = self.replies_file.read_bytes().splitlines(keepends=True)
-        if lines and not self.asked_file.exists():
+        there = self.replies_file.exists() and self.replies_file.stat().st_size > 0
+        if there and not self.asked_file.exists():
             raise UserError(
                 f"{self.replies_file} is there, but no {self.asked_file.name}, so nothing tells "
                 "what it replies to; choose another --out"
             )
-        whole = [line for line in lines if line.endswith(b"\n")]
-        self.records = [
-            decode_json(line, f"{self.replies_file}:{number}")
-            for number, line in enumerate(whole, start=1)
-        ]
+        self.records = self.journal.records()
         self.before = len(self.records)
         if self.records:
             self.compare(asked)
         write_json(self.asked_file, asked)
-        os.truncate(self.replies_file, sum(map(len, whole)))
+        self.replies_file.touch()
+        self.journal.repair()
         self.failed_file.unlink(missing_ok=True)
-
-    def lock(self) -> None:
-        """Keep other processes from writing, until this one ends."""
-        try:
-            fcntl.flock(self.out, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is writing to {self.replies_file}") from error
-        except OSError as error:
-            print(f"{self.replies_file} cannot be locked ({error.strerror}); run this once only")
 
     def compare(self, asked: dict[str, Any]) -> None:
         """Refuse to mix replies to one thing with replies to another."""
-        folder = self.replies_file.parent
-        ours, theirs = flatten(asked), flatten(json.loads(self.asked_file.read_text()))
+        theirs = flatten(json.loads(self.asked_file.read_text()))
         changed = [
-            f"{name} {theirs.get(name)!r} (now {ours.get(name)!r})"
-            for name in sorted(theirs | ours)
-            if theirs.get(name) != ours.get(name)
+            f"{name} {values}" for name, values in differences(theirs, flatten(asked)).items()
         ]
         if changed:
             raise UserError(
-                f"{folder} holds {len(self.records)} replies made with another "
+                f"{self.path} holds {len(self.records)} replies made with another "
                 f"{', '.join(changed)}. Give these an --out of their own, or remove that directory"
             )
 
     def add(self, record: Record) -> None:
         """Write a reply so that it survives a kill."""
-        self.out.write(f"{json.dumps(record, ensure_ascii=False)}\n".encode())
-        self.out.flush()
+        self.journal.append(record)
         self.records.append(record)
 
     def sort(self, order: Callable[[Record], Any]) -> None:
@@ -229,8 +215,7 @@ class Journal(AbstractContextManager["Journal"]):
         """Write what was asked in vain."""
         self.failures += 1
         row = {"id": script.row.id, "sample": script.sample, "turn": len(script.replies)}
-        with self.failed_file.open("a") as out:
-            out.write(f"{json.dumps(row | {'error': error}, ensure_ascii=False)}\n")
+        Journal(self.failed_file).append(row | {"error": error})
 
     def summary(self) -> str:
         """Counts, in a line."""

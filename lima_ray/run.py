@@ -1,10 +1,8 @@
 """A run directory: what stands where, and what it was made from."""
 
-import fcntl
-import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,10 @@ from typing import Any
 
 import yaml
 
-from lima_ray.config import Recipe, validate
+from lima_ray.config import Recipe, differences, validate
 from lima_ray.errors import UserError
+from lima_ray.records.files import lock, read_json, write_json, write_text, writing
+from lima_ray.records.journal import Journal
 
 MANIFEST = "manifest.json"
 """What a resume state consists of."""
@@ -128,29 +128,13 @@ class Run:
 
     def card(self) -> dict[str, Any]:
         """What the run was made from; nothing where that cannot be read."""
-        return self.read_json(self.card_file) or {}
-
-    def read_json(self, path: Path) -> dict[str, Any] | None:
-        """A JSON object of a file of the run; none where there is none or it cannot be read."""
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
+        return read_json(self.card_file) or {}
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every line of the metrics that can be read; none while the run has not begun."""
-        if not self.metrics_file.exists():
-            return []
-        found = []
-        for line in self.metrics_file.read_bytes().splitlines(keepends=True):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # cut off by a kill or a full disk
-            if line.endswith(b"\n") and isinstance(record, dict) and "kind" in record:
-                found.append(record)
-        return found
+        """Every record of the metrics that can be read; none while the run has not begun."""
+        # A full disk may have cut lines off in the middle.
+        records = Journal(self.metrics_file).records(damaged="skip")
+        return [record for record in records if "kind" in record]
 
     def steps(self) -> list[dict[str, Any]]:
         """The metrics of every optimizer step so far, in order."""
@@ -160,7 +144,7 @@ class Run:
         """Every complete resume state, the newest first."""
         found = []
         for folder in self.state_dir.glob("step-*"):
-            made = self.read_json(folder / MANIFEST)
+            made = read_json(folder / MANIFEST)
             if made and set(made) == STATE_FIELDS:  # else it is being written, or converted
                 found.append(SavedState(folder, **made))
         return sorted(found, key=lambda state: -state.step)
@@ -196,7 +180,7 @@ class Run:
 
     def lineage(self, folder: Path) -> dict[str, Any]:
         """What made a folder's weights, with their `weights` hash; nothing where it is unknown."""
-        return self.read_json(folder / "lineage.json") or {}
+        return read_json(folder / "lineage.json") or {}
 
     def export(self, epoch: int) -> None:
         """Make an epoch's weights the run's model, by hard links where the disk has them.
@@ -256,11 +240,7 @@ class Run:
             changed = changed if theirs_hash != ours_hash else []
         else:
             theirs, ours = self.recipe().identity(), recipe.identity()
-            changed = [
-                f"{name} {theirs.get(name)!r} (now {ours.get(name)!r})"
-                for name in sorted(theirs | ours)
-                if theirs.get(name) != ours.get(name)
-            ]
+            changed = [f"{name} {values}" for name, values in differences(theirs, ours).items()]
         return changed or [
             f"the {part}'s content (hash {known[part]['hash']}, now {card[part]['hash']})"
             for part in ("data", "base")
@@ -280,40 +260,13 @@ class Run:
         Raises:
             UserError: another process trains it, or the directory cannot be written.
         """
+        busy = f"another process is training {self.path}; wait for it, or choose another --name"
         with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = self.lock_file.open("a")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"another process is training {self.path}; wait for it, or choose another "
-                    "--name"
-                ) from error
-            except OSError as error:
-                print(f"{self.lock_file} cannot be locked ({error.strerror}); train this run once")
+            held = lock(self.lock_file, busy)
+        try:
             yield
-
-
-@contextmanager
-def writing(path: Path, flag: str = "--runs_dir") -> Iterator[None]:
-    """Turn what hinders writing into an error with the way out.
-
-    Args:
-        path: what is written.
-        flag: the one that names another place.
-
-    Raises:
-        UserError: a full disk, a folder without permission, a file in a folder's place.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written: {error.strerror}. Make room or give write permission, or "
-            f"choose another {flag}; what was there is kept"
-        ) from error
+        finally:
+            held.release()
 
 
 def link_or_copy(source: str, target: str) -> None:
@@ -322,34 +275,3 @@ def link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of one."""
-    write_text(path, json.dumps(value, indent=2))
-
-
-def write_jsonl(records: Iterable[dict[str, Any]], path: Path) -> None:
-    """Write records, one a line, so that a reader sees the old file or the new one."""
-    write_text(path, "".join(f"{json.dumps(r, ensure_ascii=False)}\n" for r in records))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text to the disk so that a reader sees the old file or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def open_to_readers(*files: Path) -> None:
-    """Let those read files who may read their folder; safetensors writes for its owner alone."""
-    for file in files:
-        if file.is_file():
-            file.chmod(file.parent.stat().st_mode & 0o666)

@@ -44,8 +44,9 @@ from lima_ray.judging import assessment
 from lima_ray.lineage import check_base, hash_arrays, hash_base
 from lima_ray.phases import Phases
 from lima_ray.progress import Progress
+from lima_ray.records.files import open_to_readers, writing
 from lima_ray.restarts import NoteFailures
-from lima_ray.run import Run, open_to_readers, writing
+from lima_ray.run import Run
 from lima_ray.schedule import Schedule
 from lima_ray.stop import in_thread, stoppable
 from lima_ray.tokenizer import described

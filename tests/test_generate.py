@@ -26,7 +26,7 @@ from lima_ray.engine import Engine, Request
 from lima_ray.errors import UserError
 from lima_ray.generate import Generation, generate, name_of
 from lima_ray.model import add_tokens, save_tokenizer_and_config
-from lima_ray.replies import Journal, Record
+from lima_ray.replies import Record, ReplyDirectory
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
 SHORT = Sampling(max_tokens=40)
@@ -266,8 +266,8 @@ def test_foreign_and_busy_directories_are_refused(server: Server, tmp_path: Path
         generate(job)
     assert (job.out / "replies.jsonl").read_text() == "precious"
     (job.out / "replies.jsonl").unlink()
-    with Journal(job.out) as journal:
-        journal.claim({})
+    with ReplyDirectory(job.out) as replies:
+        replies.claim({})
         with pytest.raises(UserError, match="another process is writing to"):
             generate(job)
     generate(job)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from lima_ray.records.files import write_json
 from lima_ray.records.quality import Quality
-from lima_ray.run import Run, write_json
+from lima_ray.run import Run
 from tune import pace
 from tune.cost import Cost
 from tune.watch import Watch
@@ -56,9 +57,9 @@ def test_nothing_more_is_told_where_nothing_is_judged(tmp_path: Path) -> None:
     run = training(tmp_path / "a", 6, begun=1030)
     needs = replace(COST, dev_replies=0, replies=0)
     watch = Watch(pool, {}, 4, [run], needs, 2)
-    watch.console, watch.began = Console(file=io.StringIO(), width=200), 1000.0
+    watch.display.console, watch.began = Console(file=io.StringIO(), width=200), 1000.0
     watch.forecast()
-    written: Any = watch.console.file
+    written: Any = watch.display.console.file
     assert written.getvalue() == "by the first steps it takes about 9 min\n"
     assert watch.judging_known
 
@@ -83,13 +84,13 @@ def test_a_sweep_says_how_long_it_takes_after_its_first_steps(tmp_path: Path) ->
     pool: Any = None  # the forecast asks no actor
     runs = [Run(tmp_path / name) for name in ("a", "b", "old")]
     watch = Watch(pool, {}, 4, runs, COST, 2)
-    watch.console = Console(file=io.StringIO(), width=200)
+    watch.display.console = Console(file=io.StringIO(), width=200)
     watch.began = 1000.0
     training(tmp_path / "old", 50, 1.0, begun=100)  # of an earlier start, by other company
 
     def said() -> list[str]:
         watch.forecast()
-        written: Any = watch.console.file
+        written: Any = watch.display.console.file
         return written.getvalue().splitlines()
 
     assert said() == []

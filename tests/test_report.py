@@ -17,8 +17,9 @@ from matplotlib import image
 from rich.console import Console
 
 from lima_ray import command_line, config
+from lima_ray.records.files import write_json, write_jsonl
 from lima_ray.records.quality import Quality
-from lima_ray.run import Run, write_json, write_jsonl
+from lima_ray.run import Run
 from lima_ray.stats import crossed
 from tune import picture, report, space
 from tune.charts import bars, line, stacked

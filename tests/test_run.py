@@ -18,8 +18,9 @@ from conftest import dialogues
 from lima_ray.config import Recipe
 from lima_ray.errors import UserError, plain_errors
 from lima_ray.example import write
+from lima_ray.records.files import write_json
 from lima_ray.records.quality import Quality, assessed
-from lima_ray.run import Run, write_json
+from lima_ray.run import Run
 from lima_ray.stop import in_thread, stoppable
 from lima_ray.train import summary
 

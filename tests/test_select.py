@@ -23,8 +23,9 @@ from lima_ray.errors import UserError
 from lima_ray.judging import assessment
 from lima_ray.judging.perplexity import dialogue_losses, perplexity
 from lima_ray.progress import Progress
+from lima_ray.records.files import write_json
 from lima_ray.records.quality import Quality, assessed, problems
-from lima_ray.run import Run, write_json
+from lima_ray.run import Run
 from lima_ray.schedule import Schedule
 from tune import sweep
 

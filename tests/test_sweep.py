@@ -240,8 +240,8 @@ def test_two_sweeps_are_not_at_one_training(tmp_path: Path) -> None:
     lock = sweep.trial.claim(job, prepared)
     with pytest.raises(UserError, match=f"another sweep is at the training {job.id}"):
         sweep.trial.claim(job, prepared)
-    lock.close()
-    sweep.trial.claim(job, prepared).close()
+    lock.release()
+    sweep.trial.claim(job, prepared).release()
 
 
 @pytest.mark.slow

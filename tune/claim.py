@@ -1,17 +1,20 @@
 """A sweep's directory: one sweep, one process at a time."""
 
-import fcntl
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import BaseFileLock
 
+from lima_ray import config
 from lima_ray.config import Recipe, flatten
 from lima_ray.errors import UserError
+from lima_ray.records.files import lock, write_text
 from tune.space import Point, Sweep
 
+WAY_OUT = "wait for it, then go on with --resume"
 FREE_TO_CHANGE = (
     *("sweep.concurrent", "sweep.retries", "sweep.keep", "sweep.claim"),
     *("sweep.setting", "sweep.recipe"),
@@ -29,7 +32,7 @@ class Claim(AbstractContextManager["Claim"]):
     def __init__(self, path: Path) -> None:
         self.path, self.file = path, path / "sweep.yaml"
         self.tree: dict[str, Any] = {}
-        self.locks: list[Any] = []
+        self.locks: list[BaseFileLock] = []
         """Of the directory, and of the trainings that the sweep is at."""
 
     @property
@@ -38,8 +41,8 @@ class Claim(AbstractContextManager["Claim"]):
         return self.file.exists()
 
     def __exit__(self, *_: object) -> None:
-        for lock in self.locks:
-            lock.close()
+        for held in self.locks:
+            held.release()
 
     def check(
         self, sweep: Sweep, base: Recipe, points: list[Point], ids: list[str], resume: bool
@@ -84,51 +87,27 @@ class Claim(AbstractContextManager["Claim"]):
         """Make the directory this sweep's."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.take()
-        partial = self.file.with_name(".sweep.yaml.partial")
-        partial.write_text(yaml.safe_dump(self.tree, sort_keys=False, allow_unicode=True))
-        partial.replace(self.file)
+        write_text(self.file, yaml.safe_dump(self.tree, sort_keys=False, allow_unicode=True))
 
     def take(self) -> None:
         """Keep other processes away until this one ends."""
         if not self.locks:
-            held = f"another process runs the sweep in {self.path}"
-            self.locks.append(hold(self.path / "lock", held))
-
-
-def hold(file: Path, held: str) -> Any:
-    """Lock a file until what is returned is closed, or its process ends.
-
-    Args:
-        file: made where it is missing.
-        held: what it means that somebody else has it.
-
-    Raises:
-        UserError: somebody has.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = file.open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"{held}; wait for it, then go on with --resume") from error
-    except OSError as error:
-        print(f"{file} cannot be locked ({error.strerror}); run this once only")
-    return lock
+            busy = f"another process runs the sweep in {self.path}; {WAY_OUT}"
+            self.locks.append(lock(self.path / "lock", busy))
 
 
 def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
     """What decides the results and is not the same, a line each."""
-    old, new = flatten(theirs), flatten(ours)
     lines = []
-    for name in sorted(old | new):
+    for name, values in config.differences(flatten(theirs), flatten(ours)).items():
         free = name in FREE_TO_CHANGE or name.startswith(tuple(f"{s}." for s in FREE_SECTIONS))
-        if old.get(name) == new.get(name) or free or name in FREE_SECTIONS:
+        if free or name in FREE_SECTIONS:
             continue
         if name == "points":
             continue  # the axes say it better
         if name == "trainings":
             lines.append("the rows, prompts or base of some trainings have another content")
         else:
-            lines.append(f"{name} {old.get(name)!r} (now {new.get(name)!r})")
+            lines.append(f"{name} {values}")
     real = [line for line in lines if not line.startswith("the rows")]
     return real or lines

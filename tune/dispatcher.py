@@ -19,7 +19,7 @@ import ray
 
 from lima_ray.config import validate
 from lima_ray.records.quality import assessed
-from tune.journal import Journal
+from tune.journal import SweepJournal
 from tune.trial import Job
 
 WAIT_S = 5.0
@@ -87,7 +87,7 @@ class Dispatcher:
             path: the sweep's directory.
             retries: how often a training, or the judging of one, that failed is tried again.
         """
-        self.journal, self.retries = Journal(path), retries
+        self.journal, self.retries = SweepJournal(path), retries
         self.clear()
 
     def clear(self) -> None:

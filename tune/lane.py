@@ -28,8 +28,9 @@ from lima_ray.judging import assessment
 from lima_ray.judging.perplexity import dialogue_losses
 from lima_ray.phases import Phases
 from lima_ray.probe import check_export
+from lima_ray.records.files import write_jsonl
 from lima_ray.records.quality import assessed
-from lima_ray.run import Run, write_jsonl
+from lima_ray.run import Run
 from tune.dispatcher import Task, ask
 from tune.trial import Job
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lima_ray.records.files import read_json
 from lima_ray.run import Run
 from tune.cost import Cost
 
@@ -55,7 +56,7 @@ def of(runs: Iterable[Run]) -> Pace | None:
         step_s += sum(step["seconds"] for step in steps[1:])  # the first one warms up
         flops += sum(step["flops"] for step in steps[1:])
         for file in run.path.glob("dev/*/quality.json"):
-            quality = run.read_json(file)
+            quality = read_json(file)
             if quality is None:
                 continue  # removed since, or cut off by a full disk
             reply_s, replies = reply_s + quality["seconds"], replies + quality["replies"]

@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 
 from lima_ray.config import durable
-from lima_ray.run import write_json
+from lima_ray.records.files import write_json
 from tune import pool, report, search, sweep
 from tune.arguments import ReproduceCommand as Command
 from tune.results import Outcome, Study

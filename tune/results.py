@@ -21,10 +21,11 @@ from lima_ray import config
 from lima_ray.config import Recipe
 from lima_ray.files import decode_json
 from lima_ray.judges import grade_of
+from lima_ray.records.journal import Journal
 from lima_ray.records.quality import Quality, assessed
 from lima_ray.run import Run
 from lima_ray.stats import Estimate, crossed, difference
-from tune import journal
+from tune.journal import ASKED, ENDED
 from tune.space import Point, Sweep
 
 Status = Literal["done", "failed", "stopped"]
@@ -144,12 +145,12 @@ class Study:
         recipe = config.validate(tree["recipe"], str(path / "sweep.yaml"))
         points: dict[int, Point] = {p["number"]: Point(**p) for p in tree["points"]}
         outcomes = {}
-        for line in journal.read(path / journal.ENDED):
+        for line in Journal(path / ENDED).records():
             measured = line.pop("measured")
             line["run"] = Run(Path(line["run"]))
             known = Outcome(**line, measured=Path(measured) if measured else None)
             outcomes[known.point, known.seed] = known
-        asked = journal.read(path / journal.ASKED)
+        asked = Journal(path / ASKED).records()
         ended = {number for number, _ in outcomes}
         for line in asked:
             if line["number"] in ended:  # one that a kill cut off is not asked for again

@@ -31,7 +31,7 @@ from tune import cost, pace, pool, report, search, space, trial
 from tune.arguments import SweepCommand as Command
 from tune.claim import Claim
 from tune.dispatcher import ask
-from tune.journal import Journal
+from tune.journal import SweepJournal
 from tune.pool import Pool
 from tune.results import Study
 from tune.rows import PERPLEXITY
@@ -179,7 +179,7 @@ def finish(todo: Plan, claim: Claim, at_once: int, gpus: bool, warm: Pool | None
     study = Study.load(path)
     settled = {(o.point, o.seed) for o in study.outcomes if o.status != "failed"}
     begun = {job.point for job, _ in todo.made if (job.point, job.seed) not in settled}
-    journal, jobs = Journal(path), dict[int, list[trial.Job]]()
+    journal, jobs = SweepJournal(path), dict[int, list[trial.Job]]()
     names: dict[tuple[int, int], str] = {}
     missing = {job.point for job, _ in todo.made if not job.is_measured()}
     for job, prepared in todo.made if todo.points else ():

@@ -12,14 +12,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock
+
 from lima_ray import checks, encode, example, generate, train
 from lima_ray.config import Model, Recipe, Train, durable, located, portable, validate
 from lima_ray.errors import UserError, listed
 from lima_ray.example import Example
 from lima_ray.families import check_base_model, config_of, context_of
 from lima_ray.judges import check_prompts, try_judge
+from lima_ray.records.files import lock
 from lima_ray.run import Run
-from tune.claim import hold
+from tune.claim import WAY_OUT
 from tune.space import Point, Sweep
 
 ID_DIGITS = 12
@@ -252,7 +255,7 @@ def prepare_one(sweep: Sweep, base: Recipe, measure: Measuring, point: Point, se
     return job, prepared
 
 
-def claim(job: Job, prepared: train.Prepared) -> Any:
+def claim(job: Job, prepared: train.Prepared) -> BaseFileLock:
     """Write a training's directory, unless it has been trained, and keep other sweeps from it.
 
     Returns:
@@ -261,13 +264,14 @@ def claim(job: Job, prepared: train.Prepared) -> Any:
     Raises:
         UserError: another sweep is at it.
     """
-    lock = hold(job.run.path.with_suffix(".lock"), f"another sweep is at the training {job.id}")
+    busy = f"another sweep is at the training {job.id}; {WAY_OUT}"
+    held = lock(job.run.path.with_suffix(".lock"), busy)
     if not (job.is_trained() or job.is_measured()):
         run = prepared.claim()
         prepared.write()
         if run.latest_state() is None:  # what weights that are gone have said
             shutil.rmtree(run.path / "dev", ignore_errors=True)
-    return lock
+    return held
 
 
 def contents(reference: str | None) -> str:

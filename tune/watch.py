@@ -1,7 +1,5 @@
 """What a sweep shows while it runs: a line for each training that ends, a bar on a terminal."""
 
-import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -9,10 +7,8 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
 
+from lima_ray.display import ProgressDisplay
 from lima_ray.run import Run
 from tune import pace
 from tune.cost import Cost
@@ -51,37 +47,20 @@ class Watch(AbstractContextManager["Watch"]):
         self.in_all_s: float | None = None
         """Forecast from the start to the end; none while nothing is measured."""
         self.judging_known = False
-        self.console = Console(highlight=False)
-        self.bar = Bar(
-            TextColumn("trainings"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            console=self.console,
-            disable=not sys.stdout.isatty(),
+        self.display = ProgressDisplay(
+            total, "trainings", "starting the workers", count=True, log_every_s=LOG_EVERY_S
         )
-        self.task = self.bar.add_task("starting the workers", total=total)
         self.told: set[tuple[int, int]] = set()
         self.unfinished = total
-        self.began_s = self.logged_s = time.monotonic()
-        self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self.follow, daemon=True)
+        self.began_s = time.monotonic()
 
     def __enter__(self) -> "Watch":
-        self.bar.start()
-        self.thread.start()
+        self.display.__enter__()
+        self.display.follow(lambda _: self.update(), POLL_S)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stopping.set()
-        self.thread.join()
-        self.update()
-        self.bar.stop()
-
-    def follow(self) -> None:
-        """Look again and again."""
-        while not self.stopping.wait(POLL_S):
-            self.update()
+    def __exit__(self, *raised: object) -> None:
+        self.display.__exit__(*raised)
 
     def update(self) -> None:
         """Look once, and say what is new."""
@@ -94,16 +73,13 @@ class Watch(AbstractContextManager["Watch"]):
             key = one["point"], one["seed"]
             if one["state"] in ("done", "failed", "stopped") and key not in self.told:
                 self.told.add(key)
-                self.say(self.ending(one))
+                self.display.say(self.ending(one))
         self.unfinished = self.total - len(self.told)
         if not self.judging_known:
             self.forecast()
         line = self.line(status)
-        self.bar.update(self.task, completed=len(self.told), description=line)
-        now_s = time.monotonic()
-        if not self.console.is_terminal and now_s - self.logged_s > LOG_EVERY_S:
-            self.logged_s = now_s
-            self.say(f"{len(self.told)}/{self.total} trainings, {line}")
+        self.display.update(len(self.told), numbers=line)
+        self.display.log(f"{len(self.told)}/{self.total} trainings, {line}")
 
     def ending(self, one: dict[str, Any]) -> str:
         """A line about a training that ended."""
@@ -142,11 +118,7 @@ class Watch(AbstractContextManager["Watch"]):
         self.in_all_s = starting_s + found.seconds(self.needs, self.at_once)
         what = ", with judging" if self.judging_known else ", of training, judging not known yet"
         said = f"by the first steps it takes about {duration(self.in_all_s)}"
-        self.say(f"{said}{what if judges else ''}")
-
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        self.console.print(line, soft_wrap=True)
+        self.display.say(f"{said}{what if judges else ''}")
 
 
 def begun_since(run: Run, time_s: float) -> bool:

@@ -18,9 +18,10 @@ from lima_ray.generate import generate, identity, name_of
 from lima_ray.judges import JUDGES, grade_of
 from lima_ray.judging.perplexity import perplexity
 from lima_ray.prompts import read_prompts
+from lima_ray.records.files import read_json, write_json, write_jsonl
 from lima_ray.records.quality import Quality, problem_file
 from lima_ray.replies import ASKED, Generation, Record
-from lima_ray.run import Run, write_json, write_jsonl
+from lima_ray.run import Run
 
 
 def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
@@ -120,7 +121,7 @@ def dev_prompts(recipe: Recipe) -> Prompts:
 def outdated(run: Run, epoch: int, recipe: Recipe) -> bool:
     """Whether an epoch's dev replies are to other prompts, by another sampling or other weights."""
     model, folder = run.epoch_dir(epoch), run.dev_dir(epoch)
-    asked = run.read_json(folder / ASKED)
+    asked = read_json(folder / ASKED)
     if asked is None or not model.exists():
         return False
     job = asking(model, dev_prompts(recipe), folder, recipe)

@@ -25,8 +25,9 @@ from lima_ray import stats, train
 from lima_ray.config import Recipe, Sampling, Step, resolve
 from lima_ray.generate import Generation, generate
 from lima_ray.miniature.judge import judge
+from lima_ray.records.files import write_jsonl
 from lima_ray.replies import Record
-from lima_ray.run import Run, write_jsonl
+from lima_ray.run import Run
 from lima_ray.terminal import printable
 
 ROWS = "lima_ray/miniature/rows"

@@ -29,7 +29,7 @@ from lima_ray.encode import Rows
 from lima_ray.errors import plain_errors
 from lima_ray.loss import forward
 from lima_ray.miniature.prose import documents
-from lima_ray.run import open_to_readers
+from lima_ray.records.files import open_to_readers
 
 CONTEXT = 512
 WINDOW = 256

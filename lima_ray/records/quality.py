@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from lima_ray.records.files import read_json
 from lima_ray.run import Run
 
 
@@ -46,7 +47,7 @@ def assessed(run: Run, judge: str) -> dict[int, Quality]:
     """
     found = {}
     for file in run.path.glob("dev/*/quality.json"):
-        read = run.read_json(file)
+        read = read_json(file)
         if read is None or set(read) != {field.name for field in fields(Quality)}:
             continue  # cut off by a full disk; the epoch is judged again
         quality = Quality(**read)
@@ -63,5 +64,5 @@ def problem_file(run: Run, epoch: int) -> Path:
 
 def problems(run: Run) -> dict[int, str]:
     """Why epochs could not be judged, by epoch."""
-    found = [run.read_json(file) for file in run.path.glob("dev/*/problem.json")]
+    found = [read_json(file) for file in run.path.glob("dev/*/problem.json")]
     return {one["epoch"]: one["error"] for one in found if one}

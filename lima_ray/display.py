@@ -1,0 +1,94 @@
+"""Progress of long work: a bar on a terminal, lines in a log."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
+
+
+class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
+    """A bar with a title before it and numbers after it, and lines above it.
+
+    Where no terminal is, a line is printed instead every `log_every_s`.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        title: str = "",
+        numbers: str = "",
+        completed: int = 0,
+        count: bool = False,
+        log_every_s: float = 10.0,
+    ) -> None:
+        """Prepare the display; the context shows it.
+
+        Args:
+            total: units of work.
+            title: what stands before the bar.
+            numbers: what stands after it.
+            completed: units done before.
+            count: show completed units of all instead of a percentage.
+            log_every_s: between two lines of a log.
+        """
+        self.console = Console(highlight=False)
+        self.bar = Progress(
+            *([TextColumn("{task.description}")] if title else []),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn() if count else TaskProgressColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=self.console,
+            disable=not sys.stdout.isatty(),
+        )
+        self.task = self.bar.add_task(title, total=total, completed=completed, numbers=numbers)
+        self.log_every_s, self.logged_s = log_every_s, time.monotonic()
+        self.ending = threading.Event()
+        self.look: Callable[[bool], None] | None = None
+
+    def __enter__(self) -> "ProgressDisplay":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.look:
+            self.ending.set()
+            self.thread.join()
+            self.look(True)
+        self.bar.stop()
+
+    def follow(self, look: Callable[[bool], None], every_s: float) -> None:
+        """Look again and again in a thread of its own, and once more when the context ends.
+
+        Args:
+            look: told whether it is the last time.
+            every_s: between two looks.
+        """
+
+        def repeat() -> None:
+            while not self.ending.wait(every_s):
+                look(False)
+
+        self.look = look
+        self.thread = threading.Thread(target=repeat, daemon=True)
+        self.thread.start()
+
+    def update(self, completed: int, title: str | None = None, numbers: str = "") -> None:
+        """Move the bar."""
+        self.bar.update(self.task, completed=completed, description=title, numbers=numbers)
+
+    def log(self, line: str, at_once: bool = False) -> bool:
+        """Print a line where there is no terminal and one is due; return whether it was printed."""
+        now_s = time.monotonic()
+        if self.console.is_terminal or not (at_once or now_s - self.logged_s > self.log_every_s):
+            return False
+        self.logged_s = now_s
+        self.say(line)
+        return True
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(line, soft_wrap=True, markup=False)

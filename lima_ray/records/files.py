@@ -1,0 +1,123 @@
+"""Files written so that a reader sees the old one or the new one, and locks between processes."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from lima_ray.errors import UserError
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    write_text(path, json.dumps(value, indent=2))
+
+
+def write_jsonl(records: Iterable[dict[str, Any]], path: Path) -> None:
+    """Write records, one a line, so that a reader sees the old file or the new one."""
+    write_text(path, "".join(f"{json.dumps(r, ensure_ascii=False)}\n" for r in records))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text to the disk so that a reader sees the old file or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def open_to_readers(*files: Path) -> None:
+    """Let those read files who may read their folder; safetensors writes for its owner alone."""
+    for file in files:
+        if file.is_file():
+            file.chmod(file.parent.stat().st_mode & 0o666)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object that a file holds; none where there is none or it cannot be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def decode_json(text: bytes, where: str) -> Any:
+    """Parse JSON, naming the place of what is wrong in it.
+
+    Args:
+        text: in UTF-8.
+        where: it comes from; a file, or a file and `:` and the line.
+    """
+    line_known = where.rsplit(":", 1)[-1].isdigit()
+    try:
+        return json.loads(text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        at = where if line_known else f"{where}:{line}"
+        raise UserError(
+            f"{at} is not UTF-8: byte {error.start} is 0x{text[error.start]:02x}"
+        ) from error
+    except json.JSONDecodeError as error:
+        said, place = error.msg, error.pos
+        if place >= len(error.doc.rstrip()) or said.startswith("Unterminated string"):
+            # The parser names where it began to read, which is not where a cut file ends.
+            said, place = "it is cut off", len(error.doc.rstrip())
+        line, column = error.doc.count("\n", 0, place) + 1, place - error.doc.rfind("\n", 0, place)
+        at = where if line_known else f"{where}:{line}"
+        raise UserError(f"{at} is not JSON: {said} at column {column}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} cannot be read as JSON: {error}") from error
+
+
+@contextmanager
+def writing(path: Path, flag: str = "--runs_dir") -> Iterator[None]:
+    """Turn what hinders writing into an error with the way out.
+
+    Args:
+        path: what is written.
+        flag: the one that names another place.
+
+    Raises:
+        UserError: a full disk, a folder without permission, a file in a folder's place.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}. Make room or give write permission, or "
+            f"choose another {flag}; what was there is kept"
+        ) from error
+
+
+def lock(file: Path, busy: str) -> BaseFileLock:
+    """Lock a file until what is returned is released, or this process ends.
+
+    Args:
+        file: made where it is missing.
+        busy: what it means that another process holds it, with the way out.
+
+    Raises:
+        UserError: another process holds it.
+        OSError: the file cannot be made.
+    """
+    held = FileLock(file, blocking=False, thread_local=False, fallback_to_soft=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    try:
+        held.acquire()
+    except Timeout as error:
+        raise UserError(busy) from error
+    except OSError as error:  # file systems without locks
+        print(f"{file} cannot be locked ({error.strerror}); run this once only")
+    return held
