@@ -20,11 +20,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from conftest import dialogues
 from gang import gang
 
-from lima_ray import base, encode, example
+from lima_ray import base, example
 from lima_ray.config import Recipe, validate
-from lima_ray.encode import Rows
+from lima_ray.data import training_data
+from lima_ray.encoded import Rows
 from lima_ray.loop import build_engine, train_step
 from lima_ray.schedule import plan_epoch
+from lima_ray.tokenizer import load_tokenizer
 
 GIB = 2**30
 
@@ -51,7 +53,7 @@ def main(hidden: int = 768, layers: int = 12, vocab: int = 4096, workers: int = 
                 "cluster": {"workers": workers},
             }
         )
-        encode.prepare(recipe)[2].save(root / "rows")
+        training_data.prepare(recipe)[2].save(root / "rows")
         print(f"{'ZeRO':>4}{'states GiB':>12}{'peak GiB':>10}{'peak/states':>13}")
         for stage in (0, 1, 2, 3):
             results = gang(
@@ -75,7 +77,7 @@ def state_bytes(parameters: int, stage: int, workers: int) -> float:
 
 def measure(recipe: Recipe, rows_file: Path) -> tuple[int, float]:
     """In a gang: parameters, and peak GiB over what the process had before."""
-    rows, tokenizer = Rows.load(rows_file), encode.load_tokenizer(recipe.model.base)
+    rows, tokenizer = Rows.load(rows_file), load_tokenizer(recipe.model.base)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     engine = build_engine(recipe, tokenizer, torch.device("cpu"))
     for step in plan_epoch(recipe, rows, 0, torch.distributed.get_world_size())[:2]:

@@ -22,9 +22,10 @@ import torch
 import tyro
 import yaml
 
-from lima_ray import base, encode, example, microbatch
+from lima_ray import base, example, microbatch
 from lima_ray.config import Recipe, validate
-from lima_ray.encode import Rows
+from lima_ray.data import training_data
+from lima_ray.encoded import Rows
 from lima_ray.example import Example
 from lima_ray.model import load_model
 from lima_ray.run import Run
@@ -95,7 +96,7 @@ def main(
     recipe = prepare(
         examples, out, steps, hidden, layers, vocab, workers or cores, tokens_per_micro_batch
     )
-    tokenizer, _, rows = encode.prepare(recipe)
+    tokenizer, _, rows = training_data.prepare(recipe)
     plan = microbatch.plan_epoch(
         rows.lengths_R,
         seed=recipe.seed,

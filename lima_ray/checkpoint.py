@@ -18,7 +18,7 @@ import torch
 from torch import distributed as dist
 
 from lima_ray.errors import UserError
-from lima_ray.lineage import MIB
+from lima_ray.export import need_room
 from lima_ray.model import size
 from lima_ray.records.files import write_json
 from lima_ray.run import MANIFEST, Run, SavedState
@@ -152,18 +152,6 @@ def state_bytes(engine: Any) -> int:
     trained = sum(size(p) for p in engine.module.parameters() if p.requires_grad)
     weight = next(engine.module.parameters()).element_size()
     return trained * (weight + 12)
-
-
-def need_room(folder: Path, needed: int, what: str) -> None:
-    """Raise the same error on every worker where `folder` lacks room for `needed` bytes."""
-    free = [shutil.disk_usage(folder).free if dist.get_rank() == 0 else 0]
-    dist.broadcast_object_list(free, src=0)
-    if free[0] < needed:
-        raise UserError(
-            f"no room for {what}: it needs {needed / MIB:,.0f} MiB and {folder} has "
-            f"{free[0] / MIB:,.0f} MiB left. The last saved state is whole; make room and run "
-            "the same command again to go on from it"
-        )
 
 
 def universal_tag(state: SavedState) -> str:

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lima_ray import encode, example
+from lima_ray import example
 from lima_ray.config import Recipe
-from lima_ray.encode import Rows
+from lima_ray.data import encoding, training_data
+from lima_ray.encoded import Rows
 from lima_ray.errors import UserError, listed
 from lima_ray.example import Example
 from lima_ray.families import config_of, context_of
@@ -136,7 +137,7 @@ def held_out(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> Rows:
         UserError: none of them has a supervised token, so they have no perplexity.
     """
     assert recipe.data.heldout
-    rows = encode.encode(example.read(recipe.data.heldout, "heldout"), tokenizer, recipe.data)
+    rows = encoding.encode(example.read(recipe.data.heldout, "heldout"), tokenizer, recipe.data)
     if not rows.supervised_R.any():
         raise UserError(
             f"data.heldout: no row of {recipe.data.heldout} has a supervised token; their first "
@@ -155,8 +156,8 @@ def check_leaks(recipe: Recipe, prompts: list[Example]) -> None:
     Raises:
         UserError: the rows that are also prompts.
     """
-    rows, _ = encode.load_examples(recipe.data, recipe.seed)
-    if leaked := encode.leaks(rows, prompts):
+    rows, _ = training_data.load_examples(recipe.data, recipe.seed)
+    if leaked := training_data.leaks(rows, prompts):
         raise UserError(
             f"{len(leaked)} of these dev prompts are among the rows that the run was trained on: "
             f"{listed([row.id for row, _ in leaked])}; remove them"

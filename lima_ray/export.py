@@ -19,7 +19,6 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast as Tokenizer
 from transformers.utils import logging
 
-from lima_ray.checkpoint import need_room
 from lima_ray.errors import UserError
 from lima_ray.families import context_of
 from lima_ray.lineage import MIB
@@ -222,3 +221,15 @@ def hash_tensors(tensors: Tensors) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def need_room(folder: Path, needed: int, what: str) -> None:
+    """Raise the same error on every worker where `folder` lacks room for `needed` bytes."""
+    free = [shutil.disk_usage(folder).free if dist.get_rank() == 0 else 0]
+    dist.broadcast_object_list(free, src=0)
+    if free[0] < needed:
+        raise UserError(
+            f"no room for {what}: it needs {needed / MIB:,.0f} MiB and {folder} has "
+            f"{free[0] / MIB:,.0f} MiB left. The last saved state is whole; make room and run "
+            "the same command again to go on from it"
+        )

@@ -52,7 +52,7 @@ def show(
         console.print("[green]⟦supervised⟧[/green] [dim]not supervised[/dim]")
     console.print(escape(described(tokenizer)), soft_wrap=True)
     histogram(console, rows.lengths_R)
-    packing(console, recipe, rows)
+    packed_micro_batches(console, recipe, rows)
 
 
 def picked(what: str, examples: list[Example], rows: Rows) -> Sequence[int]:
@@ -103,7 +103,7 @@ def histogram(console: Console, lengths_R: np.ndarray, bars: int = 10, width: in
         console.print(f"{int(low):6}-{int(high):<6} {count:6} [cyan]{bar}[/cyan]")
 
 
-def packing(console: Console, recipe: Recipe, rows: Rows) -> None:
+def packed_micro_batches(console: Console, recipe: Recipe, rows: Rows) -> None:
     """Print how the plan fills its micro-batches, and what padding would have cost."""
     lengths = rows.lengths_R
     plan = microbatch.plan_epoch(

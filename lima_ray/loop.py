@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lima_ray import checkpoint, export
 from lima_ray.config import Recipe
-from lima_ray.encode import Rows
+from lima_ray.encoded import Rows
 from lima_ray.errors import UserError
 from lima_ray.flops import step_flops
 from lima_ray.loss import forward

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from lima_ray import attention
-from lima_ray.encode import Rows
+from lima_ray.encoded import Rows
 from lima_ray.microbatch import MicroBatch
 
 

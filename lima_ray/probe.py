@@ -15,7 +15,7 @@ import psutil
 import torch
 from torch import distributed as dist
 
-from lima_ray.encode import Rows
+from lima_ray.encoded import Rows
 from lima_ray.errors import UserError
 from lima_ray.loss import forward, load_packed
 from lima_ray.model import DTYPES, dtype_name

@@ -6,7 +6,7 @@ import numpy as np
 
 from lima_ray import microbatch
 from lima_ray.config import Optim, Recipe
-from lima_ray.encode import Rows
+from lima_ray.encoded import Rows
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from transformers import PreTrainedTokenizerFast
 
-from lima_ray import checks, encode, select
+from lima_ray import checks, select
 from lima_ray.cluster import (
     check_resources,
     connect,
@@ -36,7 +36,8 @@ from lima_ray.cluster import (
     worker_environment,
 )
 from lima_ray.config import Recipe, Step, portable
-from lima_ray.encode import Rows
+from lima_ray.data import training_data
+from lima_ray.encoded import Rows
 from lima_ray.errors import UserError
 from lima_ray.families import check_base_model
 from lima_ray.figure import loss_curve
@@ -130,12 +131,12 @@ class Prepared:
             self.tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
 
 
-def prepare(recipe: Recipe, encoded: encode.Encoded | None = None) -> Prepared:
+def prepare(recipe: Recipe, encoded: training_data.Encoded | None = None) -> Prepared:
     """Check everything that can be wrong with a recipe's input, and encode its rows.
 
     Args:
         recipe: what to train.
-        encoded: what `encode.prepare` gave for the same data, base and draw of rows.
+        encoded: what `training_data.prepare` gave for the same data, base and draw of rows.
 
     Raises:
         UserError: what is wrong.
@@ -146,13 +147,13 @@ def prepare(recipe: Recipe, encoded: encode.Encoded | None = None) -> Prepared:
     return made
 
 
-def check(recipe: Recipe, encoded: encode.Encoded | None = None) -> Prepared:
+def check(recipe: Recipe, encoded: training_data.Encoded | None = None) -> Prepared:
     """Do what `prepare` does, but look at nothing that choosing an epoch needs of others."""
     check_base(recipe.model.base)
     check_base_model(recipe)
     check_tracker(recipe.log.tracker)
     checks.check(recipe)
-    tokenizer, examples, rows = encoded or encode.prepare(recipe)
+    tokenizer, examples, rows = encoded or training_data.prepare(recipe)
     data = {
         "from": recipe.data.train,
         "rows": len(rows),

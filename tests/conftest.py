@@ -17,8 +17,8 @@ import ray
 from chat_server import Server, serving
 from torch import distributed as dist
 
-from lima_ray import base, config, kernels
-from lima_ray.config import Recipe, validate
+from lima_ray import base, kernels
+from lima_ray.config import PACKAGE, Recipe, validate
 from lima_ray.example import Example, write
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def talker_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from served import export
 
     path = tmp_path_factory.mktemp("talker")
-    return export(config.PACKAGE / "miniature" / "base", path)
+    return export(PACKAGE / "miniature" / "base", path)
 
 
 @pytest.fixture(scope="session")

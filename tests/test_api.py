@@ -19,7 +19,7 @@ from served import Hosted, hosted, wait_until
 from transformers import AutoModelForCausalLM
 
 from lima_ray.config import PACKAGE, Data
-from lima_ray.encode import encode
+from lima_ray.data.encoding import encode
 from lima_ray.example import Example
 from lima_ray.tokenizer import eot_id, load_tokenizer
 

@@ -14,9 +14,11 @@ from bases import BASES, llama
 from conftest import dialogues
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lima_ray import encode, inspection
+from lima_ray import inspection
 from lima_ray.config import Data, Recipe
-from lima_ray.encode import Rows, leaks, load_examples, preflight, prepare
+from lima_ray.data import encoding
+from lima_ray.data.training_data import leaks, load_examples, preflight, prepare
+from lima_ray.encoded import Rows
 from lima_ray.errors import UserError
 from lima_ray.example import Example, read, write
 from lima_ray.tokenizer import eot_id, load_tokenizer, word_start
@@ -93,7 +95,7 @@ def text(tokenizer: PreTrainedTokenizerFast, ids: np.ndarray) -> str:
 def test_training_ids_are_what_the_template_renders(
     tokenizer: PreTrainedTokenizerFast, dialogue: Example
 ) -> None:
-    rows = encode.encode([dialogue], tokenizer, LONG)
+    rows = encoding.encode([dialogue], tokenizer, LONG)
     assert rows.ids_N.dtype == np.int32
     ids = rows.ids_N.tolist()
     if dialogue is not DIALOGUES["control tokens"]:
@@ -111,7 +113,7 @@ def test_training_ids_are_what_the_template_renders(
 def test_eot_ends_every_turn_and_stands_nowhere_else(
     tokenizer: PreTrainedTokenizerFast, dialogue: Example
 ) -> None:
-    ids = encode.encode([dialogue], tokenizer, LONG).ids_N
+    ids = encoding.encode([dialogue], tokenizer, LONG).ids_N
     assert (ids == tokenizer.eos_token_id).sum() == len(dialogue.turns)
     assert ids[-1] == tokenizer.eos_token_id
 
@@ -120,7 +122,7 @@ def test_eot_ends_every_turn_and_stands_nowhere_else(
 def test_mask_covers_each_reply_and_its_eot(
     tokenizer: PreTrainedTokenizerFast, dialogue: Example
 ) -> None:
-    rows = encode.encode([dialogue], tokenizer, LONG)
+    rows = encoding.encode([dialogue], tokenizer, LONG)
     system = f"{dialogue.system}\n\n" if dialogue.system else ""
     turns = [system + dialogue.turns[0], *dialogue.turns[1:]]
     expected = [(turn + eot(tokenizer)).lstrip(" ") for turn in turns]
@@ -133,7 +135,7 @@ def test_mask_covers_each_reply_and_its_eot(
 def test_all_tokens_but_the_first_can_be_learned(
     tokenizer: PreTrainedTokenizerFast, dialogue: Example
 ) -> None:
-    rows = encode.encode([dialogue] * 2, tokenizer, Data(max_tokens=10**6, loss_on="all"))
+    rows = encoding.encode([dialogue] * 2, tokenizer, Data(max_tokens=10**6, loss_on="all"))
     for number in range(2):
         _, mask = rows.row(number)
         assert mask.tolist() == [False] + [True] * (len(mask) - 1)
@@ -147,9 +149,9 @@ def test_saved_tokenizer_renders_the_same(
     once = AutoTokenizer.from_pretrained(tmp_path)
     once.save_pretrained(tmp_path / "again")
     twice = AutoTokenizer.from_pretrained(tmp_path / "again")
-    ids = encode.encode([dialogue], tokenizer, LONG).ids_N.tolist()
+    ids = encoding.encode([dialogue], tokenizer, LONG).ids_N.tolist()
     for saved in (once, twice, load_tokenizer(str(tmp_path))):
-        assert encode.encode([dialogue], saved, LONG).ids_N.tolist() == ids
+        assert encoding.encode([dialogue], saved, LONG).ids_N.tolist() == ids
         assert (saved.eos_token, len(saved)) == (tokenizer.eos_token, len(tokenizer))
         assert saved.pad_token_id != saved.eos_token_id
 
@@ -177,7 +179,7 @@ def test_base_keeps_its_own_eot_or_gets_one(
 def test_eot_of_ones_choice(bases: dict[str, str]) -> None:
     added = load_tokenizer(bases["llama 3"], "<END>")
     assert (added.eos_token, added.pad_token) == ("<END>", "<|end_of_text|>")
-    rows = encode.encode([Example(("Hi <END>", "Hi"), "a")], added, LONG)
+    rows = encoding.encode([Example(("Hi <END>", "Hi"), "a")], added, LONG)
     assert (rows.ids_N == added.convert_tokens_to_ids("<END>")).sum() == 2
     eos = load_tokenizer(bases["ours"], "</s>")
     assert (eos.eos_token, eos.pad_token) == ("</s>", "<unk>")
@@ -192,10 +194,10 @@ def test_every_row_starts_with_the_bases_bos(bases: dict[str, str]) -> None:
         "llama 3": "<|begin_of_text|>",
     }.items():
         tokenizer = load_tokenizer(bases[base])
-        ids = encode.encode([example], tokenizer, LONG).ids_N
+        ids = encoding.encode([example], tokenizer, LONG).ids_N
         assert (ids == tokenizer.convert_tokens_to_ids(bos)).nonzero()[0].tolist() == [0]
     without = load_tokenizer(bases["qwen"])
-    assert text(without, encode.encode([example], without, LONG).ids_N).startswith("the cat")
+    assert text(without, encoding.encode([example], without, LONG).ids_N).startswith("the cat")
 
 
 def test_system_message_opens_the_first_user_turn(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -208,7 +210,7 @@ def test_system_message_opens_the_first_user_turn(tokenizer: PreTrainedTokenizer
 def test_a_turn_starts_with_the_token_a_text_starts_with(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    ids = encode.encode([Example(("the cat", "the sun"), "a")], tokenizer, LONG).ids_N.tolist()
+    ids = encoding.encode([Example(("the cat", "the sun"), "a")], tokenizer, LONG).ids_N.tolist()
     words = [tokenizer(t, add_special_tokens=False).input_ids for t in ("the cat", "the sun")]
     bos = [tokenizer.bos_token_id] if tokenizer.bos_token else []
     assert ids == [*bos, *words[0], eot_id(tokenizer), *words[1], eot_id(tokenizer)]
@@ -237,13 +239,13 @@ TWO = Example(("Why the sun?", "the cat reads", "Hi there", "the moon"), "two")
 
 def ends(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
     """The ids of TWO, uncut, and the length up to and with each of its four EOT."""
-    ids = encode.encode([TWO], tokenizer, LONG).ids_N.tolist()
+    ids = encoding.encode([TWO], tokenizer, LONG).ids_N.tolist()
     return ids, [n + 1 for n, token in enumerate(ids) if token == tokenizer.eos_token_id]
 
 
 def cut(tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> tuple[list[int], list[bool], bool]:
     """Ids and mask of TWO cut to `max_tokens`, and whether it counts as cut."""
-    rows = encode.encode([TWO], tokenizer, Data(max_tokens=max_tokens))
+    rows = encoding.encode([TWO], tokenizer, Data(max_tokens=max_tokens))
     return rows.ids_N.tolist(), rows.mask_N.tolist(), bool(rows.cut_R[0])
 
 
@@ -291,27 +293,27 @@ def test_rule_4_a_cut_first_user_turn_is_refused(
     short = Example(("a", "b"), "short")
     for length in (user - 1, user):
         data = Data.model_validate({"max_tokens": length, "loss_on": loss_on})
-        rows = encode.encode([short, TWO], ours, data)
+        rows = encoding.encode([short, TWO], ours, data)
         assert (rows.supervised_R > 0).tolist() == [True, False]
         with pytest.raises(UserError, match=r"^1 rows have no supervised token: two\. What"):
             preflight(rows, [short, TWO], eot_id(ours), [])
-    rows = encode.encode([short, TWO], ours, Data(max_tokens=user + 1))
+    rows = encoding.encode([short, TWO], ours, Data(max_tokens=user + 1))
     preflight(rows, [short, TWO], eot_id(ours), [])
 
 
 def test_cut_with_every_token_learned(ours: PreTrainedTokenizerFast) -> None:
     _, (_, reply, _, _) = ends(ours)
-    rows = encode.encode([TWO], ours, Data(max_tokens=reply + 1, loss_on="all"))
+    rows = encoding.encode([TWO], ours, Data(max_tokens=reply + 1, loss_on="all"))
     assert rows.mask_N.tolist() == [False] + [True] * (reply - 1)
 
 
 def test_many_rows_are_encoded_as_each_alone(tokenizer: PreTrainedTokenizerFast) -> None:
     examples = list(DIALOGUES.values())
     data = Data(max_tokens=24)
-    rows = encode.encode(examples, tokenizer, data)
+    rows = encoding.encode(examples, tokenizer, data)
     assert len(rows) == len(examples)
     for number, example in enumerate(examples):
-        alone = encode.encode([example], tokenizer, data)
+        alone = encoding.encode([example], tokenizer, data)
         ids, mask = rows.row(number)
         assert ids.tolist() == alone.ids_N.tolist()
         assert mask.tolist() == alone.mask_N.tolist()
@@ -328,7 +330,7 @@ def test_supervised_tokens_of_each_row() -> None:
 
 
 def test_saved_rows_load_as_they_were(ours: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    rows = encode.encode(list(DIALOGUES.values()), ours, Data(max_tokens=24))
+    rows = encoding.encode(list(DIALOGUES.values()), ours, Data(max_tokens=24))
     assert rows.cut_R.any()
     assert not rows.cut_R.all()
     rows.save(tmp_path / "rows.safetensors")
@@ -341,7 +343,7 @@ def test_saved_rows_load_as_they_were(ours: PreTrainedTokenizerFast, tmp_path: P
 
 def test_preflight_names_rows_whose_eot_is_not_learned(ours: PreTrainedTokenizerFast) -> None:
     examples = list(DIALOGUES.values())
-    rows = encode.encode(examples, ours, LONG)
+    rows = encoding.encode(examples, ours, LONG)
     preflight(rows, examples, eot_id(ours), [])
     start, end = rows.starts_R1[1:3]
     mask = rows.mask_N.copy()
@@ -364,8 +366,8 @@ def test_turns_of_weight_0_have_no_loss(
     )
     for loss_on in ("replies", "all"):
         data = Data.model_validate({"max_tokens": 10**6, "loss_on": loss_on})
-        whole = encode.encode([dataclasses.replace(partly, learned=())], tokenizer, data)
-        rows = encode.encode([partly], tokenizer, data)
+        whole = encoding.encode([dataclasses.replace(partly, learned=())], tokenizer, data)
+        rows = encoding.encode([partly], tokenizer, data)
         assert rows.ids_N.tolist() == whole.ids_N.tolist()
         ends = np.flatnonzero(rows.ids_N == tokenizer.eos_token_id) + 1
         unlearned = slice(ends[0], ends[1])
@@ -379,7 +381,7 @@ def test_a_user_turn_of_weight_0_is_not_learned_with_all_the_rest(
     ours: PreTrainedTokenizerFast,
 ) -> None:
     row = Example(("Why?", "how.", "Hi", "the sun"), "a", learned=(True, True, False, True))
-    rows = encode.encode([row], ours, Data(max_tokens=64, loss_on="all"))
+    rows = encoding.encode([row], ours, Data(max_tokens=64, loss_on="all"))
     ends = [0, *(np.flatnonzero(rows.ids_N == ours.eos_token_id) + 1)]
     turns = [rows.mask_N[a:b] for a, b in itertools.pairwise(ends)]
     assert [turn[1:].all() for turn in turns] == [True, True, False, True]
@@ -388,14 +390,14 @@ def test_a_user_turn_of_weight_0_is_not_learned_with_all_the_rest(
 
 def test_preflight_names_the_first_rows_and_counts_the_rest(ours: PreTrainedTokenizerFast) -> None:
     examples = [Example(("the cat", "Hi"), f"row-{n}") for n in range(13)]
-    rows = encode.encode(examples, ours, Data(max_tokens=2))
+    rows = encoding.encode(examples, ours, Data(max_tokens=2))
     with pytest.raises(UserError, match=r"^13 rows .*: row-0, .*, row-9 and 3 more\. What stands"):
         preflight(rows, examples, eot_id(ours), [])
 
 
 def test_preflight_names_leaks_with_the_prompts_they_equal(ours: PreTrainedTokenizerFast) -> None:
     examples = list(DIALOGUES.values())
-    rows = encode.encode(examples, ours, LONG)
+    rows = encoding.encode(examples, ours, LONG)
     prompts = [Example((" WHY  the\nSun? ",), "dev-3"), Example(("why the sun?",), "test-5")]
     with pytest.raises(UserError) as error:
         preflight(rows, examples, eot_id(ours), prompts)
@@ -457,7 +459,7 @@ def test_shown_rows_read_as_they_are(
     recipe: Recipe, ours: PreTrainedTokenizerFast, capsys: pytest.CaptureFixture[str]
 ) -> None:
     examples = [Example(("[red]Why[/red] :cat: \\", "[the] :sun: \\"), "[row]")]
-    rows = encode.encode(examples, ours, recipe.data)
+    rows = encoding.encode(examples, ours, recipe.data)
     inspection.show(recipe, ours, examples, rows, "3")
     said = capsys.readouterr().out
     assert "<s>[red]Why[/red] :cat: \\<|eot|>⟦[the] :sun: \\<|eot|>⟧" in said
@@ -469,7 +471,7 @@ def test_rows_to_show_are_picked(ours: PreTrainedTokenizerFast, tmp_path: Path) 
     more = [Example(("cat " * n, "sun " * n), f"row-{n}") for n in words]
     write(more, tmp_path / "rows.jsonl")
     examples = read(str(tmp_path / "rows.jsonl"))
-    rows = encode.encode(examples, ours, Data(max_tokens=int(rows_of(more, ours)[4] * 1.2)))
+    rows = encoding.encode(examples, ours, Data(max_tokens=int(rows_of(more, ours)[4] * 1.2)))
     assert rows.cut_R.tolist() == [False, True, False, True, False]
 
     def picked(what: str) -> list[int]:
@@ -489,7 +491,7 @@ def test_rows_to_show_are_picked(ours: PreTrainedTokenizerFast, tmp_path: Path) 
 
 def rows_of(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Lengths of rows that are not cut."""
-    return encode.encode(examples, tokenizer, LONG).lengths_R.tolist()
+    return encoding.encode(examples, tokenizer, LONG).lengths_R.tolist()
 
 
 def test_heldout_dialogues_that_are_trained_on(recipe: Recipe, tmp_path: Path) -> None:
@@ -519,7 +521,7 @@ def test_shown_rows_do_nothing_to_the_terminal(
     recipe: Recipe, ours: PreTrainedTokenizerFast, capsys: pytest.CaptureFixture[str]
 ) -> None:
     examples = [Example(("\x1b[2J\x07Why\r", "\x9b2Jhow\x7f"), "\x1b]0;a\x07")]
-    inspection.show(recipe, ours, examples, encode.encode(examples, ours, recipe.data), "1")
+    inspection.show(recipe, ours, examples, encoding.encode(examples, ours, recipe.data), "1")
     said = capsys.readouterr().out
     assert not {c for c in said if c < " " or "\x7f" <= c < "\xa0"} - {"\n"}
     assert r"<s>\x1b[2J\x07Why<|eot|>⟦\x9b2Jhow\x7f<|eot|>⟧" in said
@@ -545,7 +547,7 @@ def test_limas_own_rows(ours: PreTrainedTokenizerFast) -> None:
     examples = read(str(LIMA))
     assert len(examples) == 1029
     assert sum(len(e.turns) > 2 for e in examples) == 29
-    rows = encode.encode(examples, ours, LONG)
+    rows = encoding.encode(examples, ours, LONG)
     rendered = ours.apply_chat_template([e.messages() for e in examples], return_dict=False)
     for number, example in enumerate(examples):
         ids, mask = rows.row(number)

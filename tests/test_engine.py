@@ -24,8 +24,8 @@ from transformers import (
 
 from lima_ray import base, graphs, kernels
 from lima_ray.config import Data, Sampling
+from lima_ray.data.encoding import encode
 from lima_ray.decoder import SLOTS, register
-from lima_ray.encode import encode
 from lima_ray.engine import PROMPT_TOKENS_A_STEP, Engine, Event, Reply, Request
 from lima_ray.errors import UserError
 from lima_ray.graphs import RecordedForward, Waits, rounded

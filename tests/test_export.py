@@ -19,8 +19,9 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from lima_ray import encode, export, probe, zero
+from lima_ray import export, probe, zero
 from lima_ray.config import Recipe
+from lima_ray.data import training_data
 from lima_ray.errors import UserError
 from lima_ray.loop import build_engine, train_step
 from lima_ray.model import load_model
@@ -182,7 +183,7 @@ def test_weights_that_are_not_finite_are_not_saved(recipe: Recipe, tmp_path: Pat
 def exported(recipe: Recipe) -> Run:
     """A run of a few steps in this process, its weights written as epoch 1 and exported."""
     run = Run(recipe.run_dir)
-    tokenizer, _, rows = encode.prepare(recipe)
+    tokenizer, _, rows = training_data.prepare(recipe)
     run.path.mkdir(parents=True, exist_ok=True)
     rows.save(run.rows_file)
     engine = build_engine(recipe, tokenizer, CPU)
@@ -247,7 +248,7 @@ def test_rounding_that_is_asked_for_is_told(recipe: Recipe) -> None:
 
 
 def test_zero_0_tells_the_norm_of_the_gradient(recipe: Recipe) -> None:
-    tokenizer, _, rows = encode.prepare(recipe)
+    tokenizer, _, rows = training_data.prepare(recipe)
     norms = []
     for stage in (0, 2):
         still = {"train.zero_stage": stage, "model.residual_dropout": 0.0, "optim.clip_norm": 0.5}
@@ -262,7 +263,7 @@ def test_zero_0_tells_the_norm_of_the_gradient(recipe: Recipe) -> None:
 def test_buckets_smaller_than_a_weight_change_nothing(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer, _, rows = encode.prepare(recipe)
+    tokenizer, _, rows = training_data.prepare(recipe)
     losses = []
     for stage, least in ((0, zero.LEAST_BUCKET), (2, zero.LEAST_BUCKET), (2, 1000), (3, 1000)):
         monkeypatch.setattr(zero, "LEAST_BUCKET", least)
@@ -276,7 +277,7 @@ def test_buckets_smaller_than_a_weight_change_nothing(
 
 
 def test_one_worker_in_fp32_takes_zero_0(recipe: Recipe) -> None:
-    tokenizer, _, _ = encode.prepare(recipe)
+    tokenizer, _, _ = training_data.prepare(recipe)
     stages = []
     for precision in ("fp32", "bf16"):
         engine = build_engine(recipe.override({"train.precision": precision}), tokenizer, CPU)

@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lima_ray.config import Recipe
-from lima_ray.encode import Rows, encode
+from lima_ray.data.encoding import encode
+from lima_ray.encoded import Rows
 from lima_ray.errors import UserError
 from lima_ray.example import read
 from lima_ray.flops import step_flops

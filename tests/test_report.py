@@ -16,7 +16,8 @@ import pytest
 from matplotlib import image
 from rich.console import Console
 
-from lima_ray import command_line, config
+from lima_ray import command_line
+from lima_ray.config import load as load_recipe
 from lima_ray.records.files import write_json, write_jsonl
 from lima_ray.records.quality import Quality
 from lima_ray.run import Run
@@ -143,7 +144,7 @@ def test_of_equal_dev_grades_the_one_that_stops_more_is_best_and_that_is_said(
         in (text)
     )
     assert "Of added rows 10 more of its dev replies stop (95.0 %)" in text
-    assert config.load(str(study.path / "best.yaml")).data.added_rows == 10
+    assert load_recipe(str(study.path / "best.yaml")).data.added_rows == 10
     assert "95 % stop" in (study.path / "best.yaml").read_text()
 
 
@@ -349,7 +350,7 @@ def test_the_best_point_on_dev_is_a_recipe_to_train(tmp_path: Path) -> None:
         write_jsonl(verdicts(1.0, 0), outcome.measured / "verdicts.jsonl")
     study = Study.load(study.path)
     report.write(study)
-    best, text = config.load(str(study.path / "best.yaml")), (study.path / "best.yaml").read_text()
+    best, text = load_recipe(str(study.path / "best.yaml")), (study.path / "best.yaml").read_text()
     changes = {"optim.learning_rate": 2e-5, "seed": 3, "name": "mine-best"}
     assert best == study.recipe.override(changes)
     assert text.startswith("# The best of 4 points of the sweep mine on the dev prompts")

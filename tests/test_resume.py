@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from gang import gang
 
-from lima_ray import encode
 from lima_ray.config import Recipe
+from lima_ray.data import training_data
 from lima_ray.loop import train
 from lima_ray.phases import Phases
 from lima_ray.run import Run
@@ -77,7 +77,7 @@ def prepare(recipe: Recipe, folder: str, case: str, **more: Any) -> Recipe:
     recipe = recipe.override({"checkpoint.state_every_steps": 2} | point)
     run = Run(recipe.run_dir)
     if not run.path.exists():
-        tokenizer, _, rows = encode.prepare(recipe)
+        tokenizer, _, rows = training_data.prepare(recipe)
         run.claim(recipe, {})
         rows.save(run.rows_file)
         tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)

@@ -8,12 +8,13 @@ from gang import gang
 from torch import distributed as dist
 
 from benchmarks.gpu.reference import AdamState, plain_gradients, step_errors
-from lima_ray import encode
 from lima_ray.config import Recipe
-from lima_ray.encode import Rows
+from lima_ray.data import training_data
+from lima_ray.encoded import Rows
 from lima_ray.loop import build_engine, train_step
 from lima_ray.model import load_model
 from lima_ray.schedule import Schedule, plan_epoch
+from lima_ray.tokenizer import load_tokenizer
 
 STEPS = 3
 CPU = torch.device("cpu")
@@ -26,7 +27,7 @@ def compared(recipe: Recipe, rows_file: Path, points: list[dict]) -> list[list[d
         for each setting and step the errors, relative to what they are errors of.
     """
     found = []
-    rows, tokenizer = Rows.load(rows_file), encode.load_tokenizer(recipe.model.base)
+    rows, tokenizer = Rows.load(rows_file), load_tokenizer(recipe.model.base)
     plain = load_model(recipe, tokenizer, CPU)
     plain.set_attn_implementation("sdpa")
     for point in points:
@@ -66,7 +67,7 @@ def check(errors_of_points: list[list[dict[str, float]]], points: list[dict]) ->
 @pytest.mark.parametrize("workers", [1, 2])
 def test_steps_equal_plain_pytorch(recipe: Recipe, tmp_path: Path, workers: int) -> None:
     recipe = recipe.override({"model.residual_dropout": 0.0, "cluster.workers": workers})
-    encode.prepare(recipe)[2].save(tmp_path / "rows")
+    training_data.prepare(recipe)[2].save(tmp_path / "rows")
     points = [
         {"train.zero_stage": stage, "train.tokens_per_micro_batch": tokens}
         for stage in (0, 2, 3)
@@ -79,7 +80,7 @@ def test_steps_equal_plain_pytorch(recipe: Recipe, tmp_path: Path, workers: int)
 @pytest.mark.slow
 def test_offloaded_steps_equal_plain_pytorch(recipe: Recipe, tmp_path: Path) -> None:
     recipe = recipe.override({"model.residual_dropout": 0.0, "cluster.workers": 2})
-    encode.prepare(recipe)[2].save(tmp_path / "rows")
+    training_data.prepare(recipe)[2].save(tmp_path / "rows")
     points = [
         {"train.zero_stage": 2, "train.offload_optimizer": True},
         {"train.zero_stage": 3, "train.offload_optimizer": True},

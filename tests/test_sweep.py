@@ -17,7 +17,7 @@ import yaml
 from conftest import ray_cluster
 from sweeps import ROWS, quick_sweep, starts, trainings
 
-from lima_ray import config
+from lima_ray.config import load as load_recipe
 from lima_ray.errors import UserError
 from lima_ray.records.quality import assessed
 from tune import sweep
@@ -61,7 +61,7 @@ def test_a_sweep_trains_judges_reports_and_repeats_nothing(
     assert [o.id for o in again.outcomes] == [o.id for o in study.outcomes]
     assert {o.id for o in shared.outcomes} < {o.id for o in study.outcomes}
     check_outcomes(study)
-    best = config.load(str(study.path / "best.yaml"))
+    best = load_recipe(str(study.path / "best.yaml"))
     assert best.model.residual_dropout in (0.0, 0.1)
     assert (study.path / "report.md").exists() and list(study.path.glob("*.png"))
 

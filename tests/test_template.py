@@ -13,10 +13,10 @@ from bases import byte_level, llama, metaspace, with_bos
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lima_ray import encode
 from lima_ray.base import llama_config
 from lima_ray.config import Data, Sampling
-from lima_ray.encode import preflight
+from lima_ray.data import encoding
+from lima_ray.data.training_data import preflight
 from lima_ray.engine import Engine, Request
 from lima_ray.errors import UserError
 from lima_ray.example import Example
@@ -221,7 +221,7 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 def test_rows_hold_the_prompts_that_are_served_and_masks_the_replies(
     tokenizer: PreTrainedTokenizerFast, kind: Kind, dialogue: Example
 ) -> None:
-    rows = encode.encode([dialogue], tokenizer, LONG)
+    rows = encoding.encode([dialogue], tokenizer, LONG)
     preflight(rows, [dialogue], eot_id(tokenizer), [])
     ids, mask = rows.row(0)
     edges = np.flatnonzero(np.diff(mask.astype(int))) + 1
@@ -257,7 +257,7 @@ def test_what_turns_spell_is_text(tokenizer: PreTrainedTokenizerFast) -> None:
         )
         assert written == with_names
     written, with_names = (
-        [i for i in encode.encode([e], tokenizer, LONG).ids_N if i in control]
+        [i for i in encoding.encode([e], tokenizer, LONG).ids_N if i in control]
         for e in (plain, spelt)
     )
     assert written == with_names
@@ -284,7 +284,7 @@ def test_plain_rows_are_what_the_library_renders(
         pytest.skip("the library joins the space or line break of the prompt to the reply")
     for name in ("one exchange", "two exchanges", "four exchanges", "system"):
         dialogue = DIALOGUES[name]
-        ids = encode.encode([dialogue], tokenizer, LONG).ids_N.tolist()
+        ids = encoding.encode([dialogue], tokenizer, LONG).ids_N.tolist()
         rendered = tokenizer.apply_chat_template(dialogue.messages(), return_dict=False)
         assert isinstance(rendered, list)
         after = np.flatnonzero(np.array(rendered) == eot_id(tokenizer))[-1] + 1
@@ -302,8 +302,8 @@ def test_saved_tokenizers_render_the_same(
     for saved in (AutoTokenizer.from_pretrained(tmp_path), load_tokenizer(str(tmp_path))):
         assert (saved.eos_token, len(saved)) == (kind.eot, len(tokenizer))
         for dialogue in DIALOGUES.values():
-            expected = encode.encode([dialogue], tokenizer, LONG)
-            found = encode.encode([dialogue], saved, LONG)
+            expected = encoding.encode([dialogue], tokenizer, LONG)
+            found = encoding.encode([dialogue], saved, LONG)
             assert found.ids_N.tolist() == expected.ids_N.tolist()
             assert found.mask_N.tolist() == expected.mask_N.tolist()
 
@@ -401,7 +401,7 @@ def test_rows_that_a_template_cannot_hold_are_named(
     tokenizer = load_tokenizer(saved(tmp_path, template))
     fine = Example(("Hi", "the cat"), "fine")
     with pytest.raises(UserError) as error:
-        encode.encode([row, fine, row], tokenizer, LONG)
+        encoding.encode([row, fine, row], tokenizer, LONG)
     text = str(error.value)
     assert text.startswith("the base's chat template cannot hold ")
     assert f"\n  {row.id}: {said}" in text

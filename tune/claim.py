@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from filelock import BaseFileLock
 
-from lima_ray import config
 from lima_ray.config import Recipe, flatten
+from lima_ray.config import differences as changed_settings
 from lima_ray.errors import UserError
 from lima_ray.records.files import lock, write_text
 from tune.space import Point, Sweep
@@ -99,7 +99,7 @@ class Claim(AbstractContextManager["Claim"]):
 def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
     """What decides the results and is not the same, a line each."""
     lines = []
-    for name, values in config.differences(flatten(theirs), flatten(ours)).items():
+    for name, values in changed_settings(flatten(theirs), flatten(ours)).items():
         free = name in FREE_TO_CHANGE or name.startswith(tuple(f"{s}." for s in FREE_SECTIONS))
         if free or name in FREE_SECTIONS:
             continue

@@ -17,8 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from lima_ray import config
-from lima_ray.config import Recipe
+from lima_ray.config import Recipe, validate
 from lima_ray.files import decode_json
 from lima_ray.judges import grade_of
 from lima_ray.records.journal import Journal
@@ -142,7 +141,7 @@ class Study:
     def load(cls, path: Path) -> "Study":
         """Read a sweep's directory; of a training that ended more than once the last counts."""
         tree = yaml.safe_load((path / "sweep.yaml").read_text())
-        recipe = config.validate(tree["recipe"], str(path / "sweep.yaml"))
+        recipe = validate(tree["recipe"], str(path / "sweep.yaml"))
         points: dict[int, Point] = {p["number"]: Point(**p) for p in tree["points"]}
         outcomes = {}
         for line in Journal(path / ENDED).records():

@@ -25,8 +25,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from lima_ray import config
-from lima_ray.config import Recipe, Section, flatten, nearest, read_yaml
+from lima_ray.config import DEFAULT_RECIPE, Recipe, Section, flatten, nearest, read_yaml
+from lima_ray.config import load as load_recipe
 from lima_ray.errors import UserError
 from tune.axis import Axis, label, short
 
@@ -59,7 +59,7 @@ class Sweep(Section):
     """Folder of the sweep under `sweeps/` of the recipe's runs_dir; empty takes the file's name."""
     setting: str = ""
     """File, or name in tune/settings, of the fields that this file does not hold itself."""
-    recipe: str = config.DEFAULT_RECIPE
+    recipe: str = DEFAULT_RECIPE
     """Recipe that every training starts from: a file, or the name of one that ships."""
     files: dict[str, str] = Field(default_factory=dict)
     """Short names of data files."""
@@ -208,7 +208,7 @@ def base_recipe(sweep: Sweep) -> Recipe:
     Raises:
         UserError: no such recipe, or `set` does not fit it.
     """
-    return config.load(sweep.recipe).override({k: named(sweep, k, v) for k, v in sweep.set.items()})
+    return load_recipe(sweep.recipe).override({k: named(sweep, k, v) for k, v in sweep.set.items()})
 
 
 def check_names(sweep: Sweep) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 
 from filelock import BaseFileLock
 
-from lima_ray import checks, encode, example, generate, train
+from lima_ray import checks, example, generate, train
 from lima_ray.config import Model, Recipe, Train, durable, located, portable, validate
+from lima_ray.data import training_data
 from lima_ray.errors import UserError, listed
 from lima_ray.example import Example
 from lima_ray.families import check_base_model, config_of, context_of
@@ -218,7 +219,7 @@ def prepare_one(sweep: Sweep, base: Recipe, measure: Measuring, point: Point, se
     if recipe.data.added_rows == 0:  # the same training as one that names no rows to add
         recipe = recipe.override({"data.added": None, "data.added_rows": None})
     found = encoded(rows_of(recipe))
-    if leaked := encode.leaks(found[1], measure.rows):
+    if leaked := training_data.leaks(found[1], measure.rows):
         raise UserError(
             f"{len(leaked)} training prompts are among the prompts that measure "
             f"({measure.reference}): {listed([row.id for row, _ in leaked])}; remove them"
@@ -295,9 +296,9 @@ def rows_of(recipe: Recipe) -> str:
 
 
 @lru_cache(maxsize=256)
-def encoded(rows: str) -> encode.Encoded:
+def encoded(rows: str) -> training_data.Encoded:
     """Rows of a recipe, given as JSON, encoded once for all points that share them."""
-    return encode.prepare(Recipe.model_validate_json(rows))
+    return training_data.prepare(Recipe.model_validate_json(rows))
 
 
 def digest(value: Any) -> str:

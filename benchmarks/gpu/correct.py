@@ -34,9 +34,10 @@ from benchmarks.gpu.reference import (
     plain_gradients,
     step_errors,
 )
-from lima_ray import base, encode, example
+from lima_ray import base, example
 from lima_ray.config import Recipe, load, validate
-from lima_ray.encode import Rows
+from lima_ray.data import training_data
+from lima_ray.encoded import Rows
 from lima_ray.example import Example
 from lima_ray.loop import build_engine, train, train_step
 from lima_ray.phases import Phases
@@ -104,7 +105,7 @@ def tiny_recipe(folder: Path, smoke: bool) -> Recipe:
 
 def compare_steps(record: Record, recipe: Recipe) -> None:
     """Our steps beside plain PyTorch's, for every precision, stage and kernel."""
-    tokenizer, _, rows = encode.prepare(recipe)
+    tokenizer, _, rows = training_data.prepare(recipe)
     loader: Any = AutoModelForCausalLM
     plain = {
         dtype: loader.from_pretrained(
@@ -169,7 +170,7 @@ def compare_resume(record: Record, folder: Path) -> None:
             "model.residual_dropout": 0.2,
         }
     )
-    tokenizer, _, rows = encode.prepare(recipe)
+    tokenizer, _, rows = training_data.prepare(recipe)
     steps = Schedule.of(recipe, len(rows)).steps
     killed = steps // 2 + 1
     for precision in ("fp32",) if record.smoke else ("fp32", "bf16"):

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lima_ray.config import Optim
-from lima_ray.encode import Rows
+from lima_ray.encoded import Rows
 from lima_ray.metrics import StepResult
 from lima_ray.microbatch import Step
 from lima_ray.model import whole

@@ -25,7 +25,7 @@ from transformers.utils import logging
 from lima_ray import attention
 from lima_ray import layers as fast
 from lima_ray.base import llama_config, train_tokenizer
-from lima_ray.encode import Rows
+from lima_ray.encoded import Rows
 from lima_ray.errors import plain_errors
 from lima_ray.loss import forward
 from lima_ray.miniature.prose import documents

@@ -1,0 +1,4 @@
+"""Rows: read in the forms people have them in, rendered, encoded, checked, packed.
+
+Imports `config` and `records`.
+"""

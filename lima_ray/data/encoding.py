@@ -1,0 +1,75 @@
+"""Dialogues to token ids and a loss mask.
+
+A row is what the chat template renders, so training and serving see the same ids; each token
+belongs to a turn (lima_ray/template.py), and a reply's are learned. A row longer than `max_tokens`
+is cut by the rules that stand in lima_ray/encode.py.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lima_ray.config import Data
+from lima_ray.encoded import Rows
+from lima_ray.errors import UserError
+from lima_ray.example import SHOWN_ERRORS, Example
+from lima_ray.template import encode_dialogues
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+def encode(examples: list[Example], tokenizer: "PreTrainedTokenizerFast", data: Data) -> Rows:
+    """Encode dialogues; row i is `examples[i]`.
+
+    Raises:
+        UserError: no dialogue is left to encode, or the chat template cannot render some.
+    """
+    if not examples:
+        raise UserError(f"no row of {data.train} is left to train on; the rest was dropped")
+    batch = encode_dialogues(tokenizer, [e.messages() for e in examples])
+    problems = [f"{e.id}: {b}" for e, b in zip(examples, batch, strict=True) if isinstance(b, str)]
+    if problems:
+        shown = "\n  ".join(problems[:SHOWN_ERRORS])
+        raise UserError(
+            f"the base's chat template cannot hold {len(problems)} of {len(examples)} rows; mend "
+            f"or remove them, or take LIMA's form (--model.chat_template paper):\n  {shown}"
+        )
+    batch = [b for b in batch if not isinstance(b, str)]
+    rows = [encode_row(*b, data, e.learned) for b, e in zip(batch, examples, strict=True)]
+    lengths = [len(ids) for ids, _ in rows]
+    return Rows(
+        ids_N=np.concatenate([ids for ids, _ in rows]),
+        mask_N=np.concatenate([mask for _, mask in rows]),
+        starts_R1=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        cut_R=np.array([len(ids) > data.max_tokens for ids, _ in batch]),
+    )
+
+
+def encode_row(
+    ids: list[int], turns: list[int], data: Data, learned: tuple[bool, ...] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut one rendered dialogue by the rules, and mark what is learned.
+
+    Args:
+        ids: of the whole dialogue.
+        turns: the turn of each.
+        data: its `max_tokens` and `loss_on`.
+        learned: for each turn whether it may be learned; empty where all may.
+
+    Returns:
+        ids (int32) and mask (bool) of the tokens kept.
+    """
+    ids_T, turn_T = np.array(ids, dtype=np.int32), np.array(turns)
+    of_assistant = turn_T % 2 == 1
+    kept = min(len(ids_T), data.max_tokens)
+    if len(ids_T) > kept and not of_assistant[kept - 1]:
+        last_reply = np.flatnonzero(of_assistant[:kept])
+        kept = last_reply[-1] + 1 if len(last_reply) else kept
+    mask = of_assistant[:kept].copy()
+    if data.loss_on == "all" and mask.any():
+        mask[:] = True
+        mask[0] = False
+    if learned:
+        mask &= np.array(learned)[turn_T[:kept]]
+    return ids_T[:kept], mask
