@@ -398,7 +398,7 @@ def explain(error: ValidationError, origin: str) -> str:
     return f"{origin}: " + f"\n  {origin}: ".join(lines)
 
 
-Command = TypeVar("Command", bound=BaseModel)
+Arguments = TypeVar("Arguments", bound=BaseModel)
 
 
 class Step(Section):
@@ -408,8 +408,8 @@ class Step(Section):
 
 
 def parse(
-    step: type[Command], prog: str, doc: str | None, argv: list[str] | None = None
-) -> Command:
+    step: type[Arguments], prog: str, doc: str | None, argv: list[str] | None = None
+) -> Arguments:
     """Read `[RECIPE] [--section.field value ...]`; `--help` shows the recipe's own values.
 
     Args:
@@ -430,13 +430,13 @@ def parse(
 
 
 def read_flags(
-    command: type[Command],
-    default: Command,
+    command: type[Arguments],
+    default: Arguments,
     prog: str,
     doc: str | None,
     args: list[str] | None,
     origin: str = "command line",
-) -> Command:
+) -> Arguments:
     """Read `--section.field value ...` over defaults, which `--help` shows.
 
     Args:
