@@ -26,8 +26,8 @@ from lima_ray import base, example, microbatch
 from lima_ray.config import Recipe, validate
 from lima_ray.data import training_data
 from lima_ray.encoded import Rows
-from lima_ray.example import Example
 from lima_ray.model import load_model
+from lima_ray.records.example import Example
 from lima_ray.run import Run
 from lima_ray.schedule import Schedule
 

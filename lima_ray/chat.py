@@ -28,8 +28,8 @@ from lima_ray.config import Sampling
 from lima_ray.endpoint import KEY_ENV, check_url, key_in, retry_after_s, shown
 from lima_ray.engine import Engine, Request
 from lima_ray.errors import UserError
-from lima_ray.example import Example
 from lima_ray.generate import model_dir
+from lima_ray.records.example import Example
 from lima_ray.terminal import printable
 
 Speak = Callable[[list[str], int], Iterator[str]]
@@ -115,7 +115,7 @@ def save(turns: list[str], system: str, name: str) -> None:
     row = Example(tuple(turns), id=f"chat-{time.time_ns()}", source="chat", system=system or None)
     try:
         with Path(name).expanduser().open("a", encoding="utf-8") as out:
-            out.write(f"{row.to_json()}\n")
+            out.write(f"{row.to_line()}\n")
         print(f"({len(turns) // 2} exchanges appended to {name})")
     except OSError as error:
         print(f"({name} cannot be written: {error.strerror})")

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 from lima_ray.terminal import printable
 
+SHOWN_ERRORS = 5
+"""Of many alike, as many as a message names."""
+
 
 class UserError(Exception):
     """Bad input or a missing resource; the message says what to change."""

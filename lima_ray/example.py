@@ -9,7 +9,6 @@ files (JSON, CSV, Parquet ...), directories or datasets of the hub, checks every
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,46 +16,10 @@ from typing import Any, Literal
 import tyro
 
 from lima_ray import flags, forms
-from lima_ray.errors import UserError
+from lima_ray.errors import SHOWN_ERRORS, UserError
 from lima_ray.reading import rows_of
+from lima_ray.records.example import Example
 from lima_ray.terminal import printable
-
-SHOWN_ERRORS = 5
-
-
-@dataclass(frozen=True)
-class Example:
-    """One dialogue: turns alternate, the user's first."""
-
-    turns: tuple[str, ...]
-    id: str
-    source: str = ""
-    system: str | None = None
-    learned: tuple[bool, ...] = ()
-    """For each turn whether it may be learned; none says that all may."""
-    extra: dict[str, Any] = field(default_factory=dict)
-    """Keys of the row that have no meaning here and hold something, as JSON has it; they are
-    written back."""
-    place: str = field(default="", compare=False)
-    """Where it was read: a file and the line or the number in it."""
-
-    @property
-    def prompt(self) -> str:
-        """The first turn, the user's."""
-        return self.turns[0]
-
-    def messages(self) -> list[dict[str, str]]:
-        """The dialogue as OpenAI messages, the form chat templates take."""
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        roles = ("user", "assistant")
-        return system + [{"role": roles[i % 2], "content": t} for i, t in enumerate(self.turns)]
-
-    def to_json(self) -> str:
-        """One line of LIMA JSONL."""
-        row: dict[str, Any] = {"conversations": list(self.turns), "source": self.source}
-        row |= {"id": self.id} | ({"system": self.system} if self.system else {})
-        row |= {"weights": [int(learned) for learned in self.learned]} if self.learned else {}
-        return json.dumps(row | self.extra, ensure_ascii=False)
 
 
 def read(
@@ -148,7 +111,7 @@ def check_turns(turns: list[Any], where: str, dialogues: bool) -> None:
 def write(examples: list[Example], path: Path) -> None:
     """Write LIMA JSONL."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{e.to_json()}\n" for e in examples), encoding="utf-8")
+    path.write_text("".join(f"{e.to_line()}\n" for e in examples), encoding="utf-8")
 
 
 def normal_prompt(example: Example) -> str:

@@ -35,9 +35,9 @@ from lima_ray.decode import decode_here, decode_on_cluster
 from lima_ray.display import ProgressDisplay
 from lima_ray.endpoint import Client, ask, check_url
 from lima_ray.errors import UserError
-from lima_ray.example import Example
 from lima_ray.lineage import check_base, hash_base
 from lima_ray.prompts import read_prompts
+from lima_ray.records.example import Example
 from lima_ray.replies import Generation, Record, ReplyDirectory, Script
 
 RECENT_REPLIES = 200
@@ -120,7 +120,7 @@ def name_of(path: Path) -> str:
 
 def identity(job: Generation, path: Path | None, rows: list[Example]) -> dict[str, Any]:
     """What decides the replies; a directory holds those of one identity."""
-    digest = hashlib.sha256("\n".join(row.to_json() for row in rows).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join(row.to_line() for row in rows).encode()).hexdigest()
     decided = {"model": job.name, "prompts_hash": digest[:12], "samples": job.samples}
     decided |= {"sampling": job.sampling.model_dump()}
     if path:

@@ -11,7 +11,7 @@ from lima_ray import microbatch
 from lima_ray.config import Recipe, nearest
 from lima_ray.encoded import Rows
 from lima_ray.errors import UserError
-from lima_ray.example import Example
+from lima_ray.records.example import Example
 from lima_ray.terminal import printable
 from lima_ray.tokenizer import described
 

@@ -13,8 +13,8 @@ from typing import Any
 from lima_ray import grader
 from lima_ray.config import Select
 from lima_ray.errors import UserError
-from lima_ray.example import Example
 from lima_ray.miniature import judge as miniature
+from lima_ray.records.example import Example
 from lima_ray.replies import Record
 
 

@@ -3,8 +3,8 @@
 from collections import Counter
 
 from lima_ray import example
-from lima_ray.errors import UserError, listed
-from lima_ray.example import SHOWN_ERRORS, Example
+from lima_ray.errors import SHOWN_ERRORS, UserError, listed
+from lima_ray.records.example import Example
 
 
 def read_prompts(reference: str, split: str) -> list[Example]:

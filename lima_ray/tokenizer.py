@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lima_ray.config import resolve
 from lima_ray.errors import UserError
-from lima_ray.example import Example
+from lima_ray.records.example import Example
 from lima_ray.template import encode_prompt, form_of
 from lima_ray.turns import any_of, named_ids
 

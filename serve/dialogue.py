@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from lima_ray.errors import UserError
-from lima_ray.example import Example
+from lima_ray.records.example import Example
 
 SOURCE = "chat"
 TITLE_LETTERS = 60

@@ -266,7 +266,7 @@ class Talk:
         view = self.view
         desk = await self.seat(desk, opened, request)
         try:
-            line = desk.dialogue.example().to_json() + "\n"
+            line = desk.dialogue.example().to_line() + "\n"
         except UserError as error:
             return {view.file: "", view.notice: render.notice(f"Not exported: {error}.")}
         name = f"conversation-{desk.dialogue.id[:8]}.jsonl"

@@ -19,7 +19,8 @@ from torch import distributed as dist
 
 from lima_ray import base, kernels
 from lima_ray.config import PACKAGE, Recipe, validate
-from lima_ray.example import Example, write
+from lima_ray.example import write
+from lima_ray.records.example import Example
 
 if TYPE_CHECKING:
     from served import Hosted

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from lima_ray.config import PACKAGE, Data
 from lima_ray.data.encoding import encode
-from lima_ray.example import Example
+from lima_ray.records.example import Example
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]

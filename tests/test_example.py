@@ -13,7 +13,8 @@ from hub import TOKEN, Hub, serving
 from pyarrow import parquet
 
 from lima_ray.errors import UserError
-from lima_ray.example import Example, normal_prompt, read, write
+from lima_ray.example import normal_prompt, read, write
+from lima_ray.records.example import Example
 
 LIMA = {"conversations": ["Hi?", "Hello.", "Why?", "Because."], "source": "wikihow", "id": "w1"}
 OPENAI = {

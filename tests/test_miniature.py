@@ -36,7 +36,7 @@ def records(name: str, stopped: bool = True) -> list[dict]:
 def test_the_committed_rows_are_what_the_command_writes() -> None:
     for name, made in FILES.items():
         there = example.read(f"lima_ray/miniature/rows/{name}.jsonl", dialogues=False)
-        assert [e.to_json() for e in there] == [e.to_json() for e in made], name
+        assert [e.to_line() for e in there] == [e.to_line() for e in made], name
 
 
 def test_sizes() -> None:

@@ -105,7 +105,7 @@ def test_dates_and_bytes_of_tables_can_be_written(tmp_path: Path) -> None:
     table = pyarrow.Table.from_pylist([rows[0] | {"at": rows[0]["at"].as_py(), "raw": b"a"}])
     parquet.write_table(table, tmp_path / "rows.parquet")
     (found,) = read(str(tmp_path / "rows.parquet"))
-    assert json.loads(found.to_json())["at"] == "1970-01-01"
+    assert json.loads(found.to_line())["at"] == "1970-01-01"
     record = Script(found, 0).heard("m", Sampling(), "Hello.", stopped=True, n_tokens=2)
     assert record["at"] == "1970-01-01"  # a reply's line of JSON
     write_jsonl([record], tmp_path / "replies.jsonl")

@@ -19,7 +19,7 @@ from lima_ray.data import encoding
 from lima_ray.data.training_data import preflight
 from lima_ray.engine import Engine, Request
 from lima_ray.errors import UserError
-from lima_ray.example import Example
+from lima_ray.records.example import Example
 from lima_ray.template import encode_dialogues, form_of, render
 from lima_ray.tokenizer import described, eot_id, load_tokenizer, prompt_ids, template_eot, text_ids
 

@@ -18,9 +18,9 @@ from lima_ray import checks, example, generate, train
 from lima_ray.config import Model, Recipe, Train, durable, located, portable, validate
 from lima_ray.data import training_data
 from lima_ray.errors import UserError, listed
-from lima_ray.example import Example
 from lima_ray.families import check_base_model, config_of, context_of
 from lima_ray.judges import check_prompts, try_judge
+from lima_ray.records.example import Example
 from lima_ray.records.files import lock
 from lima_ray.run import Run
 from tune.claim import WAY_OUT
@@ -93,7 +93,7 @@ class Measuring:
 
     def key(self, recipe: Recipe) -> str:
         """Name of a measuring by these prompts under a recipe's sampling and judge."""
-        texts = [row.to_json() for row in self.rows]
+        texts = [row.to_line() for row in self.rows]
         if self.by_loss:
             return f"{Path(self.reference).stem}-loss-{digest([texts, self.max_tokens])[:8]}"
         how = [self.samples, recipe.sampling.model_dump(), recipe.select.model_dump()]
@@ -279,7 +279,7 @@ def contents(reference: str | None) -> str:
     """Hash of the rows of a file, or of a dataset; empty where there is none."""
     if reference is None:
         return ""
-    return digest([row.to_json() for row in example.read(reference, "dev", dialogues=False)])
+    return digest([row.to_line() for row in example.read(reference, "dev", dialogues=False)])
 
 
 def rows_of(recipe: Recipe) -> str:

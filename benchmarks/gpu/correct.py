@@ -38,9 +38,9 @@ from lima_ray import base, example
 from lima_ray.config import Recipe, load, validate
 from lima_ray.data import training_data
 from lima_ray.encoded import Rows
-from lima_ray.example import Example
 from lima_ray.loop import build_engine, train, train_step
 from lima_ray.phases import Phases
+from lima_ray.records.example import Example
 from lima_ray.run import Run
 from lima_ray.schedule import Schedule, plan_epoch
 

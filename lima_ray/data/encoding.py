@@ -11,8 +11,8 @@ import numpy as np
 
 from lima_ray.config import Data
 from lima_ray.encoded import Rows
-from lima_ray.errors import UserError
-from lima_ray.example import SHOWN_ERRORS, Example
+from lima_ray.errors import SHOWN_ERRORS, UserError
+from lima_ray.records.example import Example
 from lima_ray.template import encode_dialogues
 
 if TYPE_CHECKING:

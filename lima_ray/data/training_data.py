@@ -10,7 +10,7 @@ from lima_ray.config import Data, Recipe
 from lima_ray.data.encoding import encode
 from lima_ray.encoded import Rows
 from lima_ray.errors import UserError, listed
-from lima_ray.example import Example
+from lima_ray.records.example import Example
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
 if TYPE_CHECKING:

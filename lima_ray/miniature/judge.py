@@ -30,9 +30,9 @@ from functools import cache
 from typing import Any, Literal
 
 from lima_ray.errors import UserError
-from lima_ray.example import Example
 from lima_ray.miniature.rows import formed
 from lima_ray.miniature.world import ATTRIBUTES, Entity, by_name, entities, values
+from lima_ray.records.example import Example
 
 MOST_WORDS = 40
 LIST_LENGTH = 3

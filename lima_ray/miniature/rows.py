@@ -26,7 +26,7 @@ import numpy as np
 import tyro
 
 from lima_ray.errors import plain_errors
-from lima_ray.example import Example, write
+from lima_ray.example import write
 from lima_ray.miniature.prose import (
     capital,
     filled,
@@ -46,6 +46,7 @@ from lima_ray.miniature.world import (
     entities,
     read,
 )
+from lima_ray.records.example import Example
 
 OUT = Path(__file__).parent / "rows"
 CURATED = {"person": 330, "country": 160, "element": 90, "animal": 120, "task": 66}
