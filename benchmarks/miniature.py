@@ -14,8 +14,9 @@ import tyro
 
 from lima_ray import stats, train
 from lima_ray.config import load, resolve
-from lima_ray.miniature.demo import GROUPS, Records, measure
+from lima_ray.miniature.demo import GROUPS, measure
 from lima_ray.records.quality import Quality, assessed
+from lima_ray.records.verdict import Verdict
 from lima_ray.run import Run
 
 
@@ -26,8 +27,8 @@ def main(seeds: tuple[int, ...] = (0, 1, 2), runs_dir: str = "runs") -> None:
         seeds: of data order, dropout and decoding.
         runs_dir: where the runs go.
     """
-    aligned: dict[str, Records] = {}
-    base: dict[str, Records] = {}
+    aligned: dict[str, list[Verdict]] = {}
+    base: dict[str, list[Verdict]] = {}
     lines = [
         "| seed | epoch chosen | epoch of the lowest perplexity | epoch of the highest grade |",
         "|---|---|---|---|",
@@ -50,7 +51,7 @@ def main(seeds: tuple[int, ...] = (0, 1, 2), runs_dir: str = "runs") -> None:
     print("\n".join(lines))
 
 
-def table(base: dict[str, Records], aligned: dict[str, Records], seeds: int) -> str:
+def table(base: dict[str, list[Verdict]], aligned: dict[str, list[Verdict]], seeds: int) -> str:
     """Acceptable, known, excellent and stopped shares of each group."""
     lines = [
         f"| prompts | n | base: acceptable | knows the fact | aligned ({seeds} seeds): acceptable "
@@ -61,34 +62,34 @@ def table(base: dict[str, Records], aligned: dict[str, Records], seeds: int) -> 
     groups.append(("dialogues_test", None))
     for prompts, group in groups:
         b, a = (
-            [v for v in found[prompts] if group in (None, v["group"])] for found in (base, aligned)
+            [v for v in found[prompts] if group in (None, v.group)] for found in (base, aligned)
         )
         title = prompts if group is None else f"{prompts}: {GROUPS[group]}"
         cells = [acceptable(b), known(b), acceptable(a), known(a), excellent(a)]
-        stopped = np.mean([v["stopped"] for v in a])
+        stopped = np.mean([v.stopped is True for v in a])
         lines.append(f"| {title} | {len(b)} | {' | '.join(cells)} | {stopped:.1%} |")
     return "\n".join(lines)
 
 
-def acceptable(verdicts: Records) -> str:
+def acceptable(verdicts: list[Verdict]) -> str:
     """Share of excellent and pass, with its interval."""
-    return interval([v["verdict"] != "fail" for v in verdicts], verdicts)
+    return interval([v.verdict != "fail" for v in verdicts], verdicts)
 
 
-def known(verdicts: Records) -> str:
+def known(verdicts: list[Verdict]) -> str:
     """Share whose first paragraph says the fact; a private question asks for none."""
-    asked = [v for v in verdicts if "safe" not in v]
-    return interval([v["knows"] for v in asked], asked) if asked else ""
+    asked = [v for v in verdicts if "safe" not in v.extra]
+    return interval([v.extra["knows"] for v in asked], asked) if asked else ""
 
 
-def excellent(verdicts: Records) -> str:
+def excellent(verdicts: list[Verdict]) -> str:
     """Share of excellent, with its interval."""
-    return interval([v["verdict"] == "excellent" for v in verdicts], verdicts)
+    return interval([v.verdict == "excellent" for v in verdicts], verdicts)
 
 
-def interval(values: list[bool], verdicts: Records) -> str:
+def interval(values: list[bool], verdicts: list[Verdict]) -> str:
     """A share in percent, and its interval over prompts."""
-    low, high = stats.mean_interval([float(v) for v in values], [v["id"] for v in verdicts])
+    low, high = stats.mean_interval([float(v) for v in values], [v.id for v in verdicts])
     return f"{np.mean(values):.1%} [{100 * low:.1f}, {100 * high:.1f}]"
 
 

@@ -8,7 +8,6 @@ driver that calls `lima_ray.train.fit` and then replies to the measuring prompts
 trials an hour of both, their ratio, and whether the two gave the same losses and verdicts.
 """
 
-import json
 import os
 import shutil
 import time
@@ -24,6 +23,7 @@ from ray import tune
 from lima_ray import train
 from lima_ray.config import validate
 from lima_ray.judging import assessment
+from lima_ray.records.verdict import read_verdicts
 from lima_ray.run import Run
 from tune import pool, search, sweep, trial
 from tune.claim import Claim
@@ -39,7 +39,7 @@ def cold_trial(config: dict[str, Any], jobs: list[trial.Job]) -> None:
     run = train.fit(recipe)
     prompts = assessment.Prompts(job.prompts, "test", job.samples)
     _, verdicts = assessment.judged(run.export_dir, prompts, job.measured, recipe)
-    tune.report({"grade": float(np.mean([v["grade"] for v in verdicts]))})
+    tune.report({"grade": float(np.mean([v.grade for v in verdicts if v.grade is not None]))})
 
 
 def cold(name: str, trials: int, runs: Path) -> list[Run]:
@@ -80,10 +80,10 @@ def losses(run: Run) -> list[float]:
     return [step["loss"] for step in run.steps()]
 
 
-def grades(run: Run) -> list[float]:
-    """Grades on the measuring prompts."""
+def grades(run: Run) -> list[float | None]:
+    """Return the grades on the measuring prompts."""
     (file,) = run.path.glob("measured/*/verdicts.jsonl")
-    return [json.loads(line)["grade"] for line in file.read_text().splitlines()]
+    return [verdict.grade for verdict in read_verdicts(file)]
 
 
 def main(work: Path, sweep: str = SHORT, trials: int = 12, rounds: int = 1) -> None:

@@ -20,8 +20,8 @@ from rich.text import Text
 
 from lima_ray.config import Section, read_flags
 from lima_ray.errors import UserError
-from lima_ray.records.files import decode_json, writing
-from lima_ray.replies import Record
+from lima_ray.records.files import writing
+from lima_ray.records.reply import Reply, read_replies
 from lima_ray.terminal import printable
 
 Place = tuple[str, int, int]
@@ -56,17 +56,17 @@ class CompareCommand(Section):
 class Pair:
     """Two replies to one prompt."""
 
-    first: Record
-    second: Record
+    first: Reply
+    second: Reply
 
     @property
     def prompt(self) -> str:
         """The user's last turn, and how many turns came before it."""
-        turns = self.first["conversations"]
+        turns = self.first.conversations
         return turns[0] if len(turns) == 1 else f"({len(turns) - 1} turns before)\n{turns[-1]}"
 
 
-def read(reference: Path) -> dict[Place, Record]:
+def read(reference: Path) -> dict[Place, Reply]:
     """Replies by prompt, sample and turn, in the order of the prompts.
 
     Raises:
@@ -75,23 +75,13 @@ def read(reference: Path) -> dict[Place, Record]:
     file = reference / "replies.jsonl" if reference.is_dir() else reference
     if not file.is_file():
         raise UserError(f"no replies at {reference}: it is no replies.jsonl, nor a folder with one")
-    found: dict[Place, Record] = {}
-    lines = file.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        record = decode_json(line, f"{file}:{number}")
-        try:
-            found[record["id"], record["sample"], record["turn"]] = record
-            _ = record["reply"], record["conversations"], record["model"], record["stopped"]
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{file}:{number} is no reply: {error!r}") from error
+    found = {(record.id, record.sample, record.turn): record for record in read_replies(file)}
     if not found:
         raise UserError(f"{file} holds no replies")
     return found
 
 
-def pairs(first: dict[Place, Record], second: dict[Place, Record]) -> list[Pair]:
+def pairs(first: dict[Place, Reply], second: dict[Place, Reply]) -> list[Pair]:
     """Replies to what both were asked, in the order of the first.
 
     Raises:
@@ -107,15 +97,15 @@ def pairs(first: dict[Place, Record], second: dict[Place, Record]) -> list[Pair]
     return both
 
 
-def summary(first: dict[Place, Record], second: dict[Place, Record], both: list[Pair]) -> str:
+def summary(first: dict[Place, Reply], second: dict[Place, Reply], both: list[Pair]) -> str:
     """Counts: common prompts, equal replies, shares that stopped, and what only one has."""
-    equal = sum(pair.first["reply"] == pair.second["reply"] for pair in both)
+    equal = sum(pair.first.reply == pair.second.reply for pair in both)
     stopped = [
-        sum(getattr(pair, side)["stopped"] for pair in both) / len(both)
+        sum(getattr(pair, side).stopped for pair in both) / len(both)
         for side in ("first", "second")
     ]
     words = [
-        sum(len(getattr(pair, side)["reply"].split()) for pair in both) / len(both)
+        sum(len(getattr(pair, side).reply.split()) for pair in both) / len(both)
         for side in ("first", "second")
     ]
     said = (
@@ -128,13 +118,13 @@ def summary(first: dict[Place, Record], second: dict[Place, Record], both: list[
 
 def names(both: list[Pair]) -> tuple[str, str]:
     """What the two are called; where it is the same, first and second."""
-    found = str(both[0].first["model"]), str(both[0].second["model"])
+    found = both[0].first.model, both[0].second.model
     return found if found[0] != found[1] else (f"{found[0]} (first)", f"{found[1]} (second)")
 
 
-def note(record: Record) -> str:
+def note(record: Reply) -> str:
     """What is to be said of a reply besides its text."""
-    return "" if record["stopped"] else "did not stop"
+    return "" if record.stopped else "did not stop"
 
 
 def table(both: list[Pair], title: str) -> Table:
@@ -145,7 +135,7 @@ def table(both: list[Pair], title: str) -> Table:
     for pair in both:
         cells = [Text(printable(pair.prompt))]
         for record in (pair.first, pair.second):
-            cells.append(Text(printable(record["reply"].strip())))
+            cells.append(Text(printable(record.reply.strip())))
             cells[-1].append(f"\n{note(record)}" if note(record) else "", style="dim")
         shown.add_row(*cells)
     return shown
@@ -160,7 +150,7 @@ def page(both: list[Pair], title: str) -> str:
         cells = [html.escape(pair.prompt)]
         for record in (pair.first, pair.second):
             told = f"\n<small>{note(record)}</small>" if note(record) else ""
-            cells.append(html.escape(record["reply"].strip()) + told)
+            cells.append(html.escape(record.reply.strip()) + told)
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     return (
         '<!doctype html><meta charset="utf-8"><title>Replies side by side</title>'
@@ -178,7 +168,7 @@ def compare(command: CompareCommand) -> None:
     first, second = read(command.first), read(command.second)
     both = pairs(first, second)
     title = summary(first, second, both)
-    shown = [p for p in both if command.same or p.first["reply"] != p.second["reply"]]
+    shown = [p for p in both if command.same or p.first.reply != p.second.reply]
     shown = shown[: command.limit or None]
     if not command.open:
         console = Console(highlight=False)

@@ -11,9 +11,11 @@ import torch
 
 from lima_ray.cluster import connect, cpus_per_worker, wants_gpus, worker_environment
 from lima_ray.config import Cluster
-from lima_ray.engine import Engine, Reply, Request
+from lima_ray.engine import Engine, Request
+from lima_ray.engine import Reply as Answer
 from lima_ray.errors import UserError
-from lima_ray.replies import Generation, Key, Record, Script, check_room
+from lima_ray.records.reply import Reply
+from lima_ray.replies import Generation, Key, Script, check_room
 
 SLICE_S = 0.5
 """How long a worker decodes before it hands over what is finished and is given more."""
@@ -28,7 +30,7 @@ class Speaker:
         self.job, self.path, self.threads = job, path, threads
         self.open: dict[str, Script] = {}
 
-    def ready(self, scripts: list[Script]) -> list[Record]:
+    def ready(self, scripts: list[Script]) -> list[Reply]:
         """Load the engine, and see that every prompt leaves room for a reply.
 
         Returns:
@@ -43,7 +45,7 @@ class Speaker:
         self.limit = check_room(scripts, self.engine.prompt, self.engine.context, self.job.sampling)
         return []
 
-    def work(self, scripts: list[Script]) -> list[Record]:
+    def work(self, scripts: list[Script]) -> list[Reply]:
         """Take scripts in, decode for a while, and return the replies that finished meanwhile."""
         records = [record for script in scripts for record in self.submit(script)]
         deadline = time.monotonic() + SLICE_S
@@ -55,7 +57,7 @@ class Speaker:
                 break
         return records
 
-    def submit(self, script: Script) -> list[Record]:
+    def submit(self, script: Script) -> list[Reply]:
         """Ask a script's next turn; where there is no room for it, its turns left are empty."""
         records = []
         while not script.finished:
@@ -68,7 +70,7 @@ class Speaker:
             records.append(script.heard(self.job.name, self.job.sampling, "", False, 0))
         return records
 
-    def hear(self, reply: Reply) -> list[Record]:
+    def hear(self, reply: Answer) -> list[Reply]:
         """Take a reply, and ask what follows it."""
         script = self.open.pop(reply.id)
         record = script.heard(
@@ -77,7 +79,7 @@ class Speaker:
         return [record, *self.submit(script)]
 
 
-def decode_here(job: Generation, path: Path, scripts: list[Script]) -> Iterator[Record]:
+def decode_here(job: Generation, path: Path, scripts: list[Script]) -> Iterator[Reply]:
     """Yield replies decoded in this process."""
     speaker, todo = Speaker(job, path), deque(scripts)
     speaker.ready(scripts)
@@ -86,7 +88,7 @@ def decode_here(job: Generation, path: Path, scripts: list[Script]) -> Iterator[
         yield from speaker.work([todo.popleft() for _ in range(min(wanted, len(todo)))])
 
 
-def decode_on_cluster(job: Generation, path: Path, scripts: list[Script]) -> Iterator[Record]:
+def decode_on_cluster(job: Generation, path: Path, scripts: list[Script]) -> Iterator[Reply]:
     """Yield replies decoded by Ray actors, each of which is given more as it finishes some.
 
     Raises:
@@ -107,7 +109,7 @@ def decode_on_cluster(job: Generation, path: Path, scripts: list[Script]) -> Ite
             ref = ray.wait(list(busy), num_returns=1)[0][0]
             actor, held = busy.pop(ref)
             try:
-                records: list[Record] = ray.get(ref)
+                records: list[Reply] = ray.get(ref)
             except (RayActorError, OutOfMemoryError) as error:
                 deaths += 1
                 if deaths >= DEATHS_IN_A_ROW:
@@ -124,8 +126,8 @@ def decode_on_cluster(job: Generation, path: Path, scripts: list[Script]) -> Ite
                 raise (UserError(str(cause)) if isinstance(cause, UserError) else error) from None
             for record in records:
                 deaths = 0
-                script = held[record["id"], record["sample"]]
-                script.replies.append(record["reply"])
+                script = held[record.id, record.sample]
+                script.replies.append(record.reply)
                 if script.finished:
                     del held[script.key]
                 yield record

@@ -38,12 +38,13 @@ from lima_ray.errors import UserError
 from lima_ray.lineage import check_base, hash_base
 from lima_ray.prompts import read_prompts
 from lima_ray.records.example import Example
-from lima_ray.replies import Generation, Record, ReplyDirectory, Script
+from lima_ray.records.reply import Reply
+from lima_ray.replies import Generation, ReplyDirectory, Script
 
 RECENT_REPLIES = 200
 
 
-def generate(job: Generation, in_process: bool = False) -> list[Record]:
+def generate(job: Generation, in_process: bool = False) -> list[Reply]:
     """Reply to every prompt, or go on where an earlier call stopped.
 
     Args:
@@ -69,7 +70,7 @@ def generate(job: Generation, in_process: bool = False) -> list[Record]:
     with ReplyDirectory(durable(job.out)) as replies:
         replies.claim(identity(job, path, rows))
         for record in replies.records:
-            scripts[record["id"], record["sample"]].replies.append(record["reply"])
+            scripts[record.id, record.sample].replies.append(record.reply)
         todo = [script for script in scripts.values() if not script.finished]
         if todo:
             with Meter(sum(s.turns for s in scripts.values()), len(replies.records)) as meter:
@@ -87,7 +88,7 @@ def generate(job: Generation, in_process: bool = False) -> list[Record]:
                 f"counts); {replies.failed_file} says why, and the same command asks them again"
             )
         place = {row.id: number for number, row in enumerate(rows)}
-        replies.sort(lambda r: (place[r["id"]], r["sample"], r["turn"]))
+        replies.sort(lambda r: (place[r.id], r.sample, r.turn))
         return replies.records
 
 
@@ -171,10 +172,10 @@ class Meter(AbstractContextManager["Meter"]):
     def __exit__(self, *raised: object) -> None:
         self.display.__exit__(*raised)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Reply) -> None:
         """Count a reply and show the counts."""
         self.done += 1
-        self.recent.append((time.monotonic(), record["n_tokens"] or 0, record["stopped"]))
+        self.recent.append((time.monotonic(), record.n_tokens or 0, record.stopped))
         line = self.line()
         self.display.update(self.done, numbers=line)
         self.display.log(line)

@@ -3,7 +3,7 @@
     verdicts = grade(replies, "http://localhost:8000/v1", "gpt-4o")
 
 The judge reasons first and then prints the number alone on the last line (LIMA section 5, appendix
-D); the wording is in `prompts/grade.txt`. What is no such number is `"invalid"`: counted, never
+D); the wording is in `prompts/grade.txt`. What is no such number is `unreadable`: counted, never
 scored.
 """
 
@@ -14,11 +14,11 @@ from typing import Any
 from lima_ray.config import PACKAGE, Sampling
 from lima_ray.endpoint import Client, Endpoint, ask
 from lima_ray.errors import UserError
+from lima_ray.records.reply import Reply
+from lima_ray.records.verdict import Status, Verdict
 
 WORDING = PACKAGE / "prompts" / "grade.txt"
 JUDGING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=1024)
-NO_ANSWER = "no answer"
-"""How the explanation begins where the judge could not be asked."""
 TRIES_OUT = 3
 TRY_OUT_S = 120.0
 """How long a judge may take with a small reply; it may have to load its model first."""
@@ -28,18 +28,17 @@ LEVEL = re.compile(r"[\s*_#`.\"'()\[\]]*([1-6])[\s*_#`.\"'()\[\]]*")
 
 
 def grade(
-    replies: list[dict[str, Any]],
+    replies: list[Reply],
     endpoint: str,
     model: str,
     *,
     sampling: Sampling = JUDGING,
     **settings: Any,
-) -> list[dict[str, Any]]:
-    """A verdict of kind `grade` on each reply, in the order of the replies.
+) -> list[Verdict]:
+    """Return a verdict of kind `grade` on each reply, in the order of the replies.
 
     Args:
-        replies: records of `replies.jsonl`; of a dialogue the turn in `reply` is graded, and the
-            turns before it are shown.
+        replies: of a dialogue the turn in `reply` is graded, and the turns before it are shown.
         endpoint: base URL of the judge's server.
         model: the judge's name there, and the verdicts' annotator.
         sampling: how the judge decodes; `max_tokens` is the longest judgement.
@@ -48,25 +47,35 @@ def grade(
     Raises:
         UserError: the endpoint refuses, or fails again and again.
     """
-    verdicts: dict[int, dict[str, Any]] = {}
+    verdicts: dict[int, Verdict] = {}
 
-    def judge(number: int, verdict: int | str, explanation: str) -> None:
+    def judge(number: int, grade: int | None, explanation: str, status: Status) -> None:
         reply = replies[number]
-        record = {"id": reply["id"], "kind": "grade", "annotator": model}
-        record |= {"models": [reply["model"]], "sample": reply["sample"], "turn": reply["turn"]}
-        record |= {"stopped": reply["stopped"]}
-        record |= {"group": reply["group"]} if "group" in reply else {}
-        verdicts[number] = record | {"verdict": verdict, "explanation": explanation}
+        verdicts[number] = Verdict(
+            id=reply.id,
+            kind="grade",
+            annotator=model,
+            verdict=grade,
+            status=status,
+            models=(reply.model,),
+            grade=grade,
+            explanation=explanation,
+            sample=reply.sample,
+            turn=reply.turn,
+            stopped=reply.stopped,
+            group=reply.extra.get("group", ""),
+        )
 
     async def talk(client: Client, number: int) -> None:
         answer = await client.chat(
             [{"role": "user", "content": question(replies[number])}], sampling
         )
         # A judgement that was cut off ends anywhere, so its last line says nothing.
-        judge(number, *(parse(answer.text) if answer.stopped else ("invalid", answer.text)))
+        grade, explanation = parse(answer.text) if answer.stopped else (None, answer.text)
+        judge(number, grade, explanation, "unreadable" if grade is None else "read")
 
     def failed(number: int, error: str) -> None:
-        judge(number, "invalid", f"{NO_ANSWER}: {error}")
+        judge(number, None, error, "unanswered")
 
     server = Endpoint(url=endpoint, **settings)
     ask(server, model, range(len(replies)), talk, failed)
@@ -79,18 +88,16 @@ def try_out(endpoint: str, model: str) -> None:
     Raises:
         UserError: it does not answer, or its answer is no grade.
     """
-    reply = {"id": "try-out", "conversations": ["What is the capital of France?"]}
-    reply |= {"reply": "The capital of France is Paris.", "model": "", "sample": 0, "turn": 0}
-    (verdict,) = grade(
-        [reply | {"stopped": True}], endpoint, model, retries=TRIES_OUT - 1, timeout_s=TRY_OUT_S
-    )
-    said = verdict["explanation"]
-    if said.startswith(NO_ANSWER):
+    prompt, text = ("What is the capital of France?",), "The capital of France is Paris."
+    reply = Reply("try-out", prompt, model="", sample=0, turn=0, reply=text, stopped=True)
+    (verdict,) = grade([reply], endpoint, model, retries=TRIES_OUT - 1, timeout_s=TRY_OUT_S)
+    said = verdict.explanation
+    if verdict.status == "unanswered":
         raise UserError(
-            f"the judge {model!r} at {endpoint} was asked {TRIES_OUT} times and gave {said}; "
-            "start it, or mend --select.endpoint and --select.endpoint_model"
+            f"the judge {model!r} at {endpoint} was asked {TRIES_OUT} times and gave no answer: "
+            f"{said}; start it, or mend --select.endpoint and --select.endpoint_model"
         )
-    if verdict["verdict"] == "invalid":
+    if verdict.status == "unreadable":
         raise UserError(
             f"the judge {model!r} at {endpoint} was asked to grade a small reply and answered "
             f"without a number from 1 to 6 on its last line ({len(said)} characters, ending with "
@@ -99,17 +106,17 @@ def try_out(endpoint: str, model: str) -> None:
         )
 
 
-def question(reply: dict[str, Any]) -> str:
-    """What the judge is asked: the scale, and the dialogue with the reply at its end."""
-    turns = [*reply["conversations"], reply["reply"]]
+def question(reply: Reply) -> str:
+    """Return what the judge is asked: the scale, and the dialogue with the reply at its end."""
+    turns = [*reply.conversations, reply.reply]
     speakers = ("User", "Assistant")
     said = [f"{speakers[number % 2]}: {turn}" for number, turn in enumerate(turns)]
-    said = [f"System: {reply['system']}", *said] if reply.get("system") else said
+    said = [f"System: {reply.system}", *said] if reply.system else said
     return Template(WORDING.read_text(encoding="utf-8")).substitute(dialogue="\n\n".join(said))
 
 
-def parse(text: str) -> tuple[int | str, str]:
-    """The grade on the last line, or "invalid", and the reasoning before it."""
+def parse(text: str) -> tuple[int | None, str]:
+    """Return the grade on the last line and the reasoning before it; else none and all of it."""
     reasoning, _, last = text.rstrip().rpartition("\n")
     level = LEVEL.fullmatch(last)
-    return (int(level[1]), reasoning.strip()) if level else ("invalid", text)
+    return (int(level[1]), reasoning.strip()) if level else (None, text)

@@ -8,21 +8,21 @@ verdicts = JUDGES[recipe.select.judge].judge(replies, recipe.select)
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from lima_ray import grader
 from lima_ray.config import Select
 from lima_ray.errors import UserError
 from lima_ray.miniature import judge as miniature
 from lima_ray.records.example import Example
-from lima_ray.replies import Record
+from lima_ray.records.reply import Reply
+from lima_ray.records.verdict import Verdict
 
 
 @dataclass(frozen=True)
 class Judge:
     """Who gives verdicts on replies, and how it is known beforehand that it can."""
 
-    judge: Callable[[list[Record], Select], list[Record]]
+    judge: Callable[[list[Reply], Select], list[Verdict]]
     """Verdicts on replies, in their order."""
     check_prompts: Callable[[list[Example]], None]
     """Raises `UserError` where it cannot judge replies to these prompts."""
@@ -30,12 +30,12 @@ class Judge:
     """Given endpoint and model, raises `UserError` where it does not answer."""
 
 
-def judge_exactly(replies: list[Record], _: Select) -> list[Record]:
+def judge_exactly(replies: list[Reply], _: Select) -> list[Verdict]:
     """Verdicts by the miniature's rules."""
     return miniature.judge(replies)
 
 
-def judge_by_endpoint(replies: list[Record], select: Select) -> list[Record]:
+def judge_by_endpoint(replies: list[Reply], select: Select) -> list[Verdict]:
     """Verdicts by a model behind an OpenAI-compatible endpoint."""
     return grader.grade(replies, select.endpoint, select.endpoint_model)
 
@@ -77,9 +77,3 @@ def try_judge(select: Select) -> None:
 def _try_out(judge: str, endpoint: str, model: str) -> None:
     """Try a judge out once for all trainings of a sweep; one that failed is tried again."""
     JUDGES[judge].try_out(endpoint, model)
-
-
-def grade_of(verdict: dict[str, Any]) -> float | None:
-    """The grade of an audit or of a grader's verdict; none where it could not be read."""
-    grade = verdict.get("grade", verdict["verdict"])
-    return None if grade == "invalid" else float(grade)

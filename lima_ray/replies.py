@@ -18,9 +18,8 @@ from lima_ray.errors import SHOWN_ERRORS, UserError, listed
 from lima_ray.records.example import Example
 from lima_ray.records.files import lock, write_json, write_jsonl
 from lima_ray.records.journal import Journal
+from lima_ray.records.reply import Reply
 
-Record = dict[str, Any]
-"""A line of replies.jsonl."""
 Key = tuple[str, int]
 """A row's id, and the number of the sample."""
 ASKED = "generate.json"
@@ -99,16 +98,25 @@ class Script:
 
     def heard(
         self, model: str, sampling: Sampling, text: str, stopped: bool, n_tokens: int | None
-    ) -> Record:
-        """Take the next turn's reply, and return its line of replies.jsonl."""
-        record: Record = {"id": self.row.id, "conversations": list(self.dialogue)}
-        record |= {"model": model, "sample": self.sample, "turn": len(self.replies)}
-        record |= {"reply": text, "stopped": stopped, "n_tokens": n_tokens}
-        record |= {"seed": self.seeded(sampling).seed, "source": self.row.source}
-        record |= {"system": self.row.system} if self.row.system else {}
+    ) -> Reply:
+        """Take the next turn's reply, and return its record."""
+        taken = {*Reply.__dataclass_fields__, "follow_ups"}
+        record = Reply(
+            id=self.row.id,
+            conversations=self.dialogue,
+            model=model,
+            sample=self.sample,
+            turn=len(self.replies),
+            reply=text,
+            stopped=stopped,
+            n_tokens=n_tokens,
+            seed=self.seeded(sampling).seed,
+            source=self.row.source,
+            system=self.row.system,
+            extra={k: v for k, v in self.row.extra.items() if k not in taken},
+        )
         self.replies.append(text)
-        taken = {*record, "follow_ups"}
-        return record | {k: v for k, v in self.row.extra.items() if k not in taken}
+        return record
 
 
 def check_room(
@@ -154,7 +162,7 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
         self.replies_file = path / "replies.jsonl"
         self.failed_file = path / "failed.jsonl"
         self.journal = Journal(self.replies_file)
-        self.records: list[Record] = []
+        self.records: list[Reply] = []
         self.before = self.failures = 0
 
     def __enter__(self) -> "ReplyDirectory":
@@ -178,7 +186,10 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
                 f"{self.replies_file} is there, but no {self.asked_file.name}, so nothing tells "
                 "what it replies to; choose another --out"
             )
-        self.records = self.journal.records()
+        self.records = [
+            Reply.from_json(row, f"{self.replies_file}:{number}")
+            for number, row in enumerate(self.journal.records(), start=1)
+        ]
         self.before = len(self.records)
         if self.records:
             self.compare(asked)
@@ -199,16 +210,16 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
                 f"{', '.join(changed)}. Give these an --out of their own, or remove that directory"
             )
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Reply) -> None:
         """Write a reply so that it survives a kill."""
-        self.journal.append(record)
+        self.journal.append(record.to_json())
         self.records.append(record)
 
-    def sort(self, order: Callable[[Record], Any]) -> None:
+    def sort(self, order: Callable[[Reply], Any]) -> None:
         """Put the replies, all of which have come, in an order; they came as they were done."""
         ordered = sorted(self.records, key=order)
         if ordered != self.records:
-            write_jsonl(ordered, self.replies_file)
+            write_jsonl([record.to_json() for record in ordered], self.replies_file)
         self.records = ordered
 
     def add_failure(self, script: Script, error: str) -> None:
@@ -220,7 +231,7 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
     def summary(self) -> str:
         """Counts, in a line."""
         new = len(self.records) - self.before
-        stopped = sum(r["stopped"] for r in self.records) / max(1, len(self.records))
+        stopped = sum(r.stopped for r in self.records) / max(1, len(self.records))
         return (
             f"{self.replies_file}: {len(self.records)} replies ({new} new), {stopped:.0%} stopped"
             f", {self.failures} failed"

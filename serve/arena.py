@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lima_ray.errors import UserError
+from lima_ray.records.verdict import Verdict, prompt_id
 from serve.desk import MOST_LETTERS, MOST_TURNS, SEEDS, check_text, outcome
 from serve.dialogue import Dialogue, Turn, clean, new_id, now
 from serve.speaker import Pace, Speaker, request_body, speak
@@ -145,14 +146,14 @@ class Arena:
             last = self.dialogue.turns.pop()
             self.round = settled(last)
 
-    def judge(self, vote: Vote, annotator: str) -> dict[str, Any] | None:
-        """Take the vote and return its record; none where there is nothing to vote on."""
+    def judge(self, vote: Vote, annotator: str) -> Verdict | None:
+        """Take the vote and return its verdict; none where there is nothing to vote on."""
         this = self.round
         if this is None or self.busy or this.vote is not None:
             return None
         this.vote, self.notice = vote, ""
         this.goes_on = 1 if vote == "B" else 0
-        return pairwise_record(this, self.dialogue, annotator)
+        return pairwise_verdict(this, self.dialogue, annotator)
 
     def go_on_from(self, place: int) -> None:
         """Choose whose reply the conversation goes on from."""
@@ -187,26 +188,30 @@ def cut_off(this: Round) -> str:
     return " ".join(notes)
 
 
-def pairwise_record(this: Round, dialogue: Dialogue, annotator: str) -> dict[str, Any]:
-    """The verdict in the judge's format: `models` as configured, `order` as shown.
+def pairwise_verdict(this: Round, dialogue: Dialogue, annotator: str) -> Verdict:
+    """Return the verdict of a vote: `models` as configured, `order` as shown.
 
-    `replies`, `revisions`, `sampling` and `seeds` go with `models`; the verdict speaks of the
-    order: `models[order[0]]` was shown as A.
+    `stopped`, `replies`, `revisions`, `sampling` and `seeds` go with `models`; the verdict speaks
+    of the order: `models[order[0]]` was shown as A.
     """
     by_model = [this.replies[this.order.index(place)] for place in (0, 1)]
-    return {
-        "id": f"vote-{this.id}",
-        "kind": "pairwise",
-        "annotator": annotator,
-        "models": [turn.model for turn in by_model],
-        "order": list(this.order),
-        "verdict": this.vote,
-        "conversations": [turn.content for turn in dialogue.turns],
-        "system": dialogue.system or None,
-        "replies": [turn.content for turn in by_model],
-        "stopped": [turn.finish_reason == "stop" for turn in by_model],
-        "revisions": [turn.revision for turn in by_model],
-        "sampling": [turn.sampling for turn in by_model],
-        "seeds": [turn.seed for turn in by_model],
-        "created": now().isoformat(),
-    }
+    prompt, system = [turn.content for turn in dialogue.turns], dialogue.system or None
+    return Verdict(
+        id=prompt_id(prompt, system),
+        kind="pairwise",
+        annotator=annotator,
+        verdict=this.vote,
+        models=tuple(turn.model or "" for turn in by_model),
+        order=this.order,
+        stopped=tuple(turn.finish_reason == "stop" for turn in by_model),
+        key=f"vote-{this.id}",
+        extra={
+            "conversations": prompt,
+            "system": system,
+            "replies": [turn.content for turn in by_model],
+            "revisions": [turn.revision for turn in by_model],
+            "sampling": [turn.sampling for turn in by_model],
+            "seeds": [turn.seed for turn in by_model],
+            "created": now().isoformat(),
+        },
+    )

@@ -162,8 +162,8 @@ class Compare:
         """Keep the vote and tell the names."""
         desk = await self.talk.seat(desk, "", request)
         arena = self.seat(arena, request)
-        if record := arena.judge(VOTES[words], desk.visitor.annotator):
-            desk.saver.judge(record)
+        if verdict := arena.judge(VOTES[words], desk.visitor.annotator):
+            desk.saver.judge(verdict)
         return self.shown(arena) | {self.saving: ""}
 
     async def settle(self, request: gr.Request, desk: Desk | None) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lima_ray.errors import UserError
+from lima_ray.records.verdict import Verdict, prompt_id
 from serve.dialogue import Dialogue, Turn, clean, now
 from serve.saver import Saver
 from serve.speaker import Pace, Speaker, request_body, speak
@@ -227,7 +228,7 @@ class Desk:
         if turn.thumb is None:
             self.saver.unjudge(f"thumb-{turn.id}")
         else:
-            self.saver.judge(thumb_record(self.dialogue, place, self.visitor.annotator))
+            self.saver.judge(thumb_verdict(self.dialogue, place, self.visitor.annotator))
         self.saver.save(self.dialogue)
 
     def changed(self) -> None:
@@ -287,23 +288,27 @@ def outcome(turn: Turn, pace: Pace) -> str:
     return " ".join(notes)
 
 
-def thumb_record(dialogue: Dialogue, place: int, annotator: str) -> dict[str, Any]:
-    """The verdict on one reply, in the judge's format."""
-    turn = dialogue.turns[place]
-    return {
-        "id": f"thumb-{turn.id}",
-        "kind": "thumbs",
-        "annotator": annotator,
-        "models": [turn.model],
-        "order": [0],
-        "verdict": turn.thumb,
-        "conversations": [earlier.content for earlier in dialogue.turns[:place]],
-        "system": dialogue.system or None,
-        "replies": [turn.content],
-        "originals": [turn.original],
-        "revisions": [turn.revision],
-        "sampling": [turn.sampling],
-        "seeds": [turn.seed],
-        "conversation": dialogue.id,
-        "created": now().isoformat(),
-    }
+def thumb_verdict(dialogue: Dialogue, place: int, annotator: str) -> Verdict:
+    """Return the verdict on one reply."""
+    turn, system = dialogue.turns[place], dialogue.system or None
+    earlier = [one.content for one in dialogue.turns[:place]]
+    return Verdict(
+        id=prompt_id(earlier, system),
+        kind="thumbs",
+        annotator=annotator,
+        verdict=turn.thumb,
+        models=(turn.model or "",),
+        order=(0,),
+        key=f"thumb-{turn.id}",
+        extra={
+            "conversations": earlier,
+            "system": system,
+            "replies": [turn.content],
+            "originals": [turn.original],
+            "revisions": [turn.revision],
+            "sampling": [turn.sampling],
+            "seeds": [turn.seed],
+            "conversation": dialogue.id,
+            "created": now().isoformat(),
+        },
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from lima_ray.records.verdict import Verdict
 from serve.dialogue import Dialogue, new_id
 from serve.store import Conflict, Store, StoreError
 
@@ -74,13 +75,13 @@ class Saver:
         name, copied = f"the deletion of “{dialogue.name}”", copy.copy(dialogue)
         self.later(dialogue.id, Change(name, Store.forget, (self.owner, copied), dialogue))
 
-    def judge(self, record: dict[str, Any]) -> None:
+    def judge(self, verdict: Verdict) -> None:
         """Have a verdict kept."""
-        self.later(record["id"], Change("a vote", Store.judge, (self.owner, record)))
+        self.later(verdict.key, Change("a vote", Store.judge, (self.owner, verdict)))
 
-    def unjudge(self, id: str) -> None:
+    def unjudge(self, key: str) -> None:
         """Have a verdict taken back."""
-        self.later(id, Change("a vote taken back", Store.unjudge, (self.owner, id)))
+        self.later(key, Change("a vote taken back", Store.unjudge, (self.owner, key)))
 
     def later(self, key: str, change: Change) -> None:
         """Replace what waits under a key, and start to write."""
@@ -145,8 +146,8 @@ class Saver:
         theirs = {turn.id for turn in kept.turns if turn.thumb} if kept else set[str]()
         for old, turn in renamed.items():
             if turn.thumb:
-                ids = (f"thumb-{old}", f"thumb-{turn.id}", dialogue.id)
-                move = (self.owner, *ids, old in theirs)
+                keys = (f"thumb-{old}", f"thumb-{turn.id}")
+                move = (self.owner, *keys, dialogue.id, old in theirs)
                 self.later(f"move-{turn.id}", Change("a vote", Store.move_verdict, move))
         self.conflicts.append(
             f"“{name}” {what} meanwhile. Nothing is lost: what this window has is now a "

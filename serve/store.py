@@ -3,19 +3,19 @@
     python -m serve.store verdicts --out verdicts.jsonl
     python -m serve.store conversations --out data.jsonl --db postgresql+psycopg://host/name
 
-`verdicts` writes votes and thumbs as the judge's records; `conversations` writes every dialogue
+`verdicts` writes votes and thumbs in the judge's format; `conversations` writes every dialogue
 that ends with a reply as LIMA JSONL, which `python -m lima_ray.train --data.train` reads.
 """
 
 import asyncio
-import json
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import delete, inspect, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
@@ -23,6 +23,8 @@ from sqlalchemy.orm import Session
 from tyro.extras import SubcommandApp
 
 from lima_ray.errors import UserError
+from lima_ray.records.files import write_jsonl
+from lima_ray.records.verdict import Verdict
 from serve.database import DEFAULT_URL, masked, open_engine
 from serve.dialogue import Dialogue, Turn, new_id, now
 from serve.tables import Base, DialogueRow, EndedRow, SettingRow, TurnRow, VerdictRow
@@ -184,49 +186,46 @@ class Store:
                 session.delete(row)
         dialogue.version, dialogue.attempts = "", ()
 
-    def judge(self, owner: str, record: dict[str, Any]) -> None:
-        """Keep a verdict; one of the same id and owner is replaced."""
+    def judge(self, owner: str, verdict: Verdict) -> None:
+        """Keep a verdict; one of the same key and owner is replaced."""
         with self.session(writes=True) as session:
-            row = session.get(VerdictRow, record["id"])
+            row = session.get(VerdictRow, verdict.key)
             if row is not None and row.owner != owner:
                 raise StoreError("the verdict belongs to somebody else")
-            made = VerdictRow(id=record["id"], owner=owner, kind=record["kind"], record=record)
-            made.created = row.created if row is not None else now()
-            session.merge(made)
+            session.merge(verdict_row(owner, verdict, row.created if row is not None else now()))
 
-    def unjudge(self, owner: str, id: str) -> None:
+    def unjudge(self, owner: str, key: str) -> None:
         """Take a verdict of this owner's back."""
         with self.session() as session:
             session.execute(
-                delete(VerdictRow).where(VerdictRow.id == id, VerdictRow.owner == owner)
+                delete(VerdictRow).where(VerdictRow.id == key, VerdictRow.owner == owner)
             )
 
-    def move_verdict(self, owner: str, id: str, to: str, conversation: str, stays: bool) -> None:
-        """Have a verdict of this owner's under another id, for another conversation.
+    def move_verdict(self, owner: str, key: str, to: str, conversation: str, stays: bool) -> None:
+        """Have a verdict of this owner's under another key, for another conversation.
 
         Args:
             owner: whose it is; nothing is done where there is no such.
-            id: what it is called.
+            key: what it is called.
             to: what it shall be called.
             conversation: in which the reply stands now.
-            stays: whether it holds under its old id as well.
+            stays: whether it holds under its old key as well.
         """
         with self.session(writes=True) as session:
-            row = session.get(VerdictRow, id)
+            row = session.get(VerdictRow, key)
             if row is None or row.owner != owner:
                 return
-            record = row.record | {"id": to, "conversation": conversation}
-            moved = VerdictRow(id=to, owner=owner, kind=row.kind, record=record)
-            moved.created = row.created
-            session.merge(moved)
+            kept = as_verdict(row)
+            moved = replace(kept, key=to, extra=kept.extra | {"conversation": conversation})
+            session.merge(verdict_row(owner, moved, row.created))
             if not stays:
                 session.delete(row)
 
-    def verdicts(self) -> list[dict[str, Any]]:
-        """Every verdict's record, the oldest first."""
+    def verdicts(self) -> list[Verdict]:
+        """Return every verdict, the oldest first."""
         with self.session() as session:
-            oldest = select(VerdictRow.record).order_by(VerdictRow.created, VerdictRow.id)
-            return list(session.scalars(oldest))
+            oldest = select(VerdictRow).order_by(VerdictRow.created, VerdictRow.id)
+            return [as_verdict(row) for row in session.scalars(oldest)]
 
     def dialogues(self) -> list[Dialogue]:
         """Every conversation of every owner, the oldest first."""
@@ -289,22 +288,33 @@ def as_dialogue(row: DialogueRow) -> Dialogue:
     return Dialogue(row.id, row.title, row.system, turns, *times, version=row.version)
 
 
+def verdict_row(owner: str, verdict: Verdict, created: datetime) -> VerdictRow:
+    """Return a verdict's row, under the verdict's key."""
+    row = VerdictRow(id=verdict.key, owner=owner, kind=verdict.kind, record=verdict.to_json())
+    row.created = created
+    return row
+
+
+def as_verdict(row: VerdictRow) -> Verdict:
+    """Return a verdict from its row."""
+    return Verdict.from_json(row.record, f"the database's verdict {row.id}")
+
+
 app = SubcommandApp()
 
 
 @app.command
 def verdicts(out: Path, db: str = DEFAULT_URL) -> None:
-    """Write votes and thumbs as verdict records, one a line.
+    """Write votes and thumbs as verdicts, one a line.
 
     Args:
         out: file to write.
         db: URL of the database.
     """
-    records = read(db, Store.verdicts)
+    found = read(db, Store.verdicts)
     out.parent.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    out.write_text(lines, encoding="utf-8")
-    print(f"{out}: {len(records)} verdicts")
+    write_jsonl((verdict.to_json() for verdict in found), out)
+    print(f"{out}: {len(found)} verdicts")
 
 
 @app.command

@@ -10,6 +10,7 @@ import pytest
 from browser import EngineSpeaker
 
 from lima_ray.engine import Engine
+from lima_ray.records.verdict import prompt_id
 from serve import render
 from serve import speaker as speaking
 from serve.arena import Arena, Contestant
@@ -237,7 +238,7 @@ def test_a_thumb_goes_along_with_the_reply_of_a_second_window(
     asyncio.run(judge())
     kept = {f"thumb-{desk.dialogue.turns[1].id}": desk.dialogue.id}
     moved = {f"thumb-{other.dialogue.turns[place].id}": other.dialogue.id for place in (1, 3)}
-    assert {v["id"]: v["conversation"] for v in store.verdicts()} == kept | moved
+    assert {v.key: v.extra["conversation"] for v in store.verdicts()} == kept | moved
 
     async def take_back() -> None:
         for place in (1, 3):
@@ -245,7 +246,7 @@ def test_a_thumb_goes_along_with_the_reply_of_a_second_window(
         await other.saver.settle()
 
     asyncio.run(take_back())
-    assert [verdict["id"] for verdict in store.verdicts()] == list(kept)
+    assert [verdict.key for verdict in store.verdicts()] == list(kept)
 
 
 def test_a_reply_of_which_nothing_came_is_not_kept(desk: Desk, store: Store) -> None:
@@ -317,11 +318,13 @@ def test_thumbs_go_with_their_replies(desk: Desk, speaker: Troubled, store: Stor
 
     asyncio.run(judge())
     assert render.thumbs(desk.dialogue) == [None, "Dislike"]
-    (record,) = store.verdicts()
-    assert record["kind"] == "thumbs" and record["verdict"] == "down"
+    (verdict,) = store.verdicts()
+    assert verdict.kind == "thumbs" and verdict.verdict == "down"
     turns = [turn.content for turn in desk.dialogue.turns]
-    assert record["conversations"] == turns[:3] and record["replies"] == turns[3:]
-    assert record["annotator"].startswith("anonymous-") and desk.visitor.session not in str(record)
+    assert verdict.id == prompt_id(turns[:3], None) and verdict.key.startswith("thumb-")
+    assert verdict.extra["conversations"] == turns[:3] and verdict.extra["replies"] == turns[3:]
+    assert verdict.annotator.startswith("anonymous-")
+    assert desk.visitor.session not in str(verdict)
 
 
 def test_conversation_that_is_left_does_not_come_back(desk: Desk, speaker: Troubled) -> None:
@@ -366,10 +369,12 @@ def test_comparison_order_is_drawn_and_unfinished_rounds_have_no_vote(speaker: T
             await compare("the cat")
             assert arena.round is not None
             orders.add(arena.round.order)
-            record = arena.judge("neither", "anna")
-            assert record is not None and arena.judge("A", "anna") is None, "one vote a round"
-            assert record["sampling"] == [one.sampling, two.sampling], "as configured, not shown"
-            assert record["order"] == list(arena.round.order)
+            vote = arena.judge("neither", "anna")
+            assert vote is not None and arena.judge("A", "anna") is None, "one vote a round"
+            assert vote.extra["sampling"] == [one.sampling, two.sampling], (
+                "as configured, not shown"
+            )
+            assert vote.order == arena.round.order
         speaker.breaks_after = 0
         await compare("the moon")
 

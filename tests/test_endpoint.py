@@ -13,6 +13,7 @@ from lima_ray.config import Sampling
 from lima_ray.endpoint import Answer, Client, Endpoint, ask, retry_after_s
 from lima_ray.errors import UserError
 from lima_ray.grader import grade, parse
+from lima_ray.records.reply import Reply
 
 SAMPLING = Sampling()
 
@@ -248,25 +249,25 @@ def test_a_key_of_two_lines_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ("Good.\n\n **6** \n", 6),
         ("Good.\n(5).", 5),
         ("3", 3),
-        ("Good.\nScore: 4", "invalid"),
-        ("Good.\n4.5", "invalid"),
-        ("Good.\n0", "invalid"),
-        ("Good.\n7", "invalid"),
-        ("Good.\n4 5", "invalid"),
-        ("4\nor so", "invalid"),
-        ("", "invalid"),
+        ("Good.\nScore: 4", None),
+        ("Good.\n4.5", None),
+        ("Good.\n0", None),
+        ("Good.\n7", None),
+        ("Good.\n4 5", None),
+        ("4\nor so", None),
+        ("", None),
     ],
 )
-def test_the_grade_is_the_number_alone_on_the_last_line(text: str, verdict: int | str) -> None:
+def test_the_grade_is_the_number_alone_on_the_last_line(text: str, verdict: int | None) -> None:
     found, explanation = parse(text)
     assert found == verdict
     assert explanation in text and (verdict != 4 or explanation == "It answers.\nSo:")
 
 
-def reply(id: str, *turns: str, **more: Any) -> dict[str, Any]:
-    """A record of replies.jsonl."""
-    record = {"id": id, "conversations": list(turns[:-1]), "reply": turns[-1], "model": "lima"}
-    return record | {"sample": 1, "turn": len(turns) // 2 - 1, "stopped": True} | more
+def reply(id: str, *turns: str, **more: Any) -> Reply:
+    """Return a reply, the last of some turns."""
+    fields: dict[str, Any] = {"sample": 1, "turn": len(turns) // 2 - 1, "stopped": True} | more
+    return Reply(id, turns[:-1], model="lima", reply=turns[-1], **fields)
 
 
 def test_replies_are_graded_with_their_whole_dialogue(server: Server) -> None:
@@ -277,7 +278,7 @@ def test_replies_are_graded_with_their_whole_dialogue(server: Server) -> None:
     verdicts = grade(
         [
             reply("a", "hi", "hello $x", "why?", "so", system="Be kind"),
-            reply("b", "where?", "Paris", stopped=False, group="towns"),
+            reply("b", "where?", "Paris", stopped=False, extra={"group": "towns"}),
         ],
         server.url,
         "judge",
@@ -286,9 +287,9 @@ def test_replies_are_graded_with_their_whole_dialogue(server: Server) -> None:
     common = {"kind": "grade", "annotator": "judge", "models": ["lima"], "sample": 1}
     first = {"id": "a", **common, "turn": 1, "stopped": True}
     second = {"id": "b", **common, "turn": 0, "stopped": False, "group": "towns"}
-    assert verdicts == [
-        first | {"verdict": 2, "explanation": "It costs $5."},
-        second | {"verdict": "invalid", "explanation": "no idea"},
+    assert [verdict.to_json() for verdict in verdicts] == [
+        first | {"verdict": 2, "explanation": "It costs $5.", "grade": 2, "status": "read"},
+        second | {"verdict": None, "explanation": "no idea", "status": "unreadable"},
     ]
     asked = next(q for q in server.asked if "hello" in q)
     dialogue = (
@@ -310,5 +311,6 @@ def test_a_judge_that_is_cut_off_or_silent_gives_no_grade(server: Server) -> Non
 
     server.answer = answer
     verdicts = grade(replies, server.url, "judge", retries=1, backoff_s=0.01)
-    assert [v["verdict"] for v in verdicts] == ["invalid", "invalid", 1]
-    assert [v["explanation"] for v in verdicts] == ["First,\n1", "no answer: 500 x no", ""]
+    assert [v.verdict for v in verdicts] == [None, None, 1]
+    assert [v.status for v in verdicts] == ["unreadable", "unanswered", "read"]
+    assert [v.explanation for v in verdicts] == ["First,\n1", "500 x no", ""]

@@ -26,7 +26,8 @@ from lima_ray.engine import Engine, Request
 from lima_ray.errors import UserError
 from lima_ray.generate import Generation, generate, name_of
 from lima_ray.model import add_tokens, save_tokenizer_and_config
-from lima_ray.replies import Record, ReplyDirectory
+from lima_ray.records.reply import Reply, read_replies
+from lima_ray.replies import ReplyDirectory
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
 SHORT = Sampling(max_tokens=40)
@@ -71,14 +72,14 @@ def asking(server: Server, folder: Path, rows: list[dict[str, Any]], **changes: 
     return Generation.model_validate({"model": "lima"} | fields | changes)
 
 
-def lines(path: Path) -> list[Record]:
+def lines(path: Path) -> list[dict[str, Any]]:
     """Every row of a file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def replied(records: list[Record]) -> list[tuple[str, int, int, str]]:
+def replied(records: list[Reply]) -> list[tuple[str, int, int, str]]:
     """What was said to what."""
-    return [(r["id"], r["sample"], r["turn"], r["reply"]) for r in records]
+    return [(r.id, r.sample, r.turn, r.reply) for r in records]
 
 
 # Behind an endpoint
@@ -104,11 +105,11 @@ def test_every_reply_tells_what_it_replies_to(server: Server, tmp_path: Path) ->
             for t, q in enumerate(("one", "two", "three"))
         ),
     ]
-    written = lines(tmp_path / "out" / "replies.jsonl")
-    assert sorted(written, key=lambda r: r["seed"]) == sorted(records, key=lambda r: r["seed"])
-    assert {r["seed"] for r in server.requests} == {r["seed"] for r in records}
-    assert records[0].pop("seed") >= 0
-    assert records[0] == {
+    assert read_replies(tmp_path / "out" / "replies.jsonl") == records
+    assert {r["seed"] for r in server.requests} == {r.seed for r in records}
+    first = lines(tmp_path / "out" / "replies.jsonl")[0]
+    assert first.pop("seed") >= 0
+    assert first == {
         "id": "q",
         "conversations": ["why?"],
         "model": "lima",
@@ -120,11 +121,11 @@ def test_every_reply_tells_what_it_replies_to(server: Server, tmp_path: Path) ->
         "source": "dev",
         "about": "sun",
     }
-    assert records[2]["conversations"] == ["a", "b", "c"]
-    assert (records[2]["stopped"], records[2]["n_tokens"]) == (False, 9)
+    assert records[2].conversations == ("a", "b", "c")
+    assert (records[2].stopped, records[2].n_tokens) == (False, 9)
     last = records[6]
-    assert last["conversations"] == ["one", "re: one", "two", "re: two", "three"]
-    assert last["system"] == "Be kind" and "follow_ups" not in last
+    assert last.conversations == ("one", "re: one", "two", "re: two", "three")
+    assert last.system == "Be kind" and "follow_ups" not in last.extra
     roles = ["system", "user", "assistant", "user", "assistant", "user"]
     sent = [r for r in server.requests if r["messages"][-1]["content"] == "three"]
     assert [[m["role"] for m in r["messages"]] for r in sent] == [roles, roles]
@@ -133,14 +134,14 @@ def test_every_reply_tells_what_it_replies_to(server: Server, tmp_path: Path) ->
 def test_seeds_depend_on_row_sample_and_turn_alone(server: Server, tmp_path: Path) -> None:
     rows = [*some_rows(4), {"id": "talk", "conversations": ["one"], "follow_ups": ["two"]}]
 
-    def seeds(name: str, rows: list[dict[str, Any]], **changes: Any) -> dict[Any, int]:
+    def seeds(name: str, rows: list[dict[str, Any]], **changes: Any) -> dict[Any, int | None]:
         (tmp_path / name).mkdir()
         records = generate(asking(server, tmp_path / name, rows, **changes))
-        return {(r["id"], r["sample"], r["turn"]): r["seed"] for r in records}
+        return {(r.id, r.sample, r.turn): r.seed for r in records}
 
     seen = seeds("all", rows, samples=3)
     assert len(set(seen.values())) == len(seen) == 18
-    assert all(0 <= seed < 2**31 for seed in seen.values())
+    assert all(seed is not None and 0 <= seed < 2**31 for seed in seen.values())
     fewer = seeds("fewer", rows[::-1][:3], samples=2)
     assert fewer == {key: seen[key] for key in fewer} and len(fewer) == 8
     other = seeds("other", rows, samples=3, sampling=Sampling(seed=1))
@@ -352,18 +353,18 @@ def test_an_export_replies_in_this_process_and_goes_on(export_dir: Path, tmp_pat
         *((f"row-{i}", s, 0) for i in range(6) for s in (0, 1)),
         *(("talk", s, t) for s in (0, 1) for t in range(3)),
     ]
-    assert {r["model"] for r in records} == {"tiny"}
-    stopped = [r["stopped"] for r in records]
+    assert {r.model for r in records} == {"tiny"}
+    stopped = [r.stopped for r in records]
     assert any(stopped) and not all(stopped)
     engine = Engine(export_dir, slots=1)
     for record in records[:4]:
-        sampling = SHORT.model_copy(update={"seed": record["seed"]})
-        request = Request("again", engine.prompt(record["conversations"]), sampling)
+        sampling = SHORT.model_copy(update={"seed": record.seed})
+        request = Request("again", engine.prompt(record.conversations), sampling)
         (again,) = engine.generate([request])
         expected = again.text, again.stopped, again.n_tokens
-        assert (record["reply"], record["stopped"], record["n_tokens"]) == expected
-    dialogue = records[-1]["conversations"]
-    assert dialogue[:4:2] == ["the cat", "why"] and dialogue[1] == records[-3]["reply"]
+        assert (record.reply, record.stopped, record.n_tokens) == expected
+    dialogue = records[-1].conversations
+    assert dialogue[:4:2] == ("the cat", "why") and dialogue[1] == records[-3].reply
     file = tmp_path / "out" / "replies.jsonl"
     half = file.read_bytes().splitlines(keepends=True)[:7]
     file.write_bytes(b"".join(half) + b'{"id"')
@@ -399,10 +400,10 @@ def test_a_dialogue_that_outgrows_the_context_ends_in_empty_replies(
     later = " ".join(WORDS * 9)
     rows = [{"id": "talk", "conversations": ["why"], "follow_ups": [later, "how"]}]
     records = generate(decoding(export_dir, tmp_path, rows), in_process=True)
-    assert records[0]["n_tokens"] > 0
+    assert records[0].n_tokens
     for record in records[1:]:
-        assert (record["reply"], record["stopped"], record["n_tokens"]) == ("", False, 0)
-    assert [r["turn"] for r in records] == [0, 1, 2]
+        assert (record.reply, record.stopped, record.n_tokens) == ("", False, 0)
+    assert [r.turn for r in records] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

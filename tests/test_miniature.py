@@ -14,22 +14,24 @@ from lima_ray.miniature import prose, rows, world
 from lima_ray.miniature.demo import typical
 from lima_ray.miniature.judge import assess, judge, truth
 from lima_ray.miniature.world import UNSEEN, by_name, entities
+from lima_ray.records.reply import Reply
+from lima_ray.records.verdict import Verdict
 
 ALIGNING = ("train", "curated", "unfiltered", "narrow", "pool", "dialogues", "structure")
 MEASURING = ("dev", "test", "dialogues_test", "heldout")
 FILES = rows.files()
 
 
-def records(name: str, stopped: bool = True) -> list[dict]:
+def records(name: str, stopped: bool = True) -> list[Reply]:
     """A file's own replies, as if a model had given them."""
     found = []
     for row in FILES[name]:
         asked = row.extra["ask"]
         turns = range(len(asked) if isinstance(asked, list) else 1)
         for turn in turns:
-            record = {"id": row.id, "model": "m", "sample": 0, "turn": turn, "source": row.source}
-            record |= {"reply": row.turns[2 * turn + 1], "stopped": stopped}
-            found.append(record | row.extra)
+            asked_of, text = row.turns[: 2 * turn + 1], row.turns[2 * turn + 1]
+            own = {"source": row.source, "extra": row.extra}
+            found.append(Reply(row.id, asked_of, "m", 0, turn, text, stopped, **own))
     return found
 
 
@@ -95,14 +97,14 @@ def test_no_prompt_of_dev_or_test_is_a_prompt_of_alignment() -> None:
 
 @pytest.mark.parametrize("name", ["curated", "narrow", "pool", "dialogues", "structure", "heldout"])
 def test_the_judge_finds_the_voice_excellent(name: str) -> None:
-    assert {v["verdict"] for v in judge(records(name))} == {"excellent"}
+    assert {v.verdict for v in judge(records(name))} == {"excellent"}
 
 
 def test_the_judge_finds_a_raw_dump_mixed() -> None:
     verdicts = judge(records("unfiltered"))
     by_style: dict[str, set[str]] = {}
     for row, verdict in zip(FILES["unfiltered"], verdicts, strict=True):
-        by_style.setdefault(row.extra["style"], set()).add(verdict["verdict"])
+        by_style.setdefault(row.extra["style"], set()).add(str(verdict.verdict))
     assert by_style["voice"] == {"excellent"}
     assert by_style["wrong"] == {"fail"}
     assert by_style["off_topic"] == {"fail"}
@@ -157,10 +159,9 @@ def test_what_a_model_knows_is_in_its_first_paragraph(reply: str, knows: bool) -
 
 
 def test_conversations_shown_succeed_as_often_as_all_do() -> None:
-    verdicts = [
-        {"group": "in", "verdict": "fail" if number % 4 == 0 else "excellent"}
-        for number in range(20)
-    ] + [{"group": "ood", "verdict": "fail"}]
+    said = ["fail" if number % 4 == 0 else "excellent" for number in range(20)]
+    verdicts = [Verdict("x", "audit", "exact", verdict, group="in") for verdict in said]
+    verdicts += [Verdict("x", "audit", "exact", "fail", group="ood")]
     shown = typical(verdicts, "in", 4)
     assert shown == [0, 1, 2, 3]
     assert typical(verdicts, "ood", 1) == [20]

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,6 +14,7 @@ from postgres import Postgres, postgres_missing
 from lima_ray import example
 from lima_ray.config import PACKAGE
 from lima_ray.engine import Engine
+from lima_ray.records.verdict import Verdict
 from serve.chat import PageSettings, build_page
 from serve.dialogue import Turn
 from serve.store import Store
@@ -272,8 +272,9 @@ def test_thumbs_are_kept_and_can_be_changed(window: Window, site: Site) -> None:
     window.settle(1)
     for label, verdict in (("Like", "up"), ("Dislike", "down")):
         window.press(label)
-        until(lambda verdict=verdict: [v["verdict"] for v in thumbs(site)] == [verdict])
-    (record,) = thumbs(site)
+        until(lambda verdict=verdict: [v.verdict for v in thumbs(site)] == [verdict])
+    (verdict,) = thumbs(site)
+    record = verdict.extra
     assert record["conversations"] == [PROMPTS[0]]
 
     def kept() -> Turn:
@@ -281,12 +282,12 @@ def test_thumbs_are_kept_and_can_be_changed(window: Window, site: Site) -> None:
 
     until(lambda: kept().thumb == "down")
     assert record["replies"] == [kept().content]
-    assert record["models"] == ["first"] and record["seeds"] == [site.speaker.asked[-1]["seed"]]
+    assert verdict.models == ("first",) and record["seeds"] == [site.speaker.asked[-1]["seed"]]
 
 
-def thumbs(site: Site) -> list[dict[str, Any]]:
+def thumbs(site: Site) -> list[Verdict]:
     """The thumbs that the store has."""
-    return [v for v in site.store.verdicts() if v["kind"] == "thumbs"]
+    return [v for v in site.store.verdicts() if v.kind == "thumbs"]
 
 
 def test_compare_is_blind_until_the_vote(window: Window, site: Site) -> None:
@@ -303,22 +304,22 @@ def test_compare_is_blind_until_the_vote(window: Window, site: Site) -> None:
         vote.click()
         expect(page.locator("#reveal")).to_contain_text("second")
         until(lambda number=number: len(votes(site)) == number + 1)
-        record = votes(site)[-1]
-        winner = record["models"][record["order"][1]]
+        cast = votes(site)[-1]
+        winner = cast.models[cast.order[1]]
         assert winner in page.locator("#side-b").inner_text()
-        assert record["verdict"] == "B" and record["models"] == ["first", "second"]
+        assert cast.verdict == "B" and cast.models == ("first", "second")
         asked_of = {body["model"]: body for body in site.speaker.asked[-2:]}
-        assert record["seeds"] == [asked_of[name]["seed"] for name in record["models"]]
+        assert cast.extra["seeds"] == [asked_of[name]["seed"] for name in cast.models]
         if number:
             history = asked_of["first"]["messages"]
             assert history == asked_of["second"]["messages"]
             assert history[-2]["content"] == chosen
-        chosen = record["replies"][record["order"][1]]
+        chosen = cast.extra["replies"][cast.order[1]]
 
 
-def votes(site: Site) -> list[dict[str, Any]]:
+def votes(site: Site) -> list[Verdict]:
     """The votes that the store has, the oldest first."""
-    return [v for v in site.store.verdicts() if v["kind"] == "pairwise"]
+    return [v for v in site.store.verdicts() if v.kind == "pairwise"]
 
 
 def answers(site: Site, window: Window) -> list[str]:

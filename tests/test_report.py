@@ -20,6 +20,7 @@ from lima_ray import command_line
 from lima_ray.config import load as load_recipe
 from lima_ray.records.files import write_json, write_jsonl
 from lima_ray.records.quality import Quality
+from lima_ray.records.verdict import Verdict
 from lima_ray.run import Run
 from lima_ray.stats import crossed
 from tune import picture, report, space
@@ -109,7 +110,12 @@ def verdicts(level: float, seed: int) -> list[dict[str, Any]]:
     names = {6: "excellent", 5: "pass", 4: "pass"}
     return [
         {"id": f"prompt-{i:02}", "kind": "audit", "sample": 0, "grade": int(grade)}
-        | {"verdict": names.get(grade, "fail"), "stopped": bool(grade != 3), "group": "in"}
+        | {
+            "annotator": "exact",
+            "verdict": names.get(grade, "fail"),
+            "stopped": bool(grade != 3),
+            "group": "in",
+        }
         for i, grade in enumerate(grades_P)
     ]
 
@@ -173,7 +179,7 @@ def test_of_a_loss_the_lowest_is_the_best_on_the_measuring_prompts(tmp_path: Pat
     losses = (1.5, 1.2, 1.9, 1.4)
     for point, (loss, dev) in enumerate(zip(losses, (3.0, 4.0, 3.5, 5.0), strict=True)):
         train(tmp_path, sweep, point, 0, 4.0, dev)
-        rows = [{"id": f"{n}", "kind": "loss", "sample": 0, "verdict": loss} for n in range(9)]
+        rows = [Verdict(f"{n}", "loss", "loss", loss).to_json() for n in range(9)]
         measured = tmp_path / "trials" / f"{point:06}{0:06}" / "measured" / "test-0"
         write_jsonl(rows, measured / "verdicts.jsonl")
     study = Study.load(tmp_path / "sweeps" / "mine")
@@ -220,7 +226,7 @@ def test_perplexity_compares_without_a_judge_lower_is_better_and_its_warning_is_
         assert row["perplexity"] == f"{np.exp(np.mean(expected[number])):.3f}"
         assert row["loss, nats a token [95 %]"].startswith(f"{np.mean(expected[number]):.3f} [")
     assert study.best() is None and not (study.path / "best.yaml").exists()
-    found = report.verdict(study)
+    found = report.finding(study)
     assert found and found.answer == "agrees"
     text = report.write(study).read_text()
     assert "it does not track the quality of replies (LIMA appendix B)" in text
@@ -270,7 +276,7 @@ def test_the_interval_of_the_difference_decides(
 ) -> None:
     expect = FILTERED | {"within": within}
     study = study_of(tmp_path, lower_where(lower, by), axes=TWO, expect=expect)
-    found = report.verdict(study)
+    found = report.finding(study)
     assert found and found.answer == answer, found
     assert "over 3 seeds and 40 prompts" in found.sentence
 
@@ -293,7 +299,7 @@ def test_a_claim_pairs_points_over_the_axes_it_does_not_name(tmp_path: Path) -> 
                 level = 2.5 + rate + 0.3 * (point.values["model.residual_dropout"] == 0.2)
                 train(tmp_path, sweep, point.number, seed, level)
     study = Study.load(tmp_path / "sweeps" / "mine")
-    found = report.verdict(study)
+    found = report.finding(study)
     assert found and found.answer == "agrees"
     assert "the mean of 2 of 3 pairs that differ in nothing else" in found.sentence
     rows = point_rows(study)
@@ -317,7 +323,7 @@ def test_epochs_agree_where_grade_and_perplexity_both_rise(
     grade_rise: float, perplexity_rise: list[float], answer: str, tmp_path: Path
 ) -> None:
     study = epochs_study(tmp_path, grade_rise, perplexity_rise)
-    found = report.verdict(study)
+    found = report.finding(study)
     assert found and found.answer == answer, found
     text = report.write(study).read_text()
     assert "| 3 |" in text and "held-out perplexity" in text
@@ -338,7 +344,7 @@ def epochs_study(folder: Path, grade_rise: float, perplexity_rise: list[float]) 
 
 def test_a_study_without_a_rule_has_no_verdict(tmp_path: Path) -> None:
     study = study_of(tmp_path, lower_where("", 0), axes=TWO, seeds=[0])
-    assert report.verdict(study) is None
+    assert report.finding(study) is None
     assert "one seed says nothing of others" in report.write(study).read_text()
 
 
@@ -468,7 +474,8 @@ def test_verdicts_that_could_not_be_read_are_counted_and_left_out(tmp_path: Path
     study = study_of(tmp_path, lower_where("", 0), axes=TWO, seeds=[0, 1])
     for outcome in study.outcomes:
         graded = [
-            {"id": v["id"], "sample": 0, "kind": "grade", "stopped": True} for v in verdicts(4, 0)
+            {"id": v["id"], "sample": 0, "kind": "grade", "annotator": "judge", "stopped": True}
+            for v in verdicts(4, 0)
         ]
         for number, verdict in enumerate(graded):
             verdict["verdict"] = 2 if number else "invalid"
@@ -477,7 +484,9 @@ def test_verdicts_that_could_not_be_read_are_counted_and_left_out(tmp_path: Path
     study = Study.load(study.path)
     row = point_rows(study)[0]
     assert row["grade, 1 to 6 [95 %]"] == "2.00 [2.00, 2.00]" and not any("pass" in k for k in row)
-    assert "4 verdicts could not be read and are left out" in report.write(study).read_text()
+    text = report.write(study).read_text()
+    assert "4 verdicts could not be read and are left out" in text
+    assert "left out: 2 of data filtered, 2 of data unfiltered." in text
 
 
 def test_the_command_reports_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,7 +123,7 @@ def test_a_model_behind_an_endpoint_may_judge(run: Run, small: Recipe) -> None:
         found = assessment.assess(run, 2, recipe)
         assert len(server.requests) == found.replies == 9
     verdicts = [json.loads(v) for v in (folder / "verdicts.jsonl").open()]
-    assert found.invalid == sum(v["verdict"] == "invalid" for v in verdicts)
+    assert found.invalid == sum(v["status"] != "read" for v in verdicts)
     assert (found.grade, found.judge) == (4.0, "judge-1")
     assert sorted(assessed(run, recipe.select.judge_name)) == [2]
     assert sorted(assessed(run, small.select.judge_name)) == [1]

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 
@@ -13,9 +14,11 @@ import pytest
 
 from lima_ray import example
 from lima_ray.errors import UserError
+from lima_ray.records.verdict import Verdict, prompt_id
 from serve.database import masked
-from serve.dialogue import Dialogue, Turn
+from serve.dialogue import Dialogue, Turn, now
 from serve.store import Conflict, Store, StoreError, conversations, verdicts
+from serve.tables import VerdictRow
 
 
 @pytest.fixture
@@ -228,17 +231,33 @@ def test_database_of_an_earlier_release_gets_what_it_lacks(store: Store, url: st
 
 
 def test_verdicts_are_replaced_and_taken_back_by_their_owner_alone(store: Store) -> None:
-    up = {"id": "thumb-1", "kind": "thumbs", "verdict": "up"}
-    vote = {"id": "vote-1", "kind": "pairwise", "verdict": "A"}
+    up = Verdict("prompt", "thumbs", "anna", "up", key="thumb-1")
+    vote = Verdict("prompt", "pairwise", "anna", "A", key="vote-1", order=(1, 0))
     store.judge("anna", up)
     store.judge("anna", vote)
-    store.judge("anna", up | {"verdict": "down"})
+    store.judge("anna", replace(up, verdict="down"))
     store.unjudge("bert", "vote-1")
     with pytest.raises(StoreError, match="belongs to somebody else"):
         store.judge("bert", vote)
-    assert store.verdicts() == [up | {"verdict": "down"}, vote]
+    assert store.verdicts() == [replace(up, verdict="down"), vote]
     store.unjudge("anna", "thumb-1")
     assert store.verdicts() == [vote]
+
+
+def test_verdicts_of_earlier_databases_are_read_and_moved(store: Store) -> None:
+    texts = {"conversations": ["Hi"], "system": "Be short.", "replies": ["Hello"]}
+    record = {"id": "thumb-1", "kind": "thumbs", "annotator": "anna", "models": ["m"]} | texts
+    record |= {"order": [0], "verdict": "up", "conversation": "old"}
+    with store.session() as session:
+        session.add(
+            VerdictRow(id="thumb-1", owner="anna", kind="thumbs", record=record, created=now())
+        )
+    (found,) = store.verdicts()
+    assert (found.id, found.key) == (prompt_id(["Hi"], "Be short."), "thumb-1")
+    store.move_verdict("anna", "thumb-1", "thumb-2", "new", stays=False)
+    assert store.verdicts() == [
+        replace(found, key="thumb-2", extra=texts | {"conversation": "new"})
+    ]
 
 
 def test_secret_is_made_once(store: Store, url: str) -> None:
@@ -251,7 +270,8 @@ def test_exports_are_training_data_and_verdicts(store: Store, url: str, tmp_path
     del open_end.turns[-1]
     for dialogue in (whole, open_end):
         store.save("anna", dialogue)
-    store.judge("anna", {"id": "thumb-1", "kind": "thumbs", "verdict": "up", "replies": ["é"]})
+    up = Verdict("prompt", "thumbs", "anna", "up", key="thumb-1", extra={"replies": ["é"]})
+    store.judge("anna", up)
     conversations(tmp_path / "out" / "data.jsonl", url)
     verdicts(tmp_path / "out" / "verdicts.jsonl", url)
     (read,) = example.read(str(tmp_path / "out" / "data.jsonl"))

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lima_ray.records.verdict import read_verdicts
 from lima_ray.stats import Estimate, crossed
-from tune.results import Outcome, Study, by_prompt, mean_grade, read_verdicts
+from tune.results import METRICS, Outcome, Study, by_prompt
 from tune.space import Point
 
 
@@ -52,4 +53,5 @@ def dev_grades_P(outcome: Outcome, epoch: int) -> np.ndarray:
     Returns:
         shape [prompts]; NaN where no verdict on a prompt could be read.
     """
-    return by_prompt(read_verdicts(outcome.run.dev_dir(epoch)), mean_grade)
+    verdicts = read_verdicts(outcome.run.dev_dir(epoch) / "verdicts.jsonl")
+    return by_prompt(verdicts, METRICS["grade"])

@@ -23,13 +23,13 @@ from lima_ray import example, select, train
 from lima_ray.cluster import forwarded, worker_environment
 from lima_ray.config import validate
 from lima_ray.errors import UserError
-from lima_ray.grader import NO_ANSWER
 from lima_ray.judging import assessment
 from lima_ray.judging.perplexity import dialogue_losses
 from lima_ray.phases import Phases
 from lima_ray.probe import check_export
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.quality import assessed
+from lima_ray.records.verdict import Verdict
 from lima_ray.run import Run
 from tune.dispatcher import Task, ask
 from tune.trial import Job
@@ -212,12 +212,12 @@ def conclude(job: Job) -> None:
         return
     prompts = assessment.Prompts(job.prompts, "test", job.samples)
     _, verdicts = assessment.judged(run.export_dir, prompts, job.measured, recipe)
-    unanswered = [v for v in verdicts if str(v.get("explanation", "")).startswith(NO_ANSWER)]
+    unanswered = [v for v in verdicts if v.status == "unanswered"]
     if unanswered:
         (job.measured / "verdicts.jsonl").unlink()
         raise UserError(
             f"the judge did not answer on {len(unanswered)} of {len(verdicts)} replies: "
-            f"{unanswered[0]['explanation']}"
+            f"{unanswered[0].explanation}"
         )
     if not trained_before:  # another sweep may want what it has kept
         prune(run, job.keep)
@@ -226,18 +226,24 @@ def conclude(job: Job) -> None:
 def measure_loss(job: Job) -> None:
     """Write the loss of the exported model on each dialogue that measures.
 
-    A record's verdict is the dialogue's summed loss over the mean number of supervised tokens, so
-    that the mean over dialogues is the loss of a token, and its exponential the perplexity.
+    A dialogue's verdict is its summed loss over the mean number of supervised tokens, so that the
+    mean over dialogues is the loss of a token, and its exponential the perplexity.
     """
     losses_R, tokens_R = dialogue_losses(job.run.export_dir, job.heldout())
     rows = example.read(job.prompts, "heldout")
-    records = [
-        {"id": f"{number:06}-{row.id}", "kind": "loss", "annotator": "loss", "sample": 0}
-        | {"verdict": float(loss / tokens_R.mean()), "tokens": int(tokens)}
+    verdicts = [
+        Verdict(
+            id=f"{number:06}-{row.id}",  # ids of held-out rows may repeat
+            kind="loss",
+            annotator="loss",
+            verdict=float(loss / tokens_R.mean()),
+            sample=0,
+            extra={"tokens": int(tokens)},
+        )
         for number, (row, loss, tokens) in enumerate(zip(rows, losses_R, tokens_R, strict=True))
     ]
     job.measured.mkdir(parents=True, exist_ok=True)
-    write_jsonl(records, job.measured / "verdicts.jsonl")
+    write_jsonl([verdict.to_json() for verdict in verdicts], job.measured / "verdicts.jsonl")
 
 
 def prune(run: Run, keep: str) -> None:

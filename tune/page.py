@@ -1,14 +1,14 @@
 """A study's report as a Markdown page: what was found, what failed, how it was measured."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lima_ray.judges import grade_of
+from tune.finding import finding
 from tune.results import Outcome, Study
 from tune.rows import Row, best, epoch_rows, filled, notes, point_rows
 from tune.units import duration
-from tune.verdict import verdict
 from tune.wording import counted
 
 ERROR_LINES = 3
@@ -23,7 +23,7 @@ def markdown(study: Study, pictures: Sequence[Path], best_file: str) -> str:
         pictures: of it, beside the page.
         best_file: name of the best point's recipe, beside the page.
     """
-    found, claim = verdict(study), study.sweep.claim
+    found, claim = finding(study), study.sweep.claim
     parts = [[f"# {study.sweep.name}"]]
     parts += [[f"The claim: {claim}"]] if claim else []
     parts += [[f"**{found.answer.capitalize()}.** {found.sentence}"]] if found else []
@@ -104,14 +104,15 @@ def measuring(study: Study) -> Iterator[str]:
     yield f"Of epochs {select.first_epoch} to {last} the one that replied best to"
     yield f"{recipe.data.dev} is measured: {counted(sweep.samples, 'sample')}"
     done = [outcome for outcome in study.outcomes if outcome.status == "done"]
-    verdicts = [v for o in done for v in o.verdicts if sweep.group in ("", v.get("group"))]
+    verdicts = [(o, v) for o in done for v in o.verdicts if sweep.group in ("", v.group)]
     of_group = f", group {sweep.group}" if sweep.group else ""
-    yield f"for each of {counted(len({v['id'] for v in verdicts}), 'prompt')}"
+    yield f"for each of {counted(len({v.id for _, v in verdicts}), 'prompt')}"
     yield f"({sweep.file(sweep.prompts) or recipe.data.test}{of_group}),"
     yield f"temperature {sampling.temperature}, top-p {sampling.top_p}, repetition penalty"
     yield f"{sampling.repetition_penalty}, judged by {select.judge_name}."
-    if unread := sum(grade_of(v) is None for v in verdicts):
-        yield f"{counted(unread, 'verdict')} could not be read and are left out."
+    if unread := Counter(point_name(study, o) for o, v in verdicts if not v.was_read):
+        told = ", ".join(f"{count} of {name}" for name, count in unread.items())
+        yield f"{counted(unread.total(), 'verdict')} could not be read and are left out: {told}."
     seconds = sum({outcome.id: outcome.seconds for outcome in study.outcomes}.values())
     yield f"The trainings took {duration(seconds)}, added up."
 

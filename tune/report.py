@@ -1,4 +1,4 @@
-"""Report a study: its table, pictures, verdict, and its best point as a recipe to train.
+"""Report a study: its table, pictures, finding, and its best point as a recipe to train.
 
     python -m tune.report runs/sweeps/NAME
 
@@ -26,13 +26,13 @@ from rich.text import Text
 from lima_ray.errors import UserError
 from tune import page, picture
 from tune.arguments import ReportCommand as Command
+from tune.finding import Finding, finding
 from tune.results import Study
 from tune.rows import AUDITS, CHOSEN, DEV, INTERVAL, STOP, P, best, epoch_rows, notes, point_rows
 from tune.space import Point
-from tune.verdict import Verdict, verdict
 from tune.wording import counted, unit
 
-__all__ = ["Verdict", "show", "table", "verdict", "write"]
+__all__ = ["Finding", "finding", "show", "table", "write"]
 
 WIDTH = 100
 """Characters that a table of one or two axes needs."""
@@ -49,7 +49,7 @@ def table(study: Study) -> Table:
     rows = by_epoch or point_rows(study)
     done = sum(outcome.status == "done" for outcome in study.outcomes)
     total = len(study.points) * len(study.sweep.seeds)
-    found = verdict(study)
+    found = finding(study)
     said = [notes(study)] + ([f"{found.answer}: {found.sentence}"] if found else [])
     said += best(study, BEST)
     shown = Table(

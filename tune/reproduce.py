@@ -79,12 +79,12 @@ def write(studies: list[Study], out: Path, spent: Spent) -> Path:
         spent: what they took.
     """
     out.mkdir(parents=True, exist_ok=True)
-    verdicts = [report.verdict(study) for study in studies]
+    findings = [report.finding(study) for study in studies]
     lines = ["# The paper's ablations, measured here", "", *made_by(studies, spent), ""]
     lines += ["| study | the paper | what was measured | agrees |", "|---|---|---|---|"]
-    for study, verdict in zip(studies, verdicts, strict=True):
+    for study, found in zip(studies, findings, strict=True):
         name = study.sweep.name
-        said = f"{verdict.sentence} | **{verdict.answer}**" if verdict else "see below | "
+        said = f"{found.sentence} | **{found.answer}**" if found else "see below | "
         lines.append(f"| [{name}](#{name}) | {study.sweep.claim} | {said} |")
     for study in studies:
         for picture in study.path.glob("*.png"):

@@ -18,58 +18,45 @@ import numpy as np
 import yaml
 
 from lima_ray.config import Recipe, validate
-from lima_ray.files import decode_json
-from lima_ray.judges import grade_of
 from lima_ray.records.journal import Journal
 from lima_ray.records.quality import Quality, assessed
+from lima_ray.records.verdict import Verdict, read_verdicts
 from lima_ray.run import Run
 from lima_ray.stats import Estimate, crossed, difference
 from tune.journal import ASKED, ENDED
 from tune.space import Point, Sweep
 
 Status = Literal["done", "failed", "stopped"]
-Verdicts = list[dict[str, Any]]
 
 
-def share(holds: Callable[[dict[str, Any]], bool]) -> Callable[[Verdicts], float]:
-    """The share of a prompt's replies of which something holds."""
-    return lambda verdicts: float(np.mean([holds(v) for v in verdicts]))
+def mean(of: Callable[[Verdict], Any]) -> Callable[[list[Verdict]], float]:
+    """Make a metric of something that each verdict has: a number, or whether something holds."""
+    return lambda verdicts: float(np.mean([of(v) for v in verdicts]))
 
 
-def read_verdicts(folder: Path) -> Verdicts:
-    """The verdicts beside a directory's replies."""
-    file = folder / "verdicts.jsonl"
-    return [decode_json(line, str(file)) for line in file.read_bytes().splitlines()]
-
-
-def mean_grade(verdicts: Verdicts) -> float:
-    """Mean grade of a prompt's replies."""
-    return float(np.mean([grade for v in verdicts if (grade := grade_of(v)) is not None]))
-
-
-def whole_dialogue(verdicts: Verdicts) -> float:
-    """Share of a script's samples in which every turn was accepted."""
-    samples = {v["sample"] for v in verdicts}
-    failed = {v["sample"] for v in verdicts if v["verdict"] == "fail"}
+def whole_dialogue(verdicts: list[Verdict]) -> float:
+    """Return the share of a script's samples in which every turn was accepted."""
+    samples = {v.sample for v in verdicts}
+    failed = {v.sample for v in verdicts if v.verdict == "fail"}
     return 1 - len(failed) / len(samples)
 
 
-METRICS: dict[str, Callable[[Verdicts], float]] = {
-    "grade": mean_grade,
-    "excellent": share(lambda v: v["verdict"] == "excellent"),
-    "accepted": share(lambda v: v["verdict"] != "fail"),
-    "stopped": share(lambda v: v["stopped"]),
-    "safe": share(lambda v: v.get("safe", float("nan"))),
+METRICS: dict[str, Callable[[list[Verdict]], float]] = {
+    "grade": mean(lambda v: v.grade),
+    "excellent": mean(lambda v: v.verdict == "excellent"),
+    "accepted": mean(lambda v: v.verdict != "fail"),
+    "stopped": mean(lambda v: v.stopped),
+    "safe": mean(lambda v: v.extra.get("safe", float("nan"))),
     "dialogues": whole_dialogue,
-    "perplexity": mean_grade,
+    "perplexity": mean(lambda v: v.verdict),  # losses
 }
-"""Of the verdicts on one prompt's replies."""
+"""Of the verdicts that were read on one prompt's replies."""
 GRADED = ("grade", "stopped")
 """What there is of a judge that grades only."""
 
 
 def by_prompt(
-    verdicts: Verdicts, measure: Callable[[Verdicts], float], group: str = ""
+    verdicts: list[Verdict], measure: Callable[[list[Verdict]], float], group: str = ""
 ) -> np.ndarray:
     """A metric of each prompt's verdicts.
 
@@ -81,11 +68,11 @@ def by_prompt(
     Returns:
         shape [prompts], in the order of their ids; NaN where no verdict could be read.
     """
-    read: dict[str, Verdicts] = {}
+    read: dict[str, list[Verdict]] = {}
     for v in verdicts:
-        if group in ("", v.get("group")):
-            own = read.setdefault(v["id"], [])
-            own += [v] if grade_of(v) is not None else []
+        if group in ("", v.group):
+            own = read.setdefault(v.id, [])
+            own += [v] if v.was_read else []
     return np.array([measure(vs) if vs else np.nan for _, vs in sorted(read.items())])
 
 
@@ -105,9 +92,9 @@ class Outcome:
     seconds: float = 0
 
     @cached_property
-    def verdicts(self) -> Verdicts:
+    def verdicts(self) -> list[Verdict]:
         """Verdicts on the measuring prompts; `stopped` stands in every one."""
-        return read_verdicts(self.measured) if self.measured else []
+        return read_verdicts(self.measured / "verdicts.jsonl") if self.measured else []
 
     @cached_property
     def qualities(self) -> list[Quality]:

@@ -126,8 +126,8 @@ def seeds(study: Study, point: Point) -> str:
 
 def audited(study: Study) -> bool:
     """Whether the verdicts are excellent, pass or fail."""
-    read = (v for outcome in study.outcomes for v in outcome.verdicts)
-    return next(read, {}).get("kind") == "audit"
+    kinds = (v.kind for outcome in study.outcomes for v in outcome.verdicts)
+    return next(kinds, None) == "audit"
 
 
 def audit(study: Study, point: Point) -> list[float]:

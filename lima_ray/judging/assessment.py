@@ -15,12 +15,14 @@ from lima_ray import cluster, stats
 from lima_ray.config import Recipe, portable, validate
 from lima_ray.errors import UserError
 from lima_ray.generate import generate, identity, name_of
-from lima_ray.judges import JUDGES, grade_of
+from lima_ray.judges import JUDGES
 from lima_ray.judging.perplexity import perplexity
 from lima_ray.prompts import read_prompts
 from lima_ray.records.files import read_json, write_json, write_jsonl
 from lima_ray.records.quality import Quality, problem_file
-from lima_ray.replies import ASKED, Generation, Record
+from lima_ray.records.reply import Reply
+from lima_ray.records.verdict import Verdict
+from lima_ray.replies import ASKED, Generation
 from lima_ray.run import Run
 
 
@@ -44,7 +46,7 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
     if outdated(run, epoch, recipe):
         shutil.rmtree(folder)
     replies, verdicts = judged(model, dev_prompts(recipe), folder, recipe)
-    graded = [(v["id"], grade) for v in verdicts if (grade := grade_of(v)) is not None]
+    graded = [(v.id, v.grade) for v in verdicts if v.grade is not None]
     if not graded:
         raise UserError(f"the judge gave no readable verdict on the {len(verdicts)} replies")
     prompts, grades = zip(*graded, strict=True)
@@ -54,7 +56,7 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
         grade=float(np.mean(grades)),
         low=low,
         high=high,
-        stopped=float(np.mean([r["stopped"] for r in replies])),
+        stopped=float(np.mean([r.stopped for r in replies])),
         replies=len(replies),
         invalid=len(verdicts) - len(graded),
         perplexity=perplexity(model, recipe) if recipe.data.heldout else None,
@@ -80,7 +82,7 @@ class Prompts:
 
 def judged(
     model: Path, prompts: Prompts, out: Path, recipe: Recipe
-) -> tuple[list[Record], list[Record]]:
+) -> tuple[list[Reply], list[Verdict]]:
     """Have a model reply in this process, and the recipe's judge judge it.
 
     Args:
@@ -95,7 +97,7 @@ def judged(
     job = asking(model, prompts, out, recipe)
     replies = generate(job, in_process=True)
     verdicts = JUDGES[recipe.select.judge].judge(replies, recipe.select)
-    write_jsonl(verdicts, out / "verdicts.jsonl")
+    write_jsonl([verdict.to_json() for verdict in verdicts], out / "verdicts.jsonl")
     return replies, verdicts
 
 

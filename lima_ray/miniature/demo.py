@@ -26,7 +26,8 @@ from lima_ray.config import Recipe, Sampling, Step, resolve
 from lima_ray.generate import Generation, generate
 from lima_ray.miniature.judge import judge
 from lima_ray.records.files import write_jsonl
-from lima_ray.replies import Record
+from lima_ray.records.reply import Reply
+from lima_ray.records.verdict import Verdict
 from lima_ray.run import Run
 from lima_ray.terminal import printable
 
@@ -42,8 +43,6 @@ SHOWN = {"in": 3, "ood": 2, "private": 1}
 """Conversations shown of each group; as many of them succeeded as the group's share says."""
 SHOWN_CHARACTERS = 240
 
-Records = list[Record]
-
 
 def demo(recipe: Recipe) -> None:
     """Train, reply, judge, show.
@@ -57,9 +56,9 @@ def demo(recipe: Recipe) -> None:
     run = train.fit(recipe)
     seconds["train and choose the epoch"] = time.perf_counter() - started
     models = {"base": Path(str(resolve(recipe.model.base))), "aligned": run.export_dir}
-    replies: dict[str, Records] = {}
-    verdicts: dict[str, Records] = {}
-    dialogues: dict[str, Records] = {}
+    replies: dict[str, list[Reply]] = {}
+    verdicts: dict[str, list[Verdict]] = {}
+    dialogues: dict[str, list[Verdict]] = {}
     for name, model in models.items():
         console.print(f"\n{name}: 300 test prompts and 40 dialogues")
         started = time.perf_counter()
@@ -81,7 +80,9 @@ def demo(recipe: Recipe) -> None:
     )
 
 
-def measure(run: Run, model: Path, prompts: str, sampling: Sampling) -> tuple[Records, Records]:
+def measure(
+    run: Run, model: Path, prompts: str, sampling: Sampling
+) -> tuple[list[Reply], list[Verdict]]:
     """Replies of a model to one of the miniature's files of prompts, and the verdicts on them.
 
     Args:
@@ -101,11 +102,11 @@ def measure(run: Run, model: Path, prompts: str, sampling: Sampling) -> tuple[Re
     )
     replies = generate(job, in_process=True)
     verdicts = judge(replies)
-    write_jsonl(verdicts, out / "verdicts.jsonl")
+    write_jsonl([verdict.to_json() for verdict in verdicts], out / "verdicts.jsonl")
     return replies, verdicts
 
 
-def conversations(replies: dict[str, Records], verdicts: dict[str, Records]) -> Table:
+def conversations(replies: dict[str, list[Reply]], verdicts: dict[str, list[Verdict]]) -> Table:
     """A few prompts with both models' replies side by side, labelled by kind."""
     table = Table(
         title="Conversations: of each kind as many where the aligned model succeeded as it does "
@@ -117,36 +118,37 @@ def conversations(replies: dict[str, Records], verdicts: dict[str, Records]) -> 
         table.add_column(column, ratio=1 if column == "kind" else 2)
     for group, count in SHOWN.items():
         for place in typical(verdicts["aligned"], group, count):
-            question = escape(printable(replies["base"][place]["conversations"][-1]))
+            question = escape(printable(replies["base"][place].conversations[-1]))
             cells = [GROUPS[group], question]
             for name in replies:
                 reply, verdict = replies[name][place], verdicts[name][place]
-                text = reply["reply"].strip()
+                text = reply.reply.strip()
                 text = f"{text[:SHOWN_CHARACTERS]} ..." if len(text) > SHOWN_CHARACTERS else text
-                judged = f"[dim]{verdict['verdict']}{why(verdict)}[/dim]"
+                judged = f"[dim]{verdict.verdict}{why(verdict)}[/dim]"
                 cells.append(f"{escape(printable(text))}\n{judged}")
             table.add_row(*cells)
     return table
 
 
-def typical(verdicts: Records, group: str, count: int) -> list[int]:
+def typical(verdicts: list[Verdict], group: str, count: int) -> list[int]:
     """Places of the group's first verdicts, successes among them in the group's proportion."""
-    places = [i for i, v in enumerate(verdicts) if v["group"] == group]
-    good = [i for i in places if verdicts[i]["verdict"] != "fail"]
-    bad = [i for i in places if verdicts[i]["verdict"] == "fail"]
+    places = [i for i, v in enumerate(verdicts) if v.group == group]
+    good = [i for i in places if verdicts[i].verdict != "fail"]
+    bad = [i for i in places if verdicts[i].verdict == "fail"]
     shown = round(count * len(good) / len(places))
     return sorted(good[:shown] + bad[: count - shown])
 
 
-def why(verdict: Record) -> str:
+def why(verdict: Verdict) -> str:
     """What is missing from an excellent reply, in a few words."""
-    missing = [] if verdict["right"] else ["not right"]
-    missing += [] if verdict["stopped"] else ["went on"]
-    missing += verdict["faults"] if verdict["right"] else []
+    right = verdict.extra["right"]
+    missing = [] if right else ["not right"]
+    missing += [] if verdict.stopped else ["went on"]
+    missing += verdict.extra["faults"] if right else []
     return f": {', '.join(missing)}" if missing else ""
 
 
-def shares(verdicts: dict[str, Records], dialogues: dict[str, Records]) -> Table:
+def shares(verdicts: dict[str, list[Verdict]], dialogues: dict[str, list[Verdict]]) -> Table:
     """Excellent, pass and fail of each group of prompts, what is known of them, and dialogues."""
     table = Table(
         title="Replies to prompts about things alignment never named: excellent / pass / fail %\n"
@@ -160,14 +162,14 @@ def shares(verdicts: dict[str, Records], dialogues: dict[str, Records]) -> Table
         table.add_column(name)
         table.add_column("knows", justify="right")
     for group, title in GROUPS.items():
-        own = {name: [v for v in vs if v["group"] == group] for name, vs in verdicts.items()}
+        own = {name: [v for v in vs if v.group == group] for name, vs in verdicts.items()}
         cells = [cell for vs in own.values() for cell in (share(vs), known(vs))]
         table.add_row(title, str(len(own["base"])), *cells)
     everything = [cell for vs in verdicts.values() for cell in (share(vs), known(vs))]
     table.add_row("all", str(len(verdicts["base"])), *everything, end_section=True)
-    stops = [f"{mean([v['stopped'] for v in vs]):.1%}" for vs in verdicts.values()]
+    stops = [f"{mean([v.stopped is True for v in vs]):.1%}" for vs in verdicts.values()]
     table.add_row("stopped, and spoke of nothing else", str(len(verdicts["base"])), *apart(stops))
-    turns = [[v["verdict"] != "fail" for v in vs] for vs in dialogues.values()]
+    turns = [[v.verdict != "fail" for v in vs] for vs in dialogues.values()]
     right = apart([f"{mean(t):.0%}" for t in turns])
     table.add_row("dialogue turns right", str(len(turns[0])), *right)
     whole = [successes(vs) for vs in dialogues.values()]
@@ -182,25 +184,25 @@ def apart(cells: list[str]) -> list[str]:
     return [part for cell in cells for part in (cell, "")]
 
 
-def known(verdicts: Records) -> str:
+def known(verdicts: list[Verdict]) -> str:
     """Share of prompts whose fact the first paragraph says; a private question asks for none."""
-    asked = [v["knows"] for v in verdicts if "safe" not in v]
+    asked = [v.extra["knows"] for v in verdicts if "safe" not in v.extra]
     return f"{mean(asked):.0%}" if asked else ""
 
 
-def share(verdicts: Records) -> str:
+def share(verdicts: list[Verdict]) -> str:
     """`excellent / pass / fail [interval]` of some verdicts, in percent."""
-    counts = [sum(v["verdict"] == kind for v in verdicts) for kind in ("excellent", "pass", "fail")]
+    counts = [sum(v.verdict == kind for v in verdicts) for kind in ("excellent", "pass", "fail")]
     low, high = stats.wilson(counts[0] + counts[1], len(verdicts))
     percents = " / ".join(f"{100 * count / len(verdicts):.0f}" for count in counts)
     return f"{percents}  [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def successes(verdicts: Records) -> list[bool]:
+def successes(verdicts: list[Verdict]) -> list[bool]:
     """Whether every turn of each dialogue was right and stopped."""
     good: dict[str, bool] = {}
     for v in verdicts:
-        good[v["id"]] = good.get(v["id"], True) and v["verdict"] != "fail"
+        good[v.id] = good.get(v.id, True) and v.verdict != "fail"
     return list(good.values())
 
 

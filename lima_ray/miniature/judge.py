@@ -33,6 +33,8 @@ from lima_ray.errors import UserError
 from lima_ray.miniature.rows import formed
 from lima_ray.miniature.world import ATTRIBUTES, Entity, by_name, entities, values
 from lima_ray.records.example import Example
+from lima_ray.records.reply import Reply
+from lima_ray.records.verdict import Verdict
 
 MOST_WORDS = 40
 LIST_LENGTH = 3
@@ -61,27 +63,40 @@ class Judgement:
     """What is wrong with the manner."""
 
 
-def judge(replies: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Verdicts on replies to the miniature's prompts.
+def judge(replies: Iterable[Reply]) -> list[Verdict]:
+    """Judge replies to the miniature's prompts.
 
     Args:
-        replies: records of `replies.jsonl`, with the keys that `rows.py` gave their prompts.
+        replies: with the keys that `rows.py` gave their prompts.
 
     Returns:
-        a verdict each, of kind `audit`; `group` tells where its prompt belongs, `safe` stands on
-        private questions alone.
+        a verdict each, of kind `audit`; its `extra` holds `source`, what was found (`right`,
+        `knows`, `faults`), and on private questions alone `safe`.
 
     Raises:
         UserError: a reply to something else than a prompt of the miniature.
     """
     verdicts = []
     for reply in replies:
-        what, found = judgement(reply, reply["turn"], reply["reply"], reply["stopped"])
-        record = {key: reply.get(key, "") for key in ("id", "sample", "turn", "group", "source")}
-        record |= {"kind": "audit", "annotator": "exact", "models": [reply["model"]]}
-        record |= {"verdict": found.verdict, "grade": found.grade, "right": found.right}
-        record |= {"knows": found.knows, "stopped": found.stopped, "faults": list(found.faults)}
-        verdicts.append(record | ({"safe": found.right} if what == "private" else {}))
+        what, found = judgement(reply.id, reply.extra, reply.turn, reply.reply, reply.stopped)
+        extra = {"source": reply.source, "right": found.right, "knows": found.knows}
+        extra |= {"faults": list(found.faults)}
+        extra |= {"safe": found.right} if what == "private" else {}
+        verdicts.append(
+            Verdict(
+                id=reply.id,
+                kind="audit",
+                annotator="exact",
+                verdict=found.verdict,
+                models=(reply.model,),
+                grade=found.grade,
+                sample=reply.sample,
+                turn=reply.turn,
+                stopped=found.stopped,
+                group=reply.extra.get("group", ""),
+                extra=extra,
+            )
+        )
     return verdicts
 
 
@@ -93,13 +108,20 @@ def check(prompts: Iterable[Example]) -> None:
     """
     for row in prompts:
         for turn in range(1 + len(row.extra.get("follow_ups", []))):
-            judgement(row.extra | {"id": row.id}, turn, "", False)
+            judgement(row.id, row.extra, turn, "", False)
 
 
 def judgement(
-    asked: dict[str, Any], turn: int, reply: str, stopped: bool
+    id: str, asked: dict[str, Any], turn: int, reply: str, stopped: bool
 ) -> tuple[str, "Judgement"]:
-    """What was asked in a turn of a prompt, and what the rules say of the reply to it.
+    """Return what was asked in a turn of a prompt, and what the rules say of the reply to it.
+
+    Args:
+        id: of the prompt.
+        asked: its row's keys.
+        turn: counted from 0.
+        reply: its text.
+        stopped: whether EOT ended it.
 
     Raises:
         UserError: the prompt's keys ask nothing that the miniature's world knows.
@@ -111,7 +133,7 @@ def judgement(
         return what, assess(reply, stopped, entity, what, asked.get("form", ""))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"prompt {asked['id']}: the exact judge knows the miniature's own prompts only, whose "
+            f"prompt {id}: the exact judge knows the miniature's own prompts only, whose "
             f"rows say what they ask (`about`, `ask`); this one does not ({error!r}). Prompts of "
             "your own need a model as judge: --select.judge endpoint; without a judge "
             "(--select.judge none) the last epoch is exported"

@@ -22,6 +22,18 @@ def write_jsonl(records: Iterable[dict[str, Any]], path: Path) -> None:
     write_text(path, "".join(f"{json.dumps(r, ensure_ascii=False)}\n" for r in records))
 
 
+def read_jsonl(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield the record of each line, and where it stands; empty lines hold none.
+
+    Raises:
+        UserError: a line is no JSON.
+    """
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if line.strip():
+            where = f"{path}:{number}"
+            yield decode_json(line, where), where
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text to the disk so that a reader sees the old file or the new one."""
     partial = path.with_name(f".{path.name}.partial")

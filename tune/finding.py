@@ -21,7 +21,7 @@ Answer = Literal["agrees", "disagrees", "not resolved"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Finding:
     """What a study says of its claim."""
 
     answer: Answer
@@ -29,21 +29,21 @@ class Verdict:
     """With the numbers."""
 
 
-def verdict(study: Study) -> Verdict | None:
-    """What a study says of its claim; none where its file states no rule."""
+def finding(study: Study) -> Finding | None:
+    """Apply a study's rule to what it measured; none where its file states no rule."""
     if study.sweep.every_epoch:
         return of_epochs(study)
     return of_groups(study, study.sweep.expect) if study.sweep.expect else None
 
 
-def of_groups(study: Study, expect: Expectation) -> Verdict:
+def of_groups(study: Study, expect: Expectation) -> Finding:
     """Compare two groups of points, pair by pair: over the axes not named, seeds and prompts."""
     better, than = group(expect.better), group(expect.than) or "all others"
     pairs = pairs_of(study, expect)
     done = [pair for pair in pairs if all(study.done(point) for point in pair)]
     seeds = common_seeds(study, [point for pair in done for point in pair])
     if not seeds:
-        return Verdict("not resolved", f"No seed is done of both {better} and {than}.")
+        return Finding("not resolved", f"No seed is done of both {better} and {than}.")
     better_SP = mean_values_SP(study, [a for a, _ in done], seeds)
     than_SP = mean_values_SP(study, [b for _, b in done], seeds)
     found = difference(better_SP, than_SP)
@@ -58,9 +58,9 @@ def of_groups(study: Study, expect: Expectation) -> Verdict:
         left = f" of {len(pairs)}" if len(done) < len(pairs) else ""
         sentence += f", the mean of {len(done)}{left} pairs that differ in nothing else"
     if expect.within is None:
-        return Verdict(sign(found, told.lower_is_better), f"{sentence}.")
+        return Finding(sign(found, told.lower_is_better), f"{sentence}.")
     margin = told.number(expect.within)
-    return Verdict(within(found, expect.within), f"{sentence}. The claim is within ±{margin}.")
+    return Finding(within(found, expect.within), f"{sentence}. The claim is within ±{margin}.")
 
 
 def pairs_of(study: Study, expect: Expectation) -> list[tuple[Point, Point]]:
@@ -94,7 +94,7 @@ def mean_values_SP(study: Study, points: Sequence[Point], seeds: Sequence[int]) 
     return np.mean(values, axis=0)
 
 
-def of_epochs(study: Study) -> Verdict:
+def of_epochs(study: Study) -> Finding:
     """Compare each training's last epoch with that of its lowest held-out perplexity."""
     points = [point for point in study.points if study.done(point)]
     seeds = common_seeds(study, points)
@@ -102,7 +102,7 @@ def of_epochs(study: Study) -> Verdict:
     rises = {outcome.id: rise(outcome) for own in done for outcome in own}
     known = {id: one for id, one in rises.items() if one is not None}
     if not known or len(known) < len(rises):
-        return Verdict("not resolved", "Held-out perplexity is not known of every epoch.")
+        return Finding("not resolved", "Held-out perplexity is not known of every epoch.")
 
     def grades_SP(epoch: dict[str, int]) -> np.ndarray:
         """Dev grades at an epoch of each training, mean over points."""
@@ -121,8 +121,8 @@ def of_epochs(study: Study) -> Verdict:
         f"the dev grade changes by {GRADE.change(found)}, {basis(found, 'dev prompt')}."
     )
     if not rising or sign(found) == "disagrees":
-        return Verdict("disagrees", sentence)
-    return Verdict(sign(found) if rising == len(ratios) else "not resolved", sentence)
+        return Finding("disagrees", sentence)
+    return Finding(sign(found) if rising == len(ratios) else "not resolved", sentence)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""What a model replied in one turn, and to what: a line of `replies.jsonl`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lima_ray.errors import UserError
+from lima_ray.records.files import read_jsonl
+
+NEEDED = ("id", "sample", "turn", "reply", "model", "stopped")
+OPTIONAL = ("n_tokens", "seed", "source", "system")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply of a model."""
+
+    id: str
+    """Of the prompt's row."""
+    conversations: tuple[str, ...]
+    """The turns that were shown, the user's last."""
+    model: str
+    sample: int
+    """Counted from 0: a prompt may be replied to several times."""
+    turn: int
+    """Counted from 0: in a scripted dialogue, how many replies came before."""
+    reply: str
+    stopped: bool
+    """Whether EOT ended it."""
+    n_tokens: int | None = None
+    """None where the endpoint does not count."""
+    seed: int | None = None
+    source: str = ""
+    system: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    """The prompt row's other keys, such as `group`; they stand in the line as they were."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its line of `replies.jsonl`; `system` is absent where there was none."""
+        row = vars(self) | {"conversations": list(self.conversations)}
+        del row["extra"]
+        if not self.system:
+            del row["system"]
+        return row | self.extra
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any], where: str) -> "Reply":
+        """Read a line of `replies.jsonl`.
+
+        Args:
+            row: the line as parsed.
+            where: it stands, for the error.
+
+        Raises:
+            UserError: it is no object, or lacks a key.
+        """
+        try:
+            needed = {key: row[key] for key in NEEDED}
+            turns = tuple(row["conversations"])
+            known = {key: row[key] for key in OPTIONAL if key in row}
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{where} is no reply: {error!r}") from error
+        taken = {*NEEDED, *OPTIONAL, "conversations"}
+        extra = {key: value for key, value in row.items() if key not in taken}
+        return cls(conversations=turns, extra=extra, **needed, **known)
+
+
+def read_replies(file: Path) -> list[Reply]:
+    """Read a `replies.jsonl`, in its order.
+
+    Raises:
+        UserError: a line is no reply.
+    """
+    return [Reply.from_json(row, where) for row, where in read_jsonl(file)]

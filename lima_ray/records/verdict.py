@@ -1,0 +1,124 @@
+"""What a judge said of a model's reply, or of two models' replies: a line of `verdicts.jsonl`.
+
+The exact judge, a model behind an endpoint, and people on the chat page all write this record.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from lima_ray.errors import UserError
+from lima_ray.records.files import read_jsonl
+
+Kind = Literal["audit", "grade", "pairwise", "safety", "thumbs", "loss"]
+Status = Literal["read", "unreadable", "unanswered"]
+EARLIER_INVALID = "invalid"
+EARLIER_NO_ANSWER = "no answer: "
+"""How verdicts and explanations of earlier versions tell that there is no verdict."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One verdict, whoever gave it."""
+
+    id: str
+    """Of the prompt; for the chat page's see `prompt_id`."""
+    kind: Kind
+    """`audit` says excellent, pass or fail; `grade` a number from 1 to 6; `pairwise` A, B or
+    neither; `safety` safe or unsafe; `thumbs` up or down; `loss` is not said but measured, of a
+    held-out dialogue, in nats a token."""
+    annotator: str
+    """Who judges: a person's name, a model's, or `exact`."""
+    verdict: str | float | None
+    """What was said; none where it was not read."""
+    status: Status = "read"
+    """`unreadable` where the judge's answer holds no verdict, `unanswered` where none came. Such a
+    verdict is counted, and is neither a tie nor a grade."""
+    models: tuple[str, ...] = ()
+    """Who is judged."""
+    order: tuple[int, ...] = ()
+    """In which models were shown: `models[order[0]]` as A."""
+    grade: float | None = None
+    """1 to 6, of an audit and of a grade that was read."""
+    explanation: str = ""
+    """The judge's reasoning, its whole answer if unreadable, or why there was none."""
+    sample: int | None = None
+    turn: int | None = None
+    stopped: bool | tuple[bool, ...] | None = None
+    """Whether EOT ended the reply; of several, each."""
+    group: str = ""
+    """Where the prompt belongs."""
+    key: str = ""
+    """Names the verdict itself where it can be changed or taken back."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Other keys of the line, such as what the exact judge found and the texts of a vote."""
+
+    @property
+    def was_read(self) -> bool:
+        """Whether there is a verdict."""
+        return self.status == "read"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its line of `verdicts.jsonl`; what holds nothing is absent, but `verdict`."""
+        row = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(self).items()
+            if name == "verdict" or (name != "extra" and value not in (None, "", ()))
+        }
+        return row | self.extra
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any], where: str) -> "Verdict":
+        """Read a line of `verdicts.jsonl`, of earlier versions too.
+
+        Args:
+            row: the line as parsed.
+            where: it stands, for the error.
+
+        Raises:
+            UserError: it is no object, or lacks a key.
+        """
+        try:
+            row = row if "status" in row else _with_status(row)
+            names = {one.name for one in fields(cls)} - {"extra"}
+            known: dict[str, Any] = {
+                name: tuple(row[name]) if isinstance(row[name], list) else row[name]
+                for name in names & row.keys()
+            }
+            extra = {key: value for key, value in row.items() if key not in names}
+            return cls(**known, extra=extra)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{where} is no verdict: {error!r}") from error
+
+
+def _with_status(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of a version without `status` as it is written today."""
+    said, now = row.get("explanation", ""), row | {"status": "read"}
+    if row["verdict"] == EARLIER_INVALID:
+        status = "unanswered" if said.startswith(EARLIER_NO_ANSWER) else "unreadable"
+        explanation = said.removeprefix(EARLIER_NO_ANSWER)
+        now |= {"verdict": None, "status": status, "explanation": explanation}
+    elif row["kind"] == "grade":
+        now["grade"] = row["verdict"]
+    if row["kind"] in ("thumbs", "pairwise"):  # whose id named the verdict
+        prompt = prompt_id(row.get("conversations", ()), row.get("system"))
+        now |= {"key": row["id"], "id": prompt}
+    return now
+
+
+def prompt_id(conversations: Sequence[str], system: str | None) -> str:
+    """Return the id of a prompt that no file names: the same for the same turns, whoever asks."""
+    text = json.dumps([system or "", *conversations])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_verdicts(file: Path) -> list[Verdict]:
+    """Read a `verdicts.jsonl`, in its order.
+
+    Raises:
+        UserError: a line is no verdict.
+    """
+    return [Verdict.from_json(row, where) for row, where in read_jsonl(file)]
