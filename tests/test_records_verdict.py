@@ -132,12 +132,15 @@ def test_a_prompt_has_one_id_whoever_asks() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"id": "p1", "kind": "grade"}, r"verdicts\.jsonl:1 is no verdict: KeyError\('verdict'"),
+        (
+            {"id": "p1", "kind": "grade", "annotator": "x"},
+            r"verdicts\.jsonl:1 is no verdict: KeyError\('verdict'",
+        ),
         (
             {"id": "p1", "status": "read", "kind": "grade", "verdict": 1},
-            "is no verdict: .*annotator",
+            r"is no verdict: KeyError\('annotator'",
         ),
-        ({"kind": "grade", "verdict": 1, "annotator": "x"}, "is no verdict: .*id"),
+        ({"kind": "grade", "verdict": 1, "annotator": "x"}, r"is no verdict: KeyError\('id'"),
     ],
 )
 def test_what_is_no_verdict_is_named(tmp_path: Path, row: dict[str, Any], message: str) -> None:

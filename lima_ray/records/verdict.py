@@ -15,6 +15,7 @@ from lima_ray.records.files import read_jsonl
 
 Kind = Literal["audit", "grade", "pairwise", "safety", "thumbs", "loss"]
 Status = Literal["read", "unreadable", "unanswered"]
+NEEDED = ("id", "kind", "annotator", "verdict")
 EARLIER_INVALID = "invalid"
 EARLIER_NO_ANSWER = "no answer: "
 """How verdicts and explanations of earlier versions tell that there is no verdict."""
@@ -82,16 +83,16 @@ class Verdict:
             UserError: it is no object, or lacks a key.
         """
         try:
-            row = row if "status" in row else _with_status(row)
-            names = {one.name for one in fields(cls)} - {"extra"}
-            known: dict[str, Any] = {
-                name: tuple(row[name]) if isinstance(row[name], list) else row[name]
-                for name in names & row.keys()
-            }
-            extra = {key: value for key, value in row.items() if key not in names}
-            return cls(**known, extra=extra)
-        except (KeyError, TypeError, AttributeError) as error:
+            needed = {key: row[key] for key in NEEDED}
+        except (KeyError, TypeError) as error:
             raise UserError(f"{where} is no verdict: {error!r}") from error
+        now = needed | (row if "status" in row else _with_status(row))
+        names = {one.name for one in fields(cls)} - {"extra"}
+        known: dict[str, Any] = {
+            name: tuple(now[name]) if isinstance(now[name], list) else now[name]
+            for name in names & now.keys()
+        }
+        return cls(**known, extra={key: now[key] for key in now if key not in names})
 
 
 def _with_status(row: dict[str, Any]) -> dict[str, Any]:
