@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.streamers import BaseStreamer
 
 from lima_ray.config import Sampling
-from lima_ray.engine import Engine, Request
+from lima_ray.engine.engine import Engine, Request
 
 
 def main(

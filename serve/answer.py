@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from lima_ray.engine import Event, Logprob, Reply, Request
+from lima_ray.engine.detokenizer import decode
+from lima_ray.engine.engine import Event, Logprob, Reply, Request
 from lima_ray.errors import UserError
-from lima_ray.text import decode
 from serve.listener import Busy, EngineFailed, Listener
 from serve.models import AnyEngine, Models, Served
 from serve.refusal import Refusal

@@ -25,7 +25,7 @@ from pydantic import Field
 
 from lima_ray import example
 from lima_ray.config import Section, durable, resolve
-from lima_ray.engine import Engine
+from lima_ray.engine.engine import Engine
 from lima_ray.errors import UserError
 from lima_ray.generate import name_of
 from lima_ray.lineage import check_base, hash_base

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 
-from lima_ray.engine import Event, Logprob, Reply, Request
+from lima_ray.engine.engine import Event, Logprob, Reply, Request
 from lima_ray.errors import UserError
 from lima_ray.tokenizer import prompt_ids, text_ids
 from serve.listener import Busy, EngineFailed, Listener

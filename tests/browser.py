@@ -15,7 +15,7 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from lima_ray.config import Sampling
-from lima_ray.engine import Engine, Event, Request
+from lima_ray.engine.engine import Engine, Event, Request
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [

@@ -17,8 +17,9 @@ import ray
 from chat_server import Server, serving
 from torch import distributed as dist
 
-from lima_ray import base, kernels
+from lima_ray import base
 from lima_ray.config import PACKAGE, Recipe, validate
+from lima_ray.engine.cpu import kernels
 from lima_ray.example import write
 from lima_ray.records.example import Example
 

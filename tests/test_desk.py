@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from browser import EngineSpeaker
 
-from lima_ray.engine import Engine
+from lima_ray.engine.engine import Engine
 from lima_ray.records.verdict import prompt_id
 from serve import render
 from serve import speaker as speaking

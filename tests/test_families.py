@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lima_ray import attention, train
 from lima_ray.config import Recipe
-from lima_ray.engine import Engine
+from lima_ray.engine.engine import Engine
 from lima_ray.errors import UserError
 from lima_ray.families import FAMILIES, context_of, family_of, undecodable
 from lima_ray.model import add_residual_dropout

@@ -13,7 +13,7 @@ from postgres import Postgres, postgres_missing
 
 from lima_ray import example
 from lima_ray.config import PACKAGE
-from lima_ray.engine import Engine
+from lima_ray.engine.engine import Engine
 from lima_ray.records.verdict import Verdict
 from serve.chat import PageSettings, build_page
 from serve.dialogue import Turn

@@ -18,7 +18,7 @@ from conftest import ray_cluster
 from served import Hosted, hosted, wait_until
 
 from lima_ray.config import Sampling
-from lima_ray.engine import Engine, Request
+from lima_ray.engine.engine import Engine, Request
 
 PYTHON = os.environ.get("LIMA_VLLM_PYTHON", "")
 pytestmark = [

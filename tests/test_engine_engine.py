@@ -22,18 +22,20 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from lima_ray import base, graphs, kernels
+from lima_ray import base
 from lima_ray.config import Data, Sampling
 from lima_ray.data.encoding import encode
-from lima_ray.decoder import SLOTS, register
-from lima_ray.engine import PROMPT_TOKENS_A_STEP, Engine, Event, Reply, Request
+from lima_ray.engine import cuda_graphs as graphs
+from lima_ray.engine.cpu import kernels
+from lima_ray.engine.cpu.batch_invariant import SiLU
+from lima_ray.engine.cpu.forward import SteadyForward
+from lima_ray.engine.cpu.kv_slots import SMALLEST_CAPACITY, Row
+from lima_ray.engine.cpu.linear import KernelLinear, PackedLinear, PlainLinear
+from lima_ray.engine.cuda_graphs import RecordedForward, Waits, rounded
+from lima_ray.engine.engine import PROMPT_TOKENS_A_STEP, Engine, Event, Reply, Request
+from lima_ray.engine.loading import SLOTS, register
+from lima_ray.engine.sampling import HEAD, choose
 from lima_ray.errors import UserError
-from lima_ray.graphs import RecordedForward, Waits, rounded
-from lima_ray.linear import KernelLinear, PackedLinear, PlainLinear
-from lima_ray.rows import SteadyForward
-from lima_ray.sampling import HEAD, choose
-from lima_ray.slots import SMALLEST_CAPACITY, Row
-from lima_ray.steady import SiLU
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1)
@@ -388,10 +390,10 @@ def test_a_reply_is_bitwise_the_same_in_any_company(
 
 
 def test_rows_agree_on_one_thread_and_two(base_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lima_ray.kernels.WORTH_THREADS_PRODUCTS", 10 * 64**2)
-    monkeypatch.setattr("lima_ray.linear.WORTH_THREADS", 10 * 64**2)
-    monkeypatch.setattr("lima_ray.slots.WORTH_THREADS_KEYS", 8 * 32)
-    monkeypatch.setattr("lima_ray.kernels.WORTH_THREADS", 1)
+    monkeypatch.setattr("lima_ray.engine.cpu.kernels.WORTH_THREADS_PRODUCTS", 10 * 64**2)
+    monkeypatch.setattr("lima_ray.engine.cpu.linear.WORTH_THREADS", 10 * 64**2)
+    monkeypatch.setattr("lima_ray.engine.cpu.kv_slots.WORTH_THREADS_KEYS", 8 * 32)
+    monkeypatch.setattr("lima_ray.engine.cpu.kernels.WORTH_THREADS", 1)
     torch.set_num_threads(2)
     engine = Engine(base_dir, slots=16)
     requests = [
@@ -528,7 +530,7 @@ def test_generate_left_early_leaves_nothing_behind(engine: Engine) -> None:
 def test_long_prompts_are_read_between_the_tokens_of_others(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lima_ray.engine.PROMPT_SHARE_S", float("inf"))
+    monkeypatch.setattr("lima_ray.engine.engine.PROMPT_SHARE_S", float("inf"))
     short = Request("short", [5], Sampling(max_tokens=100))
     long = [Request(str(i), [7] * 900, Sampling(max_tokens=910)) for i in range(3)]
     alone = answer(engine, [short, *long[:1]])
@@ -554,7 +556,7 @@ def test_a_long_prompt_holds_up_neither_streams_nor_a_short_prompt_behind_it(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As where a chunk takes all the time that there is between two tokens.
-    monkeypatch.setattr("lima_ray.engine.PROMPT_SHARE_S", 0)
+    monkeypatch.setattr("lima_ray.engine.engine.PROMPT_SHARE_S", 0)
     stream = Request("stream", [5], Sampling(max_tokens=200))
     long = Request("long", [7] * (12 * CHUNK + 1), Sampling(max_tokens=12 * CHUNK + 20))
     short = [Request(str(n), [9, n] * 10, Sampling(max_tokens=40)) for n in range(3, 7)]

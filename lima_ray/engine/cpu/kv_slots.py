@@ -9,10 +9,10 @@ how many other rows there are, what they hold, or where in the batch the row sta
   `STRIDE` rows, but for a Llama by our own kernels, whose order is one for all.
 - Attention is computed for each row by itself, over exactly its own tokens.
 - PyTorch's SiLU treats the last few elements of every thread's share by another formula than the
-  rest; `lima_ray/steady.py` has another.
+  rest; `batch_invariant.py` has another.
 
-This is what was seen on x86, and no library promises it: `lima_ray/rows.py` looks. On a GPU,
-`lima_ray/graphs.py` has another cache.
+This is what was seen on x86, and no library promises it: `forward.py` looks. On a GPU,
+`lima_ray/engine/cuda_graphs.py` has another cache.
 """
 
 import mmap
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from lima_ray.threads import threads_allowed, threads_if
+from lima_ray.engine.cpu.threads import threads_allowed, threads_if
 
 STRIDE = 8
 """Rows in a batch are a multiple of this, unless the model takes any number."""

@@ -1,13 +1,13 @@
 """Layers for decoding on a CPU: fast, and such that a row's result does not feel its neighbours.
 
-`lima_ray/slots.py` says what may depend on the neighbours, and why it must not.
+`lima_ray/engine/cpu/kv_slots.py` says what may depend on the neighbours, and why it must not.
 """
 
 import torch
 from torch import nn
 from transformers.activations import SiLUActivation
 
-from lima_ray.linear import linear
+from lima_ray.engine.cpu.linear import linear
 
 
 def silu(x: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@ operations.
 
 A decoding step of a small model is mostly overhead: `transformers` calls seven matrix products, two
 rotations and a dozen of small operations a layer through as many Python frames. Here queries, keys
-and values are one product, gate and up another, and all is done by the C of `lima_ray/kernels.py`,
+and values are one product, gate and up another, and all is done by the C of `kernels.py`,
 or where there is no C compiler by PyTorch. Other families keep their own
 forward.
 """
@@ -16,11 +16,11 @@ from torch import nn
 from torch.nn.functional import rms_norm
 from transformers import LlamaForCausalLM
 
-from lima_ray import kernels
+from lima_ray.engine.cpu import kernels
+from lima_ray.engine.cpu.batch_invariant import silu
+from lima_ray.engine.cpu.kv_slots import SlotCache
+from lima_ray.engine.cpu.linear import linear
 from lima_ray.layers import rotate
-from lima_ray.linear import linear
-from lima_ray.slots import SlotCache
-from lima_ray.steady import silu
 
 Angles = tuple[torch.Tensor, torch.Tensor]
 """Cos and sin of the rotary embedding."""

@@ -11,8 +11,8 @@ reply does not wait for a long one. A server drives the same engine by `submit`,
 
 The same seed gives the same reply whatever shares the batch, whichever slot it takes and whenever
 it enters: a request draws from random numbers of its own, and its logits are bitwise those that it
-has alone (lima_ray/slots.py says how). The engine checks this when it loads and tells it by
-`Engine.steady`. It is never promised on a GPU (lima_ray/graphs.py): there a row's rounding may
+has alone (cpu/kv_slots.py says how). The engine checks this when it loads and tells it by
+`Engine.steady`. It is never promised on a GPU (cuda_graphs.py): there a row's rounding may
 follow the number of rows, and replies may part where two tokens are almost equally likely.
 """
 
@@ -29,13 +29,13 @@ from typing import Any
 import torch
 
 from lima_ray.config import Sampling
-from lima_ray.decoder import load
+from lima_ray.engine.cpu.forward import SteadyForward
+from lima_ray.engine.cuda_graphs import RecordedForward
+from lima_ray.engine.detokenizer import ReplyText, decode
+from lima_ray.engine.loading import load
+from lima_ray.engine.sampling import choose
 from lima_ray.errors import UserError
 from lima_ray.families import context_of
-from lima_ray.graphs import RecordedForward
-from lima_ray.rows import SteadyForward
-from lima_ray.sampling import choose
-from lima_ray.text import ReplyText, decode
 from lima_ray.tokenizer import prompt_ids, template_eot, text_ids
 
 PROMPT_TOKENS_A_STEP = 512

@@ -2,7 +2,7 @@
 
 Weights are packed once, as the product reads them: by our kernels in C, without a compiler by
 oneDNN's private operations, without those not at all. How a row's sum is taken must not depend on
-the other rows (`lima_ray/slots.py`): our kernels promise it, the rest is looked at.
+the other rows (`lima_ray/engine/cpu/kv_slots.py`): our kernels promise it, the rest is looked at.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from lima_ray import kernels
-from lima_ray.threads import threads_if
+from lima_ray.engine.cpu import kernels
+from lima_ray.engine.cpu.threads import threads_if
 
 WORTH_THREADS = 2**22
 """Multiplications of a product by PyTorch from which it is shared among threads."""

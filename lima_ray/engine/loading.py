@@ -10,11 +10,11 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, A
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.utils import logging
 
+from lima_ray.engine.cpu.batch_invariant import steady_layers
+from lima_ray.engine.cpu.kv_slots import slot_attention
+from lima_ray.engine.cpu.llama import SteadyLlama, is_plain_llama
 from lima_ray.errors import UserError
 from lima_ray.families import undecodable
-from lima_ray.llama import SteadyLlama, is_plain_llama
-from lima_ray.slots import slot_attention
-from lima_ray.steady import steady_layers
 from lima_ray.tokenizer import TOKENIZER_FILES, check_sentencepiece
 
 SLOTS = "lima_slots"

@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lima_ray.slots import Row
+from lima_ray.engine.cpu.kv_slots import Row
 
 LEAST_REACH = 256
 """Tokens that attention reaches back at least, and that every slot has room for at first."""

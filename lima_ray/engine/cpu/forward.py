@@ -1,6 +1,6 @@
 """Forwards of a model in slots on a CPU, in which no row feels its neighbours.
 
-`lima_ray/slots.py` says what a row might feel. No library promises that it does not, so a forward
+`kv_slots.py` says what a row might feel. No library promises that it does not, so a forward
 looks when it is made: which batch sizes give the same rows to the bit, and whether places do.
 """
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from lima_ray.slots import STRIDE, Row, SlotCache
-from lima_ray.threads import threads_if
+from lima_ray.engine.cpu.kv_slots import STRIDE, Row, SlotCache
+from lima_ray.engine.cpu.threads import threads_if
 
 
 class SteadyForward:
@@ -22,7 +22,7 @@ class SteadyForward:
         """See which batches are steady.
 
         Args:
-            model: in fp32, of `lima_ray.decoder.load`.
+            model: in fp32, of `lima_ray.engine.loading.load`.
             slots: how many there are.
         """
         self.model, self.slots = model, slots

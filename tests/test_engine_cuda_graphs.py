@@ -10,8 +10,8 @@ from conftest import dialogues
 from transformers import AutoModelForCausalLM
 
 from lima_ray.config import Sampling
-from lima_ray.engine import Engine, Request
-from lima_ray.graphs import RecordedForward
+from lima_ray.engine.cuda_graphs import RecordedForward
+from lima_ray.engine.engine import Engine, Request
 
 pytestmark = [
     pytest.mark.gpu,

@@ -24,7 +24,7 @@ from typing import Protocol
 import torch
 
 from lima_ray import cache
-from lima_ray.threads import threads_allowed
+from lima_ray.engine.cpu.threads import threads_allowed
 
 SOURCE = Path(__file__).with_suffix(".c")
 COMPILE = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC", "-c")
@@ -35,7 +35,7 @@ WORTH_THREADS_PRODUCTS = 2**20
 
 
 class Slots(Protocol):
-    """Keys and values of all slots in one layer, such as `lima_ray.slots.LayerCache`."""
+    """Keys and values of all slots in one layer, such as `kv_slots.LayerCache`."""
 
     heads: int
     width: int

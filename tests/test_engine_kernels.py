@@ -15,12 +15,12 @@ from conftest import C_WORKS
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
 from torch.nn.functional import silu as torch_silu
 
-from lima_ray import kernels
 from lima_ray.config import Sampling
-from lima_ray.engine import Engine, Request
+from lima_ray.engine.cpu import kernels
+from lima_ray.engine.cpu.kv_slots import LayerCache, prompt_attention
+from lima_ray.engine.cpu.llama import KernelLayer
+from lima_ray.engine.engine import Engine, Request
 from lima_ray.layers import rotate
-from lima_ray.llama import KernelLayer
-from lima_ray.slots import LayerCache, prompt_attention
 
 SHAPES = [(12, 12, 64), (12, 4, 64), (8, 1, 128), (5, 5, 80), (6, 2, 22), (3, 1, 8)]
 """Query heads, key heads and their width."""
@@ -300,7 +300,7 @@ def compile_kernels() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_threads_are_those_of_pytorch() -> None:
     script = (
-        "from lima_ray import kernels\n"
+        "from lima_ray.engine.cpu import kernels\n"
         "assert kernels.available()\n"
         "maps = open('/proc/self/maps').read().splitlines()\n"
         "print({m.split()[-1] for m in maps if 'libgomp' in m or 'libiomp' in m})\n"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from bases import BASES
 
-from lima_ray.text import ReplyText
+from lima_ray.engine.detokenizer import ReplyText
 from lima_ray.tokenizer import load_tokenizer
 
 
