@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.streamers import BaseStreamer
 
 from lima_ray.config import Sampling
-from lima_ray.engine.engine import Engine, Request
+from lima_ray.engine.engine import Engine
+from lima_ray.engine.requests import Request
 
 
 def main(

@@ -26,7 +26,8 @@ from typing import Any
 from lima_ray.arguments import ChatCommand
 from lima_ray.config import Sampling
 from lima_ray.endpoint import KEY_ENV, check_url, key_in, retry_after_s, shown
-from lima_ray.engine.engine import Engine, Request
+from lima_ray.engine.engine import Engine
+from lima_ray.engine.requests import Request
 from lima_ray.errors import UserError
 from lima_ray.generate import model_dir
 from lima_ray.records.example import Example

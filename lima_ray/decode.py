@@ -11,8 +11,9 @@ import torch
 
 from lima_ray.cluster import connect, cpus_per_worker, wants_gpus, worker_environment
 from lima_ray.config import Cluster
-from lima_ray.engine.engine import Engine, Request
-from lima_ray.engine.engine import Reply as Answer
+from lima_ray.engine.engine import Engine
+from lima_ray.engine.requests import Reply as Answer
+from lima_ray.engine.requests import Request
 from lima_ray.errors import UserError
 from lima_ray.records.reply import Reply
 from lima_ray.replies import Generation, Key, Script, check_room

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from lima_ray.engine.detokenizer import decode
-from lima_ray.engine.engine import Event, Logprob, Reply, Request
+from lima_ray.engine.requests import Event, Logprob, Reply, Request
 from lima_ray.errors import UserError
 from serve.listener import Busy, EngineFailed, Listener
 from serve.models import AnyEngine, Models, Served

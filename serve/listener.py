@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractContextManager
 from math import isfinite
 
-from lima_ray.engine.engine import Event
+from lima_ray.engine.requests import Event
 from serve.meters import Meters
 
 

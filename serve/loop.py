@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from lima_ray.engine.engine import Engine, Event, Request
+from lima_ray.engine.engine import Engine
+from lima_ray.engine.requests import Event, Request
 from lima_ray.errors import UserError
 from serve.listener import Busy, EngineFailed, Listener
 from serve.meters import Meters

@@ -12,7 +12,8 @@ from typing import Any
 
 from ray.serve import metrics
 
-from lima_ray.engine.engine import Engine, Event
+from lima_ray.engine.engine import Engine
+from lima_ray.engine.requests import Event
 
 SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60]
 

@@ -321,7 +321,7 @@ class Models:
             "owned_by": OWNER,
             "revision": served.revision if served else None,
             "max_model_len": served.engine.context if served else None,
-            "steady": served.engine.steady if served else None,
+            "batch_invariant": served.engine.batch_invariant if served else None,
             "default": name == self.default,
             "loaded": served is not None,
             "loading": loading,

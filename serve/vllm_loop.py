@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 
-from lima_ray.engine.engine import Event, Logprob, Reply, Request
+from lima_ray.engine.requests import Event, Logprob, Reply, Request
 from lima_ray.errors import UserError
 from lima_ray.tokenizer import prompt_ids, text_ids
 from serve.listener import Busy, EngineFailed, Listener
@@ -35,7 +35,7 @@ class VllmEngine:
     context: int
     vocab: int
     slots: int
-    steady: bool = False
+    batch_invariant: bool = False
     penalises_prompt: bool = True
 
     def prompt(self, turns: Sequence[str], system: str | None = None) -> list[int]:

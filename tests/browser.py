@@ -15,7 +15,8 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from lima_ray.config import Sampling
-from lima_ray.engine.engine import Engine, Event, Request
+from lima_ray.engine.engine import Engine
+from lima_ray.engine.requests import Event, Request
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [

@@ -19,7 +19,7 @@ from torch import distributed as dist
 
 from lima_ray import base
 from lima_ray.config import PACKAGE, Recipe, validate
-from lima_ray.engine.cpu import kernels
+from lima_ray.engine.cpu import compiler
 from lima_ray.example import write
 from lima_ray.records.example import Example
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from served import Hosted
 
 WORDS = ("the", "cat", "sun", "reads", "moon", "writes", "slowly", "green", "river", "why", "how")
-C_WORKS = pytest.mark.skipif(not kernels.available(), reason="no C compiler, or LIMA_KERNELS=0")
+C_WORKS = pytest.mark.skipif(not compiler.available(), reason="no C compiler, or LIMA_KERNELS=0")
 
 
 def dialogues(count: int, seed: int = 0, longest: int = 40) -> list[Example]:

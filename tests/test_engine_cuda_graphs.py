@@ -10,8 +10,9 @@ from conftest import dialogues
 from transformers import AutoModelForCausalLM
 
 from lima_ray.config import Sampling
-from lima_ray.engine.cuda_graphs import RecordedForward
-from lima_ray.engine.engine import Engine, Request
+from lima_ray.engine.cuda_graphs import CudaGraphForward
+from lima_ray.engine.engine import Engine
+from lima_ray.engine.requests import Request
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,9 +36,9 @@ def answer(engine: Engine, sampling: Sampling) -> dict[str, list[int]]:
     return {r.id: r.ids for r in engine.generate(requests(engine, sampling))}
 
 
-def forward_of(engine: Engine) -> RecordedForward:
+def forward_of(engine: Engine) -> CudaGraphForward:
     """What the engine has on a GPU."""
-    assert isinstance(engine.forward, RecordedForward)
+    assert isinstance(engine.forward, CudaGraphForward)
     return engine.forward
 
 
@@ -64,7 +65,7 @@ def test_replies_in_fp32_are_those_of_transformers(base_dir: Path, penalty: floa
 
 def test_recorded_and_launched_one_by_one_are_the_same(base_dir: Path) -> None:
     recorded, launched = Engine(base_dir, slots=8), Engine(base_dir, slots=8)
-    forward_of(launched).records = False
+    forward_of(launched).recording = False
     sampling = Sampling(seed=7)
     assert answer(recorded, sampling) == answer(launched, sampling)
     assert forward_of(recorded).recorded and not forward_of(launched).recorded

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from bases import BASES
 
-from lima_ray.engine.detokenizer import ReplyText
+from lima_ray.engine.detokenizer import Detokenizer
 from lima_ray.tokenizer import load_tokenizer
 
 
@@ -20,7 +20,7 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 def pieces(tokenizer: Any, tokens: list[int], stop: tuple[str, ...] = ()) -> tuple[list[str], Any]:
     """The pieces of a text, and the text's state at its end."""
-    text = ReplyText(tokenizer, stop)
+    text = Detokenizer(tokenizer, stop)
     found = []
     for token in tokens:
         found.append(text.add(token))

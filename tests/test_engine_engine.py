@@ -25,27 +25,29 @@ from transformers import (
 from lima_ray import base
 from lima_ray.config import Data, Sampling
 from lima_ray.data.encoding import encode
-from lima_ray.engine import cuda_graphs as graphs
-from lima_ray.engine.cpu import kernels
+from lima_ray.engine import cuda_graphs
+from lima_ray.engine.cpu import compiler
 from lima_ray.engine.cpu.batch_invariant import SiLU
-from lima_ray.engine.cpu.forward import SteadyForward
-from lima_ray.engine.cpu.kv_slots import SMALLEST_CAPACITY, Row
+from lima_ray.engine.cpu.forward import CpuForward
+from lima_ray.engine.cpu.kv_slots import SMALLEST_CAPACITY
 from lima_ray.engine.cpu.linear import KernelLinear, PackedLinear, PlainLinear
-from lima_ray.engine.cuda_graphs import RecordedForward, Waits, rounded
-from lima_ray.engine.engine import PROMPT_TOKENS_A_STEP, Engine, Event, Reply, Request
-from lima_ray.engine.loading import SLOTS, register
-from lima_ray.engine.sampling import HEAD, choose
+from lima_ray.engine.cuda_graphs import CudaGraphForward, SyncDetector, power_of_two
+from lima_ray.engine.engine import PREFILL_TOKENS_A_STEP, Engine
+from lima_ray.engine.forward import SlotToken
+from lima_ray.engine.loading import SLOT_ATTENTION, register_slot_attention
+from lima_ray.engine.requests import Event, Reply, Request
+from lima_ray.engine.sampling import HEAD, sample
 from lima_ray.errors import UserError
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1)
 VOCAB = 320
-CHUNK = SteadyForward.chunk
+CHUNK = CpuForward.chunk
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """These models are so small that a second thread only waits."""
+    """These models are so small that a second thread only syncs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -73,9 +75,11 @@ def plain(model_dir: Path) -> Any:
 
 def in_slots(model_dir: Path) -> Any:
     """The same with attention in slots, as an engine on a GPU has it."""
-    register()
+    register_slot_attention()
     loader: Any = AutoModelForCausalLM
-    return loader.from_pretrained(model_dir, dtype=torch.float32, attn_implementation=SLOTS)
+    return loader.from_pretrained(
+        model_dir, dtype=torch.float32, attn_implementation=SLOT_ATTENTION
+    )
 
 
 def hub_greedy(model: Any, ids: list[int], max_tokens: int, penalty: float) -> list[int]:
@@ -173,10 +177,10 @@ def test_penalty_is_over_generated_tokens(engine: Engine, base_dir: Path) -> Non
 
 
 def test_the_forward_of_a_gpu_answers_as_that_of_a_cpu(base_dir: Path) -> None:
-    """What a GPU would record, computed here: rows are slots, shapes are rounded up."""
+    """What a GPU would record, computed here: rows are slots, shapes are power_of_two up."""
     alone, as_on_gpu = Engine(base_dir, slots=5), Engine(base_dir, slots=5)
     model = in_slots(base_dir)
-    as_on_gpu.forward = RecordedForward(model, 5)
+    as_on_gpu.forward = CudaGraphForward(model, 5)
     requests = [
         Request(
             str(size),
@@ -193,10 +197,10 @@ def test_a_cache_of_a_gpu_that_runs_out_of_memory_as_it_grows_stays_valid(
     base_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = in_slots(base_dir)
-    forward, plain = RecordedForward(model, 2), graphs.widen
+    forward, plain = CudaGraphForward(model, 2), cuda_graphs.widen
     ids = [5 + n % 100 for n in range(400)]
     with torch.inference_mode():
-        forward.read(0, 0, ids[:200])
+        forward.prefill(0, 0, ids[:200])
         before = forward.logits([(0, 200, 7)])
         grown: list[torch.Tensor] = []
 
@@ -206,13 +210,13 @@ def test_a_cache_of_a_gpu_that_runs_out_of_memory_as_it_grows_stays_valid(
             grown.append(plain(old_SGCD, capacity))
             return grown[-1]
 
-        monkeypatch.setattr(graphs, "widen", widen)
+        monkeypatch.setattr(cuda_graphs, "widen", widen)
         with pytest.raises(torch.OutOfMemoryError):
-            forward.read(1, 256, ids[256:])
+            forward.prefill(1, 256, ids[256:])
         assert torch.equal(forward.logits([(0, 200, 7)]), before)
-        monkeypatch.setattr(graphs, "widen", plain)
-        forward.read(1, 0, ids[:256])
-        forward.read(1, 256, ids[256:])
+        monkeypatch.setattr(cuda_graphs, "widen", plain)
+        forward.prefill(1, 0, ids[:256])
+        forward.prefill(1, 256, ids[256:])
         after = forward.logits([(1, 400, 9)])
         expected = model(torch.tensor([[*ids, 9]]), use_cache=False, slot_cache=Plain())
     torch.testing.assert_close(after[0], expected.logits[0, -1], rtol=1e-4, atol=1e-4)
@@ -233,21 +237,21 @@ class Plain:
 
 
 def test_shapes_of_a_gpu_are_powers_of_two() -> None:
-    assert [rounded(n) for n in (1, 2, 3, 4, 5, 31, 32, 33)] == [1, 2, 4, 4, 8, 32, 32, 64]
-    assert [rounded(n, 256) for n in (1, 256, 257)] == [256, 256, 512]
+    assert [power_of_two(n) for n in (1, 2, 3, 4, 5, 31, 32, 33)] == [1, 2, 4, 4, 8, 32, 32, 64]
+    assert [power_of_two(n, 256) for n in (1, 256, 257)] == [256, 256, 512]
 
 
 @pytest.mark.parametrize("mask", [True, False])
 def test_what_a_graph_cannot_have_is_noticed(base_dir: Path, mask: bool) -> None:
     model = in_slots(base_dir)
-    forward = RecordedForward(model, 4)
+    forward = CudaGraphForward(model, 4)
     forward.cache.grow(256)
-    with torch.inference_mode(), Waits() as waits:
+    with torch.inference_mode(), SyncDetector() as syncs:
         forward.compute((2, 1, 256), torch.tensor([5, 6, 0, 0, 0, 1]))
         if not mask:
             places_B1 = torch.tensor([[0], [0]])
             model(places_B1, position_ids=places_B1, use_cache=False, slot_cache=forward.cache)
-    assert bool(waits.found) != mask
+    assert bool(syncs.found) != mask
 
 
 # Drawing
@@ -273,7 +277,7 @@ def test_draws_follow_the_processed_distribution_of_transformers(
     ):
         expected_1V = processor(torch.LongTensor(seen_1S), expected_1V)
     sampling = Sampling(temperature=temperature, top_p=top_p, repetition_penalty=penalty)
-    drawn = choose(
+    drawn = sample(
         logits_1V.repeat(draws, 1),
         seen_1S.tolist() * draws,
         [sampling] * draws,
@@ -297,19 +301,19 @@ def test_choose_decodes_every_row_its_own_way() -> None:
         for row in range(40)
     ]
     alone = [
-        choose(logits_BV[row, None].clone(), [struck[row]], [samplings[row]], [uniforms[row]])[0]
+        sample(logits_BV[row, None].clone(), [struck[row]], [samplings[row]], [uniforms[row]])[0]
         for row in range(40)
     ]
-    assert choose(logits_BV, struck, samplings, uniforms) == alone
+    assert sample(logits_BV, struck, samplings, uniforms) == alone
     assert len(set(alone)) > 20
 
 
 # Company
 
 
-def rows_of(engine: Engine) -> SteadyForward:
+def rows_of(engine: Engine) -> CpuForward:
     """An engine's forward on a CPU."""
-    assert isinstance(engine.forward, SteadyForward)
+    assert isinstance(engine.forward, CpuForward)
     return engine.forward
 
 
@@ -319,11 +323,12 @@ class Recording(Engine):
     def __init__(self, model_dir: Path, slots: int) -> None:
         super().__init__(model_dir, slots)
         self.kept: dict[str, list[torch.Tensor]] = {}
-        self.plain: Any = self.forward.logits
-        self.forward.logits = self.keep
+        forward: Any = self.forward
+        self.plain = forward.logits
+        forward.logits = self.keep
 
-    def keep(self, rows: list[Row], batch: int = 0) -> torch.Tensor:
-        """As `SteadyForward.logits`."""
+    def keep(self, rows: list[SlotToken], batch: int = 0) -> torch.Tensor:
+        """As `CpuForward.logits`."""
         logits_BV = self.plain(rows, batch)
         by_slot = {active.slot: id for id, active in self.active.items()}
         for (slot, _, _), logits_V in zip(rows, logits_BV, strict=True):
@@ -368,11 +373,11 @@ def test_a_reply_is_bitwise_the_same_in_any_company(
     wide = Recording(base_dir, slots=32)
     products = {type(layer) for layer in wide.model.modules()}
     assert products & {KernelLinear, PackedLinear, PlainLinear} == {product}
-    assert wide.steady
+    assert wide.batch_invariant
     if product == KernelLinear:
-        assert rows_of(wide).batches == list(range(1, 33))
+        assert rows_of(wide).batch_sizes == list(range(1, 33))
     else:  # which sizes a library computes alike is the processor's affair
-        assert is_batches_of_library(rows_of(wide).batches, largest=32)
+        assert is_batches_of_library(rows_of(wide).batch_sizes, largest=32)
     others = [
         Request(str(i), ids, Sampling(seed=i, max_tokens=1000))
         for i, ids in enumerate(prompts(31, 140))
@@ -392,7 +397,7 @@ def test_a_reply_is_bitwise_the_same_in_any_company(
 def test_rows_agree_on_one_thread_and_two(base_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lima_ray.engine.cpu.kernels.WORTH_THREADS_PRODUCTS", 10 * 64**2)
     monkeypatch.setattr("lima_ray.engine.cpu.linear.WORTH_THREADS", 10 * 64**2)
-    monkeypatch.setattr("lima_ray.engine.cpu.kv_slots.WORTH_THREADS_KEYS", 8 * 32)
+    monkeypatch.setattr("lima_ray.engine.cpu.reference.WORTH_THREADS_KEYS", 8 * 32)
     monkeypatch.setattr("lima_ray.engine.cpu.kernels.WORTH_THREADS", 1)
     torch.set_num_threads(2)
     engine = Engine(base_dir, slots=16)
@@ -401,9 +406,9 @@ def test_rows_agree_on_one_thread_and_two(base_dir: Path, monkeypatch: pytest.Mo
     ]
     shared = answer(engine, requests)
     torch.set_num_threads(1)
-    assert engine.steady
-    batches = rows_of(engine).batches
-    if kernels.available():
+    assert engine.batch_invariant
+    batches = rows_of(engine).batch_sizes
+    if compiler.available():
         assert batches == list(range(1, 17))
     else:
         assert is_batches_of_library(batches, largest=16)
@@ -432,16 +437,16 @@ def test_uneven_rows_are_noticed(base_dir: Path) -> None:
             return self.head(x_BTD) + noise * 1e-4
 
     engine = Engine(base_dir, slots=20)
-    sizes = rows_of(engine).batches
-    if kernels.available():
+    sizes = rows_of(engine).batch_sizes
+    if compiler.available():
         assert sizes == list(range(1, 21))
     else:
         assert is_batches_of_library(sizes, largest=24)
     head = engine.model.lm_head
     engine.model.lm_head = Uneven(head, place=False)
-    assert rows_of(engine).steady_batches() == (sizes[-1:], True)
+    assert rows_of(engine).measure_invariance() == (sizes[-1:], True)
     engine.model.lm_head = Uneven(head, place=True)
-    assert rows_of(engine).steady_batches() == (sizes, False)
+    assert rows_of(engine).measure_invariance() == (sizes, False)
 
 
 def test_silu_is_one_formula_for_every_element() -> None:
@@ -507,13 +512,13 @@ def test_cancel_frees_the_slot_at_once(engine: Engine) -> None:
     assert engine.cancel("1")
     assert engine.cancel("5")
     assert not engine.cancel("1")
-    assert len(engine.free) == 1
+    assert len(engine.free_slots) == 1
     assert [event.id for event in engine.step()] == ["0", "2", "3", "4"]
     replies = {}
     while engine.in_flight:
         replies |= {event.id: event.reply for event in engine.step() if event.reply}
     assert replies == {id: expected[id] for id in ("0", "2", "3", "4", "6")}
-    assert sorted(engine.free) == [0, 1, 2, 3]
+    assert sorted(engine.free_slots) == [0, 1, 2, 3]
 
 
 def test_generate_left_early_leaves_nothing_behind(engine: Engine) -> None:
@@ -530,7 +535,7 @@ def test_generate_left_early_leaves_nothing_behind(engine: Engine) -> None:
 def test_long_prompts_are_read_between_the_tokens_of_others(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lima_ray.engine.engine.PROMPT_SHARE_S", float("inf"))
+    monkeypatch.setattr("lima_ray.engine.engine.PREFILL_SHARE_S", float("inf"))
     short = Request("short", [5], Sampling(max_tokens=100))
     long = [Request(str(i), [7] * 900, Sampling(max_tokens=910)) for i in range(3)]
     alone = answer(engine, [short, *long[:1]])
@@ -546,7 +551,7 @@ def test_long_prompts_are_read_between_the_tokens_of_others(
         replies |= {event.id: event.reply for event in events if event.reply}
     begun = {id: next(i for i, ids in enumerate(seen) if id in ids) for id in ("0", "1", "2")}
     for before, (_, step) in enumerate(begun.items()):
-        assert step == pytest.approx((before + 1) * 899 / PROMPT_TOKENS_A_STEP, abs=1.5)
+        assert step == pytest.approx((before + 1) * 899 / PREFILL_TOKENS_A_STEP, abs=1.5)
     assert all("short" in ids for ids in seen[: alone["short"].n_tokens - 1])
     assert replies["short"] == alone["short"]
     assert replies["0"] == alone["0"]
@@ -556,7 +561,7 @@ def test_a_long_prompt_holds_up_neither_streams_nor_a_short_prompt_behind_it(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As where a chunk takes all the time that there is between two tokens.
-    monkeypatch.setattr("lima_ray.engine.engine.PROMPT_SHARE_S", 0)
+    monkeypatch.setattr("lima_ray.engine.engine.PREFILL_SHARE_S", 0)
     stream = Request("stream", [5], Sampling(max_tokens=200))
     long = Request("long", [7] * (12 * CHUNK + 1), Sampling(max_tokens=12 * CHUNK + 20))
     short = [Request(str(n), [9, n] * 10, Sampling(max_tokens=40)) for n in range(3, 7)]
@@ -564,7 +569,7 @@ def test_a_long_prompt_holds_up_neither_streams_nor_a_short_prompt_behind_it(
     for request in (stream, long):
         engine.submit(request)
     engine.step()
-    chunks, begun, replies = [engine.active["long"].filled], dict[str, int](), dict[str, Reply]()
+    chunks, begun, replies = [engine.active["long"].prefilled], dict[str, int](), dict[str, Reply]()
     for request in short:
         engine.submit(request)
     for step in range(60):
@@ -575,7 +580,7 @@ def test_a_long_prompt_holds_up_neither_streams_nor_a_short_prompt_behind_it(
             if event.reply:
                 replies[event.id] = event.reply
         if "long" in engine.active:
-            chunks.append(engine.active["long"].filled)
+            chunks.append(engine.active["long"].prefilled)
     assert max(b - a for a, b in pairwise(chunks)) <= CHUNK
     assert max(begun["3"], begun["4"]) <= 4, "short prompts wait for the long one"
     assert begun["long"] <= 12 + len(short) + 1, "the long prompt is passed over"
@@ -615,7 +620,7 @@ def test_a_prompt_that_is_being_read_can_be_cancelled(engine: Engine) -> None:
     assert engine.step() == []
     assert engine.cancel("long")
     assert engine.step() == []
-    assert sorted(engine.free) == [0, 1, 2, 3]
+    assert sorted(engine.free_slots) == [0, 1, 2, 3]
 
 
 # What is told
@@ -763,7 +768,7 @@ def test_prompts_are_what_training_sees(
 def test_a_base_reads_plain_text(engine: Engine) -> None:
     text = engine.tokenizer.decode(engine.prompt(["the cat", "reads", "why?"]))
     assert text == "<s>the cat\nreads\nwhy?"
-    assert engine.stops == {engine.tokenizer.eos_token_id}
+    assert engine.stop_token_ids == {engine.tokenizer.eos_token_id}
     ids = engine.prompt(["say </s> and <s>"])
     assert ids.count(engine.tokenizer.bos_token_id) == 1
     assert engine.tokenizer.eos_token_id not in ids

@@ -1,4 +1,4 @@
-"""The kernels in C: as PyTorch's formulas, in any company, and not there without a compiler."""
+"""The CPU's operations, in C and by PyTorch: plain formulas, batch-invariant, bounds checked."""
 
 import ast
 import multiprocessing
@@ -16,10 +16,10 @@ from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
 from torch.nn.functional import silu as torch_silu
 
 from lima_ray.config import Sampling
-from lima_ray.engine.cpu import kernels
-from lima_ray.engine.cpu.kv_slots import LayerCache, prompt_attention
-from lima_ray.engine.cpu.llama import KernelLayer
-from lima_ray.engine.engine import Engine, Request
+from lima_ray.engine.cpu import compiler, kernels, reference
+from lima_ray.engine.cpu.kv_layer import Batch, LayerCache
+from lima_ray.engine.engine import Engine
+from lima_ray.engine.requests import Request
 from lima_ray.layers import rotate
 
 SHAPES = [(12, 12, 64), (12, 4, 64), (8, 1, 128), (5, 5, 80), (6, 2, 22), (3, 1, 8)]
@@ -32,9 +32,9 @@ CPUS = ("native", "haswell", "x86-64")
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """An empty cache folder, and kernels that are looked for anew."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernels.load.cache_clear()
+    compiler.load.cache_clear()
     yield tmp_path / "lima_ray"
-    kernels.load.cache_clear()
+    compiler.load.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -43,26 +43,40 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("kernels")
 
 
-@pytest.fixture(params=CPUS)
-def cpu(
+@pytest.fixture(params=[*CPUS, "reference"])
+def operations(
     request: pytest.FixtureRequest, compiled: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
-    """Kernels compiled for a CPU, where this one can run them."""
+) -> Iterator[Any]:
+    """The kernels compiled for a CPU, where this one can run them, or their reference."""
+    if request.param == "reference":
+        yield reference
+        return
+    if not compiler.available():
+        pytest.skip("no C compiler, or LIMA_KERNELS=0")
     if request.param != "native":
         if platform.machine() != "x86_64":
             pytest.skip(f"this CPU is no {request.param}")
-        if request.param == "haswell" and "avx2" not in kernels.describe_cpu():
+        if request.param == "haswell" and "avx2" not in compiler.describe_cpu():
             pytest.skip("this CPU has no AVX2")
-    flags = (f"-march={request.param}" if f.startswith("-march") else f for f in kernels.COMPILE)
-    monkeypatch.setattr(kernels, "COMPILE", tuple(flags))
+    flags = (f"-march={request.param}" if f.startswith("-march") else f for f in compiler.COMPILE)
+    monkeypatch.setattr(compiler, "COMPILE", tuple(flags))
     monkeypatch.setenv("XDG_CACHE_HOME", str(compiled))
-    kernels.load.cache_clear()
-    yield request.param
-    kernels.load.cache_clear()
+    compiler.load.cache_clear()
+    yield kernels
+    compiler.load.cache_clear()
+
+
+def share(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """Make every operation worth so many threads."""
+    for module in (kernels, reference):
+        monkeypatch.setattr(module, "threads_allowed", lambda: threads)
+    monkeypatch.setattr(kernels, "WORTH_THREADS", 1)
+    monkeypatch.setattr(kernels, "WORTH_THREADS_PRODUCTS", 1)
+    monkeypatch.setattr(reference, "WORTH_THREADS_KEYS", 1)
 
 
 class Case:
-    """Rows of one token whose slots hold some already, with room for 300 or more."""
+    """Sequences of one new token whose slots hold some already, with room for 300 or more."""
 
     def __init__(self, heads: int, kv_heads: int, width: int, rows: int = 9) -> None:
         torch.manual_seed(0)
@@ -77,133 +91,142 @@ class Case:
         angles_CE = torch.rand(300, width // 2) * 6
         self.angles = angles_CE.cos(), angles_CE.sin()
 
-    def by_kernels(self, rows: torch.Tensor, batch: int = 0) -> torch.Tensor:
-        """Attention of these rows, in this order."""
-        places = self.slots_R[rows], self.starts_R[rows]
-        queries = kernels.turn(
-            self.qkv_R1F[rows].contiguous(), self.angles, *places, self.cache, self.heads
-        )
-        order = places[1].argsort(descending=True)
-        read = int(places[1].sum()) + len(rows)
-        return kernels.attend(queries, self.cache, *places, order, read, 0.3, batch or len(rows))
+    def attend(self, operations: Any, rows: torch.Tensor, size: int = 0) -> torch.Tensor:
+        """Attention of these sequences, in this order."""
+        batch = Batch.of(self.slots_R[rows].tolist(), self.starts_R[rows].tolist())
+        qkv_B1F = self.qkv_R1F[rows].contiguous()
+        queries = operations.rotate_into_slots(qkv_B1F, self.angles, self.cache, batch, self.heads)
+        return operations.attend(queries, self.cache, batch, 0.3, size or len(rows))
 
     def held(self) -> list[torch.Tensor]:
         """What the slots hold now."""
         return [slot_2GCE.clone() for slot_2GCE in self.cache.slots_2GCD]
 
     def by_torch(self, row: int) -> torch.Tensor:
-        """The same of one row, by PyTorch; its slot is not touched."""
+        """The same of one sequence, by plain formulas; its slot is not touched."""
         slot, start = int(self.slots_R[row]), int(self.starts_R[row])
         qkv_1FE = self.qkv_R1F[row].unflatten(1, (-1, self.width))
         cos, sin = (part[start] for part in self.angles)
-        turned = rotate(qkv_1FE[:, : self.heads + self.kv_heads], cos, sin, 1)[0]
+        rotated = rotate(qkv_1FE[:, : self.heads + self.kv_heads], cos, sin, 1)[0]
         room_2GCE = self.cache.slots_2GCD[slot][:, :, : start + 1].clone()
-        room_2GCE[0, :, start] = turned[self.heads :]
+        room_2GCE[0, :, start] = rotated[self.heads :]
         room_2GCE[1, :, start] = qkv_1FE[0, self.heads + self.kv_heads :]
-        queries_HTE = turned[: self.heads, None]
+        queries_HTE = rotated[: self.heads, None]
         keys_GCE, values_GCE = room_2GCE
         return scaled_dot_product_attention(
             queries_HTE, keys_GCE, values_GCE, scale=0.3, enable_gqa=True
         ).flatten()
 
 
-@C_WORKS
+@pytest.mark.parametrize("operations", CPUS, indirect=True)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("ins", "outs"), [(1, 1), (7, 47), (64, 48), (100, 100), (770, 300)])
-def test_a_product_is_that_of_pytorch_and_feels_neither_neighbours_nor_threads(
-    ins: int, outs: int, bias: bool, cpu: str, monkeypatch: pytest.MonkeyPatch
+def test_a_product_is_that_of_pytorch_for_any_batch_and_threads(
+    ins: int, outs: int, bias: bool, operations: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     x_BTD, weight_ND = torch.randn(3, 9, ins), torch.randn(outs, ins)
     bias_N = torch.randn(outs) if bias else None
-    weights = kernels.pack(weight_ND.T.contiguous().T, bias_N)
-    whole_BTN = kernels.multiply(x_BTD, weights)
+    weights = operations.pack(weight_ND.T.contiguous().T, bias_N)
+    whole_BTN = operations.multiply(x_BTD, weights)
     expected_BTN = linear(
         x_BTD.double(), weight_ND.double(), None if bias_N is None else bias_N.double()
     )
     torch.testing.assert_close(whole_BTN.double(), expected_BTN, atol=1e-4, rtol=1e-5)
-    monkeypatch.setattr(kernels, "WORTH_THREADS_PRODUCTS", 1)
     for threads in (1, 2, 3):
-        monkeypatch.setattr(kernels, "threads_allowed", lambda threads=threads: threads)
-        assert torch.equal(kernels.multiply(x_BTD, weights), whole_BTN)
+        share(monkeypatch, threads)
+        assert torch.equal(operations.multiply(x_BTD, weights), whole_BTN)
         for rows in range(1, 18):
             few_1TD = x_BTD.flatten(0, 1)[None, 27 - rows :]
             expected_TN = whole_BTN.flatten(0, 1)[27 - rows :]
-            assert torch.equal(kernels.multiply(few_1TD, weights)[0], expected_TN)
-    assert torch.equal(kernels.multiply(x_BTD.transpose(0, 1), weights), whole_BTN.transpose(0, 1))
+            assert torch.equal(operations.multiply(few_1TD, weights)[0], expected_TN)
+    assert torch.equal(
+        operations.multiply(x_BTD.transpose(0, 1), weights), whole_BTN.transpose(0, 1)
+    )
 
 
-@C_WORKS
 @pytest.mark.parametrize("shape", SHAPES)
-def test_attention_is_that_of_pytorch(shape: tuple[int, int, int], cpu: str) -> None:
+def test_attention_is_that_of_pytorch(shape: tuple[int, int, int], operations: Any) -> None:
     case = Case(*shape)
     expected_RF = torch.stack([case.by_torch(row) for row in range(9)])
-    found_B1F = case.by_kernels(torch.arange(9), batch=16)
+    found_B1F = case.attend(operations, torch.arange(9), size=16)
     torch.testing.assert_close(found_B1F[:9, 0], expected_RF, atol=3e-5, rtol=1e-5)
     assert not found_B1F[9:].any()
 
 
-@C_WORKS
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_row_of_attention_feels_neither_neighbours_nor_threads(
-    shape: tuple[int, int, int], cpu: str, monkeypatch: pytest.MonkeyPatch
+def test_attention_is_the_same_for_any_batch_and_threads(
+    shape: tuple[int, int, int], operations: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = Case(*shape)
-    monkeypatch.setattr(kernels, "WORTH_THREADS", 1)
-    whole_R1F = case.by_kernels(torch.arange(9))
+    whole_R1F = case.attend(operations, torch.arange(9))
     held = case.held()
     for threads in (1, 2, 3):
-        monkeypatch.setattr(kernels, "threads_allowed", lambda threads=threads: threads)
+        share(monkeypatch, threads)
         for rows in ([8], [0, 8, 3], list(range(8, -1, -1))):
-            assert torch.equal(case.by_kernels(torch.tensor(rows)), whole_R1F[rows])
+            assert torch.equal(case.attend(operations, torch.tensor(rows)), whole_R1F[rows])
         assert all(map(torch.equal, case.held(), held))
 
 
-@C_WORKS
 @pytest.mark.parametrize(("tokens", "start"), [(1, 0), (70, 0), (70, 40)])
-def test_a_prompt_is_turned_into_its_slot(tokens: int, start: int) -> None:
+def test_a_prompt_is_rotated_into_its_slot(tokens: int, start: int, operations: Any) -> None:
     case = Case(6, 2, 22)
     held = case.held()
     qkv_1TF = torch.randn(1, tokens, 10 * 22)
-    queries_1THE = kernels.turn(
-        qkv_1TF, case.angles, torch.tensor([4]), torch.tensor([start]), case.cache, 6
-    )
+    batch = Batch.of([4], [start])
+    queries_1THE = operations.rotate_into_slots(qkv_1TF, case.angles, case.cache, batch, 6)
     qkv_1TFE = qkv_1TF.unflatten(2, (-1, 22))
     cos, sin = (part[start : start + tokens, None] for part in case.angles)
-    turned_1TFE = rotate(qkv_1TFE[:, :, :8], cos, sin, 1)
-    torch.testing.assert_close(queries_1THE, turned_1TFE[:, :, :6])
-    held[4][0, :, start : start + tokens] = turned_1TFE[0, :, 6:].transpose(0, 1)
+    rotated_1TFE = rotate(qkv_1TFE[:, :, :8], cos, sin, 1)
+    torch.testing.assert_close(queries_1THE, rotated_1TFE[:, :, :6])
+    held[4][0, :, start : start + tokens] = rotated_1TFE[0, :, 6:].transpose(0, 1)
     held[4][1, :, start : start + tokens] = qkv_1TFE[0, :, 8:].transpose(0, 1)
     torch.testing.assert_close(case.held(), held)
 
 
-@C_WORKS
 @pytest.mark.parametrize("shape", SHAPES)
 def test_attention_of_a_prompt_is_that_of_pytorch_however_many_threads(
-    shape: tuple[int, int, int], cpu: str, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int, int], operations: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = Case(*shape)
     heads, _, width = shape
     for tokens, start in ((1, 0), (2, 62), (64, 0), (65, 64), (130, 63), (200, 100)):
         queries_1THE = torch.randn(1, tokens, heads, width)
         keys_1GCE, values_1GCE = case.cache.views[5]
-        expected_1THE = prompt_attention(
-            queries_1THE.transpose(1, 2), keys_1GCE, values_1GCE, start, 0.3
-        )
+        batch = Batch.of([5], [start])
+        expected_1TF = plain_prompt_attention(queries_1THE, keys_1GCE, values_1GCE, start)
         # What follows in the slot is another request's, and may be anything.
         keys_1GCE[:, :, start + tokens :] = values_1GCE[:, :, start + tokens :] = float("nan")
         found = []
         for threads in (1, 2, 3):
-            monkeypatch.setattr(kernels, "threads_allowed", lambda threads=threads: threads)
-            found.append(kernels.attend_prompt(queries_1THE, case.cache, 5, start, 0.3))
-        torch.testing.assert_close(found[0], expected_1THE.flatten(2), atol=3e-5, rtol=1e-5)
+            share(monkeypatch, threads)
+            found.append(operations.attend_prompt(queries_1THE, case.cache, batch, 0.3))
+        torch.testing.assert_close(found[0], expected_1TF, atol=3e-5, rtol=1e-5)
         assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
         case.cache.slots_2GCD[5].normal_()
 
 
-@C_WORKS
+def plain_prompt_attention(
+    queries_1THE: torch.Tensor, keys_1GCE: torch.Tensor, values_1GCE: torch.Tensor, start: int
+) -> torch.Tensor:
+    """Attention (1, T, H · E) of each token to those up to it, one by one."""
+    outputs = []
+    for token, query_1HE in enumerate(queries_1THE.unbind(1)):
+        end = start + token + 1
+        outputs.append(
+            scaled_dot_product_attention(
+                query_1HE[:, :, None],
+                keys_1GCE[:, :, :end],
+                values_1GCE[:, :, :end],
+                scale=0.3,
+                enable_gqa=True,
+            ).flatten(1)
+        )
+    return torch.stack(outputs, 1)
+
+
 @pytest.mark.parametrize("size", [1, 15, 16, 100, 768])
-def test_norm_of_a_sum(size: int, cpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_norm_of_a_sum(size: int, operations: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     x_B1D, y_B1D, weight_D = (
         torch.randn(33, 1, size) * 5,
@@ -212,29 +235,73 @@ def test_norm_of_a_sum(size: int, cpu: str, monkeypatch: pytest.MonkeyPatch) -> 
     )
     sum_B1D = x_B1D + y_B1D
     expected_B1D = rms_norm(sum_B1D, (size,), weight_D, 1e-6)
-    whole_B1D = kernels.add_norm(x_B1D.clone(), y_B1D, weight_D, 1e-6)
+    whole_B1D = operations.add_norm(x_B1D.clone(), y_B1D, weight_D, 1e-6)
     torch.testing.assert_close(whole_B1D, expected_B1D, atol=1e-5, rtol=1e-5)
-    assert torch.equal(kernels.add_norm(sum_B1D, None, weight_D, 1e-6), whole_B1D)
-    monkeypatch.setattr(kernels, "WORTH_THREADS", 1)
-    monkeypatch.setattr(kernels, "threads_allowed", lambda: 2)
-    assert torch.equal(kernels.add_norm(x_B1D.clone(), y_B1D, weight_D, 1e-6), whole_B1D)
-    assert torch.equal(kernels.add_norm(x_B1D[9:10], y_B1D[9:10], weight_D, 1e-6), whole_B1D[9:10])
+    assert torch.equal(operations.add_norm(sum_B1D, None, weight_D, 1e-6), whole_B1D)
+    share(monkeypatch, 2)
+    assert torch.equal(operations.add_norm(x_B1D.clone(), y_B1D, weight_D, 1e-6), whole_B1D)
+    assert torch.equal(
+        operations.add_norm(x_B1D[9:10], y_B1D[9:10], weight_D, 1e-6), whole_B1D[9:10]
+    )
     assert torch.equal(x_B1D[9], sum_B1D[9])
 
 
-@C_WORKS
 @pytest.mark.parametrize("size", [1, 15, 16, 100, 2048])
-def test_silu_of_the_gate_times_up(size: int, cpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silu_of_the_gate_times_up(
+    size: int, operations: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     both_B1M = torch.randn(33, 1, 2 * size) * 10
     both_B1M[3, 0, 0], both_B1M[4, 0, 0] = -1000, 1000
-    whole_B1M = kernels.silu_mul(both_B1M)
+    whole_B1M = operations.silu_mul(both_B1M)
     expected_B1M = torch_silu(both_B1M[..., :size]) * both_B1M[..., size:]
     torch.testing.assert_close(whole_B1M, expected_B1M, atol=1e-6, rtol=1e-5)
-    monkeypatch.setattr(kernels, "WORTH_THREADS", 1)
-    monkeypatch.setattr(kernels, "threads_allowed", lambda: 2)
-    assert torch.equal(kernels.silu_mul(both_B1M), whole_B1M)
-    assert torch.equal(kernels.silu_mul(both_B1M[9:10]), whole_B1M[9:10])
+    share(monkeypatch, 2)
+    assert torch.equal(operations.silu_mul(both_B1M), whole_B1M)
+    assert torch.equal(operations.silu_mul(both_B1M[9:10]), whole_B1M[9:10])
+
+
+@C_WORKS
+def test_what_c_cannot_read_is_refused() -> None:
+    x_B1D, weight_D = torch.randn(4, 1, 16), torch.randn(16)
+    refused = "the kernel was given"
+    for strange in (x_B1D.double(), x_B1D.bfloat16(), x_B1D.expand(4, 3, 16), x_B1D.to("meta")):
+        with pytest.raises(ValueError, match=f"{refused} {strange.dtype} on {strange.device}.*"):
+            kernels.add_norm(strange, None, weight_D, 1e-6)
+    with pytest.raises(ValueError, match=r"shape \(3, 1, 16\).* of shape \(4, 1, 16\)"):
+        kernels.add_norm(x_B1D, x_B1D[:3], weight_D, 1e-6)
+    with pytest.raises(ValueError, match=r"strides \(32, 32, 1\)"):
+        kernels.silu_mul(torch.randn(4, 1, 32)[..., :16])
+    with pytest.raises(ValueError, match=refused):
+        kernels.pack(torch.randn(8, 16).half(), None)
+    weights = kernels.pack(torch.randn(8, 16), None)
+    with pytest.raises(ValueError, match="given 15 inputs; the weights take 16"):
+        kernels.multiply(x_B1D[..., :15], weights)
+    with pytest.raises(ValueError, match=refused):
+        kernels.multiply(x_B1D.double(), weights)
+
+
+@C_WORKS
+def test_attention_that_c_cannot_read_is_refused() -> None:
+    case = Case(6, 2, 22)
+    batch, qkv_R1F = Batch.of([3, 4], [0, 7]), torch.randn(2, 1, 10 * 22)
+    with pytest.raises(ValueError, match="given 1 sequences of 220 features; 2 of 6"):
+        kernels.rotate_into_slots(qkv_R1F[:1], case.angles, case.cache, batch, 6)
+    with pytest.raises(ValueError, match="given 2 sequences of 198 features"):
+        kernels.rotate_into_slots(qkv_R1F[..., :198], case.angles, case.cache, batch, 6)
+    cos_CE, sin_CE = case.angles
+    for strange in ((cos_CE.T, sin_CE), (cos_CE, sin_CE[1:]), (cos_CE.double(), sin_CE)):
+        with pytest.raises(ValueError, match="the kernel was given torch"):
+            kernels.rotate_into_slots(qkv_R1F, strange, case.cache, batch, 6)
+    half = LayerCache([128] * 5, 2, 22, torch.bfloat16)
+    with pytest.raises(ValueError, match=r"a KV cache of torch\.bfloat16"):
+        kernels.rotate_into_slots(qkv_R1F, case.angles, half, batch, 6)
+    with pytest.raises(ValueError, match="shape"):
+        kernels.attend(torch.randn(3, 1, 6, 22), case.cache, batch, 0.3, 3)
+    with pytest.raises(ValueError, match="strides"):
+        kernels.attend(torch.randn(2, 1, 22, 6).transpose(2, 3), case.cache, batch, 0.3, 2)
+    with pytest.raises(ValueError, match="shape"):
+        kernels.attend_prompt(torch.randn(1, 9, 6, 20), case.cache, Batch.of([3], [0]), 0.3)
 
 
 @C_WORKS
@@ -247,9 +314,9 @@ def test_an_engine_takes_the_kernels_unless_told_otherwise(
 
     def replies(by_kernels: bool) -> dict[str, Any]:
         engine = Engine(base_dir, slots=9)
-        assert engine.steady
+        assert engine.batch_invariant
         layers = engine.model.get_decoder().layers
-        assert all(isinstance(layer, KernelLayer) == by_kernels for layer in layers)
+        assert all((layer.operations is kernels) == by_kernels for layer in layers)
         return {reply.id: reply for reply in engine.generate(requests)}
 
     mine = replies(True)
@@ -257,20 +324,20 @@ def test_an_engine_takes_the_kernels_unless_told_otherwise(
     assert replies(False) == mine
 
 
-@pytest.mark.parametrize("compiler", ["/nowhere/cc", "false"])
+@pytest.mark.parametrize("command", ["/nowhere/cc", "false"])
 def test_without_a_compiler_there_are_no_kernels(
-    compiler: str,
+    command: str,
     base_dir: Path,
     fresh: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setenv("CC", command)
     monkeypatch.delenv("LIMA_KERNELS", raising=False)
-    assert not kernels.available()
+    assert not compiler.available()
     assert "PyTorch's slower operations are used" in caplog.text
     engine = Engine(base_dir, slots=2)
-    assert not isinstance(engine.model.get_decoder().layers[0], KernelLayer)
+    assert engine.model.get_decoder().layers[0].operations is reference
     (reply,) = engine.generate([Request("a", [5, 6], Sampling(max_tokens=9))])
     assert reply.ids
     assert not list(fresh.glob("*"))
@@ -287,21 +354,21 @@ def test_processes_that_compile_at_once_make_one_file(fresh: Path) -> None:
     assert [other.exitcode for other in others] == [0, 0]
     (file,) = fresh.iterdir()
     made = file.stat().st_mtime_ns
-    assert kernels.available()
+    assert compiler.available()
     assert file.stat().st_mtime_ns == made
 
 
 def compile_kernels() -> None:
     """In a process of its own."""
-    assert kernels.available()
+    assert compiler.available()
 
 
 @C_WORKS
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_threads_are_those_of_pytorch() -> None:
     script = (
-        "from lima_ray.engine.cpu import kernels\n"
-        "assert kernels.available()\n"
+        "from lima_ray.engine.cpu import compiler\n"
+        "assert compiler.available()\n"
         "maps = open('/proc/self/maps').read().splitlines()\n"
         "print({m.split()[-1] for m in maps if 'libgomp' in m or 'libiomp' in m})\n"
     )

@@ -22,7 +22,8 @@ from lima_ray.command_line import COMMANDS
 from lima_ray.command_line import read as command_arguments
 from lima_ray.config import Sampling
 from lima_ray.endpoint import Endpoint
-from lima_ray.engine.engine import Engine, Request
+from lima_ray.engine.engine import Engine
+from lima_ray.engine.requests import Request
 from lima_ray.errors import UserError
 from lima_ray.generate import Generation, generate, name_of
 from lima_ray.model import add_tokens, save_tokenizer_and_config

@@ -13,7 +13,8 @@ import torch
 from served import wait_until
 
 from lima_ray.config import Sampling
-from lima_ray.engine.engine import Engine, Event, Reply, Request
+from lima_ray.engine.engine import Engine
+from lima_ray.engine.requests import Event, Reply, Request
 from lima_ray.errors import UserError
 from serve.listener import Busy, EngineFailed
 from serve.loop import EngineLoop, Listener

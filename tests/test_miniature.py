@@ -9,7 +9,8 @@ import pytest
 
 from lima_ray import example
 from lima_ray.config import Sampling, load, resolve
-from lima_ray.engine.engine import Engine, Request
+from lima_ray.engine.engine import Engine
+from lima_ray.engine.requests import Request
 from lima_ray.miniature import prose, rows, world
 from lima_ray.miniature.demo import typical
 from lima_ray.miniature.judge import assess, judge, truth

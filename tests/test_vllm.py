@@ -18,7 +18,8 @@ from conftest import ray_cluster
 from served import Hosted, hosted, wait_until
 
 from lima_ray.config import Sampling
-from lima_ray.engine.engine import Engine, Request
+from lima_ray.engine.engine import Engine
+from lima_ray.engine.requests import Request
 
 PYTHON = os.environ.get("LIMA_VLLM_PYTHON", "")
 pytestmark = [

@@ -1,13 +1,13 @@
-"""A reply's text as its tokens come, and the stop strings that may end it.
+"""Tokens to text as they come, and the stop strings that may end it.
 
-    text = ReplyText(tokenizer, stop=["\\n\\n"])
+    detokenizer = Detokenizer(tokenizer, stop=["\\n\\n"])
     for token in tokens:
-        print(text.add(token), end="")
-    print(text.finish())
+        print(detokenizer.add(token), end="")
+    print(detokenizer.finish())
 
-What is handed out is never taken back: half of a character, and the beginning of what may become a
-stop string, wait for what follows. Joined, the pieces are the text that `decode` gives for all
-tokens at once, cut before the stop string where there is one.
+Text that was returned is never taken back: half of a character, and the beginning of what may
+become a stop string, wait for what follows. Joined, the pieces are the text that `decode` gives for
+all tokens at once, cut before the stop string where there is one.
 """
 
 import re
@@ -17,11 +17,11 @@ from typing import Any
 
 BYTE = re.compile("<0x[0-9A-F]{2}>")
 """SentencePiece's tokens for single bytes, which mean characters only as whole runs."""
-HALF = "\ufffd"
-"""What a decoder puts for bytes that are no character (yet)."""
+REPLACEMENT = "\ufffd"
+"""What a decoder returns for bytes that are no character (yet)."""
 
 
-class ReplyText:
+class Detokenizer:
     """The text of one reply so far."""
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
@@ -32,7 +32,7 @@ class ReplyText:
             stop: strings that end the reply before themselves; none is empty.
         """
         self.tokenizer, self.stop = tokenizer, tuple(stop)
-        self.silent, self.bytes = kinds(tokenizer)
+        self.control_tokens, self.byte_tokens = special_tokens(tokenizer)
         self.tokens: list[int] = []
         self.begin = self.read = 0
         """Tokens from `begin` are decoded together; those before `read` have given their text."""
@@ -42,35 +42,35 @@ class ReplyText:
         """The stop string that was found."""
 
     def add(self, token: int) -> str:
-        """Take a token in, and return the text that is now sure, maybe none."""
-        if token in self.silent:
+        """Add a token, and return the text that is now final, maybe none."""
+        if token in self.control_tokens:
             return ""
         self.tokens.append(token)
-        if token in self.bytes:
+        if token in self.byte_tokens:
             return ""
         before, now = self.decode(self.begin, self.read), self.decode(self.begin)
-        if now.endswith(HALF) or len(now) <= len(before):
+        if now.endswith(REPLACEMENT) or len(now) <= len(before):
             return ""
         self.begin, self.read = self.read, len(self.tokens)
-        return self.sure(now[len(before) :])
+        return self.before_stop(now[len(before) :])
 
     def finish(self) -> str:
-        """What was held back until the end of the reply."""
+        """Return what was held back until the end of the reply."""
         if self.stopped_by is not None:
             return ""
         rest = self.decode(self.begin)[len(self.decode(self.begin, self.read)) :]
         self.begin = self.read = len(self.tokens)
-        text = self.sure(rest)
+        text = self.before_stop(rest)
         if self.stopped_by is None:
             text, self.held = text + self.held, ""
         return text
 
     def decode(self, start: int, end: int | None = None) -> str:
-        """Text of some of the tokens."""
+        """Return the text of some of the tokens."""
         return decode(self.tokenizer, self.tokens[start:end])
 
-    def sure(self, new: str) -> str:
-        """Put new text behind what is held, and return what no stop string can begin in."""
+    def before_stop(self, new: str) -> str:
+        """Append new text to what is held, and return all in which no stop string can begin."""
         if not self.stop or self.stopped_by is not None:
             return "" if self.stopped_by is not None else new
         text = self.held + new
@@ -86,15 +86,15 @@ class ReplyText:
 
 
 def decode(tokenizer: Any, tokens: list[int]) -> str:
-    """Text of tokens, without control tokens, and without the clean-up of spaces that some
-    tokenizers ask for, which changes code and rare punctuation."""
+    """Return the text of tokens, without control tokens, and without the clean-up of spaces that
+    some tokenizers ask for, which changes code and rare punctuation."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     return backend.decode(tokens, skip_special_tokens=True)
 
 
 @lru_cache(maxsize=64)
-def kinds(tokenizer: Any) -> tuple[frozenset[int], frozenset[int]]:
-    """Control tokens, which leave no text, and tokens of single bytes."""
+def special_tokens(tokenizer: Any) -> tuple[frozenset[int], frozenset[int]]:
+    """Return the control tokens, which leave no text, and the tokens of single bytes."""
     added = tokenizer.added_tokens_decoder.items()
     vocab = tokenizer.get_vocab().items()
     return (

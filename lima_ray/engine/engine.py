@@ -9,11 +9,12 @@ Requests enter and leave a batch of slots between any two tokens (continuous bat
 reply does not wait for a long one. A server drives the same engine by `submit`, `step` and
 `cancel`, all from one thread.
 
-The same seed gives the same reply whatever shares the batch, whichever slot it takes and whenever
-it enters: a request draws from random numbers of its own, and its logits are bitwise those that it
-has alone (cpu/kv_slots.py says how). The engine checks this when it loads and tells it by
-`Engine.steady`. It is never promised on a GPU (cuda_graphs.py): there a row's rounding may
-follow the number of rows, and replies may part where two tokens are almost equally likely.
+On a CPU the engine is batch-invariant: the same seed gives the same reply whatever else is in the
+batch, whichever slot the request takes and whenever it enters, since a request has random numbers
+of its own and its logits are bitwise those that it has alone (cpu/batch_invariant.py says how).
+`Engine.batch_invariant` is the result of a check at loading. It is never promised on a GPU
+(cuda_graphs.py): rounding may follow the batch size there, and replies may part where two tokens
+are almost equally likely.
 """
 
 import heapq
@@ -21,128 +22,26 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from lima_ray.config import Sampling
-from lima_ray.engine.cpu.forward import SteadyForward
-from lima_ray.engine.cuda_graphs import RecordedForward
-from lima_ray.engine.detokenizer import ReplyText, decode
-from lima_ray.engine.loading import load
-from lima_ray.engine.sampling import choose
+from lima_ray.engine.cpu.forward import CpuForward
+from lima_ray.engine.cuda_graphs import CudaGraphForward
+from lima_ray.engine.detokenizer import Detokenizer, decode
+from lima_ray.engine.forward import Forward
+from lima_ray.engine.loading import load, stop_token_ids
+from lima_ray.engine.requests import ActiveRequest, Event, Reply, Request
+from lima_ray.engine.sampling import sample, token_logprob
 from lima_ray.errors import UserError
 from lima_ray.families import context_of
-from lima_ray.tokenizer import prompt_ids, template_eot, text_ids
+from lima_ray.tokenizer import prompt_ids, text_ids
 
-PROMPT_TOKENS_A_STEP = 512
+PREFILL_TOKENS_A_STEP = 512
 """Tokens of prompts computed between two tokens of the replies under way, at least one chunk."""
-PROMPT_SHARE_S = 0.2
+PREFILL_SHARE_S = 0.2
 """Time after which no other chunk is begun between two tokens of the replies under way."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """One reply to make."""
-
-    id: str
-    """Name of the request, unlike that of any other in flight."""
-    ids: list[int]
-    """Token ids of the prompt, such as `Engine.prompt` makes."""
-    sampling: Sampling
-    """How to decode; requests that share a seed share their random numbers."""
-    stop: tuple[str, ...] = ()
-    """Texts that end the reply before themselves; none is empty."""
-    stream: bool = False
-    """Tell the text piece by piece with the events."""
-    logprobs: int | None = None
-    """Likeliest tokens told with each token's own log probability; none tells neither."""
-
-
-@dataclass(frozen=True)
-class Logprob:
-    """Log probabilities at one token, by the model alone: before penalty, temperature and top-p."""
-
-    token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...]
-    """The likeliest tokens, from the likeliest down."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A finished reply."""
-
-    id: str
-    text: str
-    """What was said, without EOT and other control tokens."""
-    ids: list[int]
-    """Every generated token, EOT included."""
-    stopped: bool
-    """True where EOT ended it, false where a stop string or the room did."""
-    n_prompt_tokens: int
-    stopped_by: str | None = None
-    """The stop string that ended it."""
-
-    @property
-    def n_tokens(self) -> int:
-        """Generated tokens, EOT included."""
-        return len(self.ids)
-
-
-@dataclass(frozen=True)
-class Event:
-    """One token of one request, and with its last the reply."""
-
-    id: str
-    token: int
-    text: str = ""
-    """New text, where the request asked for a stream; a token may bring none."""
-    logprob: Logprob | None = None
-    reply: Reply | None = None
-
-
-@dataclass
-class Active:
-    """A request in a slot, and its reply so far."""
-
-    request: Request
-    slot: int
-    limit: int
-    """Most tokens, of prompt and reply together."""
-    draws: random.Random
-    text: ReplyText | None
-    """The reply's text, where it matters before the end."""
-    filled: int = 0
-    """Tokens of the prompt that the slot holds."""
-    tokens: list[int] = field(default_factory=list)
-    struck: dict[int, None] = field(default_factory=dict)
-    """Tokens that the penalty makes less likely, as a set in order."""
-    said: str = ""
-    """Text told so far."""
-
-    @property
-    def unread(self) -> int:
-        """Tokens of the prompt that are not in the slot yet, but for its last."""
-        return len(self.request.ids) - 1 - self.filled
-
-    @property
-    def reading(self) -> bool:
-        """Whether the prompt is not all in the slot yet, but for its last token."""
-        return self.unread > 0
-
-    @property
-    def length(self) -> int:
-        """Tokens of prompt and reply so far."""
-        return len(self.request.ids) + len(self.tokens)
-
-    @property
-    def last(self) -> int:
-        """The newest token, which the next step reads."""
-        return self.tokens[-1] if self.tokens else self.request.ids[-1]
 
 
 class Engine:
@@ -156,7 +55,7 @@ class Engine:
         Args:
             model_dir: a Hugging Face model with safetensors and its tokenizer.
             slots: requests decoded at once.
-            device: none takes a GPU where there is one. A CPU computes in fp32, CUDA in the
+            device: None takes a GPU where there is one. A CPU computes in fp32, CUDA in the
                 precision of the model's files.
 
         Raises:
@@ -169,27 +68,27 @@ class Engine:
         self.model, self.tokenizer = load(model_dir, self.device, slots)
         self.context: int = context_of(self.model.config)
         self.vocab: int = self.model.config.vocab_size
-        self.stops = stop_ids(self.model, self.tokenizer)
+        self.stop_token_ids = stop_token_ids(self.model, self.tokenizer)
         self.waiting: deque[Request] = deque()
-        self.active: dict[str, Active] = {}
-        self.free = list(range(slots))
+        self.active: dict[str, ActiveRequest] = {}
+        self.free_slots = list(range(slots))
         self.oldest_next = False
         """Whether the next chunk is the oldest prompt's, or that of the one with least left."""
-        forward = RecordedForward if self.device.type == "cuda" else SteadyForward
-        self.forward = forward(self.model, slots)
-        self.steady = self.forward.steady
+        forward = CudaGraphForward if self.device.type == "cuda" else CpuForward
+        self.forward: Forward = forward(self.model, slots)
+        self.batch_invariant = self.forward.batch_invariant
 
     @property
     def in_flight(self) -> int:
-        """Requests that wait or are being answered."""
+        """Number of requests that wait or are being answered."""
         return len(self.waiting) + len(self.active)
 
     def prompt(self, turns: Sequence[str], system: str | None = None) -> list[int]:
-        """Token ids of a dialogue to reply to; see `lima_ray.tokenizer.prompt_ids`."""
+        """Return the token ids of a dialogue to reply to; see `lima_ray.tokenizer.prompt_ids`."""
         return prompt_ids(self.tokenizer, turns, system)
 
     def text_ids(self, text: str) -> list[int]:
-        """Token ids of plain text to go on with; see `lima_ray.tokenizer.text_ids`."""
+        """Return the token ids of plain text to continue; see `lima_ray.tokenizer.text_ids`."""
         return text_ids(self.tokenizer, text)
 
     def check(self, request: Request) -> None:
@@ -220,7 +119,7 @@ class Engine:
             raise UserError(f"{name}: stop holds an empty string, which every reply contains")
 
     def submit(self, request: Request) -> None:
-        """Take a request in; it enters a slot when a step begins and one is free.
+        """Queue a request; it enters a slot when a step begins and one is free.
 
         Raises:
             UserError: see `check`; the engine is then as it was.
@@ -232,7 +131,7 @@ class Engine:
         """Drop a request and free its slot at once; false where no such request is in flight."""
         if id in self.active:
             slot = self.active.pop(id).slot
-            heapq.heappush(self.free, slot)
+            heapq.heappush(self.free_slots, slot)
             self.forward.release(slot)
             return True
         kept = deque(request for request in self.waiting if request.id != id)
@@ -242,25 +141,26 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
-        """Read on in waiting prompts, then decode one token of each reply under way."""
-        self.read_prompts()
-        active = [a for a in self.active.values() if not a.reading]
-        if not active:
+        """Prefill some of the waiting prompts, then decode one token of each reply under way."""
+        self.prefill()
+        decoding = [a for a in self.active.values() if not a.prefilling]
+        if not decoding:
             return []
-        logits_BV = self.forward.logits([(a.slot, a.length - 1, a.last) for a in active])
-        told = [
-            None if a.request.logprobs is None else logits_BV[place].clone()
-            for place, a in enumerate(active)
+        logits_BV = self.forward.logits([(a.slot, a.length - 1, a.last_token) for a in decoding])
+        # Sampling writes penalties into the logits.
+        model_logits = [
+            None if a.request.logprobs is None else logits_V.clone()
+            for a, logits_V in zip(decoding, logits_BV, strict=True)
         ]
-        tokens = choose(
+        tokens = sample(
             logits_BV,
-            [list(a.struck) for a in active],
-            [a.request.sampling for a in active],
-            [a.draws.random() for a in active],
+            [list(a.penalised) for a in decoding],
+            [a.request.sampling for a in decoding],
+            [a.rng.random() for a in decoding],
         )
         return [
-            self.advance(a, token, logits_V)
-            for a, token, logits_V in zip(active, tokens, told, strict=True)
+            self.append(a, token, logits_V)
+            for a, token, logits_V in zip(decoding, tokens, model_logits, strict=True)
         ]
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
@@ -285,90 +185,74 @@ class Engine:
             for id in mine:
                 self.cancel(id)
 
-    def read_prompts(self) -> None:
-        """Admit waiting requests to free slots, and read prompts until the step's share is done.
+    def prefill(self) -> None:
+        """Admit waiting requests to free slots, and prefill prompts up to the step's share.
 
-        A long prompt is read in pieces, so that it holds up neither the replies under way nor a
+        A long prompt is prefilled in chunks, so that it delays neither the replies under way nor a
         short prompt behind it: chunks are taken in turn from the prompt that has least left and
         from the oldest, which so is never passed over for long.
         """
-        while self.waiting and self.free:
-            self.admit(self.waiting.popleft(), heapq.heappop(self.free))
-        reading = [active for active in self.active.values() if active.reading]
-        replying = len(reading) < len(self.active)
-        left, until_s = PROMPT_TOKENS_A_STEP, time.monotonic() + PROMPT_SHARE_S
-        while reading and left > 0:
-            oldest, shortest = reading[0], min(reading, key=lambda active: active.unread)
+        while self.waiting and self.free_slots:
+            self.admit(self.waiting.popleft(), heapq.heappop(self.free_slots))
+        prefilling = [active for active in self.active.values() if active.prefilling]
+        decoding = len(prefilling) < len(self.active)
+        left, until_s = PREFILL_TOKENS_A_STEP, time.monotonic() + PREFILL_SHARE_S
+        while prefilling and left > 0:
+            oldest, shortest = prefilling[0], min(prefilling, key=lambda a: a.prompt_left)
             self.oldest_next = not self.oldest_next
             chosen = shortest if self.oldest_next else oldest
-            left -= self.read_chunk(chosen)
-            if not chosen.reading:
-                reading.remove(chosen)
-            if replying and time.monotonic() > until_s:
+            left -= self.prefill_chunk(chosen)
+            if not chosen.prefilling:
+                prefilling.remove(chosen)
+            if decoding and time.monotonic() > until_s:
                 return
 
     def admit(self, request: Request, slot: int) -> None:
-        """Give a request a slot; its prompt is not read yet."""
+        """Give a request a slot; its prompt is still to prefill."""
         limit = min(request.sampling.max_tokens, self.context)
         # A string, since Random takes a negative number for its absolute value.
-        draws = random.Random(str(request.sampling.seed))
-        told = request.stream or request.stop
-        text = ReplyText(self.tokenizer, request.stop) if told else None
-        active = self.active[request.id] = Active(request, slot, limit, draws, text)
+        rng = random.Random(str(request.sampling.seed))
+        needs_text = request.stream or request.stop
+        detokenizer = Detokenizer(self.tokenizer, request.stop) if needs_text else None
+        active = self.active[request.id] = ActiveRequest(request, slot, limit, rng, detokenizer)
         if request.sampling.penalise_prompt:
-            active.struck |= dict.fromkeys(request.ids)
+            active.penalised |= dict.fromkeys(request.ids)
         self.forward.reserve(slot, len(request.ids))
 
-    def read_chunk(self, active: Active) -> int:
-        """Put a prompt's next chunk into its slot, and return its tokens.
+    def prefill_chunk(self, active: ActiveRequest) -> int:
+        """Prefill the next chunk of a prompt, and return its number of tokens.
 
         The prompt's last token is left to the first decoding step. A chunk is computed alone, so
-        that its matrices have the same shape in any company.
+        that its matrices have the same shape whatever else is in flight.
         """
-        start, last = active.filled, len(active.request.ids) - 1
+        start, last = active.prefilled, len(active.request.ids) - 1
         end = min(start + self.forward.chunk, last)
-        self.forward.read(active.slot, start, active.request.ids[start:end])
-        active.filled = end
+        self.forward.prefill(active.slot, start, active.request.ids[start:end])
+        active.prefilled = end
         return end - start
 
-    def advance(self, active: Active, token: int, logits_V: torch.Tensor | None) -> Event:
-        """Add a token to a reply; EOT, a stop string or the end of its room finishes it."""
+    def append(self, active: ActiveRequest, token: int, logits_V: torch.Tensor | None) -> Event:
+        """Add a token to a reply; EOT, a stop string or the length limit finishes it."""
         active.tokens.append(token)
-        active.struck[token] = None
-        request, text, stopped = active.request, active.text, token in self.stops
+        active.penalised[token] = None
+        request, detokenizer = active.request, active.detokenizer
         logprob = None
         if logits_V is not None:
-            logprob = log_probability(logits_V, token, request.logprobs or 0)
-        new = text.add(token) if text else ""
-        halted = text is not None and text.stopped_by is not None
-        reply = None
-        if stopped or halted or active.length >= active.limit:
-            new += text.finish() if text else ""
-            reply = self.close(active, active.said + new, stopped)
-        active.said += new
-        return Event(request.id, token, new if request.stream else "", logprob, reply)
+            logprob = token_logprob(logits_V, token, request.logprobs or 0)
+        text = detokenizer.add(token) if detokenizer else ""
+        eot = token in self.stop_token_ids
+        stop_string = detokenizer is not None and detokenizer.stopped_by is not None
+        finished = eot or stop_string or active.length >= active.limit
+        if finished and detokenizer:
+            text += detokenizer.finish()
+        active.text += text
+        reply = self.finish(active, eot) if finished else None
+        return Event(request.id, token, text if request.stream else "", logprob, reply)
 
-    def close(self, active: Active, said: str, stopped: bool) -> Reply:
-        """Free the slot of a finished reply."""
-        request, text = active.request, active.text
+    def finish(self, active: ActiveRequest, eot: bool) -> Reply:
+        """Free the slot of a request, and return its reply."""
+        request, detokenizer = active.request, active.detokenizer
         self.cancel(request.id)
-        whole = said if text else decode(self.tokenizer, active.tokens)
-        by = text.stopped_by if text and not stopped else None
-        return Reply(request.id, whole, active.tokens, stopped, len(request.ids), by)
-
-
-def stop_ids(model: Any, tokenizer: Any) -> set[int]:
-    """Tokens that end a reply: the tokenizer's EOT, what the model's own settings name, and what
-    its chat template ends replies with (a base's EOS may be another token)."""
-    named = model.generation_config.eos_token_id
-    named = named if isinstance(named, list) else [named]
-    ends = {token for token in (tokenizer.eos_token_id, *named) if token is not None}
-    return ends | template_eot(tokenizer)
-
-
-def log_probability(logits_V: torch.Tensor, token: int, top: int) -> Logprob:
-    """What a token and the likeliest ones had by the model alone."""
-    logprobs_V = logits_V.float().log_softmax(-1)
-    best = logprobs_V.topk(top)
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return Logprob(token, float(logprobs_V[token]), tuple(pairs))
+        text = active.text if detokenizer else decode(self.tokenizer, active.tokens)
+        stopped_by = detokenizer.stopped_by if detokenizer and not eot else None
+        return Reply(request.id, text, active.tokens, eot, len(request.ids), stopped_by)

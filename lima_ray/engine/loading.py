@@ -1,4 +1,4 @@
-"""A model made ready to decode in slots: loaded from its directory, checked, its layers steady."""
+"""A model made ready to decode in slots: loaded from its directory, checked, made to use slots."""
 
 import threading
 from pathlib import Path
@@ -10,26 +10,25 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, A
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.utils import logging
 
-from lima_ray.engine.cpu.batch_invariant import steady_layers
-from lima_ray.engine.cpu.kv_slots import slot_attention
-from lima_ray.engine.cpu.llama import SteadyLlama, is_plain_llama
+from lima_ray.engine.cpu.batch_invariant import make_batch_invariant
 from lima_ray.errors import UserError
 from lima_ray.families import undecodable
-from lima_ray.tokenizer import TOKENIZER_FILES, check_sentencepiece
+from lima_ray.tokenizer import TOKENIZER_FILES, check_sentencepiece, template_eot
 
-SLOTS = "lima_slots"
+SLOT_ATTENTION = "lima_slots"
+"""Name of `slot_attention` in transformers' registry."""
 LOADING = threading.Lock()
 """One model is loaded at a time: `transformers` sets the number format of new tensors for the whole
 process meanwhile, and two at once leave each other's weights in the wrong one."""
 
 
-def load(model_dir: Path, device: torch.device, rows: int) -> tuple[Any, Any]:
-    """The model of a directory, its attention in slots, and its tokenizer.
+def load(model_dir: Path, device: torch.device, batch: int) -> tuple[Any, Any]:
+    """Return the model of a directory, its attention in slots, and its tokenizer.
 
     Args:
         model_dir: a Hugging Face model with safetensors.
         device: a CPU computes in fp32, CUDA in the precision of the files.
-        rows: usual number of rows in a batch.
+        batch: usual number of sequences in a batch.
 
     Raises:
         UserError: what is missing there, or cannot be read, or is no plain causal attention.
@@ -43,7 +42,7 @@ def load(model_dir: Path, device: torch.device, rows: int) -> tuple[Any, Any]:
         if not any(any(model_dir.glob(pattern)) for pattern in patterns):
             raise UserError(f"no {what} in {model_dir}: it lacks {' or '.join(patterns)}")
     check_sentencepiece(model_dir)
-    register()
+    register_slot_attention()
     logging.disable_progress_bar()
     check_decodable(model_dir)
     loader: Any = AutoModelForCausalLM
@@ -53,7 +52,7 @@ def load(model_dir: Path, device: torch.device, rows: int) -> tuple[Any, Any]:
             model, info = loader.from_pretrained(
                 str(model_dir),
                 dtype="auto" if device.type == "cuda" else torch.float32,
-                attn_implementation=SLOTS,
+                attn_implementation=SLOT_ATTENTION,
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
@@ -65,7 +64,7 @@ def load(model_dir: Path, device: torch.device, rows: int) -> tuple[Any, Any]:
         raise UserError(f"{model_dir} lacks {len(missing)} weights, such as {missing[0]}")
     model = model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
-        model = SteadyLlama(model, rows) if is_plain_llama(model) else steady_layers(model, rows)
+        model = make_batch_invariant(model, batch)
     return model, tokenizer
 
 
@@ -83,7 +82,45 @@ def check_decodable(model_dir: Path) -> None:
         raise UserError(f"{model_dir}: {problem}")
 
 
-def register() -> None:
+def register_slot_attention() -> None:
     """Make `attn_implementation="lima_slots"` known, with no mask built for it."""
-    AttentionInterface.register(SLOTS, slot_attention)
-    AttentionMaskInterface.register(SLOTS, lambda *_, **__: None)
+    AttentionInterface.register(SLOT_ATTENTION, slot_attention)
+    AttentionMaskInterface.register(SLOT_ATTENTION, lambda *_, **__: None)
+
+
+def slot_attention(
+    module: torch.nn.Module,
+    query_BHTD: torch.Tensor,
+    key_BGTD: torch.Tensor,
+    value_BGTD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    slot_cache: Any = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Attend to what the KV cache's slots hold, called by `transformers` as an attention.
+
+    Args:
+        module: the attention layer; its `layer_idx` is used.
+        query_BHTD: queries.
+        key_BGTD: keys.
+        value_BGTD: values.
+        attention_mask: not used; the cache knows what each sequence sees.
+        scaling: factor of the scores.
+        slot_cache: the KV cache of a `Forward`, which passes it to the model.
+
+    Returns:
+        outputs (B, T, H, D), and no weights.
+    """
+    assert slot_cache is not None, "the engine passes slot_cache to every forward"
+    layer: Any = module
+    return slot_cache.attend(layer.layer_idx, query_BHTD, key_BGTD, value_BGTD, scaling), None
+
+
+def stop_token_ids(model: Any, tokenizer: Any) -> set[int]:
+    """Return the tokens that end a reply: the tokenizer's EOT, those of the model's generation
+    config, and what its chat template ends replies with (a base's EOS may be another token)."""
+    named = model.generation_config.eos_token_id
+    named = named if isinstance(named, list) else [named]
+    ends = {token for token in (tokenizer.eos_token_id, *named) if token is not None}
+    return ends | template_eot(tokenizer)

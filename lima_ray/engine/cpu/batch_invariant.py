@@ -1,6 +1,17 @@
-"""Layers for decoding on a CPU: fast, and such that a row's result does not feel its neighbours.
+"""Batch invariance on a CPU: a sequence's logits are bitwise the same whatever else is computed.
 
-`lima_ray/engine/cpu/kv_slots.py` says what may depend on the neighbours, and why it must not.
+A decoding step runs one token of every active request through the model as one batch. For the same
+seed to give the same reply in any batch, a sequence's logits may not depend, in any bit, on how
+many others there are, what they hold, or where in the batch it stands. On a CPU:
+
+- PyTorch's matrix products choose their kernel by the number of rows, and one row, or a few odd
+  ones, is summed in another order than eight or more. A batch is padded to a multiple of
+  `forward.STRIDE`, but for a Llama by the kernels in C, whose order is one for all.
+- Attention is computed for each sequence by itself, over exactly its own tokens.
+- PyTorch's SiLU treats the last few elements of every thread's share by another formula than the
+  rest; `reference.silu` is one formula.
+
+This was measured on x86, and no library promises it: `forward.py` checks it at loading.
 """
 
 import torch
@@ -8,11 +19,8 @@ from torch import nn
 from transformers.activations import SiLUActivation
 
 from lima_ray.engine.cpu.linear import linear
-
-
-def silu(x: torch.Tensor) -> torch.Tensor:
-    """x / (1 + exp(-x)), by one formula for every element."""
-    return x / torch.exp(-x).add_(1)
+from lima_ray.engine.cpu.llama import SlotLlama, is_plain_llama
+from lima_ray.engine.cpu.reference import silu
 
 
 class SiLU(nn.Module):
@@ -23,15 +31,21 @@ class SiLU(nn.Module):
         return silu(x)
 
 
-def steady_layers(model: nn.Module, rows: int) -> nn.Module:
-    """Give a model on a CPU, in fp32, the layers above; `rows` is its usual batch.
+def make_batch_invariant(model: nn.Module, batch: int) -> nn.Module:
+    """Return a model with the same weights and batch-invariant layers, which are faster too.
 
-    Weights are repacked one layer at a time, and the old ones let go.
+    Weights are repacked one layer at a time, and the old ones freed.
+
+    Args:
+        model: of `transformers`, in fp32 on a CPU, with attention in slots.
+        batch: usual number of sequences in a batch.
     """
+    if is_plain_llama(model):
+        return SlotLlama(model, batch)  # pyright: ignore[reportArgumentType]
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:  # a subclass computes something of its own
-                setattr(parent, name, linear([child], rows))
+                setattr(parent, name, linear([child], batch))
             elif isinstance(child, SiLUActivation | nn.SiLU):
                 setattr(parent, name, SiLU())
     return model

@@ -147,7 +147,7 @@ void silu_mul(const float *gate_up, float *out, long rows, long size, int thread
 }
 
 /* Turn a head (E) by its position's angles (E / 2). */
-static inline void turn_head(float *restrict to, const float *from, const float *cos,
+static inline void rotate_head(float *restrict to, const float *from, const float *cos,
                              const float *sin, long half) {
     for (long i = 0; i < half; i++) {
         float x1 = from[i], x2 = from[i + half];
@@ -159,7 +159,7 @@ static inline void turn_head(float *restrict to, const float *from, const float 
 /* Turn queries and keys of qkv (B, T, H + 2 G, E) by the angles (C, E / 2) of their places, which
    begin at each row's start. Queries go to (B, T, H, E), keys and values into the rows' slots,
    each at an address of its own: keys (G, C, E), and behind them values. */
-void turn(const float *qkv, const float *cos, const float *sin, const int64_t *slots,
+void rotate_into_slots(const float *qkv, const float *cos, const float *sin, const int64_t *slots,
           const int64_t *starts, float *queries, const int64_t *addresses,
           const int64_t *capacities, long rows, long tokens, long heads, long kv_heads, long width,
           int threads) {
@@ -171,10 +171,10 @@ void turn(const float *qkv, const float *cos, const float *sin, const int64_t *s
         long capacity = capacities[slots[row]];
         float *keys = (float *)addresses[slots[row]], *values = keys + kv_heads * capacity * width;
         for (long head = 0; head < heads; head++, from += width)
-            turn_head(queries + (item * heads + head) * width, from, cos + angle, sin + angle, half);
+            rotate_head(queries + (item * heads + head) * width, from, cos + angle, sin + angle, half);
         for (long head = 0; head < kv_heads; head++, from += width) {
             long to = (head * capacity + place) * width;
-            turn_head(keys + to, from, cos + angle, sin + angle, half);
+            rotate_head(keys + to, from, cos + angle, sin + angle, half);
             memcpy(values + to, from + kv_heads * width, width * sizeof(float));
         }
     }

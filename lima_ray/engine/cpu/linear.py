@@ -1,8 +1,8 @@
 """Linear layers for decoding on a CPU, by the fastest matrix product that is there.
 
-Weights are packed once, as the product reads them: by our kernels in C, without a compiler by
+Weights are packed once, as the product reads them: by the kernels in C, without a compiler by
 oneDNN's private operations, without those not at all. How a row's sum is taken must not depend on
-the other rows (`lima_ray/engine/cpu/kv_slots.py`): our kernels promise it, the rest is looked at.
+the other rows (`batch_invariant.py`): the kernels promise it, the others are measured.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lima_ray.engine.cpu import kernels
+from lima_ray.engine.cpu.compiler import available
 from lima_ray.engine.cpu.threads import threads_if
 
 WORTH_THREADS = 2**22
@@ -34,9 +35,9 @@ class KernelLinear(nn.Module):
 class PackedLinear(nn.Module):
     """A linear layer whose weight lies as oneDNN's kernel reads it; 2 to 3 times plain's speed."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, rows: int) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, batch: int) -> None:
         super().__init__()
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, batch)
         self.bias, self.size = bias, weight.numel()
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
@@ -71,16 +72,16 @@ def packs() -> bool:
     )
 
 
-def linear(weights: Sequence[nn.Linear], rows: int) -> nn.Module:
-    """One linear layer of several that read the same input, their outputs side by side.
+def linear(layers: Sequence[nn.Linear], batch: int) -> nn.Module:
+    """Unite linear layers that read the same input into one, their outputs side by side.
 
     Args:
-        weights: the layers, all with a bias or all without.
-        rows: usual number of rows of the input.
+        layers: all with a bias or all without.
+        batch: usual number of rows of the input.
     """
-    weight = torch.cat([layer.weight.detach() for layer in weights])
-    biases = [layer.bias.detach() for layer in weights if layer.bias is not None]
+    weight = torch.cat([layer.weight.detach() for layer in layers])
+    biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
     bias = torch.cat(biases) if biases else None
-    if kernels.available():
+    if available():
         return KernelLinear(weight, bias)
-    return PackedLinear(weight, bias, rows) if packs() else PlainLinear(weight, bias)
+    return PackedLinear(weight, bias, batch) if packs() else PlainLinear(weight, bias)
