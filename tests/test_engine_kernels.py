@@ -89,13 +89,15 @@ class Case:
         self.starts_R = torch.tensor([0, 1, 62, 63, 64, 65, 130, 200, 299])[:rows]
         self.qkv_R1F = torch.randn(rows, 1, (heads + 2 * kv_heads) * width) * 2
         angles_CE = torch.rand(300, width // 2) * 6
-        self.angles = angles_CE.cos(), angles_CE.sin()
+        self.angles_CE = torch.cat((angles_CE.cos(), angles_CE.sin()), dim=1)
 
     def attend(self, operations: Any, rows: torch.Tensor, size: int = 0) -> torch.Tensor:
         """Attention of these sequences, in this order."""
         batch = Batch.of(self.slots_R[rows].tolist(), self.starts_R[rows].tolist())
         qkv_B1F = self.qkv_R1F[rows].contiguous()
-        queries = operations.rotate_into_slots(qkv_B1F, self.angles, self.cache, batch, self.heads)
+        queries = operations.rotate_into_slots(
+            qkv_B1F, self.angles_CE, self.cache, batch, self.heads
+        )
         return operations.attend(queries, self.cache, batch, 0.3, size or len(rows))
 
     def held(self) -> list[torch.Tensor]:
@@ -106,7 +108,7 @@ class Case:
         """The same of one sequence, by plain formulas; its slot is not touched."""
         slot, start = int(self.slots_R[row]), int(self.starts_R[row])
         qkv_1FE = self.qkv_R1F[row].unflatten(1, (-1, self.width))
-        cos, sin = (part[start] for part in self.angles)
+        cos, sin = self.angles_CE[start].chunk(2)
         rotated = rotate(qkv_1FE[:, : self.heads + self.kv_heads], cos, sin, 1)[0]
         room_2GCE = self.cache.slots_2GCD[slot][:, :, : start + 1].clone()
         room_2GCE[0, :, start] = rotated[self.heads :]
@@ -174,9 +176,9 @@ def test_a_prompt_is_rotated_into_its_slot(tokens: int, start: int, operations: 
     held = case.held()
     qkv_1TF = torch.randn(1, tokens, 10 * 22)
     batch = Batch.of([4], [start])
-    queries_1THE = operations.rotate_into_slots(qkv_1TF, case.angles, case.cache, batch, 6)
+    queries_1THE = operations.rotate_into_slots(qkv_1TF, case.angles_CE, case.cache, batch, 6)
     qkv_1TFE = qkv_1TF.unflatten(2, (-1, 22))
-    cos, sin = (part[start : start + tokens, None] for part in case.angles)
+    cos, sin = case.angles_CE[start : start + tokens, None].chunk(2, dim=-1)
     rotated_1TFE = rotate(qkv_1TFE[:, :, :8], cos, sin, 1)
     torch.testing.assert_close(queries_1THE, rotated_1TFE[:, :, :6])
     held[4][0, :, start : start + tokens] = rotated_1TFE[0, :, 6:].transpose(0, 1)
@@ -286,16 +288,15 @@ def test_attention_that_c_cannot_read_is_refused() -> None:
     case = Case(6, 2, 22)
     batch, qkv_R1F = Batch.of([3, 4], [0, 7]), torch.randn(2, 1, 10 * 22)
     with pytest.raises(ValueError, match="given 1 sequences of 220 features; 2 of 6"):
-        kernels.rotate_into_slots(qkv_R1F[:1], case.angles, case.cache, batch, 6)
+        kernels.rotate_into_slots(qkv_R1F[:1], case.angles_CE, case.cache, batch, 6)
     with pytest.raises(ValueError, match="given 2 sequences of 198 features"):
-        kernels.rotate_into_slots(qkv_R1F[..., :198], case.angles, case.cache, batch, 6)
-    cos_CE, sin_CE = case.angles
-    for strange in ((cos_CE.T, sin_CE), (cos_CE, sin_CE[1:]), (cos_CE.double(), sin_CE)):
+        kernels.rotate_into_slots(qkv_R1F[..., :198], case.angles_CE, case.cache, batch, 6)
+    for strange in (case.angles_CE.T, case.angles_CE[:, 1:], case.angles_CE.double()):
         with pytest.raises(ValueError, match="the kernel was given torch"):
             kernels.rotate_into_slots(qkv_R1F, strange, case.cache, batch, 6)
     half = LayerCache([128] * 5, 2, 22, torch.bfloat16)
     with pytest.raises(ValueError, match=r"a KV cache of torch\.bfloat16"):
-        kernels.rotate_into_slots(qkv_R1F, case.angles, half, batch, 6)
+        kernels.rotate_into_slots(qkv_R1F, case.angles_CE, half, batch, 6)
     with pytest.raises(ValueError, match="shape"):
         kernels.attend(torch.randn(3, 1, 6, 22), case.cache, batch, 0.3, 3)
     with pytest.raises(ValueError, match="strides"):

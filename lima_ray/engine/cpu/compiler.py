@@ -18,6 +18,8 @@ import subprocess
 from functools import lru_cache
 from pathlib import Path
 
+import torch  # noqa: F401  The library takes its OpenMP.
+
 from lima_ray import cache
 
 SOURCE = Path(__file__).with_name("kernels.c")
@@ -28,7 +30,7 @@ ARGUMENTS = {
     "multiply": [POINTER] * 4 + [COUNT] * 3 + [THREADS],
     "add_norm": [POINTER] * 4 + [COUNT] * 2 + [ctypes.c_float, THREADS],
     "silu_mul": [POINTER] * 2 + [COUNT] * 2 + [THREADS],
-    "rotate_into_slots": [POINTER] * 8 + [COUNT] * 5 + [THREADS],
+    "rotate_into_slots": [POINTER] * 7 + [COUNT] * 5 + [THREADS],
     "attend": [POINTER] * 7 + [COUNT] * 4 + [ctypes.c_float, THREADS],
     "attend_prompt": [POINTER] * 4 + [COUNT] * 6 + [ctypes.c_float, THREADS],
 }

@@ -146,9 +146,10 @@ void silu_mul(const float *gate_up, float *out, long rows, long size, int thread
     }
 }
 
-/* Turn a head (E) by its position's angles (E / 2). */
-static inline void rotate_head(float *restrict to, const float *from, const float *cos,
-                             const float *sin, long half) {
+/* Apply RoPE to a head (E), by the cos and sin (E / 2 each) of its position. */
+static inline void rotate_head(float *restrict to, const float *from, const float *angles,
+                               long half) {
+    const float *cos = angles, *sin = angles + half;
     for (long i = 0; i < half; i++) {
         float x1 = from[i], x2 = from[i + half];
         to[i] = x1 * cos[i] - x2 * sin[i];
@@ -156,10 +157,10 @@ static inline void rotate_head(float *restrict to, const float *from, const floa
     }
 }
 
-/* Turn queries and keys of qkv (B, T, H + 2 G, E) by the angles (C, E / 2) of their places, which
-   begin at each row's start. Queries go to (B, T, H, E), keys and values into the rows' slots,
+/* Apply RoPE to queries and keys of qkv (B, T, H + 2 G, E) by the angles (C, E) of their positions,
+   which begin at each row's start. Queries go to (B, T, H, E), keys and values into the rows' slots,
    each at an address of its own: keys (G, C, E), and behind them values. */
-void rotate_into_slots(const float *qkv, const float *cos, const float *sin, const int64_t *slots,
+void rotate_into_slots(const float *qkv, const float *angles, const int64_t *slots,
           const int64_t *starts, float *queries, const int64_t *addresses,
           const int64_t *capacities, long rows, long tokens, long heads, long kv_heads, long width,
           int threads) {
@@ -167,14 +168,14 @@ void rotate_into_slots(const float *qkv, const float *cos, const float *sin, con
 #pragma omp parallel for num_threads(threads)
     for (long item = 0; item < rows * tokens; item++) {
         const float *from = qkv + item * (heads + 2 * kv_heads) * width;
-        long row = item / tokens, place = starts[row] + item % tokens, angle = place * half;
+        long row = item / tokens, place = starts[row] + item % tokens, angle = place * width;
         long capacity = capacities[slots[row]];
         float *keys = (float *)addresses[slots[row]], *values = keys + kv_heads * capacity * width;
         for (long head = 0; head < heads; head++, from += width)
-            rotate_head(queries + (item * heads + head) * width, from, cos + angle, sin + angle, half);
+            rotate_head(queries + (item * heads + head) * width, from, angles + angle, half);
         for (long head = 0; head < kv_heads; head++, from += width) {
             long to = (head * capacity + place) * width;
-            rotate_head(keys + to, from, cos + angle, sin + angle, half);
+            rotate_head(keys + to, from, angles + angle, half);
             memcpy(values + to, from + kv_heads * width, width * sizeof(float));
         }
     }

@@ -90,7 +90,7 @@ def multiply(x_BTK: torch.Tensor, weights: PackedWeights) -> torch.Tensor:
 
 def rotate_into_slots(
     qkv_BTF: torch.Tensor,
-    angles: tuple[torch.Tensor, torch.Tensor],
+    angles_CE: torch.Tensor,
     cache: LayerCache,
     batch: Batch,
     heads: int,
@@ -103,11 +103,9 @@ def rotate_into_slots(
             f"the kernel was given {size} sequences of {features} features; {sequences} of "
             f"{heads} + 2 · {cache.heads} heads of {width} are to be stored"
         )
-    cos_CE, sin_CE = angles
     queries_BTHE = qkv_BTF.new_empty(sequences, tokens, heads, width)
     library().rotate_into_slots(
-        *(pointer(qkv_BTF), pointer(cos_CE, (len(cos_CE), width // 2))),
-        pointer(sin_CE, cos_CE.shape),
+        *(pointer(qkv_BTF), pointer(angles_CE, (angles_CE.shape[0], width))),
         *(batch.slots_B.data_ptr(), batch.starts_B.data_ptr(), queries_BTHE.data_ptr()),
         *slot_pointers(cache),
         *(sequences, tokens, heads, cache.heads, width, threads_for(qkv_BTF.numel())),

@@ -74,33 +74,32 @@ class Decoder(nn.Module):
         self.embed = model.model.embed_tokens
         positions_1C = torch.arange(config.max_position_embeddings)[None]
         half = config.head_dim // 2
-        cos_CE, sin_CE = (
-            part_1CE[0, :, :half].clone(memory_format=torch.contiguous_format)
-            for part_1CE in model.model.rotary_emb(self.embed.weight, positions_1C)
-        )
-        self.angles = cos_CE, sin_CE
-        """Cos and sin (C, E / 2) of the rotary embedding at every position."""
+        cos_1CE, sin_1CE = model.model.rotary_emb(self.embed.weight, positions_1C)
+        self.angles_CE = torch.cat((cos_1CE[0, :, :half], sin_1CE[0, :, :half]), dim=1)
+        """Cos and sin of the rotary embedding at every position, side by side."""
         self.operations = kernels if available() else reference
         self.layers = nn.ModuleList()
         for number in range(len(model.model.layers)):
             layer = Layer(model.model.layers[number], number, batch, self.operations)
             self.layers.append(layer)
             model.model.layers[number] = nn.Identity()
-        self.norm = model.model.norm
+        self.norm = weight_and_eps(model.model.norm)
 
     def forward(
         self, input_ids: torch.Tensor, slot_cache: SlotCache, head: bool = False, **_: object
     ) -> torch.Tensor | None:
         """Return hidden states (B, T, D) for the head; without one, tokens only enter slots."""
         x_BTD, left_BTD = self.embed(input_ids), None
+        last = self.layers[-1]
         for layer in self.layers:
-            needed = head or layer is not self.layers[-1]
-            left_BTD = layer(x_BTD, left_BTD, self.angles, slot_cache, needed)
-        if not head:
-            return None
-        return self.operations.add_norm(
-            x_BTD, left_BTD, self.norm.weight, self.norm.variance_epsilon
-        )
+            needed = head or layer is not last
+            left_BTD = layer(x_BTD, left_BTD, self.angles_CE, slot_cache, needed)
+        return self.operations.add_norm(x_BTD, left_BTD, *self.norm) if head else None
+
+
+def weight_and_eps(norm: Any) -> tuple[torch.Tensor, float]:
+    """Return what an RMSNorm of `transformers` consists of."""
+    return norm.weight, norm.variance_epsilon
 
 
 class Layer(nn.Module):
@@ -121,10 +120,10 @@ class Layer(nn.Module):
         self.width, self.scaling = attention.head_dim, attention.scaling
         self.heads = attention.config.num_attention_heads
         self.kv_heads = attention.config.num_key_value_heads
-        self.before_attention = layer.input_layernorm
+        self.before_attention = weight_and_eps(layer.input_layernorm)
         self.qkv = linear([attention.q_proj, attention.k_proj, attention.v_proj], batch)
         self.out = linear([attention.o_proj], batch)
-        self.before_mlp = layer.post_attention_layernorm
+        self.before_mlp = weight_and_eps(layer.post_attention_layernorm)
         self.gate_up = linear([mlp.gate_proj, mlp.up_proj], batch)
         self.down = linear([mlp.down_proj], batch)
 
@@ -132,7 +131,7 @@ class Layer(nn.Module):
         self,
         x_BTD: torch.Tensor,
         left_BTD: torch.Tensor | None,
-        angles: tuple[torch.Tensor, torch.Tensor],
+        angles_CE: torch.Tensor,
         slot_cache: SlotCache,
         needed: bool,
     ) -> torch.Tensor | None:
@@ -141,25 +140,23 @@ class Layer(nn.Module):
         Args:
             x_BTD: the residual stream; `left_BTD` and the attention's output are added in place.
             left_BTD: what the layer before leaves to be added.
-            angles: cos and sin (C, E / 2) of every position.
+            angles_CE: cos and sin of every position, side by side.
             slot_cache: its batch is that of the tokens.
             needed: false where only keys and values are.
 
         Returns:
             what the next layer adds.
         """
-        ops, norm = self.operations, self.before_attention
-        qkv_BTF = self.qkv(ops.add_norm(x_BTD, left_BTD, norm.weight, norm.variance_epsilon))
+        ops, batch = self.operations, slot_cache.batch
+        qkv_BTF = self.qkv(ops.add_norm(x_BTD, left_BTD, *self.before_attention))
         size, tokens, _ = qkv_BTF.shape
         cache = slot_cache.layer(self.number, self.kv_heads, self.width, qkv_BTF)
-        batch = slot_cache.batch
-        queries_BTHE = ops.rotate_into_slots(qkv_BTF, angles, cache, batch, self.heads)
+        queries_BTHE = ops.rotate_into_slots(qkv_BTF, angles_CE, cache, batch, self.heads)
         if not needed:
             return None
         if tokens > 1:
             mixed_BTF = ops.attend_prompt(queries_BTHE, cache, batch, self.scaling)
         else:
             mixed_BTF = ops.attend(queries_BTHE, cache, batch, self.scaling, size)
-        norm = self.before_mlp
-        normed_BTD = ops.add_norm(x_BTD, self.out(mixed_BTF), norm.weight, norm.variance_epsilon)
+        normed_BTD = ops.add_norm(x_BTD, self.out(mixed_BTF), *self.before_mlp)
         return self.down(ops.silu_mul(self.gate_up(normed_BTD)))

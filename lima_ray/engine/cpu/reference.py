@@ -43,7 +43,7 @@ def silu_mul(gate_up_BTM: torch.Tensor) -> torch.Tensor:
 
 def rotate_into_slots(
     qkv_BTF: torch.Tensor,
-    angles: tuple[torch.Tensor, torch.Tensor],
+    angles_CE: torch.Tensor,
     cache: LayerCache,
     batch: Batch,
     heads: int,
@@ -53,7 +53,7 @@ def rotate_into_slots(
     Args:
         qkv_BTF: H query heads, G key heads and G value heads of each token side by side; padding
             may follow the batch's sequences.
-        angles: cos and sin (C, E / 2) of every position.
+        angles_CE: cos and sin of every position, E / 2 each, side by side.
         cache: keys and values of all slots.
         batch: the sequences' slots and positions.
         heads: H.
@@ -63,7 +63,7 @@ def rotate_into_slots(
     """
     qkv_BTHE = qkv_BTF[: len(batch.slots)].unflatten(2, (-1, cache.width))
     positions_BT = batch.starts_B[:, None] + torch.arange(qkv_BTF.shape[1])
-    cos_BT1E, sin_BT1E = (part_CE[positions_BT, None] for part_CE in angles)
+    cos_BT1E, sin_BT1E = angles_CE[positions_BT, None].chunk(2, dim=-1)
     rotated_BTHE = rotate(qkv_BTHE[:, :, : heads + cache.heads], cos_BT1E, sin_BT1E, 1)
     key_BGTE = rotated_BTHE[:, :, heads:].transpose(1, 2)
     cache.store(batch, key_BGTE, qkv_BTHE[:, :, heads + cache.heads :].transpose(1, 2))
