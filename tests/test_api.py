@@ -314,7 +314,7 @@ def free(host: Hosted, name: str) -> bool:
     """Whether an engine has nothing to do and all its slots."""
     loop = host.engine_loop(name)
     assert loop.engine
-    return not loop.in_flight and sorted(loop.engine.free) == list(range(loop.engine.slots))
+    return not loop.in_flight and sorted(loop.engine.free_slots) == list(range(loop.engine.slots))
 
 
 @pytest.mark.parametrize("streamed", [True, False], ids=["stream", "unary"])

@@ -146,7 +146,7 @@ def test_slots_decode_what_the_model_computes(model: Any, tmp_path: Path, base_d
     model.set_attn_implementation("eager")
     expected = model(input_ids=IDS, use_cache=False).logits[0, CUT:]
     engine = Engine(tmp_path, slots=2)
-    engine.forward.read(1, 0, IDS[0, :CUT].tolist())
+    engine.forward.prefill(1, 0, IDS[0, :CUT].tolist())
     found = [engine.forward.logits([(1, n, int(IDS[0, n]))])[0].clone() for n in range(CUT, 30)]
     assert close(torch.stack(found), expected)
     window = FIELDS.get(model.config.model_type, {}).get("sliding_window")

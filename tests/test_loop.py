@@ -36,7 +36,7 @@ def loop(base_dir: Path) -> Iterator[EngineLoop]:
 def endless(base_dir: Path) -> Engine:
     """An engine of two slots, whose replies end where their room does."""
     engine = Engine(base_dir, slots=2)
-    engine.stops = set()
+    engine.stop_token_ids = set()
     return engine
 
 
@@ -136,7 +136,7 @@ def test_who_leaves_has_a_free_slot_before_the_next_step(loop: EngineLoop) -> No
         # The step under way when it left may still have it; no later one has.
         assert any("goes" in active for active in steps[:left_at])
         assert not any("goes" in active for active in steps[left_at + 1 :])
-        assert len(steps) > left_at + 100 and sorted(engine.free) == [0, 1]
+        assert len(steps) > left_at + 100 and sorted(engine.free_slots) == [0, 1]
 
     run(work)
 
@@ -149,7 +149,7 @@ def test_leaving_without_listening_cancels(loop: EngineLoop) -> None:
                 pass
         assert loop.in_flight == 0
         assert len(await heard(loop.listen([ask("last", 3)]))) == 3
-        assert engine.in_flight == 0 and sorted(engine.free) == [0, 1]
+        assert engine.in_flight == 0 and sorted(engine.free_slots) == [0, 1]
 
     run(work)
 

@@ -456,7 +456,7 @@ def test_a_base_with_chatml_is_asked_and_stops_in_it(tmp_path: Path) -> None:
     model.lm_head.weight.data[end] *= 30
     model.save_pretrained(tmp_path)
     engine = Engine(tmp_path, slots=1)
-    assert engine.stops == {end, made.get_vocab()["<|endoftext|>"]}
+    assert engine.stop_token_ids == {end, made.get_vocab()["<|endoftext|>"]}
     ids = engine.prompt(["the cat"], system="sing <|im_end|>")
     assert engine.tokenizer.decode(ids) == (
         "<|im_start|>system\nsing <|im_end|><|im_end|>\n"
@@ -465,6 +465,6 @@ def test_a_base_with_chatml_is_asked_and_stops_in_it(tmp_path: Path) -> None:
     assert ids.count(end) == 2
     sampling = Sampling(temperature=1, repetition_penalty=1, max_tokens=1000)
     (reply,) = engine.generate([Request("a", ids, sampling)])
-    assert reply.stopped and reply.ids[-1] in engine.stops
-    assert not engine.stops & set(reply.ids[:-1])
+    assert reply.stopped and reply.ids[-1] in engine.stop_token_ids
+    assert not engine.stop_token_ids & set(reply.ids[:-1])
     assert "<|im_end|>" not in reply.text
