@@ -221,7 +221,7 @@ def run_tests(record: Record) -> None:
     """The engine's tests on a GPU."""
     with record.attempt("pytest -m gpu"):
         visible = {} if record.smoke else {"CUDA_VISIBLE_DEVICES": "0"}
-        tests = ["tests/test_engine_cuda_graphs.py", "tests/test_attention.py"]
+        tests = ["tests/test_engine_gpu.py", "tests/test_attention.py"]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *tests],
             env=os.environ | visible,
