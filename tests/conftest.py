@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import ray
+import torch
 from chat_server import Server, serving
 from torch import distributed as dist
 
@@ -25,6 +26,8 @@ from lima_ray.records.example import Example
 
 if TYPE_CHECKING:
     from served import Hosted
+
+    from lima_ray.engine.engine import Engine
 
 WORDS = ("the", "cat", "sun", "reads", "moon", "writes", "slowly", "green", "river", "why", "how")
 C_WORKS = pytest.mark.skipif(not compiler.available(), reason="no C compiler, or LIMA_KERNELS=0")
@@ -82,6 +85,23 @@ def base_dir(tmp_path_factory: pytest.TempPathFactory, data_file: Path) -> Path:
     path = tmp_path_factory.mktemp("base")
     base.build(str(data_file), path, hidden=64, layers=3, heads=4, kv_heads=2, vocab=320)
     return path
+
+
+@pytest.fixture(scope="module")
+def engine(base_dir: Path) -> "Engine":
+    """The tiny base in four slots."""
+    from lima_ray.engine.engine import Engine
+
+    return Engine(base_dir, slots=4)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """A second thread only waits for models as small as these."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
