@@ -1,7 +1,8 @@
-"""The engine's forward pass on a CPU: batch-invariant, in fp32, by C where there is a compiler.
+"""The engine's forward pass on a CPU, batch-invariant and in fp32.
 
-`forward.py` and `batch_invariant.py` are what the engine uses. All else stays in here: that some
-operations are C (`kernels.py`, which PyTorch stands beside), the slots' addresses, the threads.
+The engine uses `forward.CpuForward` and `batch_invariant.make_batch_invariant` alone. Behind them, a
+Llama's operations are one interface of a few functions that two modules have: `kernels.py`, in C,
+and `reference.py`, by PyTorch. `compiler.py` says how the C is made, kept and switched off.
 
-May import: what the engine may, and of the engine itself nothing.
+May import what the engine may, and of the engine `forward` alone.
 """

@@ -1,11 +1,12 @@
-/* What a Llama does between its matrix products when it decodes, in fp32 on a CPU; see kernels.py.
+/* A Llama's matrix products and what it does between them, in fp32 on a CPU; see kernels.py.
 
    Every sum over a row is taken by one thread in one order, whatever the other rows, their number
-   and the threads are, so that no row feels its neighbours in any bit. Vectors are written out and
+   and the threads are, so that results are batch-invariant to the bit. Vectors are written out and
    nothing is reordered by the compiler (no -ffast-math), since that order is what is promised.
 
-   Arrays are dense and in C's order. Their dimensions: B rows of T tokens, D values of a residual row,
-   M of a hidden one, H query heads, G key heads, E values of a head, S slots with room for C tokens. */
+   Arrays are dense and in C's order. Their dimensions: B sequences of T tokens, D values of a residual
+   row, M of a hidden one, H query heads, G key heads, E values of a head, S slots with room for C
+   tokens. A row is a sequence's token, or in matrix products a row of the matrix. */
 
 #include <math.h>
 #include <stdint.h>
@@ -158,24 +159,25 @@ static inline void rotate_head(float *restrict to, const float *from, const floa
 }
 
 /* Apply RoPE to queries and keys of qkv (B, T, H + 2 G, E) by the angles (C, E) of their positions,
-   which begin at each row's start. Queries go to (B, T, H, E), keys and values into the rows' slots,
-   each at an address of its own: keys (G, C, E), and behind them values. */
+   which begin at each sequence's start. Queries go to (B, T, H, E), keys and values into the
+   sequences' slots, each at an address of its own: keys (G, C, E), and behind them values. */
 void rotate_into_slots(const float *qkv, const float *angles, const int64_t *slots,
-          const int64_t *starts, float *queries, const int64_t *addresses,
-          const int64_t *capacities, long rows, long tokens, long heads, long kv_heads, long width,
-          int threads) {
+                       const int64_t *starts, float *queries, const int64_t *addresses,
+                       const int64_t *capacities, long rows, long tokens, long heads,
+                       long kv_heads, long width, int threads) {
     long half = width / 2;
 #pragma omp parallel for num_threads(threads)
     for (long item = 0; item < rows * tokens; item++) {
         const float *from = qkv + item * (heads + 2 * kv_heads) * width;
-        long row = item / tokens, place = starts[row] + item % tokens, angle = place * width;
+        long row = item / tokens, position = starts[row] + item % tokens;
+        const float *angle = angles + position * width;
         long capacity = capacities[slots[row]];
         float *keys = (float *)addresses[slots[row]], *values = keys + kv_heads * capacity * width;
         for (long head = 0; head < heads; head++, from += width)
-            rotate_head(queries + (item * heads + head) * width, from, angles + angle, half);
+            rotate_head(queries + (item * heads + head) * width, from, angle, half);
         for (long head = 0; head < kv_heads; head++, from += width) {
-            long to = (head * capacity + place) * width;
-            rotate_head(keys + to, from, angles + angle, half);
+            long to = (head * capacity + position) * width;
+            rotate_head(keys + to, from, angle, half);
             memcpy(values + to, from + kv_heads * width, width * sizeof(float));
         }
     }
@@ -223,8 +225,9 @@ static void take(const float *query, const float *keys, const float *values, int
     }
 }
 
-/* Attention of queries (B, H, E), one token a row, to what the rows' slots hold, the token at the row's start included: out (B, H, E). `order` names the rows, the longest first, so
-   that the threads end together. */
+/* Attention of queries (B, H, E), one token a sequence, to what the sequences' slots hold, the token
+   at the start included: out (B, H, E). `order` names the sequences, the longest first, so that the
+   threads end together. */
 void attend(const float *queries, const int64_t *addresses, const int64_t *capacities,
             const int64_t *order, const int64_t *slots, const int64_t *starts, float *out, long rows,
             long heads, long kv_heads, long width, float scaling, int threads) {
