@@ -111,7 +111,8 @@ def attend(
     by_length = batch.order_B.tolist()
     shares = [by_length[number::threads] for number in range(threads)]
     others = [thread_pool().submit(attend_some, share) for share in shares[1:]]
-    with threads_if(worth and threads == 1):
+    # PyTorch splits one query's keys among its threads, which gives other bits.
+    with threads_if(False):
         attend_some(shares[0])
     for other in others:
         other.result()
@@ -125,7 +126,13 @@ def attend(
 @lru_cache
 def thread_pool() -> ThreadPoolExecutor:
     """Return the threads that share sequences, made when first needed."""
-    return ThreadPoolExecutor(initializer=torch.set_num_threads, initargs=(1,))
+    return ThreadPoolExecutor(initializer=keep_to_one_thread)
+
+
+def keep_to_one_thread() -> None:
+    """Keep PyTorch's operations in the calling thread to this thread."""
+    torch.get_num_threads()  # else its first operation takes the process's number once more
+    torch.set_num_threads(1)
 
 
 def attend_prompt(
