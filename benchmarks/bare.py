@@ -1,6 +1,6 @@
 """The workload of `benchmarks/load.py` without a server: our engine, or plain `generate`.
 
-    python benchmarks/bare.py engine DIR warm.json --asks asks.json --concurrency 16
+    python -m benchmarks.bare engine DIR warm.json --asks asks.json --concurrency 16
 
 `engine` submits and steps as a server does; `generate` is the model's own, one request after
 another. Greedy, in this process; in fp32, but for the engine on a GPU.
@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from load import Answer, Ask, load, measures
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.streamers import BaseStreamer
 
+from benchmarks.load import Answer, Ask, load, measures
 from lima_ray.config import Sampling
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
@@ -128,4 +128,4 @@ def finish(answer: Answer, now_s: float, text: str, n_tokens: int) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__, use_underscores=True)
+    tyro.cli(main, prog="python -m benchmarks.bare", description=__doc__, use_underscores=True)

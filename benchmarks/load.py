@@ -1,6 +1,6 @@
 """A seeded workload, what it is measured by, and the client that sends it to an OpenAI server.
 
-    python benchmarks/load.py http://127.0.0.1:8000/v1 MODEL asks.json --concurrency 16 --stream
+    python -m benchmarks.load http://127.0.0.1:8000/v1 MODEL asks.json --concurrency 16 --stream
 
 `benchmarks/serve.py` runs this as a process of its own. It shares its cores with the server that it
 measures, so it is frugal: plain asyncio streams note when bytes came, and what the bytes say is
@@ -284,4 +284,4 @@ def load(path: Path) -> list[Ask]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__, use_underscores=True)
+    tyro.cli(main, prog="python -m benchmarks.load", description=__doc__, use_underscores=True)

@@ -1,6 +1,6 @@
 """Peak memory of a worker by ZeRO stage, beside the formula.
 
-    python benchmarks/memory.py [--hidden 768] [--layers 12] [--workers 2]
+    python -m benchmarks.memory [--hidden 768] [--layers 12] [--workers 2]
 
 Each stage runs in processes of its own: a random base, two steps on short rows, in fp32 on CPU.
 What a process had before it loaded the model is taken off its peak.
@@ -89,4 +89,4 @@ def measure(recipe: Recipe, rows_file: Path) -> tuple[int, float]:
 
 if __name__ == "__main__":
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    tyro.cli(main, description=__doc__, use_underscores=True)
+    tyro.cli(main, prog="python -m benchmarks.memory", description=__doc__, use_underscores=True)

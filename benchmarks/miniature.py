@@ -1,6 +1,6 @@
 """What alignment does to the miniature, over seeds: quality by group, and perplexity beside it.
 
-    python benchmarks/miniature.py --seeds 0 1 2
+    python -m benchmarks.miniature --seeds 0 1 2
 
 Trains the miniature recipe once for each seed (finished runs are kept), has the base and each
 aligned model reply to dev, test and the test dialogues, and prints Markdown tables. Intervals are
@@ -107,4 +107,4 @@ def appendix_b(run: Run, seed: int, qualities: dict[int, Quality]) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python benchmarks/miniature.py", description=__doc__)
+    tyro.cli(main, prog="python -m benchmarks.miniature", description=__doc__)

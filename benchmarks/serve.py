@@ -1,8 +1,8 @@
 """Serving speed: our engine bare and behind HTTP, beside `transformers serve`, vLLM and llama.cpp.
 
-    python benchmarks/serve.py --work DIR [--sizes tiny mid] [--concurrency 1 8 16 32] [--rounds 2]
+    python -m benchmarks.serve --work DIR [--sizes tiny mid] [--concurrency 1 8 16 32] [--rounds 2]
         [--only engine serve vllm] [--vllm_python DIR/bin/python] [--llama_server llama-server]
-    python benchmarks/serve.py --work DIR --gpu --sizes 1b 7b
+    python -m benchmarks.serve --work DIR --gpu --sizes 1b 7b
 
 Random Llamas (20M and 134M parameters in fp32 on the CPU, 1.1B and 6.7B in bf16 on a GPU, kept in
 `--work`) answer a seeded workload, the same for all, greedy. The contenders run in turn, round
@@ -38,14 +38,14 @@ from statistics import median
 from typing import Any, Literal
 
 import psutil
-import servers
 import tyro
-from load import SHAPES, save, workload
 from rich.console import Console
 from rich.table import Table
-from sizes import SIZES
 from transformers import AutoTokenizer
 
+from benchmarks import servers
+from benchmarks.load import SHAPES, save, workload
+from benchmarks.sizes import SIZES
 from lima_ray import base
 
 VOCAB = 32000
@@ -56,6 +56,7 @@ ONE_BY_ONE = ("generate", "transformers sequential")
 HALF_FULL = 8
 QUIET_PERCENT = 10
 HERE = Path(__file__).parent
+ROOT = HERE.parent
 CONTENDERS = (
     *("engine", "serve", "serve haproxy", "transformers", "transformers sequential"),
     *("generate", "vllm", "llama.cpp"),
@@ -237,14 +238,14 @@ class Bench:
     ) -> Figures:
         """Run the client on a workload."""
         command = [
-            *(sys.executable, str(HERE / "load.py"), f"{up.url}/v1", server.model, str(asks)),
+            *(sys.executable, "-m", "benchmarks.load", f"{up.url}/v1", server.model, str(asks)),
             *("--concurrency", str(at_once), "--extra", json.dumps(server.fields)),
             *("--limit_s", str(self.limit_s), "--key", server.key),
             *(["--stream"] if stream else []),
         ]
         wait_for_quiet(self.quiet_s)
         before_s, others = up.cpu_s(), Others()
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
         figures = json.loads(done.stdout)
         server_s = up.cpu_s() - before_s
         return figures | {"cpu_s": server_s, "others": others.share(server_s)}
@@ -254,14 +255,19 @@ class Bench:
         cases = self.cases_of(way)
         asks = [self.asks(f"{shape}-{at_once}-stream") for shape, at_once in cases]
         command = [
-            *(sys.executable, str(HERE / "bare.py"), way, str(model), str(self.asks("warm"))),
+            *(sys.executable, "-m", "benchmarks.bare", way, str(model), str(self.asks("warm"))),
             *("--asks", *map(str, asks)),
             *("--concurrency", *(str(at_once) for _, at_once in cases)),
         ]
         passive = servers.PASSIVE if way == "engine" else {}
         environment = servers.environment(passive, self.gpu)
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=ROOT,
         ) as run:
             assert run.stdout and run.stdin
             assert run.stdout.readline() == "ready\n"
@@ -391,4 +397,4 @@ def same_text(figures: Figures, bare: Figures | None) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__, use_underscores=True)
+    tyro.cli(main, prog="python -m benchmarks.serve", description=__doc__, use_underscores=True)

@@ -120,4 +120,4 @@ def main(work: Path, sweep: str = SHORT, trials: int = 12, rounds: int = 1) -> N
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, prog="python -m benchmarks.sweep", description=__doc__)

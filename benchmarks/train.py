@@ -1,6 +1,6 @@
 """Training speed against TRL's SFTTrainer: same base, rows, steps, precision and optimizer.
 
-    python benchmarks/train.py [--lima rows.json] [--rounds 3] [--steps 4] [--out DIR]
+    python -m benchmarks.train [--lima rows.json] [--rounds 3] [--steps 4] [--out DIR]
 
 The contenders run in turn, round after round, each as a whole process; TRL in an environment of
 its own, made on the first call (`--trl_python` names one that exists). Prints supervised tokens a
@@ -274,4 +274,4 @@ def make_environment(out: Path) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__, use_underscores=True)
+    tyro.cli(main, prog="python -m benchmarks.train", description=__doc__, use_underscores=True)

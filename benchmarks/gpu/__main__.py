@@ -39,4 +39,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__, use_underscores=True)
+    tyro.cli(main, prog="python -m benchmarks.gpu", description=__doc__, use_underscores=True)

@@ -21,7 +21,7 @@ def run(record: Record) -> None:
     """Measure all of it; what was measured before the limit is kept."""
     with TemporaryDirectory() as folder:
         out = Path(folder) / "figures.json"
-        command = [sys.executable, str(ROOT / "benchmarks" / "serve.py"), "--work", folder]
+        command = [sys.executable, "-m", "benchmarks.serve", "--work", folder]
         command += ["--rounds", "1", "--shapes", "ragged", "--ways", "stream", "--out", str(out)]
         command += ["--quiet_s", "2", "--per_client", "1"]
         if record.smoke:
@@ -33,7 +33,7 @@ def run(record: Record) -> None:
             command += ["--vllm_python", vllm]
         with record.attempt("serving"):
             try:
-                subprocess.run(command, check=True, timeout=LIMIT_S)
+                subprocess.run(command, check=True, timeout=LIMIT_S, cwd=ROOT)
             finally:
                 found = json.loads(out.read_text()) if out.exists() else []
                 for figures in found:
