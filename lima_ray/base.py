@@ -1,4 +1,4 @@
-"""A random base of any size: a Llama with new weights and a BPE tokenizer trained on your text.
+"""Build a random Llama of any size, with a BPE tokenizer trained on your text.
 
     python -m lima_ray.base --hidden 256 --layers 4 --vocab 4096 --text data.jsonl --out bases/small
 

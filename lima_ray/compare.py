@@ -1,4 +1,4 @@
-"""Two models' replies to the same prompts side by side: in the terminal, or as a page.
+"""Show two models' replies to the same prompts side by side, in the terminal or as a page.
 
     python -m lima_ray.compare replies/BASE replies/NEW
     python -m lima_ray.compare replies/BASE replies/NEW --open

@@ -67,7 +67,7 @@ class Data(Section):
     """Rows that are not usable (an empty turn, no reply, a tool call): stop and name them, or drop
     them."""
     max_tokens: int = Field(default=2048, ge=2)
-    """Longest row in tokens; a longer one is cut (the rules stand in lima_ray/encode.py)."""
+    """Longest row in tokens; a longer one is cut by the rules that `encode --help` tells."""
     loss_on: Literal["replies", "all"] = "replies"
     """Learn the assistant's turns only, or every token. The paper does not say which it used."""
 

@@ -1,11 +1,13 @@
-"""Dialogues to token ids and a loss mask, checked before anything trains on them.
+"""Encode dialogues as token ids and a loss mask, check them, and show what is learned.
 
     python -m lima_ray.encode [RECIPE] --show 3
 
-prints rows with the supervised tokens marked, the lengths, and how well they pack; longest, cut, an
-id or rows.jsonl:17 instead of a number picks others.
+Prints rows with the supervised tokens marked, the lengths, and how well they pack. `--show` takes a
+number of rows, `longest`, `cut`, an id, or a place such as `rows.jsonl:17`.
 
-Rows longer than `data.max_tokens` are cut by rules that keep what the model learns of stopping:
+A row is what the chat template renders, so training and serving see the same ids. Each token
+belongs to a turn, and the tokens of replies are learned. A row longer than `data.max_tokens` is cut
+by these rules:
 
 1. Its first `max_tokens` tokens are kept; nothing is taken from the middle or the start.
 2. A cut inside a reply keeps the reply's beginning and adds no EOT: the model never learns to stop

@@ -1,10 +1,10 @@
-"""Examples: dialogues read from the forms people have them in, and written in LIMA's.
+"""Convert dialogues from the forms in use to LIMA's JSONL, and check them.
 
     python -m lima_ray.example rows.json [more.parquet ...] --out data/train.jsonl
 
-reads LIMA's form, OpenAI `messages`, ShareGPT, Alpaca (with `history`), prompt and completion, from
+Reads LIMA's form, OpenAI `messages`, ShareGPT, Alpaca (with `history`), prompt and completion, from
 files (JSON, CSV, Parquet ...), directories or datasets of the hub, checks every row, and writes
-`{"conversations": [...], "source", "id"}`; `weights` beside these has 0 for a turn without loss.
+`{"conversations": [...], "source", "id"}`; `weights` beside these is 0 for a turn without loss.
 """
 
 import json

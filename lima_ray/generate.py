@@ -1,4 +1,4 @@
-"""Let a model reply to prompts: prompts -> replies.jsonl.
+"""Generate replies to prompts, with a model on the Ray cluster or behind an endpoint.
 
     python -m lima_ray.generate runs/NAME data/test.jsonl --out replies/NAME
     python -m lima_ray.generate MODEL data/test.jsonl --out replies/MODEL --endpoint URL

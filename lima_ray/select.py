@@ -1,4 +1,4 @@
-"""Choose a run's epoch by what its models say, since perplexity does not track quality.
+"""Choose a run's epoch by the quality of its replies, which perplexity does not track.
 
     python -m lima_ray.select runs/NAME [--select.judge exact] [--select.first_epoch 5]
 

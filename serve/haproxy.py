@@ -1,12 +1,12 @@
-"""HAProxy in the place of Ray's proxy, for ports that are open to others.
+"""Print the program that runs HAProxy in the place of Ray's proxy, for ports open to others.
 
     export RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_HAPROXY_BINARY_PATH=$(python -m serve.haproxy)
     ray start --head            # the same on every node, before Ray starts
 
-HAProxy refuses a head over 16 KiB, of which Ray's own proxy takes any size into memory. What is
-printed starts HAProxy with Ray's configuration, completed:
+HAProxy refuses a head over 16 KiB, of which Ray's own proxy takes any size into memory. The program
+starts HAProxy with Ray's configuration, completed:
 
-- A head has `HEAD_S` to come, and one address `CONNECTIONS` connections.
+- A head has 10 s to come, and one address 512 connections.
 - The replicas are told whom a request comes from (X-Forwarded-For).
 - Metrics and statistics are on the loopback, and the admin socket is this user's.
 - It does not splice. Once HAProxy 2.8 has spliced a body, which it does where the body comes after

@@ -1,4 +1,4 @@
-"""Serve a model on this machine and open the chat page: the short way to a conversation.
+"""Serve a model on this machine and open the chat page.
 
     python -m serve.open                          # the miniature; trained first if need be
     python -m serve.open runs/NAME --port 8001

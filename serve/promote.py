@@ -1,6 +1,6 @@
-"""Put another model behind a name of the running app, without a failed request; or go back.
+"""Replace a model of the running app without a failed request, or go back.
 
-    python -m serve.promote runs/NEW/export                 # the default name speaks with NEW
+    python -m serve.promote runs/NEW/export                 # the default name answers with NEW
     python -m serve.promote aligned=runs/NEW/export
     python -m serve.promote --rollback
 

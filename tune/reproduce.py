@@ -1,4 +1,4 @@
-"""Run the paper's studies and put what they show on one page, beside what the paper says.
+"""Run the paper's ablations and put the results on one page, beside the paper's figures.
 
     python -m tune.reproduce [--setting lima-7b] [--seeds 0 1 2 3 4] [--out docs/reproduce]
 

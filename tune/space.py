@@ -1,4 +1,4 @@
-"""A sweep file: which recipes a study trains, how often, and what is measured of them.
+"""Read a sweep file: which recipes a study trains, how often, and what is measured of them.
 
     recipe: miniature
     set:                                   # holds for every point

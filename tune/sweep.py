@@ -3,8 +3,8 @@
     python -m tune.sweep SWEEP [--dry_run] [--resume]
     ray job submit --working-dir . -- python -m tune.sweep SWEEP
 
-SWEEP is a file, or the name of one in tune/sweeps; tune/space.py says what it holds. Everything is
-checked and the cost is told before the first training starts. A sweep that was killed goes on with
+SWEEP is a file, or the name of one in tune/sweeps. Everything is checked, and the cost is told,
+before the first training starts. A sweep that was killed goes on with
 --resume, and repeats no training that was done; Ctrl-C ends it with a report of what there is.
 
     runs/sweeps/NAME/   sweep.yaml, trainings.jsonl, report.md, its pictures, best.yaml

@@ -74,4 +74,6 @@ def binary(python_version: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m benchmarks.gpu.bundle", description=__doc__, use_underscores=True)
+    tyro.cli(
+        main, prog="python -m benchmarks.gpu.bundle", description=__doc__, use_underscores=True
+    )

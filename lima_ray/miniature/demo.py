@@ -1,10 +1,10 @@
-"""LIMA on a laptop: a base that knows, 950 rows, a model that answers and stops.
+"""Align the miniature's base on 950 rows, and show base and aligned model side by side.
 
     python -m lima_ray.miniature.demo
 
-Trains the miniature recipe (once; a finished run is kept), has the base and the aligned model reply
-to the test prompts, judges both by the exact rules, and shows what changed. Takes the flags of
-`lima_ray.train`.
+Trains the miniature recipe (once; a finished run is kept), lets the base and the aligned model
+reply to the test prompts, judges both by the exact rules, and shows what changed. Takes the flags
+of `lima_ray.train`.
 """
 
 if __name__ == "__main__":  # arguments first: the imports below take seconds
