@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lima_ray import config
+from tune import space
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], key=lambda path: path.as_posix()
@@ -34,6 +37,21 @@ def test_links_of_a_page_lead_to_files_and_headings(page: Path) -> None:
         assert target.exists(), f"{page.name} links to {link}"
         if heading:
             assert heading in anchors(target), f"{page.name} links to {link}"
+
+
+def test_recipe_and_sweep_that_the_documents_show_are_valid(tmp_path: Path) -> None:
+    shown = {}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        shown |= dict(re.findall(r"^```yaml\n# (\w+\.yaml)\n(.*?)^```", text, re.M | re.S))
+    for name, text in shown.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    recipe = config.load(str(tmp_path / "my_recipe.yaml"))
+    assert (recipe.select.judge, recipe.cluster.workers) == ("endpoint", 7)
+    sweep = space.load(str(tmp_path / "my_sweep.yaml"))
+    space.check_names(sweep)
+    space.base_recipe(sweep)
+    assert len(space.points(sweep)) * len(sweep.seeds) == 12
 
 
 def test_readme_is_short() -> None:
