@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from lima_ray.arguments import Choice  # noqa: E402
 from lima_ray.command_line import COMMANDS, docstring  # noqa: E402
 from lima_ray.config import Recipe, Step  # noqa: E402
+from lima_ray.families import FAMILIES  # noqa: E402
 from serve import store  # noqa: E402
 from serve.arguments import fields as serve_fields  # noqa: E402
 from serve.schema import ChatRequest, CompletionRequest  # noqa: E402
@@ -115,6 +116,12 @@ def recipe_page() -> str:
     for section, name in SECTIONS.items():
         if inspect.isclass(section) and issubclass(section, BaseModel):
             parts += [f"## {name}", inspect.getdoc(section) or "", table(of_model(section))]
+    trained_alone = [name for name, family in FAMILIES.items() if not family.decodes]
+    parts += [
+        "## Families of models",
+        f"`model.base` is one of these: {', '.join(sorted(FAMILIES))}. Each is compared with "
+        f"transformers; {', '.join(trained_alone)} can be trained and not decoded here.",
+    ]
     return page(parts)
 
 
