@@ -197,7 +197,7 @@ def of_function(function: Callable[..., Any]) -> Iterator[Argument]:
             name.upper() if positional else f"--{name}",
             kind_of(kind, metadata),
             default_of(parameter.default, required),
-            said[name],
+            said[name][:1].upper() + said[name][1:],
         )
 
 
@@ -256,7 +256,6 @@ def table(rows: Iterable[Argument], kinds: bool = True) -> str:
     for row in rows:
         default = row.default if row.default in ("", "required", "none") else f"`{row.default}`"
         said = " ".join(row.help.split()).replace("<", "&lt;")
-        said = said[:1].upper() + said[1:]
         cells = [f"`{row.name}`", *([row.kind] if kinds else []), default, said]
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines)

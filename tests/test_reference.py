@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lima_ray import config
+from lima_ray.command_line import COMMANDS
 from tune import space
 
 ROOT = Path(__file__).parents[1]
@@ -54,8 +55,11 @@ def test_recipe_and_sweep_that_the_documents_show_are_valid(tmp_path: Path) -> N
     assert len(space.points(sweep)) * len(sweep.seeds) == 12
 
 
-def test_readme_is_short() -> None:
-    words = len((ROOT / "README.md").read_text(encoding="utf-8").split())
+def test_readme_is_short_and_names_every_command() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in COMMANDS:
+        assert re.search(rf"^{name}\b.*  \w", text, re.M), f"README.md does not list {name}"
+    words = len(text.split())
     assert words <= README_WORDS, f"README.md has {words} words; what is more belongs in docs/"
 
 
