@@ -20,8 +20,8 @@ from typing import Any
 from lima_ray.engine import Event, Logprob, Reply, Request
 from lima_ray.errors import UserError
 from lima_ray.text import decode
-from serve.listener import Busy, EngineFailed, Listener
-from serve.models import AnyEngine, Models, Served
+from serve.engines.pool import AnyEngine, Models, Served
+from serve.engines.subscription import Busy, EngineFailed, Listener
 from serve.refusal import Refusal
 from serve.schema import ChatRequest, CompletionRequest, Message
 

@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve import answer
 from serve.answer import Json
 from serve.door import NOTE, Door
+from serve.engines.pool import Models
 from serve.limits import Kind, Limits, Network, left
-from serve.models import Models
 from serve.refusal import Refusal, invalid, unreadable
 from serve.schema import ChatRequest, CompletionRequest
 

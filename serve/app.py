@@ -26,9 +26,9 @@ from lima_ray.errors import UserError
 from serve import answer, haproxy
 from serve.access import Access, read_keys, refuse_open_port
 from serve.api import build_api
+from serve.engines.pool import Models, Settings, catalogue
 from serve.forward import Forward, run
 from serve.limits import Kind
-from serve.models import Models, Settings, catalogue
 from serve.refusal import Refusal, invalid
 from serve.schema import ChatRequest
 

@@ -55,7 +55,11 @@ def main(_: list[str] | None = None) -> None:
 def fields() -> Iterator[tuple[str, str, str]]:
     """Name, default and help of every argument, from the source, which takes Ray to import."""
     folder = Path(__file__).parent
-    for file, kind in (("app.py", "Args"), ("models.py", "Settings"), ("access.py", "Access")):
+    for file, kind in (
+        ("app.py", "Args"),
+        ("engines/pool.py", "Settings"),
+        ("access.py", "Access"),
+    ):
         tree = ast.parse((folder / file).read_text(encoding="utf-8"))
         (body,) = (n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == kind)
         for field, after in pairwise(body):

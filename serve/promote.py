@@ -29,7 +29,7 @@ from ray.serve.schema import ServeDeploySchema
 from lima_ray.errors import UserError
 from serve.app import Args, application
 from serve.arguments import PromoteCommand
-from serve.models import catalogue
+from serve.engines.pool import catalogue
 
 ENGINE = "Engine"
 WAIT_S = 600.0

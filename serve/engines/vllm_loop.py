@@ -19,8 +19,8 @@ import httpx2
 from lima_ray.engine import Event, Logprob, Reply, Request
 from lima_ray.errors import UserError
 from lima_ray.tokenizer import prompt_ids, text_ids
-from serve.listener import Busy, EngineFailed, Listener
-from serve.meters import Meters
+from serve.engines.metrics import Meters
+from serve.engines.subscription import Busy, EngineFailed, Listener
 
 START_LIMIT_S = 1800.0
 POLL_S = 1.0
@@ -48,7 +48,7 @@ class VllmEngine:
 
 
 class VllmLoop:
-    """One model in vLLM's server, with the interface of `serve.loop.EngineLoop`."""
+    """One model in vLLM's server, with the interface of `serve.engines.engine_loop.EngineLoop`."""
 
     def __init__(
         self, name: str, path: str, process: Any, flags: list[str], slots: int, queue: int
@@ -58,7 +58,7 @@ class VllmLoop:
         Args:
             name: the model's.
             path: its directory.
-            process: actor of `serve.vllm_process`.
+            process: actor of `serve.engines.vllm_process`.
             flags: further flags of vLLM's server.
             slots: replies that vLLM shall decode at once.
             queue: requests that may wait beyond them.

@@ -15,9 +15,9 @@ from served import wait_until
 from lima_ray.config import Sampling
 from lima_ray.engine import Engine, Event, Reply, Request
 from lima_ray.errors import UserError
-from serve.listener import Busy, EngineFailed
-from serve.loop import EngineLoop, Listener
-from serve.meters import Meters
+from serve.engines.engine_loop import EngineLoop, Listener
+from serve.engines.metrics import Meters
+from serve.engines.subscription import Busy, EngineFailed
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1)
 

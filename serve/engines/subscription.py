@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from math import isfinite
 
 from lima_ray.engine import Event
-from serve.meters import Meters
+from serve.engines.metrics import Meters
 
 
 class EngineFailed(Exception):

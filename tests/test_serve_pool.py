@@ -21,7 +21,7 @@ from lima_ray.tokenizer import load_tokenizer
 from serve import answer
 from serve.access import is_loopback, is_ours, read_keys, refuse_open_port
 from serve.app import Args, build
-from serve.models import Models, Settings, catalogue, examples_of
+from serve.engines.pool import Models, Settings, catalogue, examples_of
 from serve.refusal import Refusal
 
 REPOSITORY = Path(__file__).parents[1]

@@ -22,8 +22,8 @@ import torch
 
 from lima_ray.engine import Engine, Event, Request
 from lima_ray.errors import UserError
-from serve.listener import Busy, EngineFailed, Listener
-from serve.meters import Meters
+from serve.engines.metrics import Meters
+from serve.engines.subscription import Busy, EngineFailed, Listener
 
 FAILURES_IN_A_ROW = 3
 """Steps that may fail one after another before the engine counts as broken."""
