@@ -23,14 +23,15 @@ from ray.serve.config import BackpressureConfig, RequestRouterConfig
 
 from lima_ray.config import durable
 from lima_ray.errors import UserError
-from serve import answer, haproxy
+from serve import haproxy
 from serve.access import Access, read_keys, refuse_open_port
-from serve.api import build_api
+from serve.api import completion
+from serve.api.errors import Refusal, invalid
+from serve.api.routes import build_api
+from serve.api.schema import ChatRequest
 from serve.engines.pool import Models, Settings, catalogue
 from serve.forward import Forward, run
 from serve.limits import Kind
-from serve.refusal import Refusal, invalid
-from serve.schema import ChatRequest
 
 PAGE_REQUESTS = 512
 """Requests of the page that a replica of the engine holds at once: an open window has two."""
@@ -222,7 +223,7 @@ class Engine:
         """Chunks of a chat completion, for the page; an error is the last of them."""
         try:
             ask = ChatRequest.model_validate(body | {"stream": True})
-            chunks = answer.chunks(await answer.prepare(self.models_here, ask))
+            chunks = completion.chunks(await completion.prepare(self.models_here, ask))
             async for batch in chunks:
                 yield batch
         except ValidationError as error:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.refusal import Refusal
+from serve.api.errors import Refusal
 
 BODY_S = 20.0
 """Time for a whole body."""

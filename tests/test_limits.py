@@ -16,8 +16,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from serve import limits
 from serve.access import Access, networks
+from serve.api.errors import Refusal
 from serve.limits import Kind, Limits, client_of
-from serve.refusal import Refusal
 
 OF_CLIENT = 40
 JSON = {"content-type": "application/json"}

@@ -18,11 +18,11 @@ from served import Hosted, hosted, wait_until
 from lima_ray.config import Recipe
 from lima_ray.errors import UserError
 from lima_ray.tokenizer import load_tokenizer
-from serve import answer
 from serve.access import is_loopback, is_ours, read_keys, refuse_open_port
+from serve.api import completion
+from serve.api.errors import Refusal
 from serve.app import Args, build
 from serve.engines.pool import Models, Settings, catalogue, examples_of
-from serve.refusal import Refusal
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -158,21 +158,20 @@ def test_a_request_on_its_way_is_answered_by_the_model_it_found(
     brief_dir: Path, long_dir: Path
 ) -> None:
     """Between finding a model and asking it, a request may have to read a long prompt."""
-    from serve import answer
-    from serve.schema import CompletionRequest
+    from serve.api.schema import CompletionRequest
 
     models = Models(Settings(threads=1, slots=2))
 
     async def work() -> None:
         await models.configure({"a": str(brief_dir)})
         found = CompletionRequest(model="a", prompt="the cat", max_tokens=3)
-        late = await answer.prepare(models, found)
+        late = await completion.prepare(models, found)
         await models.configure({"a": str(long_dir)})
         loading = models.entries["a"].loading
         assert loading
         await loading
         await asyncio.sleep(0.2)
-        body = await answer.whole(late)
+        body = await completion.whole(late)
         assert body["lima"]["revision"] == late.served.revision != models.entries["a"].served
         for served in (late.served, await models.get("a")):
             served.loop.close()
@@ -309,8 +308,8 @@ def test_counting_a_long_dialogue_changes_nothing_for_others(brief_dir: Path) ->
     tokenizer = load_tokenizer(str(brief_dir))
     marker = tokenizer.eos_token
     engine: Any = SimpleNamespace(tokenizer=tokenizer)
-    turns = [f"one two {marker}"] * (answer.LARGE_DIALOGUE + 9)
-    assert answer.at_most(engine, turns, 10_000, threading.Event()) == len(turns)
-    assert answer.at_most(engine, turns, 20, threading.Event()) < len(turns)
+    turns = [f"one two {marker}"] * (completion.LARGE_DIALOGUE + 9)
+    assert completion.at_most(engine, turns, 10_000, threading.Event()) == len(turns)
+    assert completion.at_most(engine, turns, 20, threading.Event()) < len(turns)
     state = tokenizer.backend_tokenizer.encode_special_tokens
     assert state is False, "a prompt that is made meanwhile would lose its control tokens"

@@ -30,10 +30,10 @@ from lima_ray.errors import UserError
 from lima_ray.generate import name_of
 from lima_ray.lineage import check_base, hash_base
 from lima_ray.run import Run
+from serve.api.errors import Refusal
 from serve.engines.engine_loop import EngineLoop
 from serve.engines.vllm_loop import VllmEngine, VllmLoop
 from serve.engines.vllm_process import on_this_node
-from serve.refusal import Refusal
 
 LOADING_RETRY_S = 3
 SHOWN_EXAMPLES = 4

@@ -12,7 +12,7 @@ from ray.serve.exceptions import RayServeException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.access import is_ours
-from serve.refusal import Refusal, shown
+from serve.api.errors import Refusal, shown
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 NOTE = "lima_note"

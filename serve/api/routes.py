@@ -16,13 +16,13 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve import answer
-from serve.answer import Json
-from serve.door import NOTE, Door
+from serve.api import completion
+from serve.api.completion import Json
+from serve.api.errors import Refusal, invalid, unreadable
+from serve.api.middleware import NOTE, Door
+from serve.api.schema import ChatRequest, CompletionRequest
 from serve.engines.pool import Models
 from serve.limits import Kind, Limits, Network, left
-from serve.refusal import Refusal, invalid, unreadable
-from serve.schema import ChatRequest, CompletionRequest
 
 T = TypeVar("T")
 
@@ -124,12 +124,12 @@ async def respond(
     """The response to a request of either kind."""
     if ask.user:
         request.scope[NOTE]["user"] = ask.user
-    asked = await until_gone(request, answer.prepare(models, ask))
+    asked = await until_gone(request, completion.prepare(models, ask))
     headers = {"x-lima-revision": asked.served.revision}
     if ask.stream:
-        batches = answer.chunks(asked)
+        batches = completion.chunks(asked)
         return EventStream(await anext(batches), batches, headers)
-    body = await until_gone(request, answer.whole(asked))
+    body = await until_gone(request, completion.whole(asked))
     return Response(orjson.dumps(body), media_type="application/json", headers=headers)
 
 

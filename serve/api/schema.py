@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from lima_ray.config import Sampling
-from serve.refusal import NEUTRAL
+from serve.api.errors import NEUTRAL
 
 UNSET = {
     *NEUTRAL,

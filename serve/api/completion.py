@@ -20,10 +20,10 @@ from typing import Any
 from lima_ray.engine import Event, Logprob, Reply, Request
 from lima_ray.errors import UserError
 from lima_ray.text import decode
+from serve.api.errors import Refusal
+from serve.api.schema import ChatRequest, CompletionRequest, Message
 from serve.engines.pool import AnyEngine, Models, Served
 from serve.engines.subscription import Busy, EngineFailed, Listener
-from serve.refusal import Refusal
-from serve.schema import ChatRequest, CompletionRequest, Message
 
 LARGE_CHARACTERS = 20_000
 LARGE_DIALOGUE = 32

@@ -60,7 +60,7 @@ def test_each_field_is_honoured_or_refused(peer: Peer, check: Check) -> None:
 
 
 def test_every_field_of_ours_has_a_check() -> None:
-    from serve.schema import ChatRequest, CompletionRequest
+    from serve.api.schema import ChatRequest, CompletionRequest
 
     for kind, schema in (("chat", ChatRequest), ("completions", CompletionRequest)):
         checked = {check.field for check in CHECKS if check.kind == kind}
