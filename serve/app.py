@@ -233,7 +233,7 @@ class Engine:
 
 
 class Handle:
-    """The engine as the page speaks to it (`serve.speaker.Speaker`)."""
+    """The engine as the page speaks to it (`serve.conversations.client.Speaker`)."""
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine

@@ -20,10 +20,10 @@ from pydantic import Field
 
 from lima_ray.config import Section
 from serve.compare import Compare
+from serve.conversations.client import Speaker
 from serve.gate import Gate
 from serve.login import login_routes
 from serve.payload import PlainPayload
-from serve.speaker import Speaker
 from serve.store import Store, StoreError
 from serve.talk import Talk
 from serve.view import View

@@ -8,9 +8,9 @@ from weakref import WeakValueDictionary
 import gradio as gr
 
 from serve import render
-from serve.arena import Arena, Contestant, Round, Vote
 from serve.controls import sampling_controls, sampling_fields, seed_control, seed_of
-from serve.desk import MOST_LETTERS, Desk
+from serve.conversations.chat_window import MOST_LETTERS, Desk
+from serve.conversations.comparison import Arena, Contestant, Round, Vote
 from serve.markdown import LATEX
 from serve.talk import Talk, owns
 from serve.view import Update

@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from lima_ray.config import Sampling
-from serve.desk import SEEDS
+from serve.conversations.chat_window import SEEDS
 
 RANDOM_SEED = -1
 LONGEST_REPLY = 4096

@@ -30,7 +30,7 @@ LETTERS = "&#8203;"
 """Begins a text that is sent letter by letter; a browser shows it as nothing."""
 REFERENCE = re.compile(r"&#(\d{1,7});")
 PLACE = re.compile("\x00(\\d+)\x00")
-"""Stands for a formula while code is looked for; no message holds NUL (`serve.dialogue.clean`)."""
+"""Stands for a formula while code is looked for; no message holds NUL (`dialogue.clean`)."""
 NOT_PLAIN = re.compile(r"[^\w ]|_|^ |(?<=\s) | $")
 TAG = re.compile(r"<(?=[A-Za-z/!?])|&(?=#|\w)")
 MARKUP = re.compile(r"<(?=[A-Za-z/!?])|&(?=#|\w)|%(?=%%LATEX_BLOCK_)|\\(?=[(\[])|\$(?=\$)")

@@ -4,9 +4,9 @@ import json
 from html import escape
 from typing import Any
 
-from serve.dialogue import Dialogue, Turn
+from serve.conversations.client import Pace
+from serve.conversations.dialogue import Dialogue, Turn
 from serve.markdown import formatted, plain
-from serve.speaker import Pace
 
 NEARLY_FULL = 0.85
 CUT = {

@@ -25,9 +25,9 @@ from tyro.extras import SubcommandApp
 from lima_ray.errors import UserError
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.verdict import Verdict
+from serve.conversations.dialogue import Dialogue, Turn, new_id, now
+from serve.conversations.tables import Base, DialogueRow, EndedRow, SettingRow, TurnRow, VerdictRow
 from serve.database import DEFAULT_URL, masked, open_engine
-from serve.dialogue import Dialogue, Turn, new_id, now
-from serve.tables import Base, DialogueRow, EndedRow, SettingRow, TurnRow, VerdictRow
 
 WAIT_S = 6.0
 """Longest wait for the database before it counts as away."""

@@ -10,12 +10,12 @@ import gradio as gr
 from lima_ray.errors import UserError
 from serve import render
 from serve.controls import sampling_fields, seed_of
-from serve.desk import Ask, Desk
-from serve.desks import Desks
-from serve.dialogue import Dialogue, Turn
+from serve.conversations.autosave import Saver
+from serve.conversations.chat_window import Ask, Desk
+from serve.conversations.client import Speaker, brief
+from serve.conversations.dialogue import Dialogue, Turn
+from serve.conversations.open_windows import Desks
 from serve.markdown import typed
-from serve.saver import Saver
-from serve.speaker import Speaker, brief
 from serve.store import Store
 from serve.view import Update, View, model_of
 from serve.visitor import Visitor

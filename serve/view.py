@@ -6,8 +6,8 @@ import gradio as gr
 
 from serve import render
 from serve.controls import sampling_controls, seed_control
-from serve.desk import MOST_LETTERS, Desk
-from serve.dialogue import UNTITLED, Dialogue
+from serve.conversations.chat_window import MOST_LETTERS, Desk
+from serve.conversations.dialogue import UNTITLED, Dialogue
 from serve.markdown import LATEX, plain
 
 Update = dict[Any, Any]

@@ -7,7 +7,7 @@ import time
 import pytest
 from markdown_it import MarkdownIt
 
-from serve.dialogue import Dialogue, Turn
+from serve.conversations.dialogue import Dialogue, Turn
 from serve.markdown import DEEPEST_FORMULA, LONGEST_FORMULA, formatted, plain, typed
 from serve.render import messages
 

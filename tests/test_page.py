@@ -16,7 +16,7 @@ from lima_ray.config import PACKAGE
 from lima_ray.engine import Engine
 from lima_ray.records.verdict import Verdict
 from serve.chat import PageSettings, build_page
-from serve.dialogue import Turn
+from serve.conversations.dialogue import Turn
 from serve.store import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")

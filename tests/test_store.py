@@ -15,10 +15,10 @@ import pytest
 from lima_ray import example
 from lima_ray.errors import UserError
 from lima_ray.records.verdict import Verdict, prompt_id
+from serve.conversations.dialogue import Dialogue, Turn, now
+from serve.conversations.tables import VerdictRow
 from serve.database import masked
-from serve.dialogue import Dialogue, Turn, now
 from serve.store import Conflict, Store, StoreError, conversations, verdicts
-from serve.tables import VerdictRow
 
 
 @pytest.fixture

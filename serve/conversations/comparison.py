@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from lima_ray.errors import UserError
 from lima_ray.records.verdict import Verdict, prompt_id
-from serve.desk import MOST_LETTERS, MOST_TURNS, SEEDS, check_text, outcome
-from serve.dialogue import Dialogue, Turn, clean, new_id, now
-from serve.speaker import Pace, Speaker, request_body, speak
+from serve.conversations.chat_window import MOST_LETTERS, MOST_TURNS, SEEDS, check_text, outcome
+from serve.conversations.client import Pace, Speaker, request_body, speak
+from serve.conversations.dialogue import Dialogue, Turn, clean, new_id, now
 
 Vote = Literal["A", "B", "neither"]
 REDRAW_S = 0.08

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lima_ray.records.verdict import Verdict
-from serve.dialogue import Dialogue, new_id
+from serve.conversations.dialogue import Dialogue, new_id
 from serve.store import Conflict, Store, StoreError
 
 NAMES_SHOWN = 3

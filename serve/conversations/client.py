@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from serve.dialogue import Dialogue, Turn, clean
+from serve.conversations.dialogue import Dialogue, Turn, clean
 
 LOADING_WAIT_S = 2.0
 LOADING_LIMIT_S = 300.0

@@ -12,11 +12,11 @@ from browser import EngineSpeaker
 from lima_ray.engine import Engine
 from lima_ray.records.verdict import prompt_id
 from serve import render
-from serve import speaker as speaking
-from serve.arena import Arena, Contestant
-from serve.desk import MOST_LETTERS, Ask, Desk
-from serve.dialogue import Dialogue, Turn
-from serve.saver import Saver
+from serve.conversations import client as speaking
+from serve.conversations.autosave import Saver
+from serve.conversations.chat_window import MOST_LETTERS, Ask, Desk
+from serve.conversations.comparison import Arena, Contestant
+from serve.conversations.dialogue import Dialogue, Turn
 from serve.store import Store
 from serve.visitor import Visitor
 
@@ -150,7 +150,7 @@ def test_broken_stream_keeps_what_came(desk: Desk, speaker: Troubled) -> None:
 def test_reply_is_kept_while_it_comes_and_marked_where_its_end_is_lost(
     desk: Desk, speaker: Troubled, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.desk.SAVE_EVERY_S", 0)
+    monkeypatch.setattr("serve.conversations.chat_window.SAVE_EVERY_S", 0)
     found: list[Dialogue] = []
 
     async def die_meanwhile() -> None:

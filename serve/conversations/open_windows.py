@@ -4,7 +4,7 @@ import asyncio
 import time
 from weakref import WeakValueDictionary
 
-from serve.desk import Desk
+from serve.conversations.chat_window import Desk
 from serve.store import Store, StoreError
 
 LEFT_WAIT_S = 3.0
