@@ -30,8 +30,8 @@ from serve.api.errors import Refusal, invalid
 from serve.api.routes import build_api
 from serve.api.schema import ChatRequest
 from serve.engines.pool import Models, Settings, catalogue
-from serve.forward import Forward, run
 from serve.limits import Kind
+from serve.page.reverse_proxy import Forward, run
 
 PAGE_REQUESTS = 512
 """Requests of the page that a replica of the engine holds at once: an open window has two."""
@@ -267,7 +267,7 @@ class Page:
     """The chat page of a replica."""
 
     def __init__(self, title: str, login_file: str | None, database: str) -> None:
-        from serve.chat import PageSettings, build_page
+        from serve.page.layout import PageSettings, build_page
         from serve.store import Store
 
         if not login_file:

@@ -10,8 +10,8 @@ from served import wait_until
 from starlette.testclient import TestClient
 
 from lima_ray.errors import UserError
-from serve.chat import PageSettings, build_page
 from serve.login import CLIENT_GUESSES, GUESSES, Guesses
+from serve.page.layout import PageSettings, build_page
 from serve.store import Store
 from serve.visitor import COOKIE, Passes, Visitor, decode, encode, read_logins, signature
 
@@ -128,7 +128,7 @@ def closed(tmp_path: Path) -> Iterator[list[TestClient]]:
 def test_logout_ends_the_cookie_on_every_replica(
     closed: list[TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.chat.SECRET_RETRY_S", 0.05)
+    monkeypatch.setattr("serve.page.layout.SECRET_RETRY_S", 0.05)
     first, second = closed
     first.post("/login", data={"name": "anna", "password": "sesame"})
     cookie = first.cookies[COOKIE]

@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 from test_gate import Silent
 
-from serve.chat import PageSettings, build_page
+from serve.page.layout import PageSettings, build_page
 from serve.store import Store
 from serve.windows import LONGEST_NAME
 

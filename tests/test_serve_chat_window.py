@@ -11,12 +11,12 @@ from browser import EngineSpeaker
 
 from lima_ray.engine import Engine
 from lima_ray.records.verdict import prompt_id
-from serve import render
 from serve.conversations import client as speaking
 from serve.conversations.autosave import Saver
 from serve.conversations.chat_window import MOST_LETTERS, Ask, Desk
 from serve.conversations.comparison import Arena, Contestant
 from serve.conversations.dialogue import Dialogue, Turn
+from serve.page import rendering
 from serve.store import Store
 from serve.visitor import Visitor
 
@@ -167,7 +167,7 @@ def test_reply_is_kept_while_it_comes_and_marked_where_its_end_is_lost(
     (reply,) = [turn for turn in found[0].turns if turn.role == "assistant"]
     assert reply.content and reply.finish_reason is None
     desk.open(found[0])
-    assert "⋯ broke off here" in str(render.messages(desk.dialogue)[1]["content"])
+    assert "⋯ broke off here" in str(rendering.messages(desk.dialogue)[1]["content"])
     assert desk.draft == "", "the question is answered, in part"
 
 
@@ -317,7 +317,7 @@ def test_thumbs_go_with_their_replies(desk: Desk, speaker: Troubled, store: Stor
         await desk.saver.settle()
 
     asyncio.run(judge())
-    assert render.thumbs(desk.dialogue) == [None, "Dislike"]
+    assert rendering.thumbs(desk.dialogue) == [None, "Dislike"]
     (verdict,) = store.verdicts()
     assert verdict.kind == "thumbs" and verdict.verdict == "down"
     turns = [turn.content for turn in desk.dialogue.turns]

@@ -19,14 +19,14 @@ from fastapi import FastAPI, Request
 from pydantic import Field
 
 from lima_ray.config import Section
-from serve.compare import Compare
 from serve.conversations.client import Speaker
 from serve.gate import Gate
 from serve.login import login_routes
+from serve.page.chat_handlers import Talk
+from serve.page.chat_view import View
+from serve.page.compare_tab import Compare
 from serve.payload import PlainPayload
 from serve.store import Store, StoreError
-from serve.talk import Talk
-from serve.view import View
 from serve.visitor import Passes, read_logins
 from serve.windows import Windows
 

@@ -8,16 +8,16 @@ from typing import Any
 import gradio as gr
 
 from lima_ray.errors import UserError
-from serve import render
-from serve.controls import sampling_fields, seed_of
 from serve.conversations.autosave import Saver
 from serve.conversations.chat_window import Ask, Desk
 from serve.conversations.client import Speaker, brief
 from serve.conversations.dialogue import Dialogue, Turn
 from serve.conversations.open_windows import Desks
-from serve.markdown import typed
+from serve.page import rendering
+from serve.page.chat_view import Update, View, model_of
+from serve.page.markdown import typed
+from serve.page.sampling_controls import sampling_fields, seed_of
 from serve.store import Store
-from serve.view import Update, View, model_of
 from serve.visitor import Visitor
 
 DOWNLOAD = """(file) => {
@@ -268,7 +268,7 @@ class Talk:
         try:
             line = desk.dialogue.example().to_line() + "\n"
         except UserError as error:
-            return {view.file: "", view.notice: render.notice(f"Not exported: {error}.")}
+            return {view.file: "", view.notice: rendering.notice(f"Not exported: {error}.")}
         name = f"conversation-{desk.dialogue.id[:8]}.jsonl"
         return {view.file: json.dumps({"name": name, "text": line}), view.notice: ""}
 
@@ -295,7 +295,7 @@ class Talk:
         if desk is None or not owns(request, desk):
             return {view.meter: ""}
         context = desk.models.get(model or "", {}).get("max_model_len")
-        meter = render.meter(desk.dialogue, desk.pace, context, desk.busy)
+        meter = rendering.meter(desk.dialogue, desk.pace, context, desk.busy)
         return {view.chat: view.greeting(desk, model), view.meter: meter}
 
     def stop(self, request: gr.Request, desk: Desk | None) -> None:

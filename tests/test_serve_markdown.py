@@ -8,8 +8,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from serve.conversations.dialogue import Dialogue, Turn
-from serve.markdown import DEEPEST_FORMULA, LONGEST_FORMULA, formatted, plain, typed
-from serve.render import messages
+from serve.page.markdown import DEEPEST_FORMULA, LONGEST_FORMULA, formatted, plain, typed
+from serve.page.rendering import messages
 
 TEXTS = [
     "What is List<int> in C++?",

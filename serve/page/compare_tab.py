@@ -7,13 +7,13 @@ from weakref import WeakValueDictionary
 
 import gradio as gr
 
-from serve import render
-from serve.controls import sampling_controls, sampling_fields, seed_control, seed_of
 from serve.conversations.chat_window import MOST_LETTERS, Desk
 from serve.conversations.comparison import Arena, Contestant, Round, Vote
-from serve.markdown import LATEX
-from serve.talk import Talk, owns
-from serve.view import Update
+from serve.page import rendering
+from serve.page.chat_handlers import Talk, owns
+from serve.page.chat_view import Update
+from serve.page.markdown import LATEX
+from serve.page.sampling_controls import sampling_controls, sampling_fields, seed_control, seed_of
 
 NAMES = ("A", "B")
 VOTES: dict[str, Vote] = {
@@ -171,7 +171,7 @@ class Compare:
         if desk is None or not owns(request, desk):
             return ""
         await desk.saver.settle()
-        return render.notice(desk.saver.message(), "warning")
+        return rendering.notice(desk.saver.message(), "warning")
 
     def choose(self, request: gr.Request, arena: Arena | None, place: int) -> Arena:
         """Go on from one of the two."""
@@ -204,7 +204,7 @@ class Compare:
 
     def words_of(self, arena: Arena) -> Update:
         """What changes while replies come."""
-        sides = [render.messages(arena.side(place), arena.busy) for place in (0, 1)]
+        sides = [rendering.messages(arena.side(place), arena.busy) for place in (0, 1)]
         return dict(zip(self.chats, sides, strict=True))
 
     def shown(self, arena: Arena, sent: bool = False) -> Update:
@@ -218,7 +218,7 @@ class Compare:
         return {
             self.arena: arena,
             **{chat: self.side_of(arena, told, i) for i, chat in enumerate(self.chats)},
-            self.notice: render.notice(arena.notice),
+            self.notice: rendering.notice(arena.notice),
             self.ballot: gr.Row(visible=open_vote),
             self.reveal: revealed(told),
             self.onward: gr.Row(visible=voted),
@@ -235,7 +235,7 @@ class Compare:
     def side_of(self, arena: Arena, told: Round | None, place: int) -> gr.Chatbot:
         """One conversation under its letter, or after the vote under its name."""
         name = f"{NAMES[place]}: {told.replies[place].model}" if told else f"Reply {NAMES[place]}"
-        return gr.Chatbot(render.messages(arena.side(place), arena.busy), label=name)
+        return gr.Chatbot(rendering.messages(arena.side(place), arena.busy), label=name)
 
 
 def revealed(this: Round | None) -> str:
@@ -244,6 +244,6 @@ def revealed(this: Round | None) -> str:
         return ""
     lines = []
     for name, turn, pace in zip(NAMES, this.replies, this.paces, strict=True):
-        words = render.spans(render.about(turn, pace))
+        words = rendering.spans(rendering.about(turn, pace))
         lines.append(f'<div class="made"><strong>{name}</strong>{words}</div>')
     return f'<div class="revealed">{"".join(lines)}</div>'

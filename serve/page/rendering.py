@@ -6,7 +6,7 @@ from typing import Any
 
 from serve.conversations.client import Pace
 from serve.conversations.dialogue import Dialogue, Turn
-from serve.markdown import formatted, plain
+from serve.page.markdown import formatted, plain
 
 NEARLY_FULL = 0.85
 CUT = {

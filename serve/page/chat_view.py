@@ -4,11 +4,11 @@ from typing import Any
 
 import gradio as gr
 
-from serve import render
-from serve.controls import sampling_controls, seed_control
 from serve.conversations.chat_window import MOST_LETTERS, Desk
 from serve.conversations.dialogue import UNTITLED, Dialogue
-from serve.markdown import LATEX, plain
+from serve.page import rendering
+from serve.page.markdown import LATEX, plain
+from serve.page.sampling_controls import sampling_controls, seed_control
 
 Update = dict[Any, Any]
 """New values by component."""
@@ -117,8 +117,8 @@ class View:
         prompts = desk.models.get(model or "", {}).get("examples") or []
         begin = ", or begin with one of these" if prompts else ""
         return gr.Chatbot(
-            render.messages(desk.dialogue, desk.busy),
-            feedback_value=render.thumbs(desk.dialogue),
+            rendering.messages(desk.dialogue, desk.busy),
+            feedback_value=rendering.thumbs(desk.dialogue),
             placeholder=f"## {plain(self.title)}\nAsk something{begin}.",
             examples=[{"text": prompt} for prompt in prompts[:EXAMPLES_SHOWN]],
         )
@@ -126,7 +126,7 @@ class View:
     def words_of(self, desk: Desk) -> Update:
         """What changes while a reply comes."""
         return {
-            self.chat: render.messages(desk.dialogue, desk.busy),
+            self.chat: rendering.messages(desk.dialogue, desk.busy),
             self.meter: self.meter_of(desk),
         }
 
@@ -137,11 +137,11 @@ class View:
         return {
             self.desk: desk,
             self.chat: gr.Chatbot(
-                render.messages(desk.dialogue, desk.busy),
-                feedback_value=render.thumbs(desk.dialogue),
+                rendering.messages(desk.dialogue, desk.busy),
+                feedback_value=rendering.thumbs(desk.dialogue),
             ),
-            self.said: render.said(desk.dialogue),
-            self.notice: render.notice(desk.notice),
+            self.said: rendering.said(desk.dialogue),
+            self.notice: rendering.notice(desk.notice),
             self.meter: self.meter_of(desk),
             self.composer: gr.Textbox(submit_btn=not desk.busy, stop_btn=desk.busy, **text),
             self.opened: desk.dialogue.id if desk.dialogue.turns else "",
@@ -153,7 +153,7 @@ class View:
         ids = {id for _, id in desk.titles}
         at = desk.dialogue.id if desk.dialogue.id in ids else None
         return {
-            self.saving: render.notice(desk.saver.message(), "warning"),
+            self.saving: rendering.notice(desk.saver.message(), "warning"),
             self.past: gr.Radio(desk.titles, value=at, visible=bool(desk.titles)),
             self.no_past: gr.HTML(visible=not desk.titles),
             self.timer: gr.Timer(active=desk.saver.problem is not None),
@@ -165,7 +165,7 @@ class View:
         context = desk.models.get(model or "", {}).get("max_model_len")
         if context is None and desk.models:
             context = next(iter(desk.models.values())).get("max_model_len")
-        return render.meter(desk.dialogue, desk.pace, context, desk.busy)
+        return rendering.meter(desk.dialogue, desk.pace, context, desk.busy)
 
 
 def model_of(dialogue: Dialogue) -> str | None:
