@@ -2,18 +2,15 @@
 
 import ipaddress
 import os
-import socket
-from collections.abc import Collection
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 from ray.serve.context import _get_global_client
 
 from lima_ray.config import Section, durable
 from lima_ray.errors import UserError
+from lima_ray.web.requests import Network, is_loopback
 from serve import haproxy
-from serve.limits import Network
 
 OPEN = "LIMA_SERVE_OPEN"
 """Environment variable that allows an open port without keys or logins."""
@@ -99,25 +96,6 @@ def read_keys(name: str | None) -> frozenset[str]:
     return keys
 
 
-def is_ours(host: str, names: Collection[str]) -> bool:
-    """Whether a Host header names this server: by address, as localhost, or by one of its names.
-
-    A page of another site can make its own name stand for this machine's address (DNS rebinding)
-    and have its visitors' browsers ask here; the browser then still says that name.
-    """
-    try:
-        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:
-        return False
-    if name in {"", "localhost", *names} or name.endswith(".localhost"):
-        return True
-    try:
-        ipaddress.ip_address(name.partition("%")[0])
-    except ValueError:
-        return False
-    return True
-
-
 def refuse_open_port(lack: str, argument: str) -> None:
     """Refuse to serve to all where others than this machine's users reach the port.
 
@@ -139,14 +117,3 @@ def refuse_open_port(lack: str, argument: str) -> None:
         f"the port is open on {host or 'every interface'} and there is no {lack}. Set {argument}, "
         f"or bind 127.0.0.1, or set {OPEN}=1 where a firewall keeps others away"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a server that binds this host is reached from its own machine alone."""
-    try:
-        found = socket.getaddrinfo(host, None, flags=socket.AI_PASSIVE) if host else []
-    except OSError:
-        return False
-    # An IPv6 address may come with its interface.
-    addresses = [ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found]
-    return bool(addresses) and all(address.is_loopback for address in addresses)

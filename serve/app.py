@@ -23,14 +23,15 @@ from ray.serve.config import BackpressureConfig, RequestRouterConfig
 
 from lima_ray.config import durable
 from lima_ray.errors import UserError
+from lima_ray.web.limits import Kind
+from lima_ray.web.requests import HttpError
 from serve import haproxy
 from serve.access import Access, read_keys, refuse_open_port
 from serve.api import completion
-from serve.api.errors import Refusal, invalid
+from serve.api.errors import error_body, invalid
 from serve.api.routes import build_api
 from serve.api.schema import ChatRequest
 from serve.engines.pool import Models, Settings, catalogue
-from serve.limits import Kind
 from serve.page.reverse_proxy import Forward, run
 
 PAGE_REQUESTS = 512
@@ -227,9 +228,9 @@ class Engine:
             async for batch in chunks:
                 yield batch
         except ValidationError as error:
-            yield [invalid(error.errors()).body()]
-        except Refusal as refusal:
-            yield [refusal.body()]
+            yield [error_body(invalid(error.errors()))]
+        except HttpError as refusal:
+            yield [error_body(refusal)]
 
 
 class Handle:
@@ -267,8 +268,8 @@ class Page:
     """The chat page of a replica."""
 
     def __init__(self, title: str, login_file: str | None, database: str) -> None:
+        from serve.conversations.store import Store
         from serve.page.layout import PageSettings, build_page
-        from serve.store import Store
 
         if not login_file:
             refuse_open_port("login for the page", "login_file or page=false")

@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM
 
 from lima_ray.model import add_tokens, save_tokenizer_and_config
 from lima_ray.tokenizer import eot_id, load_tokenizer
+from lima_ray.web.limits import Kind
 from serve.api.routes import build_api
 from serve.engines.engine_loop import EngineLoop
 from serve.engines.pool import Models, Settings
-from serve.limits import Kind
 
 START_S = 60.0
 

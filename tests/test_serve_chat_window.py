@@ -11,14 +11,14 @@ from browser import EngineSpeaker
 
 from lima_ray.engine import Engine
 from lima_ray.records.verdict import prompt_id
+from lima_ray.web.sessions import Visitor
 from serve.conversations import client as speaking
 from serve.conversations.autosave import Saver
 from serve.conversations.chat_window import MOST_LETTERS, Ask, Desk
 from serve.conversations.comparison import Arena, Contestant
 from serve.conversations.dialogue import Dialogue, Turn
+from serve.conversations.store import Store
 from serve.page import rendering
-from serve.store import Store
-from serve.visitor import Visitor
 
 SAMPLING = {
     "temperature": 0.7,

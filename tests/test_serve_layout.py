@@ -16,8 +16,8 @@ from lima_ray.config import PACKAGE
 from lima_ray.engine import Engine
 from lima_ray.records.verdict import Verdict
 from serve.conversations.dialogue import Turn
+from serve.conversations.store import Store
 from serve.page.layout import PageSettings, build_page
-from serve.store import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 if not CHROMIUM.exists():

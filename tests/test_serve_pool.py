@@ -18,9 +18,9 @@ from served import Hosted, hosted, wait_until
 from lima_ray.config import Recipe
 from lima_ray.errors import UserError
 from lima_ray.tokenizer import load_tokenizer
-from serve.access import is_loopback, is_ours, read_keys, refuse_open_port
+from lima_ray.web.requests import HttpError, is_loopback, is_ours
+from serve.access import read_keys, refuse_open_port
 from serve.api import completion
-from serve.api.errors import Refusal
 from serve.app import Args, build
 from serve.engines.pool import Models, Settings, catalogue, examples_of
 
@@ -140,7 +140,7 @@ def test_promotion_changes_the_revision_and_removal_the_list(
         await loading
         new = await models.get("a")
         assert new.path == second and new.revision != old.revision
-        with pytest.raises(Refusal, match="no model 'b' here; there are a"):
+        with pytest.raises(HttpError, match="no model 'b' here; there are a"):
             await models.get("b")
         # Back at once, while the way there is still under way.
         await models.configure({"a": first})

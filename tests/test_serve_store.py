@@ -15,10 +15,11 @@ import pytest
 from lima_ray import example
 from lima_ray.errors import UserError
 from lima_ray.records.verdict import Verdict, prompt_id
+from lima_ray.web.database import StoreError, masked
 from serve.conversations.dialogue import Dialogue, Turn, now
+from serve.conversations.store import Conflict, Store
 from serve.conversations.tables import VerdictRow
-from serve.database import masked
-from serve.store import Conflict, Store, StoreError, conversations, verdicts
+from serve.store import conversations, verdicts
 
 
 @pytest.fixture

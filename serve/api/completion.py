@@ -20,7 +20,7 @@ from typing import Any
 from lima_ray.engine import Event, Logprob, Reply, Request
 from lima_ray.errors import UserError
 from lima_ray.text import decode
-from serve.api.errors import Refusal
+from lima_ray.web.requests import HttpError
 from serve.api.schema import ChatRequest, CompletionRequest, Message
 from serve.engines.pool import AnyEngine, Models, Served
 from serve.engines.subscription import Busy, EngineFailed, Listener
@@ -101,7 +101,7 @@ async def prepare(models: Models, ask: ChatRequest | CompletionRequest) -> Answe
     """See that a request can be answered, and make its prompts.
 
     Raises:
-        Refusal: it cannot, and why.
+        HttpError: it cannot, and why.
     """
     served = await models.get(ask.model)
     check_penalty(served, ask)
@@ -149,7 +149,7 @@ def is_large(texts: Sequence[str | list[int]]) -> bool:
 def check_penalty(served: Served, ask: ChatRequest | CompletionRequest) -> None:
     """Refuse a form of the penalty that the engine does not have."""
     if ask.penalise_prompt is False and getattr(served.engine, "penalises_prompt", False):
-        raise Refusal(
+        raise HttpError(
             400,
             "penalise_prompt (false): vLLM's penalty counts the prompt's tokens; leave it out, or "
             "send repetition_penalty 1 without it",
@@ -161,7 +161,7 @@ def check_count(served: Served, prompts: int, choices: int) -> None:
     """Refuse more replies than the engine ever has room for."""
     most = served.loop.most
     if prompts * choices > most:
-        raise Refusal(
+        raise HttpError(
             400,
             f"{prompts} prompts times n {choices} is {prompts * choices} replies, and "
             f"{served.loop.name} takes {most} at once (slots and queue); ask for fewer, or send "
@@ -173,7 +173,7 @@ def check_count(served: Served, prompts: int, choices: int) -> None:
 def check_room(ids: list[int], context: int, field: str) -> None:
     """Refuse a prompt that leaves no room for a reply."""
     if len(ids) >= context:
-        raise Refusal(
+        raise HttpError(
             400,
             f"the prompt has {len(ids)} tokens, and the model's context is {context}, prompt and "
             "reply together; shorten it"
@@ -189,7 +189,7 @@ def dialogue_ids(
     """The prompt of a dialogue, and how many messages were dropped for it.
 
     Raises:
-        Refusal: roles out of order, or nothing to answer.
+        HttpError: roles out of order, or nothing to answer.
     """
     system, turns = split(ask.messages)
     if ask.overflow != "drop_oldest":
@@ -246,21 +246,21 @@ def split(messages: list[Message]) -> tuple[str | None, list[str]]:
     """The system message, if there is one, and the turns.
 
     Raises:
-        Refusal: roles out of order.
+        HttpError: roles out of order.
     """
     begins = messages[0].role in ("system", "developer")
     turns = messages[1:] if begins else messages
     for number, message in enumerate(turns):
         expected = ("user", "assistant")[number % 2]
         if message.role != expected:
-            raise Refusal(
+            raise HttpError(
                 400,
                 f"message {number + begins} is the {message.role}'s where the {expected}'s is due: "
                 "a system message comes first, then user and assistant in turn",
                 f"messages.{number + begins}.role",
             )
     if len(turns) % 2 == 0:
-        raise Refusal(400, "the last message must be the user's, to be answered", "messages")
+        raise HttpError(400, "the last message must be the user's, to be answered", "messages")
     return (messages[0].text if begins else None), [message.text for message in turns]
 
 
@@ -269,7 +269,7 @@ def prompt(engine: AnyEngine, turns: list[str], system: str | None) -> list[int]
     try:
         return engine.prompt(turns, system)
     except UserError as error:
-        raise Refusal(400, str(error), "messages") from error
+        raise HttpError(400, str(error), "messages") from error
 
 
 def plain_ids(
@@ -282,10 +282,10 @@ def plain_ids(
             break
         ids = engine.text_ids(given) if isinstance(given, str) else given
         if not ids:
-            raise Refusal(400, f"prompt {number} has no tokens", "prompt")
+            raise HttpError(400, f"prompt {number} has no tokens", "prompt")
         strange = next((id for id in ids if id >= engine.vocab), None)
         if strange is not None:
-            raise Refusal(
+            raise HttpError(
                 400,
                 f"prompt {number} holds the token {strange}; the model's are 0 to "
                 f"{engine.vocab - 1}",
@@ -300,23 +300,23 @@ def listening(answer: Answer) -> Iterator[Listener]:
     """Have the engine answer, and listen.
 
     Raises:
-        Refusal: the queue is full, or the engine failed.
+        HttpError: the queue is full, or the engine failed.
     """
     try:
         every_s = answer.every_s if answer.ask.stream else float("inf")
         with answer.served.loop.listen(answer.requests, every_s) as listener:
             yield listener
     except Busy as error:
-        raise Refusal(
+        raise HttpError(
             429,
             f"{answer.ask.model} has as many requests as it takes; {error}",
             code="rate_limit_exceeded",
             headers={"Retry-After": str(error.retry_after_s)},
         ) from error
     except EngineFailed as error:
-        raise Refusal(500, str(error), code="engine_failed") from error
+        raise HttpError(500, str(error), code="engine_failed") from error
     except UserError as error:
-        raise Refusal(400, str(error)) from error
+        raise HttpError(400, str(error)) from error
 
 
 async def whole(answer: Answer) -> Json:
@@ -362,7 +362,7 @@ async def chunks(answer: Answer) -> AsyncGenerator[list[Json], None]:
     """The answer piece by piece: chunks that have come by now, at once.
 
     Raises:
-        Refusal: before the first chunks, if the queue is full; after them, if the engine fails.
+        HttpError: before the first chunks, if the queue is full; after them, if the engine fails.
     """
     about, generated = answer.about, 0
     options = answer.ask.stream_options

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lima_ray.web.requests import HttpError
+
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
@@ -41,38 +43,15 @@ MEMBER = re.compile(r"constrained-|function-|list\[")
 """What pydantic puts into an error's path for the member of a union that was tried."""
 
 
-class Refusal(Exception):
-    """A request that is not answered, and why."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        param: str | None = None,
-        code: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        """Say what is wrong.
-
-        Args:
-            status: HTTP status.
-            message: what is wrong, the value, and the way out.
-            param: the field, by its path.
-            code: OpenAI's name of the error, where it has one.
-            headers: of the response, such as Retry-After.
-        """
-        super().__init__(message)
-        self.status, self.param, self.code = status, param, code
-        self.headers = dict(headers or {})
-
-    def body(self) -> dict[str, Any]:
-        """The error as OpenAI words it."""
-        kind = TYPES.get(self.status, "invalid_request_error")
-        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
-        return {"error": error}
+def error_body(error: HttpError) -> dict[str, Any]:
+    """The error as OpenAI words it."""
+    kind = TYPES.get(error.status, "invalid_request_error")
+    return {
+        "error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}
+    }
 
 
-def invalid(errors: Sequence[Mapping[str, Any]]) -> Refusal:
+def invalid(errors: Sequence[Mapping[str, Any]]) -> HttpError:
     """A request whose fields are wrong, by what pydantic says of them; the first is named."""
     first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
     # Of a union's members that were tried, the one that got furthest was meant.
@@ -87,12 +66,12 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> Refusal:
         values = " or ".join(map(str, neutral))
         message = f"this is not honoured here, so it may only be {values}; or leave it out"
     given = "" if first["type"] in ("missing", "value_error") else f" ({shown(first['input'])})"
-    return Refusal(400, f"{field}{given}: {message}" if field else message, field or None)
+    return HttpError(400, f"{field}{given}: {message}" if field else message, field or None)
 
 
-def unreadable(reason: object) -> Refusal:
+def unreadable(reason: object) -> HttpError:
     """A body that is no JSON."""
-    return Refusal(400, f"{PLAIN['json_invalid']}: {reason}".rstrip(": "), code="invalid_json")
+    return HttpError(400, f"{PLAIN['json_invalid']}: {reason}".rstrip(": "), code="invalid_json")
 
 
 def shown(value: object) -> str:

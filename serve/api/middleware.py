@@ -11,8 +11,8 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.access import is_ours
-from serve.api.errors import Refusal, shown
+from lima_ray.web.requests import HttpError, is_ours
+from serve.api.errors import error_body, shown
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 NOTE = "lima_note"
@@ -55,13 +55,13 @@ class Door:
                 await self.app(scope, receive, answer_with_id)
             else:
                 await refusing(refusal)(scope, receive, answer_with_id)
-        except Refusal as late:
+        except HttpError as late:
             await refusing(late)(scope, receive, answer_with_id)
         except Exception:
             log.exception("%s %s %a failed", request_id, scope["method"], scope["path"])
             if status:
                 raise
-            late = Refusal(500, f"this is our mistake; the log has it as {request_id}")
+            late = HttpError(500, f"this is our mistake; the log has it as {request_id}")
             await refusing(late)(scope, receive, answer_with_id)
         finally:
             took_s = time.monotonic() - began_s
@@ -72,11 +72,11 @@ class Door:
                 "%s %s %s %s %.3f s%s", request_id, scope["method"], path, status, took_s, notes
             )
 
-    def refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Refusal | None:
+    def refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> HttpError | None:
         """Why a request may not enter."""
         host = headers.get(b"host", b"").decode("latin-1")
         if self.names is not None and not is_ours(host, self.names):
-            return Refusal(
+            return HttpError(
                 421,
                 f"this server is not known as {shown(host)}: without keys and logins it answers to "
                 "addresses, localhost and the names given as hosts=NAME,NAME",
@@ -91,7 +91,7 @@ class Door:
             return None
         said = "is not one of ours" if key else "is missing: send Authorization: Bearer KEY"
         way_out = {"WWW-Authenticate": "Bearer"}
-        return Refusal(401, f"the API key {said}", code="invalid_api_key", headers=way_out)
+        return HttpError(401, f"the API key {said}", code="invalid_api_key", headers=way_out)
 
 
 def under_serve() -> bool:
@@ -103,6 +103,6 @@ def under_serve() -> bool:
     return True
 
 
-def refusing(refusal: Refusal) -> ASGIApp:
+def refusing(refusal: HttpError) -> ASGIApp:
     """An app that refuses."""
-    return JSONResponse(refusal.body(), refusal.status, refusal.headers)
+    return JSONResponse(error_body(refusal), refusal.status, refusal.headers)

@@ -16,13 +16,14 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lima_ray.web.limits import Kind, Limits
+from lima_ray.web.requests import HttpError, Network, left
 from serve.api import completion
 from serve.api.completion import Json
-from serve.api.errors import Refusal, invalid, unreadable
+from serve.api.errors import error_body, invalid, unreadable
 from serve.api.middleware import NOTE, Door
 from serve.api.schema import ChatRequest, CompletionRequest
 from serve.engines.pool import Models
-from serve.limits import Kind, Limits, Network, left
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ def build_api(
         kinds: bounds of the requests, by the path that they begin with.
         page: the chat page, under /chat.
         names: of this server, to which requests may be addressed; none takes any.
-        forwarded: see `serve.limits.Limits`.
+        forwarded: see `lima_ray.web.limits.Limits`.
         proxies: see there too.
     """
     app = FastAPI(title="lima_ray", docs_url="/docs", redoc_url=None, version="1")
@@ -59,7 +60,7 @@ def build_api(
         """One model."""
         entry = models.entries.get(name)
         if entry is None:
-            raise Refusal(404, f"no model {name!r} here", "model", "model_not_found")
+            raise HttpError(404, f"no model {name!r} here", "model", "model_not_found")
         return models.listed(name, entry)
 
     @app.post("/v1/chat/completions", responses=REFUSALS)
@@ -76,14 +77,14 @@ def build_api(
     async def health() -> Json:
         """Whether the engines in memory work."""
         if models.problem:
-            raise Refusal(503, models.problem)
+            raise HttpError(503, models.problem)
         return {"status": "ok"}
 
     @app.get("/ready", responses=REFUSALS)
     async def ready() -> Json:
         """Whether the default model answers."""
         if models.problem or not models.ready:
-            raise Refusal(503, models.problem or "the default model is not loaded yet")
+            raise HttpError(503, models.problem or "the default model is not loaded yet")
         return {"status": "ready", "model": models.default}
 
     if page is not None:
@@ -94,7 +95,7 @@ def build_api(
             """The page is what a browser wants to see."""
             return RedirectResponse("/chat/")
 
-    app.exception_handler(Refusal)(refuse)
+    app.exception_handler(HttpError)(refuse)
     app.exception_handler(RequestValidationError)(refuse_fields)
     app.exception_handler(HTTPException)(refuse_route)
     return Door(Limits(app, kinds, forwarded, proxies), keys, names)
@@ -140,7 +141,7 @@ async def until_gone(request: Request, work: Awaitable[T]) -> T:
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise Refusal(499, "the client left")
+            raise HttpError(499, "the client left")
         return task.result()
     finally:
         task.cancel()
@@ -182,8 +183,8 @@ class EventStream(Response):
         try:
             async for batch in self.rest:
                 await put(*batch)
-        except Refusal as refusal:
-            await put(refusal.body())
+        except HttpError as refusal:
+            await put(error_body(refusal))
         await send(part(b"data: [DONE]\n\n", last=True))
 
 
@@ -194,8 +195,8 @@ def part(body: bytes, last: bool = False) -> Message:
 
 async def refuse(request: Request, error: Exception) -> JSONResponse:
     """The response that says why a request is not answered."""
-    assert isinstance(error, Refusal)
-    return JSONResponse(error.body(), error.status, error.headers)
+    assert isinstance(error, HttpError)
+    return JSONResponse(error_body(error), error.status, error.headers)
 
 
 async def refuse_fields(request: Request, error: Exception) -> JSONResponse:
@@ -207,10 +208,10 @@ async def refuse_fields(request: Request, error: Exception) -> JSONResponse:
 async def refuse_route(request: Request, error: Exception) -> JSONResponse:
     """OpenAI's shape for what FastAPI refuses: no such path or method, or a body it cannot read."""
     assert isinstance(error, HTTPException)
-    if isinstance(error.__cause__, Refusal):
+    if isinstance(error.__cause__, HttpError):
         return await refuse(request, error.__cause__)
     if error.__cause__:
         return await refuse(request, unreadable(error.__cause__))
-    refusal = Refusal(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+    refusal = HttpError(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
     refusal.headers = dict(error.headers or {})
     return await refuse(request, refusal)

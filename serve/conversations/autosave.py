@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lima_ray.records.verdict import Verdict
+from lima_ray.web.database import StoreError
 from serve.conversations.dialogue import Dialogue, new_id
-from serve.store import Conflict, Store, StoreError
+from serve.conversations.store import Conflict, Store
 
 NAMES_SHOWN = 3
 MOST_KEPT = 200

@@ -10,10 +10,10 @@ from typing import Any
 
 from lima_ray.errors import UserError
 from lima_ray.records.verdict import Verdict, prompt_id
+from lima_ray.web.sessions import Visitor
 from serve.conversations.autosave import Saver
 from serve.conversations.client import Pace, Speaker, request_body, speak
 from serve.conversations.dialogue import Dialogue, Turn, clean, now
-from serve.visitor import Visitor
 
 REDRAW_S = 0.05
 SAVE_EVERY_S = 2.0

@@ -4,8 +4,9 @@ import asyncio
 import time
 from weakref import WeakValueDictionary
 
+from lima_ray.web.database import StoreError
 from serve.conversations.chat_window import Desk
-from serve.store import Store, StoreError
+from serve.conversations.store import Store
 
 LEFT_WAIT_S = 3.0
 """What a window that was closed or reloaded has for the end of its reply."""

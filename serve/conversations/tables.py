@@ -1,33 +1,12 @@
-"""The tables of the store: conversations with their turns, verdicts, settings."""
+"""The tables of the store: conversations with their turns, and verdicts."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, Text, TypeDecorator
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy import BigInteger, ForeignKey, Index
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-
-class Time(TypeDecorator[datetime]):
-    """A time in UTC; SQLite keeps none of its zone, so it is said again on reading."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """The time as read, in UTC."""
-        if value is None:
-            return None
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-
-
-class Base(DeclarativeBase):
-    """What all tables share: times carry their zone, mappings are JSON."""
-
-    type_annotation_map = {  # noqa: RUF012  # SQLAlchemy's own form
-        datetime: Time,
-        dict[str, Any]: JSON,
-        str: Text,
-    }
+from lima_ray.web.database import Base
 
 
 class DialogueRow(Base):
@@ -85,21 +64,3 @@ class VerdictRow(Base):
     kind: Mapped[str]
     created: Mapped[datetime]
     record: Mapped[dict[str, Any]]
-
-
-class SettingRow(Base):
-    """A value that every replica shares."""
-
-    __tablename__ = "settings"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[str]
-
-
-class EndedRow(Base):
-    """A session whose bearer logged out; kept until its cookie would have expired."""
-
-    __tablename__ = "ended_sessions"
-
-    session: Mapped[str] = mapped_column(primary_key=True)
-    until: Mapped[datetime]

@@ -30,7 +30,7 @@ from lima_ray.errors import UserError
 from lima_ray.generate import name_of
 from lima_ray.lineage import check_base, hash_base
 from lima_ray.run import Run
-from serve.api.errors import Refusal
+from lima_ray.web.requests import HttpError
 from serve.engines.engine_loop import EngineLoop
 from serve.engines.vllm_loop import VllmEngine, VllmLoop
 from serve.engines.vllm_process import on_this_node
@@ -212,12 +212,12 @@ class Models:
         """The model of a name, in memory.
 
         Raises:
-            Refusal: no such name; or it is being loaded, or cannot be.
+            HttpError: no such name; or it is being loaded, or cannot be.
         """
         entry = self.entries.get(name)
         if entry is None:
             known = ", ".join(self.entries)
-            raise Refusal(
+            raise HttpError(
                 404, f"no model {name!r} here; there are {known}", "model", "model_not_found"
             )
         entry.used_s = time.monotonic()
@@ -225,9 +225,9 @@ class Models:
             return entry.served
         if entry.problem:
             problem, entry.problem = entry.problem, None
-            raise Refusal(503, problem, "model", "model_unavailable")
+            raise HttpError(503, problem, "model", "model_unavailable")
         self.begin_loading(name, entry)
-        raise Refusal(
+        raise HttpError(
             503,
             f"{name} is being loaded; try again in {LOADING_RETRY_S} s",
             "model",

@@ -8,17 +8,17 @@ from typing import Any
 import gradio as gr
 
 from lima_ray.errors import UserError
+from lima_ray.web.sessions import Visitor
 from serve.conversations.autosave import Saver
 from serve.conversations.chat_window import Ask, Desk
 from serve.conversations.client import Speaker, brief
 from serve.conversations.dialogue import Dialogue, Turn
 from serve.conversations.open_windows import Desks
+from serve.conversations.store import Store
 from serve.page import rendering
 from serve.page.chat_view import Update, View, model_of
 from serve.page.markdown import typed
 from serve.page.sampling_controls import sampling_fields, seed_of
-from serve.store import Store
-from serve.visitor import Visitor
 
 DOWNLOAD = """(file) => {
   if (!file) return;

@@ -18,8 +18,8 @@ from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.limits import left
-from serve.visitor import COOKIE
+from lima_ray.web.requests import left
+from lima_ray.web.sessions import COOKIE
 
 CARRIED = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string")
 CARRIED += ("root_path", "headers", "client", "server")

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 from starlette.testclient import TestClient
-from test_gate import Silent
+from test_web_sessions import Silent
 
+from lima_ray.web.payload import LONGEST_NAME
+from serve.conversations.store import Store
 from serve.page.layout import PageSettings, build_page
-from serve.store import Store
-from serve.windows import LONGEST_NAME
 
 JOIN = "/gradio_api/queue/join"
 FILE = {"path": "/etc/hostname", "meta": {"_type": "gradio.FileData"}}

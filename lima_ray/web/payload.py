@@ -6,19 +6,40 @@ holds more than text, numbers and the like, and handed on as it was understood.
 """
 
 import json
+from collections import OrderedDict
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.limits import read_body
-from serve.windows import Windows
+from lima_ray.web.requests import read_body
 
 OWN_ROUTES = ("/login", "/logout")
 GRADIO_ROUTES = ("/queue/join", "/run/predict", "/cancel", "/reset")
 """Where the page sends events, and takes them back."""
 FILE_KEYS = {"path", "url", "_type"}
+MOST_KEPT = 10_000
+LONGEST_NAME = 64
+"""Gradio's own names have a dozen letters."""
+
+
+class Windows:
+    """Owners by the name of the window, which Gradio calls its session hash."""
+
+    def __init__(self) -> None:
+        """Know none."""
+        self.owners: OrderedDict[str, str] = OrderedDict()
+
+    def belongs(self, name: str, owner: str) -> bool:
+        """Whether a window is this owner's; who names it first has it."""
+        if len(name) > LONGEST_NAME:
+            return False
+        found = self.owners.setdefault(name, owner)
+        self.owners.move_to_end(name)
+        if len(self.owners) > MOST_KEPT:
+            self.owners.popitem(last=False)
+        return found == owner
 
 
 class PlainPayload:

@@ -8,23 +8,31 @@ has kept us waiting for longest is given up for the newest.
 """
 
 import asyncio
-import ipaddress
-import math
-from collections import Counter
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import monotonic
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve.api.errors import Refusal
+from lima_ray.web.requests import (
+    HttpError,
+    Network,
+    client_of,
+    int_or_zero,
+    once,
+    read_body,
+    too_long,
+)
 
 BODY_S = 20.0
 """Time for a whole body."""
 RETRY_S = 5
-LOOPBACK = ("127.0.0.1", "::1")
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+WINDOW_S = 300.0
+"""In which tries are counted."""
+MOST_KEYS = 10_000
 
 
 @dataclass
@@ -49,12 +57,12 @@ class Kind:
         """Take one of the places.
 
         Raises:
-            Refusal: all of them, or all of this client's, are taken.
+            HttpError: all of them, or all of this client's, are taken.
         """
         if self.held.total() >= self.most or self.held[client] >= self.most_of_client:
             yours = self.held[client] >= self.most_of_client
             whose = f"{self.most_of_client} of yours" if yours else f"{self.most} in all"
-            raise Refusal(
+            raise HttpError(
                 429 if yours else 503,
                 f"as many requests of {self.name} as are held at once ({whose}); try again in "
                 f"{RETRY_S} s",
@@ -73,7 +81,7 @@ class Kind:
         """The whole body; none where the client left.
 
         Raises:
-            Refusal: it is too long, takes too long, or others were waited for instead.
+            HttpError: it is too long, takes too long, or others were waited for instead.
         """
         given_up = asyncio.get_running_loop().create_future()
         own = [body for body, whose in self.bodies.items() if whose == client]
@@ -89,7 +97,7 @@ class Kind:
             )
             if reading.done():
                 return reading.result()
-            raise Refusal(408, f"the body did not come in time; it has {BODY_S:g} s")
+            raise HttpError(408, f"the body did not come in time; it has {BODY_S:g} s")
         finally:
             reading.cancel()
             self.bodies.pop(given_up, None)
@@ -117,7 +125,7 @@ class Limits:
         self.forwarded, self.proxies = forwarded, proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or raise a `Refusal`."""
+        """Answer, or raise a `HttpError`."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -139,76 +147,32 @@ class Limits:
                 await self.app(scope, once(body, receive), send)
 
 
-async def left(receive: Receive) -> None:
-    """Wait until the client leaves."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class Guesses:
+    """How often something was tried of late, by key."""
 
+    def __init__(self, most: int, window_s: float = WINDOW_S) -> None:
+        self.most, self.window_s = most, window_s
+        self.times: OrderedDict[str, deque[float]] = OrderedDict()
 
-async def read_body(receive: Receive, most: float = math.inf) -> bytes | None:
-    """A request's body; none where the client left.
+    def wait_s(self, key: str) -> float:
+        """Seconds until the next try; 0 where there may be one now."""
+        times = self.times.get(key) or deque()
+        while times and times[0] <= monotonic() - self.window_s:
+            times.popleft()
+        return 0 if len(times) < self.most else times[0] + self.window_s - monotonic()
 
-    Raises:
-        Refusal: it is longer, whatever its header says.
-    """
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > most:
-            raise too_long(int(most))
-        if not message.get("more_body"):
-            return b"".join(parts)
+    def count(self, key: str) -> None:
+        """A try."""
+        self.times.setdefault(key, deque(maxlen=self.most)).append(monotonic())
+        self.times.move_to_end(key)
+        if len(self.times) > MOST_KEYS:
+            self.times.popitem(last=False)
 
+    def take_back(self, key: str) -> None:
+        """The last try was right, which says nothing of those before."""
+        if times := self.times.get(key):
+            times.pop()
 
-def once(body: bytes, receive: Receive) -> Receive:
-    """Receive a body that is there, and then what follows, which is the client's leaving."""
-    given = False
-
-    async def receive_body() -> Message:
-        nonlocal given
-        if not given:
-            given = True
-            return {"type": "http.request", "body": body, "more_body": False}
-        await left(receive)
-        return {"type": "http.disconnect"}
-
-    return receive_body
-
-
-def client_of(
-    scope: Scope, headers: Headers, forwarded: bool, proxies: tuple[Network, ...] = ()
-) -> str:
-    """The address that a request comes from.
-
-    A proxy on this machine, or one of ours, names it last in X-Forwarded-For, behind what anyone
-    could have written there; where that is a trusted proxy itself, it is named before.
-    """
-    client = (scope.get("client") or ("", 0))[0]
-    named = ",".join(headers.getlist("x-forwarded-for")).split(",")
-    believed = forwarded or client in LOOPBACK or trusted(client, proxies)
-    while believed and named:
-        client = named.pop().strip()[:64] or client
-        believed = trusted(client, proxies)
-    return client
-
-
-def trusted(client: str, proxies: tuple[Network, ...]) -> bool:
-    """Whether an address is a trusted proxy's."""
-    try:
-        return bool(proxies) and any(ipaddress.ip_address(client) in one for one in proxies)
-    except ValueError:
-        return False
-
-
-def int_or_zero(text: str | None) -> int:
-    """A header's number."""
-    return int(text) if text and text.isdigit() else 0
-
-
-def too_long(body_bytes: int) -> Refusal:
-    """413."""
-    return Refusal(413, f"the body is over {body_bytes:,} bytes", code="request_too_large")
+    def forget(self, key: str) -> None:
+        """It was right."""
+        self.times.pop(key, None)

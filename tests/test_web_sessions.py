@@ -10,10 +10,11 @@ from served import wait_until
 from starlette.testclient import TestClient
 
 from lima_ray.errors import UserError
-from serve.login import CLIENT_GUESSES, GUESSES, Guesses
+from lima_ray.web.limits import Guesses
+from lima_ray.web.login import CLIENT_GUESSES, GUESSES
+from lima_ray.web.sessions import COOKIE, Passes, Visitor, decode, encode, read_logins, signature
+from serve.conversations.store import Store
 from serve.page.layout import PageSettings, build_page
-from serve.store import Store
-from serve.visitor import COOKIE, Passes, Visitor, decode, encode, read_logins, signature
 
 KEY = b"k" * 32
 LOGINS = {"anna": "sesame", "bert": "other"}
@@ -74,9 +75,9 @@ def test_a_cookie_ends_with_its_time_and_at_logout(monkeypatch: pytest.MonkeyPat
     ):
         value = passes.issue(visitor)
         for age, good in ((days - 0.1, True), (days + 0.1, False)):
-            monkeypatch.setattr("serve.visitor.time", lambda age=age: now + age * 86400)
+            monkeypatch.setattr("lima_ray.web.sessions.time", lambda age=age: now + age * 86400)
             assert (passes.read(value) == visitor) == good
-        monkeypatch.setattr("serve.visitor.time", lambda: now)
+        monkeypatch.setattr("lima_ray.web.sessions.time", lambda: now)
         passes.ended.add("abc")
         assert passes.read(value) is None
 
@@ -104,10 +105,10 @@ def test_a_visitor_without_a_login_keeps_the_session_by_a_new_cookie(
 
     client.get("/")
     before, now = session(), time.time()
-    monkeypatch.setattr("serve.visitor.time", lambda: now + 200 * 86400)
+    monkeypatch.setattr("lima_ray.web.sessions.time", lambda: now + 200 * 86400)
     assert "set-cookie" not in client.get("/config").headers
     assert "set-cookie" in client.get("/").headers and session() == before
-    monkeypatch.setattr("serve.visitor.time", lambda: now + 300 * 86400)
+    monkeypatch.setattr("lima_ray.web.sessions.time", lambda: now + 300 * 86400)
     assert "set-cookie" not in client.get("/").headers
 
 
@@ -128,7 +129,7 @@ def closed(tmp_path: Path) -> Iterator[list[TestClient]]:
 def test_logout_ends_the_cookie_on_every_replica(
     closed: list[TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.page.layout.SECRET_RETRY_S", 0.05)
+    monkeypatch.setattr("lima_ray.web.page.SECRET_RETRY_S", 0.05)
     first, second = closed
     first.post("/login", data={"name": "anna", "password": "sesame"})
     cookie = first.cookies[COOKIE]
@@ -144,7 +145,7 @@ def test_logout_ends_the_cookie_on_every_replica(
 def test_guesses_of_a_password_are_few(
     closed: list[TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.login.WRONG_WAIT_S", 0)
+    monkeypatch.setattr("lima_ray.web.login.WRONG_WAIT_S", 0)
     client = closed[0]
 
     def log_in(name: str, password: str) -> int:
@@ -158,14 +159,14 @@ def test_guesses_of_a_password_are_few(
     late = client.post("/login", data={"name": "anna", "password": "sesame"})
     assert late.status_code == 429 and int(late.headers["retry-after"]) == 300
     later_s = time.monotonic() + 301
-    monkeypatch.setattr("serve.login.monotonic", lambda: later_s)
+    monkeypatch.setattr("lima_ray.web.limits.monotonic", lambda: later_s)
     assert log_in("anna", "sesame") == 303
 
 
 def test_guesses_of_one_address_are_few_over_all_names(
     closed: list[TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.login.WRONG_WAIT_S", 0)
+    monkeypatch.setattr("lima_ray.web.login.WRONG_WAIT_S", 0)
 
     def log_in(name: str, password: str) -> int:
         fields = {"name": name, "password": password}

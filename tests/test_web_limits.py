@@ -14,10 +14,10 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from serve import limits
+from lima_ray.web import limits
+from lima_ray.web.limits import Kind, Limits
+from lima_ray.web.requests import HttpError, client_of
 from serve.access import Access, networks
-from serve.api.errors import Refusal
-from serve.limits import Kind, Limits, client_of
 
 OF_CLIENT = 40
 JSON = {"content-type": "application/json"}
@@ -128,9 +128,9 @@ def test_one_client_takes_its_part_and_another_kind_its_own() -> None:
             await asyncio.wait(more, timeout=0.05)
             refused = [t.exception() for t in more if t.done()]
             assert len(refused) == (4 if status else 0)
-            assert all(isinstance(e, Refusal) and e.status == status for e in refused)
+            assert all(isinstance(e, HttpError) and e.status == status for e in refused)
             mine += [] if status else more
-        with pytest.raises(Refusal, match=r"10 in all.*try again") as full:
+        with pytest.raises(HttpError, match=r"10 in all.*try again") as full:
             await ask("192.0.2.3")
         assert full.value.status == 503 and full.value.headers["Retry-After"]
         other = ask("192.0.2.1", "/v1/models")
@@ -175,7 +175,7 @@ def test_the_oldest_body_gives_way_where_all_clients_wait() -> None:
         await asyncio.sleep(0.01)
         ended = [task for task in slow if task.done()]
         assert ended == slow[:1]
-        with pytest.raises(Refusal) as late:
+        with pytest.raises(HttpError) as late:
             await slow[0]
         assert late.value.status == 408
         for task in slow:

@@ -8,9 +8,9 @@ from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.limits import int_or_zero
-from serve.visitor import COOKIE, Passes, Visitor, baked
-from serve.windows import Windows
+from lima_ray.web.payload import Windows
+from lima_ray.web.requests import int_or_zero
+from lima_ray.web.sessions import COOKIE, Passes, Visitor, baked
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 UNUSED_ROUTES = ("upload", "file=", "file/", "proxy=", "stream/", "component_server", "call/")

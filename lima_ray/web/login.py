@@ -1,29 +1,27 @@
 """The login page: a form, and the way out."""
 
 import asyncio
-from collections import OrderedDict, deque
 from contextlib import suppress
 from html import escape
-from time import monotonic
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from serve.gate import secure
-from serve.store import Store, StoreError
-from serve.visitor import Passes, baked
+from lima_ray.web.database import StoreError
+from lima_ray.web.limits import Guesses
+from lima_ray.web.middleware import secure
+from lima_ray.web.session_store import SessionStore
+from lima_ray.web.sessions import Passes, baked
 
 WRONG_WAIT_S = 1.0
 """A wrong password waits."""
-WINDOW_S = 300.0
 GUESSES = 10
 NAME_GUESSES = 30
 CLIENT_GUESSES = 100
 """Wrong passwords in that time: of one address for one name, for one name by whomever, and of one
 address, which many may share; more are not looked at. One who guesses for a name so keeps its owner
 from logging in, not from what he has open."""
-KEPT = 10_000
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}: log in</title>
@@ -59,38 +57,7 @@ WRONG = '<p role="alert">Name and password do not match. Try again.</p>'
 MANY = '<p role="alert">Too many wrong passwords. Try again in {minutes} min.</p>'
 
 
-class Guesses:
-    """How often something was tried of late, by key."""
-
-    def __init__(self, most: int, window_s: float = WINDOW_S) -> None:
-        self.most, self.window_s = most, window_s
-        self.times: OrderedDict[str, deque[float]] = OrderedDict()
-
-    def wait_s(self, key: str) -> float:
-        """Seconds until the next try; 0 where there may be one now."""
-        times = self.times.get(key) or deque()
-        while times and times[0] <= monotonic() - self.window_s:
-            times.popleft()
-        return 0 if len(times) < self.most else times[0] + self.window_s - monotonic()
-
-    def count(self, key: str) -> None:
-        """A try."""
-        self.times.setdefault(key, deque(maxlen=self.most)).append(monotonic())
-        self.times.move_to_end(key)
-        if len(self.times) > KEPT:
-            self.times.popitem(last=False)
-
-    def take_back(self, key: str) -> None:
-        """The last try was right, which says nothing of those before."""
-        if times := self.times.get(key):
-            times.pop()
-
-    def forget(self, key: str) -> None:
-        """It was right."""
-        self.times.pop(key, None)
-
-
-def login_routes(passes: Passes, title: str, store: Store) -> list[Route]:
+def login_routes(passes: Passes, title: str, store: SessionStore) -> list[Route]:
     """`/login` and `/logout`, below the page's own path."""
     by_both, by_name = Guesses(GUESSES), Guesses(NAME_GUESSES)
     by_client = Guesses(CLIENT_GUESSES)
@@ -129,7 +96,7 @@ def login_routes(passes: Passes, title: str, store: Store) -> list[Route]:
         if visitor is not None:
             passes.ended.add(visitor.session)
             with suppress(StoreError):  # the database is away; here the cookie has ended already
-                await store.off_loop(Store.end_session, visitor.session, visitor.lasts_s)
+                await store.off_loop(SessionStore.end_session, visitor.session, visitor.lasts_s)
         return back(request, "")
 
     def back(request: Request, cookie: str) -> Response:
