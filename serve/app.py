@@ -11,27 +11,30 @@ an engine's replica, and it speaks to the models by handle.
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig, RequestRouterConfig
+from ray.serve.context import _get_global_client
 
-from lima_ray.config import durable
 from lima_ray.errors import UserError
 from lima_ray.web.limits import Kind
-from lima_ray.web.requests import HttpError
+from lima_ray.web.requests import HttpError, is_loopback
 from serve import haproxy
-from serve.access import Access, read_keys, refuse_open_port
-from serve.api import completion
+from serve.api import completion, responses
+from serve.api.authentication import read_keys
 from serve.api.errors import error_body, invalid
 from serve.api.routes import build_api
 from serve.api.schema import ChatRequest
-from serve.engines.pool import Models, Settings, catalogue
+from serve.arguments import Access, Args
+from serve.engines.pool import Models
+from serve.engines.settings import Settings
 from serve.page.reverse_proxy import Forward, run
 
 PAGE_REQUESTS = 512
@@ -48,64 +51,10 @@ DRAIN_S = 300.0
 """What replies under way have for their end when a replica is to go."""
 PAGE_DRAIN_S = 5.0
 """What a page's short requests have for their end."""
+OPEN = "LIMA_SERVE_OPEN"
+"""Environment variable that allows an open port without keys or logins."""
 log = logging.getLogger("ray.serve")
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
-
-
-class Args(Settings, Access):
-    """What `serve run serve.app:build NAME=VALUE` and the `args` of a config file may set."""
-
-    # Errors show no values: a database's URL may hold a password.
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        validate_default=True,
-        hide_input_in_errors=True,
-    )
-
-    model: str | dict[str, str] = "runs/miniature/export"
-    """Directory of a run, an export or a base; several as NAME=DIR,NAME=DIR. The first is the
-    default. A run brings along its epochs (NAME-05) and its base (base), loaded when asked for."""
-    replicas: int = Field(default=1, ge=1)
-    """Replicas of the engine, each with all models."""
-    max_replicas: int | None = Field(default=None, ge=1)
-    """Scale the engine up to so many as its requests grow; none keeps `replicas`."""
-    cpus: float = Field(default=1, ge=0)
-    """CPU cores that a replica claims of Ray."""
-    page: bool = True
-    """Serve the chat page under /chat."""
-    page_replicas: int = Field(default=1, ge=1)
-    """Replicas of the page; a visitor stays with one."""
-    title: str = "lima_ray"
-    """Name of the page."""
-    database: str = "sqlite:///runs/chat.sqlite"
-    """Where the page keeps conversations and votes: SQLite, or PostgreSQL by
-    postgresql+psycopg://..., which all nodes must reach where the page has several replicas."""
-
-    @field_validator("model")
-    @classmethod
-    def _models_are_there(cls, model: str | dict[str, str]) -> dict[str, str]:
-        """Names and absolute paths."""
-        try:
-            return catalogue(model)
-        except UserError as error:
-            raise ValueError(str(error)) from error
-
-    @field_validator("database")
-    @classmethod
-    def _file_is_absolute(cls, url: str) -> str:
-        """SQLite's file must not depend on where a replica runs."""
-        scheme, _, name = url.partition(":///")
-        if scheme.startswith("sqlite") and name and name != ":memory:":
-            return f"{scheme}:///{durable(Path(name))}"
-        return url
-
-    @model_validator(mode="after")
-    def _replicas_agree(self) -> Self:
-        if self.max_replicas is not None and self.max_replicas < self.replicas:
-            raise ValueError(f"max_replicas {self.max_replicas} is below replicas {self.replicas}")
-        return self
 
 
 def build(args: Args) -> Application:
@@ -224,7 +173,7 @@ class Engine:
         """Chunks of a chat completion, for the page; an error is the last of them."""
         try:
             ask = ChatRequest.model_validate(body | {"stream": True})
-            chunks = completion.chunks(await completion.prepare(self.models_here, ask))
+            chunks = responses.chunks(await completion.prepare(self.models_here, ask))
             async for batch in chunks:
                 yield batch
         except ValidationError as error:
@@ -298,3 +247,26 @@ class Page:
             if not self.started:
                 await self.alive.enter_async_context(self.app.router.lifespan_context(self.app))
                 self.started = True
+
+
+def refuse_open_port(lack: str, argument: str) -> None:
+    """Refuse to serve to all where others than this machine's users reach the port.
+
+    Args:
+        lack: what would keep them out.
+        argument: of the app, that gives it.
+
+    Raises:
+        UserError: what to do instead.
+    """
+    if haproxy.enabled():
+        host = "0.0.0.0"  # whatever Serve is told
+    else:
+        client = _get_global_client()
+        host = client.http_config.host if client else None
+    if host is None or os.environ.get(OPEN) or is_loopback(host):
+        return
+    raise UserError(
+        f"the port is open on {host or 'every interface'} and there is no {lack}. Set {argument}, "
+        f"or bind 127.0.0.1, or set {OPEN}=1 where a firewall keeps others away"
+    )

@@ -31,8 +31,8 @@ from ray import serve
 
 from lima_ray.config import explain
 from lima_ray.errors import UserError
-from serve.app import Args, build
-from serve.arguments import MINIATURE, OpenCommand
+from serve.app import build
+from serve.arguments import MINIATURE, Args, OpenCommand
 
 
 def open_page(model: str = MINIATURE, port: int = 8000, browser: bool = True) -> None:

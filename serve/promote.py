@@ -27,9 +27,9 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
 from lima_ray.errors import UserError
-from serve.app import Args, application
-from serve.arguments import PromoteCommand
-from serve.engines.pool import catalogue
+from serve.app import application
+from serve.arguments import Args, PromoteCommand
+from serve.engines.catalogue import catalogue
 
 ENGINE = "Engine"
 WAIT_S = 600.0

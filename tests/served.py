@@ -19,7 +19,8 @@ from lima_ray.tokenizer import eot_id, load_tokenizer
 from lima_ray.web.limits import Kind
 from serve.api.routes import build_api
 from serve.engines.engine_loop import EngineLoop
-from serve.engines.pool import Models, Settings
+from serve.engines.pool import Models
+from serve.engines.settings import Settings
 
 START_S = 60.0
 

@@ -19,10 +19,13 @@ from lima_ray.config import Recipe
 from lima_ray.errors import UserError
 from lima_ray.tokenizer import load_tokenizer
 from lima_ray.web.requests import HttpError, is_loopback, is_ours
-from serve.access import read_keys, refuse_open_port
-from serve.api import completion
-from serve.app import Args, build
-from serve.engines.pool import Models, Settings, catalogue, examples_of
+from serve.api import completion, prompts, responses
+from serve.api.authentication import read_keys
+from serve.app import build, refuse_open_port
+from serve.arguments import Args
+from serve.engines.catalogue import catalogue, examples_of
+from serve.engines.pool import Models
+from serve.engines.settings import Settings
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -171,7 +174,7 @@ def test_a_request_on_its_way_is_answered_by_the_model_it_found(
         assert loading
         await loading
         await asyncio.sleep(0.2)
-        body = await completion.whole(late)
+        body = await responses.whole(late)
         assert body["lima"]["revision"] == late.served.revision != models.entries["a"].served
         for served in (late.served, await models.get("a")):
             served.loop.close()
@@ -308,8 +311,8 @@ def test_counting_a_long_dialogue_changes_nothing_for_others(brief_dir: Path) ->
     tokenizer = load_tokenizer(str(brief_dir))
     marker = tokenizer.eos_token
     engine: Any = SimpleNamespace(tokenizer=tokenizer)
-    turns = [f"one two {marker}"] * (completion.LARGE_DIALOGUE + 9)
-    assert completion.at_most(engine, turns, 10_000, threading.Event()) == len(turns)
-    assert completion.at_most(engine, turns, 20, threading.Event()) < len(turns)
+    turns = [f"one two {marker}"] * (prompts.LARGE_DIALOGUE + 9)
+    assert prompts.at_most(engine, turns, 10_000, threading.Event()) == len(turns)
+    assert prompts.at_most(engine, turns, 20, threading.Event()) < len(turns)
     state = tokenizer.backend_tokenizer.encode_special_tokens
     assert state is False, "a prompt that is made meanwhile would lose its control tokens"

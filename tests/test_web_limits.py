@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from lima_ray.web import limits
 from lima_ray.web.limits import Kind, Limits
 from lima_ray.web.requests import HttpError, client_of
-from serve.access import Access, networks
+from serve.arguments import Access, networks
 
 OF_CLIENT = 40
 JSON = {"content-type": "application/json"}

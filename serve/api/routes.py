@@ -4,28 +4,24 @@
 have OpenAI's shape; every response has `x-request-id`, the caller's own where one was sent.
 """
 
-import asyncio
-from collections.abc import Awaitable
-from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from lima_ray.web.limits import Kind, Limits
-from lima_ray.web.requests import HttpError, Network, left
-from serve.api import completion
+from lima_ray.web.requests import HttpError, Network
+from serve.api import completion, responses
 from serve.api.completion import Json
 from serve.api.errors import error_body, invalid, unreadable
 from serve.api.middleware import NOTE, Door
 from serve.api.schema import ChatRequest, CompletionRequest
+from serve.api.streaming import EventStream, until_gone
 from serve.engines.pool import Models
-
-T = TypeVar("T")
 
 
 def build_api(
@@ -128,69 +124,10 @@ async def respond(
     asked = await until_gone(request, completion.prepare(models, ask))
     headers = {"x-lima-revision": asked.served.revision}
     if ask.stream:
-        batches = completion.chunks(asked)
+        batches = responses.chunks(asked)
         return EventStream(await anext(batches), batches, headers)
-    body = await until_gone(request, completion.whole(asked))
+    body = await until_gone(request, responses.whole(asked))
     return Response(orjson.dumps(body), media_type="application/json", headers=headers)
-
-
-async def until_gone(request: Request, work: Awaitable[T]) -> T:
-    """Do the work, unless the client leaves first; then it is cancelled."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(left(request.receive))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise HttpError(499, "the client left")
-        return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
-
-
-class EventStream(Response):
-    """Server-sent events; the client's leaving closes the source before the next step."""
-
-    def __init__(self, first: list[Json], rest: Any, headers: dict[str, str]) -> None:
-        super().__init__(headers=headers | {"Cache-Control": "no-store"})
-        self.headers["content-type"] = "text/event-stream; charset=utf-8"
-        del self.headers["content-length"]
-        self.first, self.rest = first, rest
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all events, or as many as the client waits for."""
-        writing = asyncio.ensure_future(self.write(send))
-        gone = asyncio.ensure_future(left(receive))
-        try:
-            await asyncio.wait({writing, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            writing.cancel()
-            await asyncio.wait({writing})
-            async with aclosing(self.rest):
-                pass
-
-    async def write(self, send: Send) -> None:
-        """Send the events of a batch as one piece of the body."""
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await send(start)
-
-        async def put(*events: Json) -> None:
-            lines = (b"data: %b\n\n" % orjson.dumps(event) for event in events)
-            await send(part(b"".join(lines)))
-
-        await put(*self.first)
-        try:
-            async for batch in self.rest:
-                await put(*batch)
-        except HttpError as refusal:
-            await put(error_body(refusal))
-        await send(part(b"data: [DONE]\n\n", last=True))
-
-
-def part(body: bytes, last: bool = False) -> Message:
-    """A piece of a response's body."""
-    return {"type": "http.response.body", "body": body, "more_body": not last}
 
 
 async def refuse(request: Request, error: Exception) -> JSONResponse:

@@ -18,58 +18,24 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 
-from lima_ray import example
-from lima_ray.config import Section, durable, resolve
 from lima_ray.engine import Engine
 from lima_ray.errors import UserError
-from lima_ray.generate import name_of
-from lima_ray.lineage import check_base, hash_base
-from lima_ray.run import Run
+from lima_ray.lineage import hash_base
 from lima_ray.web.requests import HttpError
+from serve.engines.catalogue import examples_of
 from serve.engines.engine_loop import EngineLoop
+from serve.engines.settings import Settings
 from serve.engines.vllm_loop import VllmEngine, VllmLoop
 from serve.engines.vllm_process import on_this_node
 
 LOADING_RETRY_S = 3
-SHOWN_EXAMPLES = 4
-LONGEST_EXAMPLE = 200
 OWNER = "lima_ray"
 AnyEngine = Engine | VllmEngine
 log = logging.getLogger("ray.serve")
-
-
-class Settings(Section):
-    """How a replica serves its models."""
-
-    slots: int = Field(default=32, ge=1)
-    """Replies that each model decodes at once."""
-    queue: int = Field(default=64, ge=0)
-    """Requests of each model that may wait for a slot; more are answered 429."""
-    keep_loaded: int = Field(default=3, ge=1)
-    """Models held in memory; beyond that the one idle for longest is let go. The default stays, and
-    so does the newest."""
-    threads: int = Field(default=0, ge=0)
-    """CPU threads of a replica; 0 takes the machine's cores."""
-    stream_every_s: float = Field(default=0.1, ge=0)
-    """Time between two pieces of a stream, but for the first and the last; 0 sends each token by
-    itself, which takes a third of a busy CPU."""
-    stuck_after_s: float = Field(default=120, gt=0)
-    """A decoding step that takes longer counts as hung, and the replica is replaced."""
-    gpus: float = Field(default=0, ge=0)
-    """GPUs of a replica; with vLLM, of each model in memory. 0 decodes on the CPU."""
-    engine: Literal["slots", "vllm"] = "slots"
-    """slots is our own; vllm runs vLLM's server, in an environment of its own."""
-    vllm_packages: str = "vllm==0.33.0"
-    """What pip installs into vLLM's environment (Ray's runtime_env, once a node)."""
-    vllm_python: str | None = None
-    """Interpreter of an environment that has vLLM, instead of vllm_packages."""
-    vllm_args: str = ""
-    """Further flags of vLLM's server, such as "--dtype float32 --enforce-eager"."""
 
 
 @dataclass(eq=False)
@@ -100,54 +66,6 @@ class Entry:
     """Why the model at `path` is not loaded."""
     used_s: float = 0.0
     examples: list[str] = field(default_factory=list)
-
-
-def catalogue(model: str | dict[str, str]) -> dict[str, str]:
-    """Names and absolute paths of the models to serve, the default one first.
-
-    A run (or the export in it) brings along its epochs, by `NAME-05`, and its base, by `base`.
-
-    Args:
-        model: a directory of a run or a model; several as `NAME=DIR,NAME=DIR`, or as a mapping.
-
-    Raises:
-        UserError: what is no model, and why.
-    """
-    if isinstance(model, str) and "=" in model:
-        pairs = [pair.partition("=") for pair in model.split(",")]
-        model = {name.strip(): path.strip() for name, _, path in pairs}
-    if isinstance(model, dict):
-        if not model or not all(model) or not all(model.values()):
-            raise UserError(f"model is {model!r}; several models are given as NAME=DIR,NAME=DIR")
-        paths = {name: model_at(path) for name, path in model.items()}
-    else:
-        path = model_at(model)
-        paths = {name_of(path): path} | relatives(path)
-    for path in paths.values():
-        check_base(str(path))
-    return {name: str(path) for name, path in paths.items()}
-
-
-def model_at(reference: str) -> Path:
-    """The directory of a model, which for a run is its export's."""
-    path = resolve(reference) or durable(Path(reference))
-    if not path.is_dir():
-        raise UserError(f"no model at {reference}: {path} is no directory")
-    if (path / "recipe.yaml").exists():
-        path = path / "export"
-        if not path.is_dir():
-            raise UserError(f"{reference} has no export yet; training has not ended")
-    return path
-
-
-def relatives(path: Path) -> dict[str, Path]:
-    """The other models of an export's run: its kept epochs and its base."""
-    run = Run(path.parent)
-    if path.name != "export" or not run.recipe_file.exists():
-        return {}
-    found = {name_of(run.epoch_dir(e)): run.epoch_dir(e) for e in run.kept_epochs()}
-    base = resolve(run.recipe().model.base)
-    return found | ({"base": base} if base else {})
 
 
 class Models:
@@ -328,28 +246,6 @@ class Models:
             "problem": entry.problem,
             "examples": entry.examples,
         }
-
-
-def examples_of(path: Path) -> list[str]:
-    """Prompts to try on a model: the first of some sources of its run's test or dev rows.
-
-    Anyone may read them, so they are never taken from the training rows.
-    """
-    run = next((Run(p) for p in path.parents[:2] if Run(p).recipe_file.exists()), None)
-    if run is None:
-        return []
-    data = run.recipe().data
-    prompts = data.test or data.dev
-    if prompts is None:
-        return []
-    try:
-        rows = example.read(prompts, "test", dialogues=False)
-    except UserError:  # the rows need not be where the model is served
-        return []
-    short = [row for row in rows if len(row.prompt) <= LONGEST_EXAMPLE]
-    by_source = {row.source: row.prompt for row in reversed(short)}
-    prompts = [*reversed(by_source.values()), *(row.prompt for row in short)]
-    return list(dict.fromkeys(prompts))[:SHOWN_EXAMPLES]
 
 
 def cores() -> int:

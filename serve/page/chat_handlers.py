@@ -20,21 +20,6 @@ from serve.page.chat_view import Update, View, model_of
 from serve.page.markdown import typed
 from serve.page.sampling_controls import sampling_fields, seed_of
 
-DOWNLOAD = """(file) => {
-  if (!file) return;
-  const {name, text} = JSON.parse(file);
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([text], {type: 'application/jsonl'}));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}"""
-SETTINGS = "() => document.querySelector('#right .toggle-button').click()"
-ADDRESS = """(id) => history.replaceState(null, '',
-  location.pathname + (id ? '?c=' + encodeURIComponent(id) : ''))"""
-ASK = "(...fields) => [...fields.slice(0, -1), window.limaChat.mayLose('%s')]"
-"""Has the visitor confirm what would lose their own work; `View.sure` is the last of the inputs."""
-
 
 class Talk:
     """Answers the events of the chat tab."""
@@ -45,61 +30,6 @@ class Talk:
         self.store = store
         self.view = view
         self.desks = Desks(store)
-
-    def wire(self, page: gr.Blocks) -> None:
-        """Say what each click does."""
-        view = self.view
-        here = [view.desk, view.opened]
-        how = [view.model, view.system, view.seed, *view.sampling]
-        shown = [
-            view.chat, view.said, view.notice, view.meter, view.composer, view.opened, view.name,
-        ]  # fmt: skip
-        kept = [view.saving, view.past, view.no_past, view.timer]
-        live: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        long: dict[str, Any] = {**live, "concurrency_limit": None}
-        whole = [view.desk, *shown, *kept, view.model, view.system]
-        start = page.load(self.load, view.desk, whole, **live)
-        answers = [
-            view.composer.submit(
-                self.say, [*here, view.composer, *how], [view.desk, *shown], **long
-            ),
-            view.chat.example_select(self.example, [*here, *how], [view.desk, *shown], **long),
-            view.chat.retry(
-                self.retry, [*here, *how, view.sure], [view.desk, *shown], js=ASK % "retry", **long
-            ),
-            view.chat.edit(
-                self.edit, [*here, *how, view.sure], [view.desk, *shown], js=ASK % "edit", **long
-            ),
-        ]
-        turned = [
-            view.chat.undo(
-                self.undo, [*here, view.sure], [view.desk, *shown], js=ASK % "undo", **live
-            ),
-            view.chat.like(self.like, here, [view.desk, *shown], **live),
-            view.new.click(self.begin, view.desk, [*whole], **live),
-            view.past.input(self.reopen, [view.desk, view.past], whole, **live),
-            view.name.submit(self.rename, [*here, view.name], [view.desk, *shown], **live),
-            view.name.blur(self.rename, [*here, view.name], [view.desk, *shown], **live),
-            view.delete.click(
-                self.remove,
-                [view.desk, view.sure],
-                whole,
-                js=ASK % "delete",
-                **live,
-            ),
-        ]
-        settled = list(dict.fromkeys([*kept, *whole]))
-        for step in [start, *answers, *turned]:
-            step.then(self.settle, here, settled, **live)
-        view.timer.tick(self.settle, here, settled, **live)
-        view.opened.change(None, view.opened, None, js=ADDRESS, **live)
-        view.gear.click(None, js=SETTINGS, api_visibility="private")
-        view.composer.stop(self.stop, view.desk, None, queue=False, **live)
-        view.model.change(self.greet, [view.desk, view.model], [view.chat, view.meter], **live)
-        view.export.click(self.write, here, [view.file, view.notice], **live).then(
-            None, view.file, None, js=DOWNLOAD, **live
-        )
-        page.unload(self.unload)
 
     async def seat(self, desk: Desk | None, opened: str, request: gr.Request) -> Desk:
         """The visitor's desk; a replica that does not know it makes it anew from the store."""

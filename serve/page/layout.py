@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from lima_ray.web.page import PageSettings, mount
 from serve.conversations.client import Speaker
 from serve.conversations.store import Store
+from serve.page.chat_events import wire
 from serve.page.chat_handlers import Talk
 from serve.page.chat_view import View
 from serve.page.compare_tab import Compare
@@ -58,7 +59,7 @@ def draw(speaker: Speaker, store: Store, settings: PageSettings, logins: bool) -
                 view.main()
             with gr.Tab("Compare", id="compare", elem_id="compare-tab", scale=1) as compare_tab:
                 compare.main()
-        talk.wire(page)
+        wire(talk, page)
         compare.wire(page)
         for tab, seen in ((chat_tab, True), (compare_tab, False)):
             tab.select(
