@@ -6,7 +6,7 @@
 
 Two deployments. `Engine` holds the models and answers HTTP itself, so that no token takes a hop
 between processes. `Page` draws the chat page, scaled apart; its requests under /chat come by way of
-an engine's replica, and it speaks to the models by handle.
+an engine's replica, and it calls the models by handle.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from ray.serve.config import BackpressureConfig, RequestRouterConfig
 from ray.serve.context import _get_global_client
 
 from lima_ray.errors import UserError
-from lima_ray.web.limits import Kind
+from lima_ray.web.limits import RequestLimit
 from lima_ray.web.requests import HttpError, is_loopback
 from serve import haproxy
 from serve.api import completion, responses
@@ -33,9 +33,9 @@ from serve.api.errors import error_body, invalid
 from serve.api.routes import build_api
 from serve.api.schema import ChatRequest
 from serve.arguments import Access, Args
-from serve.engines.pool import Models
-from serve.engines.settings import Settings
-from serve.page.reverse_proxy import Forward, run
+from serve.engines.pool import ModelPool
+from serve.engines.settings import EngineSettings
+from serve.page.reverse_proxy import ReverseProxy, run
 
 PAGE_REQUESTS = 512
 """Requests of the page that a replica of the engine holds at once: an open window has two."""
@@ -80,10 +80,10 @@ def application(args: Args, previous: dict[str, str] | None = None) -> Applicati
         )
     page = None
     if args.page:
-        page = Page.options(num_replicas=args.page_replicas).bind(
+        page = PageReplica.options(num_replicas=args.page_replicas).bind(
             args.title, args.login_file, args.database
         )
-    settings = Settings(**args.model_dump(include=set(Settings.model_fields)))
+    settings = EngineSettings(**args.model_dump(include=set(EngineSettings.model_fields)))
     access = Access(**args.model_dump(include=set(Access.model_fields)))
     own_gpus = args.gpus if args.engine == "slots" else 0  # vLLM's process claims its own
     most = 2 * (api_requests(settings) + PAGE_REQUESTS) + SPARE  # and the bodies on their way
@@ -96,7 +96,7 @@ def application(args: Args, previous: dict[str, str] | None = None) -> Applicati
                 "target_ongoing_requests": args.slots,
             }
         }
-    engine = Engine.options(
+    engine = EngineReplica.options(
         **scale,
         max_ongoing_requests=most,
         max_queued_requests=most,
@@ -114,7 +114,7 @@ def application(args: Args, previous: dict[str, str] | None = None) -> Applicati
     return engine.bind(settings, access, page)
 
 
-def api_requests(settings: Settings) -> int:
+def api_requests(settings: EngineSettings) -> int:
     """Requests of the API that a replica holds at once."""
     return (settings.slots + settings.queue) * settings.keep_loaded + LISTS
 
@@ -128,52 +128,54 @@ def api_requests(settings: Settings) -> int:
     backpressure_config=BackpressureConfig(status_code=429, retry_after_s=5),
 )
 @serve.ingress()
-class Engine:
+class EngineReplica:
     """The models of a replica, behind HTTP and a handle."""
 
-    def __init__(self, settings: Settings, access: Access, page: Any) -> None:
+    def __init__(self, settings: EngineSettings, access: Access, page: Any) -> None:
         self.keys = read_keys(access.api_keys_file)
         if not self.keys:
             refuse_open_port("key", "api_keys_file")
-        self.models_here = Models(settings)
+        self.pool = ModelPool(settings)
         self.settings, self.access, self.page = settings, access, page
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve these models; Serve calls this at the start and at each promotion."""
-        await self.models_here.configure(user_config["models"])
+        await self.pool.configure(user_config["models"])
 
     def __serve_build_asgi_app__(self) -> Any:
         """The API, and the way to the page."""
         settings, access = self.settings, self.access
-        page = Forward(self.page) if self.page else None
+        page = ReverseProxy(self.page) if self.page else None
         of_client = max(access.client_requests, settings.slots + settings.queue)
         kinds = {
-            "/v1": Kind("the API", api_requests(settings), of_client, access.body_bytes),
-            "/chat": Kind("the page", PAGE_REQUESTS, access.client_requests, PAGE_BODY_BYTES),
+            "/v1": RequestLimit("the API", api_requests(settings), of_client, access.body_bytes),
+            "/chat": RequestLimit(
+                "the page", PAGE_REQUESTS, access.client_requests, PAGE_BODY_BYTES
+            ),
         }
         names = access.names(page is not None)
         behind = haproxy.enabled()
-        return build_api(self.models_here, self.keys, kinds, page, names, behind, access.proxies)
+        return build_api(self.pool, self.keys, kinds, page, names, behind, access.proxies)
 
     async def check_health(self) -> None:
         """Have Serve replace this replica where an engine is broken or hangs."""
-        if self.models_here.problem:
-            raise RuntimeError(self.models_here.problem)
+        if self.pool.problem:
+            raise RuntimeError(self.pool.problem)
 
     async def state(self) -> dict[str, Any]:
         """What this replica serves, for `serve.promote`."""
         replica = serve.get_replica_context().replica_id.unique_id
-        return {"replica": replica, "models": self.models_here.state()}
+        return {"replica": replica, "models": self.pool.state()}
 
     async def models(self) -> list[dict[str, Any]]:
         """Entries of GET /v1/models, for the page."""
-        return self.models_here.listing()
+        return self.pool.listing()
 
     async def chat(self, body: dict[str, Any]) -> AsyncGenerator[list[dict[str, Any]], None]:
         """Chunks of a chat completion, for the page; an error is the last of them."""
         try:
             ask = ChatRequest.model_validate(body | {"stream": True})
-            chunks = responses.chunks(await completion.prepare(self.models_here, ask))
+            chunks = responses.chunks(await completion.prepare(self.pool, ask))
             async for batch in chunks:
                 yield batch
         except ValidationError as error:
@@ -182,8 +184,8 @@ class Engine:
             yield [error_body(refusal)]
 
 
-class Handle:
-    """The engine as the page speaks to it (`serve.conversations.client.Speaker`)."""
+class EngineClient:
+    """The engine as the page speaks to it (`serve.conversations.client.ChatClient`)."""
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
@@ -213,7 +215,7 @@ class Handle:
     ray_actor_options={"num_cpus": 0},
     request_router_config=RequestRouterConfig(request_router_class=ROUTER),  # pyright: ignore[reportArgumentType]
 )
-class Page:
+class PageReplica:
     """The chat page of a replica."""
 
     def __init__(self, title: str, login_file: str | None, database: str) -> None:
@@ -223,9 +225,9 @@ class Page:
         if not login_file:
             refuse_open_port("login for the page", "login_file or page=false")
         app_name = serve.get_replica_context().app_name
-        speaker = Handle(serve.get_deployment_handle("Engine", app_name))
+        client = EngineClient(serve.get_deployment_handle("EngineReplica", app_name))
         settings = PageSettings(title=title, login_file=Path(login_file) if login_file else None)
-        self.app = build_page(speaker, Store(database), settings)
+        self.app = build_page(client, Store(database), settings)
         self.alive, self.begun = AsyncExitStack(), asyncio.Lock()
         self.started = False
 

@@ -17,7 +17,7 @@ from lima_ray.config import Section, durable
 from lima_ray.errors import UserError
 from lima_ray.web.requests import Network
 from serve.engines.catalogue import catalogue
-from serve.engines.settings import Settings
+from serve.engines.settings import EngineSettings
 
 MINIATURE = "runs/miniature/export"
 LARGEST_BODY_BYTES = 2**20
@@ -101,7 +101,7 @@ class Access(Section):
         return frozenset(name.strip().lower() for name in self.hosts.split(",") if name.strip())
 
 
-class Args(Settings, Access):
+class Args(EngineSettings, Access):
     """What `serve run serve.app:build NAME=VALUE` and the `args` of a config file may set."""
 
     # Errors show no values: a database's URL may hold a password.
@@ -125,7 +125,7 @@ class Args(Settings, Access):
     page: bool = True
     """Serve the chat page under /chat."""
     page_replicas: int = Field(default=1, ge=1)
-    """Replicas of the page; a visitor stays with one."""
+    """Replicas of the page; a browser stays with one."""
     title: str = "lima_ray"
     """Name of the page."""
     database: str = "sqlite:///runs/chat.sqlite"
@@ -169,7 +169,7 @@ def main(_: list[str] | None = None) -> None:
 
 def fields() -> Iterator[tuple[str, Any, str]]:
     """Yield name, default and help of every argument, the app's own first."""
-    shared = (*Settings.model_fields, *Access.model_fields)
+    shared = (*EngineSettings.model_fields, *Access.model_fields)
     own = [name for name in Args.model_fields if name not in shared]
     for name in [*own, *shared]:
         field = Args.model_fields[name]

@@ -16,7 +16,7 @@ from tyro.extras import SubcommandApp
 from lima_ray import example
 from lima_ray.errors import UserError
 from lima_ray.records.files import write_jsonl
-from lima_ray.web.database import DEFAULT_URL, StoreError, masked
+from lima_ray.web.database import DEFAULT_URL, DatabaseError, masked
 from serve.conversations.store import Store
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ def read(url: str, method: Callable[[Store], T]) -> T:
                 f"no database at {place.database}; the chat page makes one, or use --db"
             )
         return method(store)
-    except StoreError as error:
+    except DatabaseError as error:
         shown = masked(str(place))
         raise UserError(f"the database at {shown} cannot be read: {error}") from error
     finally:

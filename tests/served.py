@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM
 
 from lima_ray.model import add_tokens, save_tokenizer_and_config
 from lima_ray.tokenizer import eot_id, load_tokenizer
-from lima_ray.web.limits import Kind
+from lima_ray.web.limits import RequestLimit
 from serve.api.routes import build_api
 from serve.engines.engine_loop import EngineLoop
-from serve.engines.pool import Models
-from serve.engines.settings import Settings
+from serve.engines.pool import ModelPool
+from serve.engines.settings import EngineSettings
 
 START_S = 60.0
 
@@ -30,7 +30,7 @@ class Hosted:
     """A server under test."""
 
     url: str
-    models: Models
+    models: ModelPool
     loop: asyncio.AbstractEventLoop
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -64,8 +64,8 @@ def hosted(
     found: dict[str, Any] = {}
 
     async def main() -> None:
-        kinds = {"/v1": Kind("the API", 10_000, of_client, body_bytes)}
-        models = Models(Settings(**{"threads": 1, "slots": 4, **settings}))
+        kinds = {"/v1": RequestLimit("the API", 10_000, of_client, body_bytes)}
+        models = ModelPool(EngineSettings(**{"threads": 1, "slots": 4, **settings}))
         await models.configure({name: str(path) for name, path in paths.items()})
         config = uvicorn.Config(
             build_api(models, keys, kinds, names=names),

@@ -15,9 +15,9 @@ from served import wait_until
 from lima_ray.config import Sampling
 from lima_ray.engine import Engine, Event, Reply, Request
 from lima_ray.errors import UserError
-from serve.engines.engine_loop import EngineLoop, Listener
-from serve.engines.metrics import Meters
-from serve.engines.subscription import Busy, EngineFailed
+from serve.engines.engine_loop import EngineLoop, Subscription
+from serve.engines.metrics import EngineMetrics
+from serve.engines.subscription import EngineFailed, QueueFull
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1)
 
@@ -45,10 +45,10 @@ def ask(id: str, tokens: int = 20, **fields: Any) -> Request:
     return Request(id, [5, 9, 17], sampling, **fields)
 
 
-async def heard(listener: Listener) -> list[Event]:
-    """Everything that a listener is told."""
-    with listener:
-        return [event async for events in listener for event in events]
+async def heard(subscription: Subscription) -> list[Event]:
+    """Everything that a subscription is told."""
+    with subscription:
+        return [event async for events in subscription for event in events]
 
 
 def run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
@@ -78,7 +78,7 @@ def fail() -> None:
 def test_events_come_in_order_and_end_with_the_reply(loop: EngineLoop) -> None:
     async def work() -> None:
         await loop.loaded()
-        events = await heard(loop.listen([ask("a", stream=True), ask("b", 5)]))
+        events = await heard(loop.subscribe([ask("a", stream=True), ask("b", 5)]))
         for id, count in (("a", 20), ("b", 5)):
             own = [event for event in events if event.id == id]
             assert len(own) == count
@@ -124,8 +124,8 @@ def test_who_leaves_has_a_free_slot_before_the_next_step(loop: EngineLoop) -> No
             return step()
 
         engine.step = noting_step
-        stays = asyncio.create_task(heard(loop.listen([ask("stays", 400)])))
-        with loop.listen([ask("goes", 400)]) as leaving:
+        stays = asyncio.create_task(heard(loop.subscribe([ask("stays", 400)])))
+        with loop.subscribe([ask("goes", 400)]) as leaving:
             async for _ in leaving:
                 if len(steps) > 20:
                     break
@@ -144,10 +144,10 @@ def test_leaving_without_listening_cancels(loop: EngineLoop) -> None:
     async def work() -> None:
         engine = await loop.loaded()
         for number in range(20):
-            with loop.listen([ask(f"{number}", 1000) for number in range(4)]):
+            with loop.subscribe([ask(f"{number}", 1000) for number in range(4)]):
                 pass
         assert loop.in_flight == 0
-        assert len(await heard(loop.listen([ask("last", 3)]))) == 3
+        assert len(await heard(loop.subscribe([ask("last", 3)]))) == 3
         assert engine.in_flight == 0 and sorted(engine.free) == [0, 1]
 
     run(work)
@@ -156,8 +156,8 @@ def test_leaving_without_listening_cancels(loop: EngineLoop) -> None:
 def test_events_wait_for_a_listener_that_is_slow(loop: EngineLoop) -> None:
     async def work() -> None:
         await loop.loaded()
-        with loop.listen([ask("slow", 30)]) as slow:
-            assert len(await heard(loop.listen([ask("quick", 10)]))) == 10
+        with loop.subscribe([ask("slow", 30)]) as slow:
+            assert len(await heard(loop.subscribe([ask("quick", 10)]))) == 10
             await asyncio.to_thread(wait_until, lambda: not loop.engine.in_flight)  # pyright: ignore
             assert len([event async for events in slow for event in events]) == 30
 
@@ -166,25 +166,29 @@ def test_events_wait_for_a_listener_that_is_slow(loop: EngineLoop) -> None:
 
 def test_all_wake_at_one_beat_but_for_what_comes_first_and_last() -> None:
     async def work() -> None:
-        left: list[Listener] = []
-        meters = Meters("beat")
-        one, other = (Listener({id}, left.append, meters, every_s=60) for id in "ab")
+        left: list[Subscription] = []
+        metrics = EngineMetrics("beat")
+        one, other = (Subscription({id}, left.append, metrics, every_s=60) for id in "ab")
         reply = Reply("a", "", [1, 2, 3], True, 1)
         with one, other:
             events, others = aiter(one), aiter(other)
-            one.hear(Event("a", 1))
-            other.hear(Event("b", 1))
+            one.receive(Event("a", 1))
+            other.receive(Event("b", 1))
             assert [event.token for event in await anext(events)] == [1]
             assert [event.token for event in await anext(others)] == [1]
-            one.hear(Event("a", 2))
-            other.hear(Event("b", 2))
-            assert one.due and other.due and one.due.when() == other.due.when()
+            one.receive(Event("a", 2))
+            other.receive(Event("b", 2))
+            assert (
+                one.needs_renewal
+                and other.needs_renewal
+                and one.needs_renewal.when() == other.needs_renewal.when()
+            )
             assert not one.news.is_set() and not other.news.is_set()
-            one.hear(Event("a", 3, reply=reply))
+            one.receive(Event("a", 3, reply=reply))
             assert [event.token for event in await anext(events)] == [2, 3]
             other.wake()
             assert [event.token for event in await anext(others)] == [2]
-            assert one.due is None and other.due is None
+            assert one.needs_renewal is None and other.needs_renewal is None
 
     run(work)
 
@@ -192,15 +196,15 @@ def test_all_wake_at_one_beat_but_for_what_comes_first_and_last() -> None:
 def test_a_full_queue_is_busy_and_says_for_how_long(loop: EngineLoop) -> None:
     async def work() -> None:
         await loop.loaded()
-        with loop.listen([ask(f"{number}", 1500) for number in range(4)]):
-            with pytest.raises(Busy) as busy:
-                loop.listen([ask("one more")])
+        with loop.subscribe([ask(f"{number}", 1500) for number in range(4)]):
+            with pytest.raises(QueueFull) as busy:
+                loop.subscribe([ask("one more")])
             assert busy.value.retry_after_s == 1 and loop.in_flight == 4
         # All or none: two have room, five have not.
-        with pytest.raises(Busy):
-            loop.listen([ask(f"{number}") for number in range(5)])
+        with pytest.raises(QueueFull):
+            loop.subscribe([ask(f"{number}") for number in range(5)])
         assert loop.in_flight == 0
-        assert len(await heard(loop.listen([ask(f"new {n}", 2) for n in range(4)]))) == 8
+        assert len(await heard(loop.subscribe([ask(f"new {n}", 2) for n in range(4)]))) == 8
 
     run(work)
 
@@ -214,9 +218,9 @@ def test_retry_after_follows_the_pace_of_replies(loop: EngineLoop) -> None:
 def test_a_request_that_cannot_be_answered_fails_alone(loop: EngineLoop) -> None:
     async def work() -> None:
         await loop.loaded()
-        other = asyncio.create_task(heard(loop.listen([ask("good", 50)])))
+        other = asyncio.create_task(heard(loop.subscribe([ask("good", 50)])))
         with pytest.raises(UserError, match="ids holds 999999"):
-            await heard(loop.listen([Request("bad", [999_999], GREEDY)]))
+            await heard(loop.subscribe([Request("bad", [999_999], GREEDY)]))
         assert len(await other) == 50 and loop.in_flight == 0
 
     run(work)
@@ -225,14 +229,14 @@ def test_a_request_that_cannot_be_answered_fails_alone(loop: EngineLoop) -> None
 def test_several_event_loops_share_an_engine(loop: EngineLoop) -> None:
     counts: dict[int, int] = {}
 
-    def listen(number: int) -> None:
+    def subscribe(number: int) -> None:
         async def work() -> None:
             await loop.loaded()
-            counts[number] = len(await heard(loop.listen([ask(f"{number}", 40)])))
+            counts[number] = len(await heard(loop.subscribe([ask(f"{number}", 40)])))
 
         run(work)
 
-    threads = [threading.Thread(target=listen, args=(number,)) for number in range(4)]
+    threads = [threading.Thread(target=subscribe, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -243,10 +247,10 @@ def test_several_event_loops_share_an_engine(loop: EngineLoop) -> None:
 def test_an_event_loop_that_ended_disturbs_nobody(loop: EngineLoop) -> None:
     async def vanish() -> None:
         await loop.loaded()
-        loop.listen([ask("orphan", 30)])
+        loop.subscribe([ask("orphan", 30)])
 
     async def work() -> None:
-        assert len(await heard(loop.listen([ask("next", 60)]))) == 60
+        assert len(await heard(loop.subscribe([ask("next", 60)]))) == 60
 
     run(vanish)
     run(work)
@@ -258,11 +262,11 @@ def test_a_failed_step_ends_those_in_flight_and_nobody_else(loop: EngineLoop) ->
         engine = await loop.loaded()
         broken = iter([True])
         with before_last_layer(engine, lambda: fail() if next(broken, False) else None):
-            several = [heard(loop.listen([ask(f"{n}", 10)])) for n in range(3)]
+            several = [heard(loop.subscribe([ask(f"{n}", 10)])) for n in range(3)]
             told = await asyncio.gather(*several, return_exceptions=True)
             assert [str(error) for error in told] == ["the engine failed: the layer is broken"] * 3
             assert all(isinstance(error, EngineFailed) for error in told)
-            assert len(await heard(loop.listen([ask("next", 10)]))) == 10
+            assert len(await heard(loop.subscribe([ask("next", 10)]))) == 10
         assert loop.problem is None and loop.in_flight == engine.in_flight == 0
 
     run(work)
@@ -274,7 +278,7 @@ def test_an_idle_engine_does_not_hang_after_a_failed_step(base_dir: Path) -> Non
     async def work() -> None:
         engine = await loop.loaded()
         with before_last_layer(engine, fail), pytest.raises(EngineFailed):
-            await heard(loop.listen([ask("a")]))
+            await heard(loop.subscribe([ask("a")]))
         await asyncio.sleep(0.2)
         assert loop.problem is None
 
@@ -289,11 +293,11 @@ def test_three_failed_steps_in_a_row_break_the_engine(loop: EngineLoop) -> None:
             for number in range(3):
                 assert loop.problem is None
                 with pytest.raises(EngineFailed, match="the layer is broken"):
-                    await heard(loop.listen([ask(f"{number}")]))
+                    await heard(loop.subscribe([ask(f"{number}")]))
         await asyncio.to_thread(loop.thread.join, 10)
         assert loop.problem == "the engine of tiny is broken: the layer is broken"
         with pytest.raises(EngineFailed, match="broken"):
-            loop.listen([ask("late")])
+            loop.subscribe([ask("late")])
 
     run(work)
 
@@ -305,7 +309,7 @@ def test_a_step_that_hangs_is_told_until_it_ends(base_dir: Path) -> None:
     async def work() -> None:
         engine = await loop.loaded()
         with before_last_layer(engine, lambda: gate.wait(20)):
-            waiting = asyncio.create_task(heard(loop.listen([ask("a", 3)])))
+            waiting = asyncio.create_task(heard(loop.subscribe([ask("a", 3)])))
             await asyncio.to_thread(wait_until, lambda: loop.problem)
             assert loop.problem == "the engine of tiny hangs: one step takes over 0.2 s"
             gate.set()
@@ -323,7 +327,7 @@ def test_a_model_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"lacks config\.json"):
             await loop.loaded()
         with pytest.raises(EngineFailed, match="nothing is broken"):
-            loop.listen([ask("a")])
+            loop.subscribe([ask("a")])
 
     run(work)
 
@@ -331,13 +335,13 @@ def test_a_model_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
 def test_closing_ends_what_is_in_flight(loop: EngineLoop) -> None:
     async def work() -> None:
         await loop.loaded()
-        waiting = asyncio.create_task(heard(loop.listen([ask("a", 1500), ask("b", 1500)])))
+        waiting = asyncio.create_task(heard(loop.subscribe([ask("a", 1500), ask("b", 1500)])))
         await asyncio.sleep(0.05)
         loop.close()
         with pytest.raises(EngineFailed, match="tiny is closed"):
             await waiting
         with pytest.raises(EngineFailed, match="does not take requests now"):
-            loop.listen([ask("late")])
+            loop.subscribe([ask("late")])
 
     run(work)
 
@@ -345,11 +349,11 @@ def test_closing_ends_what_is_in_flight(loop: EngineLoop) -> None:
 def test_draining_answers_those_in_flight_and_late_ones(loop: EngineLoop) -> None:
     async def work() -> None:
         await loop.loaded()
-        early = asyncio.create_task(heard(loop.listen([ask("early", 300)])))
+        early = asyncio.create_task(heard(loop.subscribe([ask("early", 300)])))
         began_s = time.monotonic()
         draining = asyncio.create_task(loop.drain(late_s=0.5))
         await asyncio.sleep(0.1)
-        assert len(await heard(loop.listen([ask("late", 10)]))) == 10
+        assert len(await heard(loop.subscribe([ask("late", 10)]))) == 10
         assert len(await early) == 300
         await draining
         assert time.monotonic() - began_s >= 0.5 and loop.closing

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from browser import CHROMIUM, FLAGS, EngineSpeaker, free_port, served
+from browser import CHROMIUM, FLAGS, EngineChatClient, free_port, served
 from postgres import Postgres, postgres_missing
 
 from lima_ray import example
@@ -54,14 +54,14 @@ def visitors(browser: Browser) -> BrowserContext:
 
 
 class Site:
-    """A page under test, its speaker and its store."""
+    """A page under test, its client and its store."""
 
     def __init__(self, engine: Engine, url: str, login_file: Path | None = None) -> None:
         """Name two models with the same weights, so that both talk at length."""
-        self.speaker = EngineSpeaker({"first": engine, "second": engine}, PROMPTS)
+        self.client = EngineChatClient({"first": engine, "second": engine}, PROMPTS)
         self.store = Store(url)
         settings = PageSettings(title="Test page", login_file=login_file)
-        self.page = build_page(self.speaker, self.store, settings)
+        self.page = build_page(self.client, self.store, settings)
         self.address = ""
 
     @contextmanager
@@ -146,7 +146,7 @@ class Window:
 @pytest.fixture
 def window(visitors: BrowserContext, site: Site) -> Iterator[Window]:
     """A visitor who comes for the first time; the page made no errors and asked nobody else."""
-    site.speaker.pause_s = 0.0
+    site.client.pause_s = 0.0
     visitors.clear_cookies()
     window = Window(visitors, site.address)
     yield window
@@ -165,7 +165,7 @@ def until(true: Callable[[], bool], seconds: float = 10.0) -> float:
 
 
 def test_two_turns_stream_and_are_one_conversation(window: Window, site: Site) -> None:
-    site.speaker.pause_s = 0.03
+    site.client.pause_s = 0.03
     expect(window.page.locator("#chat .example")).to_have_count(2)
     window.page.locator("#chat .example").first.click()
     lengths = set[int]()
@@ -180,7 +180,7 @@ def test_two_turns_stream_and_are_one_conversation(window: Window, site: Site) -
     window.send("And of Spain?")
     expect(window.page.locator("#composer textarea")).to_have_value("")
     window.settle(2)
-    first, second = site.speaker.asked[-2:]
+    first, second = site.client.asked[-2:]
     assert second["messages"][0]["content"] == PROMPTS[0]
     assert [m["role"] for m in second["messages"]] == ["user", "assistant", "user"]
     assert first["temperature"] == 0.7 and first["top_p"] == 0.9
@@ -191,38 +191,38 @@ def test_two_turns_stream_and_are_one_conversation(window: Window, site: Site) -
 
 
 def test_stop_frees_the_engine_and_keeps_what_was_said(window: Window, site: Site) -> None:
-    site.speaker.pause_s = SLOW_S
+    site.client.pause_s = SLOW_S
     window.send(PROMPTS[0])
     until(lambda: bool(window.said()) and len(window.said()[0]) > 3)
-    assert site.speaker.in_flight == 1
+    assert site.client.in_flight == 1
     window.page.locator("#composer .stop-button").click()
-    assert until(lambda: site.speaker.in_flight == 0) < 3 * SLOW_S + 0.5
+    assert until(lambda: site.client.in_flight == 0) < 3 * SLOW_S + 0.5
     expect(window.page.locator("#notice")).to_contain_text("what was said so far is kept")
     kept = window.said()[0]
-    site.speaker.pause_s = 0.0
+    site.client.pause_s = 0.0
     window.send("And of Spain?")
     window.settle(2)
-    assert kept[:3] in site.speaker.asked[-1]["messages"][1]["content"]
+    assert kept[:3] in site.client.asked[-1]["messages"][1]["content"]
 
 
 def test_closed_tab_frees_the_engine(browser: Browser, site: Site) -> None:
-    site.speaker.pause_s = SLOW_S
+    site.client.pause_s = SLOW_S
     window = Window(browser.new_context(viewport=DESKTOP), site.address)
     window.send(PROMPTS[0])
-    until(lambda: site.speaker.in_flight == 1)
+    until(lambda: site.client.in_flight == 1)
     window.page.close()
-    until(lambda: site.speaker.in_flight == 0, 5)
+    until(lambda: site.client.in_flight == 0, 5)
     window.context.close()
 
 
 def test_retry_takes_another_seed_and_undo_gives_the_text_back(window: Window, site: Site) -> None:
     window.send(PROMPTS[1])
     window.settle(1)
-    asked = len(site.speaker.asked)
+    asked = len(site.client.asked)
     window.press("Retry")
-    until(lambda: len(site.speaker.asked) > asked and site.speaker.in_flight == 0)
+    until(lambda: len(site.client.asked) > asked and site.client.in_flight == 0)
     window.settle(1)
-    first, second = site.speaker.asked[-2:]
+    first, second = site.client.asked[-2:]
     assert first["messages"] == second["messages"] and first["seed"] != second["seed"]
     window.yes = False
     window.press("Undo")
@@ -244,7 +244,7 @@ def test_edited_question_is_answered_anew(window: Window, site: Site) -> None:
     assert "The 3 messages after this one" in window.is_asked()
     window.settle(1)
     assert window.said("user") == ["What is the capital of Italy?"]
-    assert site.speaker.asked[-1]["messages"] == [
+    assert site.client.asked[-1]["messages"] == [
         {"role": "user", "content": "What is the capital of Italy?"}
     ]
 
@@ -282,7 +282,7 @@ def test_thumbs_are_kept_and_can_be_changed(window: Window, site: Site) -> None:
 
     until(lambda: kept().thumb == "down")
     assert record["replies"] == [kept().content]
-    assert verdict.models == ("first",) and record["seeds"] == [site.speaker.asked[-1]["seed"]]
+    assert verdict.models == ("first",) and record["seeds"] == [site.client.asked[-1]["seed"]]
 
 
 def thumbs(site: Site) -> list[Verdict]:
@@ -294,11 +294,11 @@ def test_compare_is_blind_until_the_vote(window: Window, site: Site) -> None:
     page, chosen = window.page, ""
     page.click("#compare-tab-button")
     for number in range(ROUNDS):
-        asked = len(site.speaker.asked)
+        asked = len(site.client.asked)
         window.send(f"{PROMPTS[0]} {number}", "#compare-composer")
         vote = page.get_by_role("button", name="B is significantly better")
         expect(vote).to_be_visible(timeout=20_000)
-        assert len(site.speaker.asked) == asked + 2
+        assert len(site.client.asked) == asked + 2
         shown = page.locator("#sides").inner_text() + page.locator("#reveal").inner_text()
         assert "first" not in shown and "second" not in shown
         vote.click()
@@ -308,7 +308,7 @@ def test_compare_is_blind_until_the_vote(window: Window, site: Site) -> None:
         winner = cast.models[cast.order[1]]
         assert winner in page.locator("#side-b").inner_text()
         assert cast.verdict == "B" and cast.models == ("first", "second")
-        asked_of = {body["model"]: body for body in site.speaker.asked[-2:]}
+        asked_of = {body["model"]: body for body in site.client.asked[-2:]}
         assert cast.extra["seeds"] == [asked_of[name]["seed"] for name in cast.models]
         if number:
             history = asked_of["first"]["messages"]
@@ -432,7 +432,7 @@ def test_mended_reply_and_thumb_are_not_lost_without_a_yes(window: Window) -> No
 def test_reload_during_the_first_reply_keeps_it_and_says_that_it_is_cut(
     window: Window, site: Site
 ) -> None:
-    site.speaker.pause_s = SLOW_S
+    site.client.pause_s = SLOW_S
     window.send(PROMPTS[0])
     until(lambda: bool(window.said()) and len(window.said()[0]) > 3)
     window.page.fill("#composer textarea", "typed, not sent")
@@ -451,7 +451,7 @@ def test_reload_during_the_first_reply_keeps_it_and_says_that_it_is_cut(
 
 
 def test_phone_has_no_sideways_scroll(browser: Browser, site: Site) -> None:
-    site.speaker.pause_s = 0.0
+    site.client.pause_s = 0.0
     context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
     window = Window(context, site.address)
     window.send("word" * 60 + "\n```\n" + "code " * 60 + "\n```")
@@ -471,7 +471,7 @@ def test_phone_has_no_sideways_scroll(browser: Browser, site: Site) -> None:
 def test_conversations_outlive_a_restart_and_stay_their_owners(
     browser: Browser, engine: Engine, site: Site, database: str
 ) -> None:
-    site.speaker.pause_s = 0.0
+    site.client.pause_s = 0.0
     window = Window(browser.new_context(viewport=DESKTOP), site.address)
     window.send(PROMPTS[1])
     window.settle(1)
@@ -500,7 +500,7 @@ def test_window_comes_back_when_its_server_died(
 ) -> None:
     url, port = f"sqlite:///{tmp_path}/chat.sqlite", free_port()
     with Site(engine, url).open(port, dies=True) as site:
-        site.speaker.pause_s = SLOW_S
+        site.client.pause_s = SLOW_S
         window = Window(browser.new_context(viewport=DESKTOP), site.address)
         window.send(PROMPTS[0])
         until(lambda: bool(window.said()) and len(window.said()[0]) > 3)

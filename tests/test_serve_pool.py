@@ -18,14 +18,14 @@ from served import Hosted, hosted, wait_until
 from lima_ray.config import Recipe
 from lima_ray.errors import UserError
 from lima_ray.tokenizer import load_tokenizer
-from lima_ray.web.requests import HttpError, is_loopback, is_ours
+from lima_ray.web.requests import HttpError, is_known_host, is_loopback
 from serve.api import completion, prompts, responses
 from serve.api.authentication import read_keys
 from serve.app import build, refuse_open_port
 from serve.arguments import Args
 from serve.engines.catalogue import catalogue, examples_of
-from serve.engines.pool import Models
-from serve.engines.settings import Settings
+from serve.engines.pool import ModelPool
+from serve.engines.settings import EngineSettings
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -122,7 +122,7 @@ def test_a_model_that_cannot_be_loaded_is_told_once_and_tried_again(
 def test_the_default_model_must_load(tmp_path: Path, brief_dir: Path) -> None:
     shutil.copytree(brief_dir, tmp_path / "broken")
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"nothing")
-    models = Models(Settings(threads=1))
+    models = ModelPool(EngineSettings(threads=1))
     with pytest.raises(UserError, match="a cannot be loaded from"):
         run(lambda: models.configure({"a": str(tmp_path / "broken")}))
 
@@ -130,7 +130,7 @@ def test_the_default_model_must_load(tmp_path: Path, brief_dir: Path) -> None:
 def test_promotion_changes_the_revision_and_removal_the_list(
     brief_dir: Path, long_dir: Path
 ) -> None:
-    models = Models(Settings(threads=1, slots=2))
+    models = ModelPool(EngineSettings(threads=1, slots=2))
     first, second = str(brief_dir), str(long_dir)
 
     async def work() -> None:
@@ -163,7 +163,7 @@ def test_a_request_on_its_way_is_answered_by_the_model_it_found(
     """Between finding a model and asking it, a request may have to read a long prompt."""
     from serve.api.schema import CompletionRequest
 
-    models = Models(Settings(threads=1, slots=2))
+    models = ModelPool(EngineSettings(threads=1, slots=2))
 
     async def work() -> None:
         await models.configure({"a": str(brief_dir)})
@@ -292,9 +292,9 @@ def test_a_request_is_for_an_address_or_a_known_name() -> None:
     names = frozenset({"lab.example"})
     hosts = ("127.0.0.1:8000", "[::1]:8000", "localhost", "a.localhost:1", "10.0.0.7", "")
     for host in (*hosts, "lab.example:80", "LAB.example."):
-        assert is_ours(host, names)
+        assert is_known_host(host, names)
     for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "[::1", "x@y"):
-        assert not is_ours(host, names)
+        assert not is_known_host(host, names)
 
 
 def test_a_key_file_has_keys(tmp_path: Path) -> None:

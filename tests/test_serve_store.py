@@ -15,7 +15,7 @@ import pytest
 from lima_ray import example
 from lima_ray.errors import UserError
 from lima_ray.records.verdict import Verdict, prompt_id
-from lima_ray.web.database import StoreError, masked
+from lima_ray.web.database import DatabaseError, masked
 from serve.conversations.dialogue import Dialogue, Turn, now
 from serve.conversations.store import Conflict, Store
 from serve.conversations.tables import VerdictRow
@@ -98,7 +98,7 @@ def test_another_process_that_comes_and_goes_takes_nothing(store: Store, tmp_pat
 
 def test_a_folder_that_is_gone_is_a_database_that_is_away(store: Store, tmp_path: Path) -> None:
     (tmp_path / "new").rmdir()
-    with pytest.raises(StoreError, match="unable to open"):
+    with pytest.raises(DatabaseError, match="unable to open"):
         store.titles("anna")
 
 
@@ -135,7 +135,7 @@ def test_nobody_reads_changes_or_deletes_anothers(store: Store) -> None:
     assert store.open("bert", dialogue.id) is None
     assert store.titles("bert") == []
     store.forget("bert", copy.copy(dialogue))
-    with pytest.raises(StoreError, match="belongs to somebody else"):
+    with pytest.raises(DatabaseError, match="belongs to somebody else"):
         store.save("bert", dialogue)
     assert store.open("anna", dialogue.id) == dialogue
 
@@ -238,7 +238,7 @@ def test_verdicts_are_replaced_and_taken_back_by_their_owner_alone(store: Store)
     store.judge("anna", vote)
     store.judge("anna", replace(up, verdict="down"))
     store.unjudge("bert", "vote-1")
-    with pytest.raises(StoreError, match="belongs to somebody else"):
+    with pytest.raises(DatabaseError, match="belongs to somebody else"):
         store.judge("bert", vote)
     assert store.verdicts() == [replace(up, verdict="down"), vote]
     store.unjudge("anna", "thumb-1")
@@ -296,5 +296,5 @@ def test_wrong_databases_are_named(tmp_path: Path) -> None:
         Store("nonsense")
     with pytest.raises(UserError, match=r"no database at .*missing\.sqlite"):
         verdicts(tmp_path / "v.jsonl", f"sqlite:///{tmp_path}/missing.sqlite")
-    with pytest.raises(StoreError):
+    with pytest.raises(DatabaseError):
         Store("postgresql://nobody@127.0.0.1:9/none").titles("anna")

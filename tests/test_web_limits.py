@@ -15,8 +15,8 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from lima_ray.web import limits
-from lima_ray.web.limits import Kind, Limits
-from lima_ray.web.requests import HttpError, client_of
+from lima_ray.web.limits import LimitsMiddleware, RequestLimit
+from lima_ray.web.requests import HttpError, client_address
 from serve.arguments import Access, networks
 
 OF_CLIENT = 40
@@ -115,8 +115,8 @@ def test_one_client_takes_its_part_and_another_kind_its_own() -> None:
         await Response()(scope, receive, send)
 
     async def main() -> None:
-        page, api = Kind("the page", 10, 6, 100), Kind("the API", 2, 2, 100)
-        limit = Limits(app, {"/chat": page, "/v1": api})
+        page, api = RequestLimit("the page", 10, 6, 100), RequestLimit("the API", 2, 2, 100)
+        limit = LimitsMiddleware(app, {"/chat": page, "/v1": api})
 
         def ask(*args: Any, **headers: str) -> asyncio.Task[None]:
             return asyncio.create_task(limit(scope(*args, **headers), never, nothing))
@@ -151,7 +151,7 @@ def test_the_start_of_a_server_passes() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         told.append(scope["type"])
 
-    asyncio.run(Limits(app, {})({"type": "lifespan"}, never, nothing))
+    asyncio.run(LimitsMiddleware(app, {})({"type": "lifespan"}, never, nothing))
     assert told == ["lifespan"]
 
 
@@ -164,7 +164,7 @@ def test_the_oldest_body_gives_way_where_all_clients_wait() -> None:
         return {"type": "http.request", "body": b"whole", "more_body": False}
 
     async def main() -> None:
-        limit = Limits(app, {"/chat": Kind("the page", 9, 5, 100)})
+        limit = LimitsMiddleware(app, {"/chat": RequestLimit("the page", 9, 5, 100)})
         post = {"content_length": "5"}
         slow = [
             asyncio.create_task(limit(scope(f"192.0.2.{n}", **post), never, nothing))
@@ -189,7 +189,7 @@ def test_a_client_is_its_address_and_only_our_proxy_names_another() -> None:
     def named(peer: str, forwarded: bool, *values: str, proxies: str = "") -> str:
         headers = [(b"x-forwarded-for", value.encode()) for value in values]
         request = {"type": "http", "headers": headers, "client": (peer, 1)}
-        return client_of(request, Headers(scope=request), forwarded, networks(proxies))
+        return client_address(request, Headers(scope=request), forwarded, networks(proxies))
 
     assert named("192.0.2.1", False, "10.0.0.1") == "192.0.2.1"
     assert named("192.0.2.1", True, "10.0.0.1, 10.0.0.2", "10.0.0.3") == "10.0.0.3"

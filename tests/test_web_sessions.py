@@ -10,9 +10,17 @@ from served import wait_until
 from starlette.testclient import TestClient
 
 from lima_ray.errors import UserError
-from lima_ray.web.limits import Guesses
+from lima_ray.web.limits import RateLimit
 from lima_ray.web.login import CLIENT_GUESSES, GUESSES
-from lima_ray.web.sessions import COOKIE, Passes, Visitor, decode, encode, read_logins, signature
+from lima_ray.web.sessions import (
+    COOKIE,
+    Session,
+    SessionCookies,
+    decode,
+    encode,
+    read_logins,
+    signature,
+)
 from serve.conversations.store import Store
 from serve.page.layout import PageSettings, build_page
 
@@ -21,7 +29,7 @@ LOGINS = {"anna": "sesame", "bert": "other"}
 
 
 class Silent:
-    """A speaker that nobody asks here."""
+    """A client that nobody asks here."""
 
     async def models(self) -> list[dict[str, object]]:
         """No models."""
@@ -43,58 +51,62 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
 
 
 def test_cookie_names_its_bearer_and_cannot_be_made_up() -> None:
-    passes = Passes([KEY], None)
-    visitor = Visitor("abc")
-    value = passes.issue(visitor)
-    assert passes.read(value) == visitor
+    cookies = SessionCookies([KEY], None)
+    session = Session("abc")
+    value = cookies.issue(session)
+    assert cookies.read(value) == session
     payload, _, signed = value.partition(".")
     for forged in (payload, f"{payload}.", f"{payload}x.{signed}", f".{signed}", "", "é.é"):
-        assert passes.read(forged) is None
-    assert Passes([b"x" * 32], None).read(value) is None
-    assert Passes([KEY, b"new" * 9], None).read(value) == visitor, "an older key still counts"
+        assert cookies.read(forged) is None
+    assert SessionCookies([b"x" * 32], None).read(value) is None
+    assert SessionCookies([KEY, b"new" * 9], None).read(value) == session, (
+        "an older key still counts"
+    )
 
 
 def test_login_ends_with_the_password_and_the_name() -> None:
-    passes = Passes([KEY], LOGINS)
-    visitor = passes.log_in("anna", "sesame")
-    assert visitor is not None and visitor.owner == "user:anna"
-    value = passes.issue(visitor)
-    assert passes.read(value) == visitor
+    cookies = SessionCookies([KEY], LOGINS)
+    session = cookies.log_in("anna", "sesame")
+    assert session is not None and session.owner == "user:anna"
+    value = cookies.issue(session)
+    assert cookies.read(value) == session
     for wrong in (("anna", "other"), ("carl", "sesame"), ("", ""), ("anna", "")):
-        assert passes.log_in(*wrong) is None
-    assert Passes([KEY], {"anna": "changed"}).read(value) is None
-    assert Passes([KEY], {"bert": "sesame"}).read(value) is None
-    assert passes.read(Passes([KEY], None).issue(Visitor("abc"))) is None, "no way round the login"
+        assert cookies.log_in(*wrong) is None
+    assert SessionCookies([KEY], {"anna": "changed"}).read(value) is None
+    assert SessionCookies([KEY], {"bert": "sesame"}).read(value) is None
+    assert cookies.read(SessionCookies([KEY], None).issue(Session("abc"))) is None, (
+        "no way round the login"
+    )
 
 
 def test_a_cookie_ends_with_its_time_and_at_logout(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
-    for passes, visitor, days in (
-        (Passes([KEY], LOGINS), Visitor("abc", "anna"), 30),
-        (Passes([KEY], None), Visitor("abc"), 365),
+    for cookies, session, days in (
+        (SessionCookies([KEY], LOGINS), Session("abc", "anna"), 30),
+        (SessionCookies([KEY], None), Session("abc"), 365),
     ):
-        value = passes.issue(visitor)
+        value = cookies.issue(session)
         for age, good in ((days - 0.1, True), (days + 0.1, False)):
             monkeypatch.setattr("lima_ray.web.sessions.time", lambda age=age: now + age * 86400)
-            assert (passes.read(value) == visitor) == good
+            assert (cookies.read(value) == session) == good
         monkeypatch.setattr("lima_ray.web.sessions.time", lambda: now)
-        passes.ended.add("abc")
-        assert passes.read(value) is None
+        cookies.ended.add("abc")
+        assert cookies.read(value) is None
 
 
 def test_cookies_of_earlier_releases_keep_conversations_but_no_login() -> None:
-    def of_earlier(visitor: Visitor, passes: Passes) -> str:
-        claims = json.loads(decode(passes.issue(visitor).partition(".")[0]))
+    def of_earlier(session: Session, cookies: SessionCookies) -> str:
+        claims = json.loads(decode(cookies.issue(session).partition(".")[0]))
         del claims["t"]
         payload = encode(json.dumps(claims).encode())
         return f"{payload}.{signature(payload, KEY)}"
 
-    anonymous, closed = Passes([KEY], None), Passes([KEY], LOGINS)
-    found = anonymous.read(of_earlier(Visitor("abc"), anonymous))
-    assert found is not None and found == Visitor("abc") and found.due, (
+    anonymous, closed = SessionCookies([KEY], None), SessionCookies([KEY], LOGINS)
+    found = anonymous.read(of_earlier(Session("abc"), anonymous))
+    assert found is not None and found == Session("abc") and found.needs_renewal, (
         "known, and renewed at the next visit"
     )
-    assert closed.read(of_earlier(Visitor("abc", "anna"), closed)) is None
+    assert closed.read(of_earlier(Session("abc", "anna"), closed)) is None
 
 
 def test_a_visitor_without_a_login_keeps_the_session_by_a_new_cookie(
@@ -179,7 +191,7 @@ def test_guesses_of_one_address_are_few_over_all_names(
 
 
 def test_guesses_are_counted_by_name_too_and_forgotten_in_time() -> None:
-    guesses = Guesses(2, window_s=0.2)
+    guesses = RateLimit(2, window_s=0.2)
     assert guesses.wait_s("anna") == 0
     guesses.count("anna")
     assert guesses.wait_s("anna") == 0

@@ -41,7 +41,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class StoreError(Exception):
+class DatabaseError(Exception):
     """The database did not do what was asked; the message says why, in a line."""
 
 
@@ -97,7 +97,7 @@ class Database:
         try:
             return await asyncio.wait_for(call, WAIT_S)
         except TimeoutError as error:
-            raise StoreError(f"no answer within {WAIT_S:.0f} s") from error
+            raise DatabaseError(f"no answer within {WAIT_S:.0f} s") from error
 
     def close(self) -> None:
         """Let go of threads and connections."""
@@ -120,7 +120,9 @@ class Database:
                 yield session
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).strip()
-            raise StoreError(reason.splitlines()[0] if reason else type(error).__name__) from error
+            raise DatabaseError(
+                reason.splitlines()[0] if reason else type(error).__name__
+            ) from error
 
     def prepare(self) -> None:
         """Make tables and columns where they are missing; two replicas may try at once."""

@@ -20,11 +20,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lima_ray.web.requests import (
     HttpError,
     Network,
-    client_of,
-    int_or_zero,
+    body_too_large,
+    client_address,
+    content_length,
     once,
     read_body,
-    too_long,
 )
 
 BODY_S = 20.0
@@ -36,7 +36,7 @@ MOST_KEYS = 10_000
 
 
 @dataclass
-class Kind:
+class RequestLimit:
     """Requests that share a bound."""
 
     name: str
@@ -103,13 +103,13 @@ class Kind:
             self.bodies.pop(given_up, None)
 
 
-class Limits:
+class LimitsMiddleware:
     """Middleware that holds each kind of request to its bounds."""
 
     def __init__(
         self,
         app: ASGIApp,
-        kinds: dict[str, Kind],
+        kinds: dict[str, RequestLimit],
         forwarded: bool = False,
         proxies: tuple[Network, ...] = (),
     ) -> None:
@@ -135,9 +135,9 @@ class Limits:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if int_or_zero(headers.get("content-length")) > kind.body_bytes:
-            raise too_long(kind.body_bytes)
-        client = client_of(scope, headers, self.forwarded, self.proxies)
+        if content_length(headers.get("content-length")) > kind.body_bytes:
+            raise body_too_large(kind.body_bytes)
+        client = client_address(scope, headers, self.forwarded, self.proxies)
         scope = {**scope, "client": (client, 0)}
         body: bytes | None = b""
         if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
@@ -147,7 +147,7 @@ class Limits:
                 await self.app(scope, once(body, receive), send)
 
 
-class Guesses:
+class RateLimit:
     """How often something was tried of late, by key."""
 
     def __init__(self, most: int, window_s: float = WINDOW_S) -> None:

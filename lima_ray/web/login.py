@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from lima_ray.web.database import StoreError
-from lima_ray.web.limits import Guesses
+from lima_ray.web.database import DatabaseError
+from lima_ray.web.limits import RateLimit
 from lima_ray.web.middleware import secure
 from lima_ray.web.session_store import SessionStore
-from lima_ray.web.sessions import Passes, baked
+from lima_ray.web.sessions import SessionCookies, set_cookie_header
 
 WRONG_WAIT_S = 1.0
 """A wrong password waits."""
@@ -57,10 +57,10 @@ WRONG = '<p role="alert">Name and password do not match. Try again.</p>'
 MANY = '<p role="alert">Too many wrong passwords. Try again in {minutes} min.</p>'
 
 
-def login_routes(passes: Passes, title: str, store: SessionStore) -> list[Route]:
+def login_routes(cookies: SessionCookies, title: str, store: SessionStore) -> list[Route]:
     """`/login` and `/logout`, below the page's own path."""
-    by_both, by_name = Guesses(GUESSES), Guesses(NAME_GUESSES)
-    by_client = Guesses(CLIENT_GUESSES)
+    by_both, by_name = RateLimit(GUESSES), RateLimit(NAME_GUESSES)
+    by_client = RateLimit(CLIENT_GUESSES)
 
     def form(status: int = 200, wrong: str = "") -> Response:
         return HTMLResponse(PAGE.format(title=escape(title), wrong=wrong), status)
@@ -82,26 +82,26 @@ def login_routes(passes: Passes, title: str, store: SessionStore) -> list[Route]
         by_both.count(both)
         by_name.count(name)
         by_client.count(client)
-        visitor = passes.log_in(name, password)
-        if visitor is None:
+        session = cookies.log_in(name, password)
+        if session is None:
             await asyncio.sleep(WRONG_WAIT_S)
             return form(401, WRONG)
         by_both.forget(both)
         by_name.forget(name)
         by_client.take_back(client)
-        return back(request, passes.issue(visitor))
+        return back(request, cookies.issue(session))
 
     async def logout(request: Request) -> Response:
-        visitor = request.state.visitor
-        if visitor is not None:
-            passes.ended.add(visitor.session)
-            with suppress(StoreError):  # the database is away; here the cookie has ended already
-                await store.off_loop(SessionStore.end_session, visitor.session, visitor.lasts_s)
+        session = request.state.session
+        if session is not None:
+            cookies.ended.add(session.id)
+            with suppress(DatabaseError):  # the database is away; here the cookie has ended already
+                await store.off_loop(SessionStore.end_session, session.id, session.max_age_s)
         return back(request, "")
 
     def back(request: Request, cookie: str) -> Response:
         home = RedirectResponse(f"{request.scope.get('root_path', '')}/", 303)
-        home.headers.append("set-cookie", baked(cookie, secure(request.scope)))
+        home.headers.append("set-cookie", set_cookie_header(cookie, secure(request.scope)))
         return home
 
     return [

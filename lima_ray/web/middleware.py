@@ -1,4 +1,4 @@
-"""The gate that every request of the page passes: cookies, logins, bounds, security headers."""
+"""What every request of a page passes: session, login, bounds, security headers."""
 
 import secrets
 from urllib.parse import parse_qs, urlsplit
@@ -8,9 +8,9 @@ from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lima_ray.web.payload import Windows
-from lima_ray.web.requests import int_or_zero
-from lima_ray.web.sessions import COOKIE, Passes, Visitor, baked
+from lima_ray.web.payload import WindowOwners
+from lima_ray.web.requests import content_length
+from lima_ray.web.sessions import COOKIE, Session, SessionCookies, set_cookie_header
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 UNUSED_ROUTES = ("upload", "file=", "file/", "proxy=", "stream/", "component_server", "call/")
@@ -29,20 +29,22 @@ HEADERS = {
 """A reply may name pictures of other hosts; the browser then fetches nothing from them."""
 
 
-class Gate:
-    """Middleware: knows the visitor, sends strangers to the login, and refuses what is not ours."""
+class SessionMiddleware:
+    """Find the session of a request, send strangers to the login, and refuse what is not ours."""
 
-    def __init__(self, app: ASGIApp, passes: Passes, windows: Windows, max_body_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, cookies: SessionCookies, windows: WindowOwners, max_body_bytes: int
+    ) -> None:
         """Stand before an app.
 
         Args:
-            app: what the gate leads to; it finds the visitor in `scope["state"]`.
+            app: what is protected; it finds the session in `scope["state"]`.
             passes: the cookies.
             windows: whose each window is.
             max_body_bytes: a larger request is answered 413.
         """
         self.app = app
-        self.passes = passes
+        self.cookies = cookies
         self.max_body_bytes = max_body_bytes
         self.windows = windows
 
@@ -54,47 +56,47 @@ class Gate:
             return
         headers = Headers(scope=scope)
         path = path_below_root(scope)
-        visitor = self.passes.read(cookie_of(headers))
-        known = visitor is not None
-        send = self.dressed(send, scope, None)
+        session = self.cookies.read(cookie_of(headers))
+        known = session is not None
+        send = self.with_headers(send, scope, None)
         if refusal := self.refusal(scope, headers, path):
             await refusal(scope, receive, send)
             return
-        if visitor is None and self.passes.logins is not None:
+        if session is None and self.cookies.logins is not None:
             if path not in {"/login", "/login/"}:
                 asks_page = "text/html" in headers.get("accept", "") and scope["method"] == "GET"
                 to_login = RedirectResponse(f"{scope.get('root_path', '')}/login", 303)
                 refused = PlainTextResponse("log in first", 401)
                 await (to_login if asks_page else refused)(scope, receive, send)
                 return
-        elif visitor is None:
-            visitor = Visitor(secrets.token_hex(16))
-        if visitor is not None and not self.own_window(scope, path, visitor):
+        elif session is None:
+            session = Session(secrets.token_hex(16))
+        if session is not None and not self.own_window(scope, path, session):
             await PlainTextResponse("not found", 404)(scope, receive, send)
             return
-        scope.setdefault("state", {})["visitor"] = visitor
-        stays = visitor is None or (known and not (visitor.due and path == "/"))
-        fresh = None if stays or visitor is None else self.passes.issue(visitor)
-        await self.app(scope, self.bounded(receive), self.dressed(send, scope, fresh))
+        scope.setdefault("state", {})["session"] = session
+        stays = session is None or (known and not (session.needs_renewal and path == "/"))
+        fresh = None if stays or session is None else self.cookies.issue(session)
+        await self.app(scope, self.bounded(receive), self.with_headers(send, scope, fresh))
 
     def refusal(self, scope: Scope, headers: Headers, path: str) -> PlainTextResponse | None:
         """Why a request gets no further, if it does not."""
         if scope["method"] not in SAFE_METHODS and not same_site(headers):
             return PlainTextResponse("this request comes from another site", 403)
-        if int_or_zero(headers.get("content-length")) > self.max_body_bytes:
+        if content_length(headers.get("content-length")) > self.max_body_bytes:
             return PlainTextResponse(f"a request holds at most {self.max_body_bytes} bytes", 413)
         inner = path.removeprefix("/").removeprefix("gradio_api/")
         if inner.startswith(UNUSED_ROUTES):
             return PlainTextResponse("not found", 404)
         return None
 
-    def own_window(self, scope: Scope, path: str, visitor: Visitor) -> bool:
-        """Whether a request listens to the visitor's own window."""
+    def own_window(self, scope: Scope, path: str, session: Session) -> bool:
+        """Whether a request listens to the session's own window."""
         _, beats, name = path.partition("/heartbeat/")
         if not beats:
             query = parse_qs(scope["query_string"].decode("latin-1"))
             name = query.get("session_hash", [""])[0]
-        return not name or self.windows.belongs(name, visitor.owner)
+        return not name or self.windows.belongs(name, session.owner)
 
     def bounded(self, receive: Receive) -> Receive:
         """A body that claims no length is held to the bound as well."""
@@ -108,7 +110,7 @@ class Gate:
 
         return counted
 
-    def dressed(self, send: Send, scope: Scope, cookie: str | None) -> Send:
+    def with_headers(self, send: Send, scope: Scope, cookie: str | None) -> Send:
         """Add the security headers, and the cookie where it is new."""
 
         async def sent(message: Message) -> None:
@@ -117,7 +119,7 @@ class Gate:
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 if cookie is not None:
-                    headers.append("set-cookie", baked(cookie, secure(scope)))
+                    headers.append("set-cookie", set_cookie_header(cookie, secure(scope)))
             await send(message)
 
         return sent

@@ -16,12 +16,12 @@ from fastapi import FastAPI, Request
 from pydantic import Field
 
 from lima_ray.config import Section
-from lima_ray.web.database import StoreError
+from lima_ray.web.database import DatabaseError
 from lima_ray.web.login import login_routes
-from lima_ray.web.middleware import Gate
-from lima_ray.web.payload import PlainPayload, Windows
+from lima_ray.web.middleware import SessionMiddleware
+from lima_ray.web.payload import PayloadMiddleware, WindowOwners
 from lima_ray.web.session_store import SessionStore
-from lima_ray.web.sessions import Passes, read_logins
+from lima_ray.web.sessions import SessionCookies, read_logins
 from lima_ray.web.theme import ICON, theme
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -56,18 +56,20 @@ def mount(
         UserError: the login file is missing or not readable.
     """
     logins = read_logins(settings.login_file) if settings.login_file else None
-    passes = Passes([secrets.token_bytes(32)], logins)
+    cookies = SessionCookies([secrets.token_bytes(32)], logins)
     app = FastAPI(
         title=settings.title,
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        lifespan=keep_secret(passes, store),
+        lifespan=keep_secret(cookies, store),
     )
-    app.router.routes.extend(login_routes(passes, settings.title, store))
-    windows = Windows()
-    app.add_middleware(PlainPayload, windows=windows)
-    app.add_middleware(Gate, passes=passes, windows=windows, max_body_bytes=settings.max_body_bytes)
+    app.router.routes.extend(login_routes(cookies, settings.title, store))
+    windows = WindowOwners()
+    app.add_middleware(PayloadMiddleware, windows=windows)
+    app.add_middleware(
+        SessionMiddleware, cookies=cookies, windows=windows, max_body_bytes=settings.max_body_bytes
+    )
     return gr.mount_gradio_app(
         app,
         blocks,
@@ -90,20 +92,20 @@ def mount(
 
 
 def owner(request: Request) -> str:
-    """Who a request is from; the gate let nobody else through."""
-    return request.state.visitor.owner
+    """Who a request is from; the middleware let nobody else through."""
+    return request.state.session.owner
 
 
-def keep_secret(passes: Passes, store: SessionStore) -> Lifespan:
+def keep_secret(cookies: SessionCookies, store: SessionStore) -> Lifespan:
     """A lifespan that takes the store's key as soon as the store is there, and who logged out."""
     ready = asyncio.Event()
 
     async def fetch() -> None:
         while True:
-            with suppress(StoreError):
+            with suppress(DatabaseError):
                 if not ready.is_set():
-                    passes.secrets.append(await store.off_loop(SessionStore.secret))
-                passes.ended |= await store.off_loop(SessionStore.ended_sessions)
+                    cookies.secrets.append(await store.off_loop(SessionStore.secret))
+                cookies.ended |= await store.off_loop(SessionStore.ended_sessions)
                 ready.set()
             await asyncio.sleep(SECRET_RETRY_S)
 

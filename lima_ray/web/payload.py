@@ -24,7 +24,7 @@ LONGEST_NAME = 64
 """Gradio's own names have a dozen letters."""
 
 
-class Windows:
+class WindowOwners:
     """Owners by the name of the window, which Gradio calls its session hash."""
 
     def __init__(self) -> None:
@@ -42,10 +42,10 @@ class Windows:
         return found == owner
 
 
-class PlainPayload:
-    """Middleware inside the gate, which knows the visitor: refuses files and others' windows."""
+class PayloadMiddleware:
+    """Refuse files and others' windows; stands inside `SessionMiddleware`."""
 
-    def __init__(self, app: ASGIApp, windows: Windows) -> None:
+    def __init__(self, app: ASGIApp, windows: WindowOwners) -> None:
         """Stand before Gradio.
 
         Args:
@@ -67,11 +67,11 @@ class PlainPayload:
         if scope["method"] != "POST" or path.removeprefix("/gradio_api") not in GRADIO_ROUTES:
             await PlainTextResponse("not found", 404)(scope, receive, send)
             return
-        body = await read_body(receive)  # the gate bounds it
+        body = await read_body(receive)  # `SessionMiddleware` bounds it
         if body is None:
             return
         problem, fields = read(body)
-        owner = scope["state"]["visitor"].owner
+        owner = scope["state"]["session"].owner
         name = fields.get("session_hash")
         if problem:
             await PlainTextResponse(problem, 400)(scope, receive, send)

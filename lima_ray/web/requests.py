@@ -58,7 +58,7 @@ async def read_body(receive: Receive, most: float = math.inf) -> bytes | None:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > most:
-            raise too_long(int(most))
+            raise body_too_large(int(most))
         if not message.get("more_body"):
             return b"".join(parts)
 
@@ -78,7 +78,7 @@ def once(body: bytes, receive: Receive) -> Receive:
     return receive_body
 
 
-def client_of(
+def client_address(
     scope: Scope, headers: Headers, forwarded: bool, proxies: tuple[Network, ...] = ()
 ) -> str:
     """The address that a request comes from.
@@ -88,14 +88,14 @@ def client_of(
     """
     client = (scope.get("client") or ("", 0))[0]
     named = ",".join(headers.getlist("x-forwarded-for")).split(",")
-    believed = forwarded or client in LOOPBACK or trusted(client, proxies)
+    believed = forwarded or client in LOOPBACK or is_trusted_proxy(client, proxies)
     while believed and named:
         client = named.pop().strip()[:64] or client
-        believed = trusted(client, proxies)
+        believed = is_trusted_proxy(client, proxies)
     return client
 
 
-def trusted(client: str, proxies: tuple[Network, ...]) -> bool:
+def is_trusted_proxy(client: str, proxies: tuple[Network, ...]) -> bool:
     """Whether an address is a trusted proxy's."""
     try:
         return bool(proxies) and any(ipaddress.ip_address(client) in one for one in proxies)
@@ -103,17 +103,17 @@ def trusted(client: str, proxies: tuple[Network, ...]) -> bool:
         return False
 
 
-def int_or_zero(text: str | None) -> int:
+def content_length(text: str | None) -> int:
     """A header's number."""
     return int(text) if text and text.isdigit() else 0
 
 
-def too_long(body_bytes: int) -> HttpError:
+def body_too_large(body_bytes: int) -> HttpError:
     """413."""
     return HttpError(413, f"the body is over {body_bytes:,} bytes", code="request_too_large")
 
 
-def is_ours(host: str, names: Collection[str]) -> bool:
+def is_known_host(host: str, names: Collection[str]) -> bool:
     """Whether a Host header names this server: by address, as localhost, or by one of its names.
 
     A page of another site can make its own name stand for this machine's address (DNS rebinding)

@@ -7,7 +7,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from lima_ray.web.database import Base, Database, StoreError
+from lima_ray.web.database import Base, Database, DatabaseError
 
 
 class SettingRow(Base):
@@ -31,12 +31,12 @@ class EndedRow(Base):
 class SessionStore(Database):
     """A database that keeps sessions beside what its page keeps."""
 
-    def end_session(self, session: str, lasts_s: float) -> None:
+    def end_session(self, session: str, max_age_s: float) -> None:
         """Keep that a session's bearer logged out, for as long as its cookie could be good."""
         with self.session() as opened:
             opened.execute(delete(EndedRow).where(EndedRow.until < datetime.now(UTC)))
             opened.merge(
-                EndedRow(session=session, until=datetime.now(UTC) + timedelta(seconds=lasts_s))
+                EndedRow(session=session, until=datetime.now(UTC) + timedelta(seconds=max_age_s))
             )
 
     def ended_sessions(self) -> set[str]:
@@ -52,7 +52,7 @@ class SessionStore(Database):
                 if (row := session.get(SettingRow, "secret")) is not None:
                     return bytes.fromhex(row.value)
                 session.add(SettingRow(name="secret", value=made))
-        except StoreError as error:
+        except DatabaseError as error:
             if not isinstance(error.__cause__, IntegrityError):
                 raise
             return self.secret()

@@ -2,7 +2,7 @@
 
 The cookie `lima_session` holds who its bearer is, since when, and a signature: any replica that has
 the store's secret accepts it until it expires, also after a restart, unless its bearer logged out,
-which the store keeps. It keeps its value, so that a load balancer can hold a visitor to one replica
+which the store keeps. It keeps its value, so that a load balancer can hold a browser to one replica
 by it.
 """
 
@@ -24,41 +24,41 @@ DAY_S = 86400
 LOGIN_DAYS = 30
 VISIT_DAYS = 365
 """How long a cookie is good, of a login and of a browser without one; the latter is renewed when
-half of that is over, since without it a visitor's conversations are lost."""
+half of that is over, since without it a browser's conversations are lost."""
 
 
 @dataclass(frozen=True)
-class Visitor:
+class Session:
     """A login, or a browser without one."""
 
-    session: str
+    id: str
     """Random; the owner of what a browser without a login writes."""
-    name: str | None = None
-    since_s: float = field(default=0, compare=False)
+    user: str | None = None
+    issued_s: float = field(default=0, compare=False)
     """When the cookie was made, in Unix seconds."""
 
     @property
-    def lasts_s(self) -> float:
+    def max_age_s(self) -> float:
         """How long the cookie is good."""
-        return DAY_S * (LOGIN_DAYS if self.name else VISIT_DAYS)
+        return DAY_S * (LOGIN_DAYS if self.user else VISIT_DAYS)
 
     @property
-    def due(self) -> bool:
+    def needs_renewal(self) -> bool:
         """Whether the cookie should be renewed."""
-        return self.name is None and time() - self.since_s > self.lasts_s / 2
+        return self.user is None and time() - self.issued_s > self.max_age_s / 2
 
     @property
     def owner(self) -> str:
         """Whose conversations and votes these are."""
-        return f"user:{self.name}" if self.name else f"session:{self.session}"
+        return f"user:{self.user}" if self.user else f"session:{self.id}"
 
     @property
     def annotator(self) -> str:
         """The name in verdicts; without a login one that does not give the session away."""
-        return self.name or f"anonymous-{hashlib.sha256(self.session.encode()).hexdigest()[:8]}"
+        return self.user or f"anonymous-{hashlib.sha256(self.id.encode()).hexdigest()[:8]}"
 
 
-class Passes:
+class SessionCookies:
     """Makes and reads cookies."""
 
     def __init__(self, secrets: list[bytes], logins: dict[str, str] | None) -> None:
@@ -73,44 +73,44 @@ class Passes:
         self.ended: set[str] = set()
         """Sessions whose bearers logged out."""
 
-    def issue(self, visitor: Visitor) -> str:
+    def issue(self, session: Session) -> str:
         """A cookie's value. With another password of that name it is no longer accepted."""
-        claims: dict[str, Any] = {"s": visitor.session, "t": int(time())}
-        if visitor.name is not None:
-            claims |= {"n": visitor.name, "p": self.fingerprint(visitor.name, self.secrets[-1])}
+        claims: dict[str, Any] = {"s": session.id, "t": int(time())}
+        if session.user is not None:
+            claims |= {"n": session.user, "p": self.fingerprint(session.user, self.secrets[-1])}
         payload = encode(json.dumps(claims).encode())
         return f"{payload}.{signature(payload, self.secrets[-1])}"
 
-    def read(self, value: str) -> Visitor | None:
+    def read(self, value: str) -> Session | None:
         """The bearer of a cookie; none where it is not ours, or its login no longer holds."""
         payload, _, signed = value.partition(".")
         key = next((k for k in self.secrets if same(signature(payload, k), signed)), None)
         if key is None:
             return None
         claims: dict[str, Any] = json.loads(decode(payload))
-        name = claims.get("n")
+        user = claims.get("n")
         # Cookies of earlier releases say no time; those without a login hold conversations, and are
         # taken for half over, so that they are renewed.
-        unknown_s = 0 if name else time() - DAY_S * VISIT_DAYS * 0.6
-        visitor = Visitor(claims["s"], name, claims.get("t", unknown_s))
-        if visitor.session in self.ended or time() > visitor.since_s + visitor.lasts_s:
+        unknown_s = 0 if user else time() - DAY_S * VISIT_DAYS * 0.6
+        session = Session(claims["s"], user, claims.get("t", unknown_s))
+        if session.id in self.ended or time() > session.issued_s + session.max_age_s:
             return None
-        if visitor.name is None:
-            return visitor if self.logins is None else None
-        if not self.logins or visitor.name not in self.logins:
+        if session.user is None:
+            return session if self.logins is None else None
+        if not self.logins or session.user not in self.logins:
             return None
-        current = same(self.fingerprint(visitor.name, key), claims.get("p", ""))
-        return visitor if current else None
+        current = same(self.fingerprint(session.user, key), claims.get("p", ""))
+        return session if current else None
 
-    def log_in(self, name: str, password: str) -> Visitor | None:
-        """The visitor of a right name and password; a wrong name takes as long as a wrong one."""
+    def log_in(self, user: str, password: str) -> Session | None:
+        """The session of a right name and password; a wrong name takes as long as a wrong one."""
         logins = self.logins or {}
-        right = same(password, logins.get(name, secrets.token_hex(16)))
-        return Visitor(secrets.token_hex(16), name) if right and name in logins else None
+        right = same(password, logins.get(user, secrets.token_hex(16)))
+        return Session(secrets.token_hex(16), user) if right and user in logins else None
 
-    def fingerprint(self, name: str, key: bytes) -> str:
+    def fingerprint(self, user: str, key: bytes) -> str:
         """What ties a cookie to a password without telling it."""
-        return signature(f"{name}:{(self.logins or {})[name]}", key)[:16]
+        return signature(f"{user}:{(self.logins or {})[user]}", key)[:16]
 
 
 def read_logins(path: Path) -> dict[str, str]:
@@ -127,16 +127,16 @@ def read_logins(path: Path) -> dict[str, str]:
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        name, colon, password = line.partition(":")
-        if not (name.strip() and colon and password.strip()) or name.strip() in logins:
+        user, colon, password = line.partition(":")
+        if not (user.strip() and colon and password.strip()) or user.strip() in logins:
             raise UserError(f"{path}:{number} is no new login; a line is name:password")
-        logins[name.strip()] = password.strip()
+        logins[user.strip()] = password.strip()
     if not logins:
         raise UserError(f"the login file {path} holds no login; a line is name:password")
     return logins
 
 
-def baked(value: str, secure: bool) -> str:
+def set_cookie_header(value: str, secure: bool) -> str:
     """The `Set-Cookie` header; an empty value takes the cookie away."""
     jar = SimpleCookie({COOKIE: value})
     jar[COOKIE] |= {"path": "/", "httponly": True, "samesite": "Lax"}

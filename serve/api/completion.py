@@ -20,18 +20,18 @@ from lima_ray.text import decode
 from lima_ray.web.requests import HttpError
 from serve.api.prompts import dialogue_ids, is_large, plain_ids
 from serve.api.schema import ChatRequest, CompletionRequest
-from serve.engines.pool import Models, Served
+from serve.engines.pool import LoadedModel, ModelPool
 
 THREADS = ThreadPoolExecutor(2, thread_name_prefix="tokenise")
 Json = dict[str, Any]
 
 
 @dataclass
-class Answer:
+class Completion:
     """What is asked of the engine for one request of the API."""
 
     ask: ChatRequest | CompletionRequest
-    served: Served
+    served: LoadedModel
     prompts: list[list[int]]
     seed: int
     dropped: int = 0
@@ -89,7 +89,7 @@ class Answer:
         return decode(self.served.engine.tokenizer, given)
 
 
-async def prepare(models: Models, ask: ChatRequest | CompletionRequest) -> Answer:
+async def prepare(models: ModelPool, ask: ChatRequest | CompletionRequest) -> Completion:
     """See that a request can be answered, and make its prompts.
 
     Raises:
@@ -98,7 +98,7 @@ async def prepare(models: Models, ask: ChatRequest | CompletionRequest) -> Answe
     served = await models.get(ask.model)
     check_penalty(served, ask)
     seed = random.getrandbits(31) if ask.seed is None else ask.seed
-    answer = Answer(ask, served, [], seed, every_s=models.settings.stream_every_s)
+    answer = Completion(ask, served, [], seed, every_s=models.settings.stream_every_s)
     left = threading.Event()
     if isinstance(ask, ChatRequest):
         answer.id = f"chatcmpl-{uuid.uuid4().hex}"
@@ -133,7 +133,7 @@ async def prepare(models: Models, ask: ChatRequest | CompletionRequest) -> Answe
     return answer
 
 
-def check_penalty(served: Served, ask: ChatRequest | CompletionRequest) -> None:
+def check_penalty(served: LoadedModel, ask: ChatRequest | CompletionRequest) -> None:
     """Refuse a form of the penalty that the engine does not have."""
     if ask.penalise_prompt is False and getattr(served.engine, "penalises_prompt", False):
         raise HttpError(
@@ -144,7 +144,7 @@ def check_penalty(served: Served, ask: ChatRequest | CompletionRequest) -> None:
         )
 
 
-def check_count(served: Served, prompts: int, choices: int) -> None:
+def check_count(served: LoadedModel, prompts: int, choices: int) -> None:
     """Refuse more replies than the engine ever has room for."""
     most = served.loop.most
     if prompts * choices > most:

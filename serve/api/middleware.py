@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lima_ray.web.requests import HttpError, is_ours
+from lima_ray.web.requests import HttpError, is_known_host
 from serve.api.errors import error_body, shown
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -20,7 +20,7 @@ NOTE = "lima_note"
 log = logging.getLogger("ray.serve")
 
 
-class Door:
+class ApiMiddleware:
     """What every request passes: its id, the name it is for, its key, and a line in the log."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Door:
     def refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> HttpError | None:
         """Why a request may not enter."""
         host = headers.get(b"host", b"").decode("latin-1")
-        if self.names is not None and not is_ours(host, self.names):
+        if self.names is not None and not is_known_host(host, self.names):
             return HttpError(
                 421,
                 f"this server is not known as {shown(host)}: without keys and logins it answers to "

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from lima_ray.engine import Event, Logprob, Reply
 from lima_ray.errors import UserError
 from lima_ray.web.requests import HttpError
-from serve.api.completion import Answer, Json
-from serve.engines.subscription import Busy, EngineFailed, Listener
+from serve.api.completion import Completion, Json
+from serve.engines.subscription import EngineFailed, QueueFull, Subscription
 
 
 @contextmanager
-def listening(answer: Answer) -> Iterator[Listener]:
+def subscribed(answer: Completion) -> Iterator[Subscription]:
     """Have the engine answer, and listen.
 
     Raises:
@@ -19,9 +19,9 @@ def listening(answer: Answer) -> Iterator[Listener]:
     """
     try:
         every_s = answer.every_s if answer.ask.stream else float("inf")
-        with answer.served.loop.listen(answer.requests, every_s) as listener:
-            yield listener
-    except Busy as error:
+        with answer.served.loop.subscribe(answer.requests, every_s) as subscription:
+            yield subscription
+    except QueueFull as error:
         raise HttpError(
             429,
             f"{answer.ask.model} has as many requests as it takes; {error}",
@@ -34,12 +34,12 @@ def listening(answer: Answer) -> Iterator[Listener]:
         raise HttpError(400, str(error)) from error
 
 
-async def whole(answer: Answer) -> Json:
+async def whole(answer: Completion) -> Json:
     """The answer at once."""
     replies: dict[int, Reply] = {}
     logprobs: dict[int, list[Logprob]] = {}
-    with listening(answer) as listener:
-        async for events in listener:
+    with subscribed(answer) as subscription:
+        async for events in subscription:
             for event in events:
                 index = choice_number(event)
                 if event.logprob:
@@ -57,7 +57,7 @@ async def whole(answer: Answer) -> Json:
     return body
 
 
-def choice_of(answer: Answer, index: int, reply: Reply, logprobs: list[Logprob] | None) -> Json:
+def choice_of(answer: Completion, index: int, reply: Reply, logprobs: list[Logprob] | None) -> Json:
     """A finished choice."""
     choice: Json = {"index": index}
     if answer.chat:
@@ -73,7 +73,7 @@ def choice_of(answer: Answer, index: int, reply: Reply, logprobs: list[Logprob] 
     return choice
 
 
-async def chunks(answer: Answer) -> AsyncGenerator[list[Json], None]:
+async def chunks(answer: Completion) -> AsyncGenerator[list[Json], None]:
     """The answer piece by piece: chunks that have come by now, at once.
 
     Raises:
@@ -83,9 +83,9 @@ async def chunks(answer: Answer) -> AsyncGenerator[list[Json], None]:
     options = answer.ask.stream_options
     counted = options is not None and options.include_usage
     about |= {"usage": None} if counted else {}
-    with listening(answer) as listener:
+    with subscribed(answer) as subscription:
         yield [opening(answer, about, index) for index in range(len(answer.requests))]
-        async for events in listener:
+        async for events in subscription:
             generated += len(events)
             told = [piece(answer, about, event) for event in events]
             if told := [chunk for chunk in told if chunk]:
@@ -94,7 +94,7 @@ async def chunks(answer: Answer) -> AsyncGenerator[list[Json], None]:
         yield [about | {"choices": [], "usage": answer.usage(generated)}]
 
 
-def opening(answer: Answer, about: Json, index: int) -> Json:
+def opening(answer: Completion, about: Json, index: int) -> Json:
     """The first chunk of a choice."""
     choice: Json = {"index": index, "logprobs": None, "finish_reason": None}
     if answer.chat:
@@ -107,7 +107,7 @@ def opening(answer: Answer, about: Json, index: int) -> Json:
     return chunk
 
 
-def piece(answer: Answer, about: Json, event: Event) -> Json | None:
+def piece(answer: Completion, about: Json, event: Event) -> Json | None:
     """The chunk of a token; none where it has nothing to tell."""
     ids = answer.ask.return_token_ids
     if not (event.text or event.reply or event.logprob or ids):
@@ -136,7 +136,7 @@ def finish(reply: Reply) -> str:
     return "stop" if reply.stopped or reply.stopped_by is not None else "length"
 
 
-def told_logprobs(answer: Answer, logprobs: list[Logprob]) -> Json:
+def told_logprobs(answer: Completion, logprobs: list[Logprob]) -> Json:
     """Log probabilities as each kind of completion tells them."""
     tokenizer = answer.served.engine.tokenizer
 

@@ -13,21 +13,21 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from lima_ray.web.limits import Kind, Limits
+from lima_ray.web.limits import LimitsMiddleware, RequestLimit
 from lima_ray.web.requests import HttpError, Network
 from serve.api import completion, responses
 from serve.api.completion import Json
 from serve.api.errors import error_body, invalid, unreadable
-from serve.api.middleware import NOTE, Door
+from serve.api.middleware import NOTE, ApiMiddleware
 from serve.api.schema import ChatRequest, CompletionRequest
 from serve.api.streaming import EventStream, until_gone
-from serve.engines.pool import Models
+from serve.engines.pool import ModelPool
 
 
 def build_api(
-    models: Models,
+    models: ModelPool,
     keys: frozenset[str],
-    kinds: dict[str, Kind],
+    kinds: dict[str, RequestLimit],
     page: ASGIApp | None = None,
     names: frozenset[str] | None = None,
     forwarded: bool = False,
@@ -41,7 +41,7 @@ def build_api(
         kinds: bounds of the requests, by the path that they begin with.
         page: the chat page, under /chat.
         names: of this server, to which requests may be addressed; none takes any.
-        forwarded: see `lima_ray.web.limits.Limits`.
+        forwarded: see `lima_ray.web.limits.LimitsMiddleware`.
         proxies: see there too.
     """
     app = FastAPI(title="lima_ray", docs_url="/docs", redoc_url=None, version="1")
@@ -94,7 +94,7 @@ def build_api(
     app.exception_handler(HttpError)(refuse)
     app.exception_handler(RequestValidationError)(refuse_fields)
     app.exception_handler(HTTPException)(refuse_route)
-    return Door(Limits(app, kinds, forwarded, proxies), keys, names)
+    return ApiMiddleware(LimitsMiddleware(app, kinds, forwarded, proxies), keys, names)
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -116,7 +116,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 async def respond(
-    models: Models, ask: ChatRequest | CompletionRequest, request: Request
+    models: ModelPool, ask: ChatRequest | CompletionRequest, request: Request
 ) -> Response:
     """The response to a request of either kind."""
     if ask.user:

@@ -37,7 +37,7 @@ StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 PAPER = Sampling()
 
 
-class Body(BaseModel):
+class StrictModel(BaseModel):
     """A JSON object whose every field is known."""
 
     model_config = ConfigDict(
@@ -64,14 +64,14 @@ class Body(BaseModel):
         }
 
 
-class TextPart(Body):
+class TextPart(StrictModel):
     """A piece of a message's content."""
 
     type: Literal["text"]
     text: Text
 
 
-class Message(Body):
+class Message(StrictModel):
     """One turn of a dialogue, or the system message before it."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -85,7 +85,7 @@ class Message(Body):
         return "".join(part.text for part in self.content)
 
 
-class StreamOptions(Body):
+class StreamOptions(StrictModel):
     """What a stream tells beside its text."""
 
     include_usage: bool = False
@@ -94,7 +94,7 @@ class StreamOptions(Body):
     """OpenAI's padding of chunks; there is none here."""
 
 
-class Ask(Body):
+class GenerationRequest(StrictModel):
     """What both kinds of completions share."""
 
     model: str = Field(max_length=256)
@@ -144,7 +144,7 @@ class Ask(Body):
         return PAPER.model_copy(update=given | {"seed": seed, "max_tokens": max_tokens})
 
 
-class ChatRequest(Ask):
+class ChatRequest(GenerationRequest):
     """POST /v1/chat/completions."""
 
     messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES)
@@ -185,7 +185,7 @@ class ChatRequest(Ask):
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=2**17)]
 
 
-class CompletionRequest(Ask):
+class CompletionRequest(GenerationRequest):
     """POST /v1/completions: plain text to go on with, without the chat template."""
 
     prompt: (

@@ -1,4 +1,4 @@
-"""Saving beside the talk: a database that is away costs no reply, and what it missed is said."""
+"""Save in the background: a database that is away costs no reply, and what it missed is told."""
 
 import asyncio
 import copy
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lima_ray.records.verdict import Verdict
-from lima_ray.web.database import StoreError
+from lima_ray.web.database import DatabaseError
 from serve.conversations.dialogue import Dialogue, new_id
 from serve.conversations.store import Conflict, Store
 
@@ -16,7 +16,7 @@ MOST_KEPT = 200
 
 
 @dataclass
-class Change:
+class PendingWrite:
     """One thing to write, and what to call it where it could not be."""
 
     name: str
@@ -46,12 +46,12 @@ class Change:
 
 
 @dataclass
-class Saver:
-    """What one visitor's window has not saved yet; the newest state of each thing."""
+class Autosave:
+    """What one window has not saved yet; the newest state of each thing."""
 
     store: Store
     owner: str
-    waiting: dict[str, Change] = field(default_factory=dict)
+    waiting: dict[str, PendingWrite] = field(default_factory=dict)
     problem: str | None = None
     """Why the last attempt failed; none where everything is saved."""
     recovered: int = 0
@@ -68,23 +68,23 @@ class Saver:
         last = copied.turns[-1] if copied.turns else None
         if last and last.role == "assistant" and not last.content.strip():
             copied.turns.pop()  # a reply of which nothing has come yet
-        change = Change(f"“{dialogue.name}”", Store.save, (self.owner, copied), dialogue)
+        change = PendingWrite(f"“{dialogue.name}”", Store.save, (self.owner, copied), dialogue)
         self.later(dialogue.id, change)
 
     def forget(self, dialogue: Dialogue) -> None:
         """Have a conversation deleted."""
         name, copied = f"the deletion of “{dialogue.name}”", copy.copy(dialogue)
-        self.later(dialogue.id, Change(name, Store.forget, (self.owner, copied), dialogue))
+        self.later(dialogue.id, PendingWrite(name, Store.forget, (self.owner, copied), dialogue))
 
     def judge(self, verdict: Verdict) -> None:
         """Have a verdict kept."""
-        self.later(verdict.key, Change("a vote", Store.judge, (self.owner, verdict)))
+        self.later(verdict.key, PendingWrite("a vote", Store.judge, (self.owner, verdict)))
 
     def unjudge(self, key: str) -> None:
         """Have a verdict taken back."""
-        self.later(key, Change("a vote taken back", Store.unjudge, (self.owner, key)))
+        self.later(key, PendingWrite("a vote taken back", Store.unjudge, (self.owner, key)))
 
-    def later(self, key: str, change: Change) -> None:
+    def later(self, key: str, change: PendingWrite) -> None:
         """Replace what waits under a key, and start to write."""
         self.waiting.pop(key, None)
         self.waiting[key] = change
@@ -105,7 +105,7 @@ class Saver:
             key, change = next(iter(self.waiting.items()))
             try:
                 conflict = await self.attempt(change)
-            except StoreError as error:
+            except DatabaseError as error:
                 self.problem = str(error)
                 return
             if conflict is not None:
@@ -117,7 +117,7 @@ class Saver:
                 del self.waiting[key]
         self.problem = None
 
-    async def attempt(self, change: Change) -> tuple[str, Dialogue | None] | None:
+    async def attempt(self, change: PendingWrite) -> tuple[str, Dialogue | None] | None:
         """Write one thing.
 
         Returns:
@@ -134,7 +134,7 @@ class Saver:
             return str(conflict), await self.store.off_loop(Store.open, owner, copied.id)
         return None
 
-    def keep_both(self, key: str, change: Change, what: str, kept: Dialogue | None) -> None:
+    def keep_both(self, key: str, change: PendingWrite, what: str, kept: Dialogue | None) -> None:
         """Overwrite nothing: what another window did stays, and this window's becomes another."""
         newest = self.waiting.pop(key, change)
         dialogue = newest.dialogue
@@ -149,7 +149,7 @@ class Saver:
             if turn.thumb:
                 keys = (f"thumb-{old}", f"thumb-{turn.id}")
                 move = (self.owner, *keys, dialogue.id, old in theirs)
-                self.later(f"move-{turn.id}", Change("a vote", Store.move_verdict, move))
+                self.later(f"move-{turn.id}", PendingWrite("a vote", Store.move_verdict, move))
         self.conflicts.append(
             f"“{name}” {what} meanwhile. Nothing is lost: what this window has is now a "
             f"conversation of its own, “{dialogue.name}”."
@@ -167,7 +167,7 @@ class Saver:
         await self.settle()
         try:
             titles = await self.store.off_loop(Store.titles, self.owner)
-        except StoreError as error:
+        except DatabaseError as error:
             self.problem = str(error)
             return None
         if not self.waiting:
@@ -175,7 +175,7 @@ class Saver:
         return titles
 
     def message(self) -> str:
-        """What to tell the visitor, once; empty where all is well."""
+        """What to tell the user, once; empty where all is well."""
         if self.problem is not None:
             names = [change.name for change in self.waiting.values()]
             shown = ", ".join(names[:NAMES_SHOWN])

@@ -1,4 +1,4 @@
-"""One visitor's conversation: ask, stop, retry, undo, edit, judge; nothing here draws anything."""
+"""One window's conversation: ask, stop, retry, undo, edit, judge; nothing here draws anything."""
 
 import asyncio
 import secrets
@@ -10,9 +10,9 @@ from typing import Any
 
 from lima_ray.errors import UserError
 from lima_ray.records.verdict import Verdict, prompt_id
-from lima_ray.web.sessions import Visitor
-from serve.conversations.autosave import Saver
-from serve.conversations.client import Pace, Speaker, request_body, speak
+from lima_ray.web.sessions import Session
+from serve.conversations.autosave import Autosave
+from serve.conversations.client import ChatClient, ReplyTiming, request_body, stream_reply
 from serve.conversations.dialogue import Dialogue, Turn, clean, now
 
 REDRAW_S = 0.05
@@ -24,7 +24,7 @@ SEEDS = 2**31
 
 
 @dataclass(frozen=True)
-class Ask:
+class ReplyOptions:
     """How the next reply is to be made."""
 
     model: str
@@ -35,24 +35,24 @@ class Ask:
 
 
 @dataclass
-class Desk:
-    """A visitor's window on the chat tab."""
+class ChatWindow:
+    """A browser window's chat tab."""
 
-    visitor: Visitor
-    saver: Saver
+    session: Session
+    autosave: Autosave
     dialogue: Dialogue = field(default_factory=Dialogue)
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the API lists, by id."""
     stop: asyncio.Event | None = None
     """Ends the reply under way; none where there is none."""
-    pace: Pace = field(default_factory=Pace)
+    timing: ReplyTiming = field(default_factory=ReplyTiming)
     notice: str = ""
     titles: list[tuple[str, str]] = field(default_factory=list)
-    """Names and ids of the visitor's conversations, as last read."""
+    """Names and ids of the session's conversations, as last read."""
     draft: str = ""
     """Text that goes back into the composer, because it has no reply."""
     answered: list[Dialogue] = field(default_factory=list)
-    """Conversations whose reply has not ended, or is not handed to the saver yet."""
+    """Conversations whose reply has not ended, or is not handed to `Autosave` yet."""
 
     @property
     def busy(self) -> bool:
@@ -63,7 +63,7 @@ class Desk:
         """Turn to another conversation: what is being said ends."""
         if self.stop is not None:
             self.stop.set()
-        self.stop, self.notice, self.draft, self.pace = None, "", "", Pace()
+        self.stop, self.notice, self.draft, self.timing = None, "", "", ReplyTiming()
 
     def open(self, dialogue: Dialogue) -> None:
         """Take up a conversation."""
@@ -142,32 +142,32 @@ class Desk:
         return None
 
     async def answer(
-        self, speaker: Speaker, ask: Ask, before: list[Turn]
+        self, client: ChatClient, ask: ReplyOptions, before: list[Turn]
     ) -> AsyncGenerator[None, None]:
         """Stream a reply to the last turn, and save it as far as it came.
 
         Args:
-            speaker: what answers.
+            client: what answers.
             ask: how; a seed that an earlier reply used up is followed by the next.
             before: the turns to fall back on where nothing is said.
         """
-        dialogue, stop, self.pace = self.dialogue, asyncio.Event(), Pace()
+        dialogue, stop, self.timing = self.dialogue, asyncio.Event(), ReplyTiming()
         earlier = before[len(dialogue.turns) :][:1]
         seed = secrets.randbelow(SEEDS) if ask.seed is None else ask.seed
         if ask.seed is not None and earlier and earlier[0].seed is not None:
             seed = (max(earlier[0].seed, seed) + 1) % SEEDS
         body = request_body(ask.model, dialogue, ask.sampling, seed)
-        self.saver.save(dialogue)
+        self.autosave.save(dialogue)
         saved = time.monotonic()
         turn = Turn("assistant", "", model=ask.model, seed=seed, sampling=ask.sampling)
         dialogue.turns.append(turn)
         self.answered.append(dialogue)
         self.stop, drawn = stop, 0.0
         try:
-            async with aclosing(speak(speaker, body, turn, self.pace, stop)) as steps:
+            async with aclosing(stream_reply(client, body, turn, self.timing, stop)) as steps:
                 async for _ in steps:
                     if turn.content.strip() and time.monotonic() - saved >= SAVE_EVERY_S:
-                        self.saver.save(dialogue)
+                        self.autosave.save(dialogue)
                         saved = time.monotonic()
                     if self.stop is stop and time.monotonic() - drawn >= REDRAW_S:
                         yield
@@ -178,7 +178,7 @@ class Desk:
 
     async def settle(self) -> None:
         """Wait for what is being saved, and read the list of conversations anew."""
-        titles = await self.saver.titles()
+        titles = await self.autosave.titles()
         self.titles = self.titles if titles is None else titles
 
     def close(
@@ -192,7 +192,7 @@ class Desk:
         if not turn.content.strip():
             dialogue.turns[:] = before
         if self.stop is stop:
-            self.stop, self.notice = None, outcome(turn, self.pace)
+            self.stop, self.notice = None, outcome(turn, self.timing)
             if back:
                 self.draft = question.content
                 self.notice += " Your message is back in the box below."
@@ -212,7 +212,7 @@ class Desk:
         title = " ".join(clean(title).split())[:200]
         if self.dialogue.turns and title not in {self.dialogue.name, self.dialogue.title}:
             self.dialogue.title = title
-            self.saver.save(self.dialogue)
+            self.autosave.save(self.dialogue)
 
     def set_system(self, system: str) -> None:
         """Change the system line, from the next reply on."""
@@ -226,10 +226,10 @@ class Desk:
         turn = turns[place]
         turn.thumb = None if liked is None else "up" if liked else "down"
         if turn.thumb is None:
-            self.saver.unjudge(f"thumb-{turn.id}")
+            self.autosave.unjudge(f"thumb-{turn.id}")
         else:
-            self.saver.judge(thumb_verdict(self.dialogue, place, self.visitor.annotator))
-        self.saver.save(self.dialogue)
+            self.autosave.judge(thumb_verdict(self.dialogue, place, self.session.annotator))
+        self.autosave.save(self.dialogue)
 
     def changed(self) -> None:
         """Note the time and save."""
@@ -239,9 +239,9 @@ class Desk:
     def keep(self, dialogue: Dialogue) -> None:
         """Save a conversation, or delete one that has nothing left."""
         if dialogue.turns:
-            self.saver.save(dialogue)
+            self.autosave.save(dialogue)
         else:
-            self.saver.forget(dialogue)
+            self.autosave.forget(dialogue)
 
     def user_turn(self, place: int) -> int | None:
         """The place of the user's turn at or before a place."""
@@ -267,7 +267,7 @@ def check_text(text: str) -> str:
     return said
 
 
-def outcome(turn: Turn, pace: Pace) -> str:
+def outcome(turn: Turn, timing: ReplyTiming) -> str:
     """What a reader must know of how a reply ended."""
     said = bool(turn.content.strip())
     notes = []
@@ -277,8 +277,8 @@ def outcome(turn: Turn, pace: Pace) -> str:
             f"The conversation has outgrown the model's context: the oldest "
             f"{turn.dropped_messages} {messages} were left out."
         )
-    if pace.error:
-        notes.append(pace.error if not said else f"The reply broke off: {pace.error}")
+    if timing.error:
+        notes.append(timing.error if not said else f"The reply broke off: {timing.error}")
     elif turn.finish_reason == "length":
         notes.append("The reply hit its length limit and may be cut off.")
     elif turn.finish_reason == "stopped":

@@ -1,10 +1,10 @@
 """What answers on the page, and a reply as it comes.
 
     turn = Turn("assistant", "")
-    async for _ in speak(speaker, body, turn, stop):
+    async for _ in stream_reply(client, body, turn, timing, stop):
         show(turn.content)
 
-A `Speaker` is anything with the API's two calls; in the Serve app it is the engine's replica.
+A `ChatClient` is anything with the API's two calls; in the Serve app it is the engine's replica.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ LOADING = "model_loading"
 MOST_ERROR_LETTERS = 200
 
 
-class Speaker(Protocol):
+class ChatClient(Protocol):
     """An OpenAI API's two calls that a page needs."""
 
     async def models(self) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ class Speaker(Protocol):
 
 
 @dataclass
-class Pace:
+class ReplyTiming:
     """How a reply came, and what the page is told beside its text."""
 
     started: float = field(default_factory=time.perf_counter)
@@ -74,8 +74,8 @@ def request_body(
     }
 
 
-async def speak(
-    speaker: Speaker, body: dict[str, Any], turn: Turn, pace: Pace, stop: asyncio.Event
+async def stream_reply(
+    client: ChatClient, body: dict[str, Any], turn: Turn, timing: ReplyTiming, stop: asyncio.Event
 ) -> AsyncGenerator[None, None]:
     """Fill a turn with a reply, and yield whenever something of it is new.
 
@@ -83,32 +83,32 @@ async def speak(
     """
     deadline = time.monotonic() + LOADING_LIMIT_S
     while not stop.is_set():
-        pace.loading = False
-        async with aclosing(chunks(speaker, body, stop)) as stream:
+        timing.loading = False
+        async with aclosing(chunks(client, body, stop)) as stream:
             async for chunk in stream:
-                take(chunk, turn, pace)
-                if not pace.loading:
+                take(chunk, turn, timing)
+                if not timing.loading:
                     yield
-        if not pace.loading or time.monotonic() > deadline:
+        if not timing.loading or time.monotonic() > deadline:
             break
         yield
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), LOADING_WAIT_S)
-        pace.started = time.perf_counter()
-    if pace.loading and not stop.is_set():
-        pace.error = "The model is still being loaded. Try again in a minute."
+        timing.started = time.perf_counter()
+    if timing.loading and not stop.is_set():
+        timing.error = "The model is still being loaded. Try again in a minute."
     if turn.finish_reason is None:
-        if not stop.is_set() and not pace.error:
-            pace.error = "The connection to the model ended before the reply did."
-        turn.finish_reason = "error" if pace.error else "stopped"
+        if not stop.is_set() and not timing.error:
+            timing.error = "The connection to the model ended before the reply did."
+        turn.finish_reason = "error" if timing.error else "stopped"
     yield
 
 
 async def chunks(
-    speaker: Speaker, body: dict[str, Any], stop: asyncio.Event
+    client: ChatClient, body: dict[str, Any], stop: asyncio.Event
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Chunks until the last or until `stop`; the stream is closed in any case."""
-    stream = speaker.chat(body)
+    stream = client.chat(body)
     stopped = asyncio.ensure_future(stop.wait())
     coming: asyncio.Future[dict[str, Any]] | None = None
     try:
@@ -141,11 +141,11 @@ def brief(error: Exception) -> str:
     return (lines[-1].strip() if lines else type(error).__name__)[:MOST_ERROR_LETTERS]
 
 
-def take(chunk: dict[str, Any], turn: Turn, pace: Pace) -> None:
+def take(chunk: dict[str, Any], turn: Turn, timing: ReplyTiming) -> None:
     """Note what a chunk says."""
     if error := chunk.get("error"):
-        pace.loading = error.get("code") == LOADING
-        pace.error = None if pace.loading else str(error.get("message", error))
+        timing.loading = error.get("code") == LOADING
+        timing.error = None if timing.loading else str(error.get("message", error))
         return
     about = chunk.get("lima") or {}
     turn.model = chunk.get("model") or turn.model
@@ -155,8 +155,8 @@ def take(chunk: dict[str, Any], turn: Turn, pace: Pace) -> None:
     for choice in chunk.get("choices") or []:
         if text := (choice.get("delta") or {}).get("content"):
             turn.content += clean(text)
-            pace.last = time.perf_counter()
-            pace.first = pace.first or pace.last
+            timing.last = time.perf_counter()
+            timing.first = timing.first or timing.last
         turn.finish_reason = choice.get("finish_reason") or turn.finish_reason
     if usage := chunk.get("usage"):
         turn.prompt_tokens = usage["prompt_tokens"]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from lima_ray.errors import UserError
 from lima_ray.records.verdict import Verdict, prompt_id
 from serve.conversations.chat_window import MOST_LETTERS, MOST_TURNS, SEEDS, check_text, outcome
-from serve.conversations.client import Pace, Speaker, request_body, speak
+from serve.conversations.client import ChatClient, ReplyTiming, request_body, stream_reply
 from serve.conversations.dialogue import Dialogue, Turn, clean, new_id, now
 
 Vote = Literal["A", "B", "neither"]
@@ -39,7 +39,9 @@ class Round:
     order: tuple[int, int]
     replies: tuple[Turn, Turn]
     """A's and B's."""
-    paces: tuple[Pace, Pace] = field(default_factory=lambda: (Pace(), Pace()))
+    timings: tuple[ReplyTiming, ReplyTiming] = field(
+        default_factory=lambda: (ReplyTiming(), ReplyTiming())
+    )
     id: str = field(default_factory=new_id)
     vote: Vote | None = None
     goes_on: int = 0
@@ -52,11 +54,11 @@ class Round:
 
 
 @dataclass
-class Arena:
-    """A visitor's window on the compare tab."""
+class ComparisonWindow:
+    """A browser window's compare tab."""
 
     owner: str
-    """The visitor, by the name under which votes are kept."""
+    """Whose window it is."""
     dialogue: Dialogue = field(default_factory=Dialogue)
     """Up to the prompt that is being answered."""
     round: Round | None = None
@@ -96,7 +98,7 @@ class Arena:
         return True
 
     async def answer(
-        self, speaker: Speaker, contestants: tuple[Contestant, Contestant], seed: int | None
+        self, client: ChatClient, contestants: tuple[Contestant, Contestant], seed: int | None
     ) -> AsyncGenerator[None, None]:
         """Stream both replies at once, in an order drawn anew."""
         order = (0, 1) if secrets.randbelow(2) == 0 else (1, 0)
@@ -112,7 +114,9 @@ class Arena:
         async def fill(place: int) -> None:
             turn = this.replies[place]
             body = request_body(turn.model or "", self.dialogue, turn.sampling, turn.seed or 0)
-            async with aclosing(speak(speaker, body, turn, this.paces[place], stop)) as steps:
+            async with aclosing(
+                stream_reply(client, body, turn, this.timings[place], stop)
+            ) as steps:
                 async for _ in steps:
                     pass
 
@@ -137,7 +141,9 @@ class Arena:
         if this.whole:
             self.notice = cut_off(this)
             return
-        reasons = {outcome(turn, pace) for turn, pace in zip(this.replies, this.paces, strict=True)}
+        reasons = {
+            outcome(turn, timing) for turn, timing in zip(this.replies, this.timings, strict=True)
+        }
         self.notice = " ".join(sorted(reasons - {""}))
         self.notice += " There are not two replies to compare; your message is back in the box."
         self.draft = self.dialogue.turns.pop().content

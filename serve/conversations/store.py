@@ -6,13 +6,13 @@ from datetime import datetime
 from sqlalchemy import delete, inspect, select, text
 
 from lima_ray.records.verdict import Verdict
-from lima_ray.web.database import StoreError
+from lima_ray.web.database import DatabaseError
 from lima_ray.web.session_store import SessionStore
 from serve.conversations.dialogue import Dialogue, Turn, new_id, now
 from serve.conversations.tables import DialogueRow, TurnRow, VerdictRow
 
 
-class Conflict(StoreError):
+class Conflict(DatabaseError):
     """A conversation is not as it was read: another window changed or deleted it meanwhile."""
 
 
@@ -42,7 +42,7 @@ class Store(SessionStore):
         with self.session(writes=True) as session:
             row = session.get(DialogueRow, dialogue.id, with_for_update=True)
             if row is not None and row.owner != owner:
-                raise StoreError("the conversation belongs to somebody else")
+                raise DatabaseError("the conversation belongs to somebody else")
             check_version(row, dialogue)
             if row is None:
                 row = DialogueRow(id=dialogue.id, owner=owner, created=dialogue.created)
@@ -97,7 +97,7 @@ class Store(SessionStore):
         with self.session(writes=True) as session:
             row = session.get(VerdictRow, verdict.key)
             if row is not None and row.owner != owner:
-                raise StoreError("the verdict belongs to somebody else")
+                raise DatabaseError("the verdict belongs to somebody else")
             session.merge(verdict_row(owner, verdict, row.created if row is not None else now()))
 
     def unjudge(self, owner: str, key: str) -> None:

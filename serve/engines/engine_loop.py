@@ -2,8 +2,8 @@
 
     loop = EngineLoop("aligned", lambda: Engine(path))
     await loop.loaded()
-    with loop.listen([Request("a", ids, sampling, stream=True)]) as listener:
-        async for events in listener:
+    with loop.subscribe([Request("a", ids, sampling, stream=True)]) as events:
+        async for batch in events:
             ...
 
 Requests join and leave between two tokens. Whoever stops listening cancels: the request's slot is
@@ -22,8 +22,8 @@ import torch
 
 from lima_ray.engine import Engine, Event, Request
 from lima_ray.errors import UserError
-from serve.engines.metrics import Meters
-from serve.engines.subscription import Busy, EngineFailed, Listener
+from serve.engines.metrics import EngineMetrics
+from serve.engines.subscription import EngineFailed, QueueFull, Subscription
 
 FAILURES_IN_A_ROW = 3
 """Steps that may fail one after another before the engine counts as broken."""
@@ -35,7 +35,7 @@ log = logging.getLogger("ray.serve")
 
 
 class EngineLoop:
-    """One engine, its thread, and its listeners."""
+    """One engine, its thread, and its subscriptions."""
 
     def __init__(
         self, name: str, load: Callable[[], Engine], queue: int = 64, stuck_after_s: float = 120
@@ -49,11 +49,11 @@ class EngineLoop:
             stuck_after_s: a step that takes longer counts as hung.
         """
         self.name, self.queue, self.stuck_after_s = name, queue, stuck_after_s
-        self.meters = Meters(name)
+        self.metrics = EngineMetrics(name)
         self.engine: Engine | None = None
         self.failure: Exception | None = None
         """Why there is no engine."""
-        self.listeners: dict[str, Listener] = {}
+        self.subscriptions: dict[str, Subscription] = {}
         """By the id of each request in flight."""
         self.finished: deque[float] = deque(maxlen=RECENT_REPLIES)
         self.step_began_s: float | None = None
@@ -72,7 +72,7 @@ class EngineLoop:
     @property
     def in_flight(self) -> int:
         """Requests that wait or are being answered."""
-        return len(self.listeners)
+        return len(self.subscriptions)
 
     @property
     def most(self) -> int:
@@ -102,13 +102,13 @@ class EngineLoop:
             raise self.failure or EngineFailed(f"{self.name} is closed")
         return self.engine
 
-    def listen(self, requests: Sequence[Request], every_s: float = 0) -> Listener:
+    def subscribe(self, requests: Sequence[Request], every_s: float = 0) -> Subscription:
         """Take requests in, all or none.
 
         Args:
             requests: each with an id of its own, never used again: a step under way may still tell
                 what it made for a request that has left.
-            every_s: see `Listener`.
+            every_s: see `Subscription`.
 
         Raises:
             Busy: the queue is full.
@@ -118,18 +118,20 @@ class EngineLoop:
             raise EngineFailed(self.problem or f"{self.name} does not take requests now")
         over = self.in_flight + len(requests) - self.engine.slots - self.queue
         if over > 0:
-            self.meters.refused(len(requests))
-            raise Busy(self.retry_after_s(over))
-        listener = Listener({r.id for r in requests}, self.leave, self.meters, every_s)
-        self.listeners |= dict.fromkeys(listener.ids, listener)
+            self.metrics.refused(len(requests))
+            raise QueueFull(self.retry_after_s(over))
+        subscription = Subscription(
+            {r.id for r in requests}, self.unsubscribe, self.metrics, every_s
+        )
+        self.subscriptions |= dict.fromkeys(subscription.ids, subscription)
         self.tell(*requests)
-        return listener
+        return subscription
 
-    def leave(self, listener: Listener) -> None:
-        """Cancel what a listener still waits for."""
-        left = [id for id in listener.ids if self.listeners.pop(id, None)]
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Cancel what a subscription still waits for."""
+        left = [id for id in subscription.ids if self.subscriptions.pop(id, None)]
         if left:
-            self.meters.cancelled(len(left))
+            self.metrics.cancelled(len(left))
             self.tell(*left)
 
     def tell(self, *messages: Request | str) -> None:
@@ -201,7 +203,7 @@ class EngineLoop:
         finally:
             self.step_began_s = None
         now_s = time.monotonic()
-        self.meters.step(now_s - began_s, events, engine)
+        self.metrics.step(now_s - began_s, events, engine)
         self.finished += (now_s for event in events if event.reply)
         self.hand_over(events)
         self.failures = 0
@@ -214,16 +216,16 @@ class EngineLoop:
         try:
             engine.submit(message)
         except UserError as error:
-            listener = self.listeners.get(message.id)
-            if listener:
-                self.fail({listener}, error)
+            subscription = self.subscriptions.get(message.id)
+            if subscription:
+                self.fail({subscription}, error)
 
     def hand_over(self, events: list[Event]) -> None:
         """Give a step's events to the event loops of those who listen, in one call each."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Listener, Event]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Subscription, Event]]] = {}
         for event in events:
-            if listener := self.listeners.get(event.id):
-                by_loop.setdefault(listener.loop, []).append((listener, event))
+            if subscription := self.subscriptions.get(event.id):
+                by_loop.setdefault(subscription.loop, []).append((subscription, event))
         for loop, pairs in by_loop.items():
             call(loop, self.deliver, pairs)
 
@@ -232,24 +234,24 @@ class EngineLoop:
         with self.call:
             waiting, self.inbox = self.inbox, []
         ids = {message.id for message in waiting if isinstance(message, Request)}
-        listeners = {listener for listener in list(self.listeners.values())}
+        subscriptions = {subscription for subscription in list(self.subscriptions.values())}
         for id in [*engine.active, *(request.id for request in engine.waiting), *ids]:
             engine.cancel(id)
-        self.fail(listeners, EngineFailed(f"the engine failed: {error}"))
+        self.fail(subscriptions, EngineFailed(f"the engine failed: {error}"))
 
-    def fail(self, listeners: set[Listener], error: Exception) -> None:
-        """End the requests of listeners with an error."""
-        for listener in listeners:
-            call(listener.loop, listener.fail, error)
+    def fail(self, subscriptions: set[Subscription], error: Exception) -> None:
+        """End the requests of subscriptions with an error."""
+        for subscription in subscriptions:
+            call(subscription.loop, subscription.fail, error)
 
-    # On the listeners' event loops
+    # On the subscribers' event loops
 
-    def deliver(self, pairs: list[tuple[Listener, Event]]) -> None:
-        """Hand events to their listeners."""
-        for listener, event in pairs:
+    def deliver(self, pairs: list[tuple[Subscription, Event]]) -> None:
+        """Hand events to their subscriptions."""
+        for subscription, event in pairs:
             if event.reply:
-                self.listeners.pop(event.id, None)
-            listener.hear(event)
+                self.subscriptions.pop(event.id, None)
+            subscription.receive(event)
 
 
 def call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: object) -> None:

@@ -17,7 +17,7 @@ from lima_ray.engine import Engine, Event
 SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60]
 
 
-class Meters:
+class EngineMetrics:
     """The measurements of one model."""
 
     def __init__(self, model: str) -> None:
@@ -67,7 +67,7 @@ class Meters:
         self.first.observe(wait_s)
 
     def cancelled(self, count: int) -> None:
-        """Count requests whose listener left."""
+        """Count requests whose client left."""
         self.gone.inc(count)
 
     def refused(self, count: int) -> None:

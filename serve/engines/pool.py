@@ -28,7 +28,7 @@ from lima_ray.lineage import hash_base
 from lima_ray.web.requests import HttpError
 from serve.engines.catalogue import examples_of
 from serve.engines.engine_loop import EngineLoop
-from serve.engines.settings import Settings
+from serve.engines.settings import EngineSettings
 from serve.engines.vllm_loop import VllmEngine, VllmLoop
 from serve.engines.vllm_process import on_this_node
 
@@ -39,7 +39,7 @@ log = logging.getLogger("ray.serve")
 
 
 @dataclass(eq=False)
-class Served:
+class LoadedModel:
     """A model in memory."""
 
     path: str
@@ -56,11 +56,11 @@ class Served:
 
 
 @dataclass(eq=False)
-class Entry:
+class PoolEntry:
     """A name, what it stands for, and what of it is in memory."""
 
     path: str
-    served: Served | None = None
+    served: LoadedModel | None = None
     loading: asyncio.Task[None] | None = None
     problem: str | None = None
     """Why the model at `path` is not loaded."""
@@ -68,12 +68,12 @@ class Entry:
     examples: list[str] = field(default_factory=list)
 
 
-class Models:
+class ModelPool:
     """Names, and engines for those of them that are in use."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, PoolEntry] = {}
         self.draining: set[asyncio.Task[None]] = set()
         self.created = int(time.time())
         if settings.threads or not settings.gpus:
@@ -104,7 +104,7 @@ class Models:
             UserError: at the first call, the default model cannot be loaded.
         """
         before, first = self.entries, not self.entries
-        self.entries = {name: before.get(name) or Entry(path) for name, path in paths.items()}
+        self.entries = {name: before.get(name) or PoolEntry(path) for name, path in paths.items()}
         for name, entry in before.items():
             if name not in paths and entry.served:
                 self.retire(entry.served)
@@ -126,7 +126,7 @@ class Models:
             if entry.problem:
                 raise UserError(entry.problem)
 
-    async def get(self, name: str) -> Served:
+    async def get(self, name: str) -> LoadedModel:
         """The model of a name, in memory.
 
         Raises:
@@ -153,12 +153,12 @@ class Models:
             {"Retry-After": str(LOADING_RETRY_S)},
         )
 
-    def begin_loading(self, name: str, entry: Entry) -> None:
+    def begin_loading(self, name: str, entry: PoolEntry) -> None:
         """Load what an entry stands for, unless that is under way."""
         if entry.loading is None or entry.loading.done():
             entry.loading = asyncio.create_task(self.load(name, entry))
 
-    async def load(self, name: str, entry: Entry) -> None:
+    async def load(self, name: str, entry: PoolEntry) -> None:
         """Load an entry's model, again where another was named meanwhile, and let it take over."""
         path = ""
         while path != entry.path:
@@ -175,7 +175,7 @@ class Models:
                 entry.problem = problem
                 log.error("%s stays as it was: %s", name, problem)
 
-    async def loaded(self, name: str, path: str) -> tuple[Served | None, str | None]:
+    async def loaded(self, name: str, path: str) -> tuple[LoadedModel | None, str | None]:
         """A model with a new engine, or why there is none."""
         try:
             revision = await asyncio.to_thread(hash_base, path)
@@ -183,7 +183,7 @@ class Models:
             await loop.loaded()
         except Exception as error:
             return None, f"{name} cannot be loaded from {path}: {error}"
-        return Served(path, revision, loop, int(time.time())), None
+        return LoadedModel(path, revision, loop, int(time.time())), None
 
     def loop_for(self, name: str, path: str) -> EngineLoop | VllmLoop:
         """What will answer for a model, not loaded yet."""
@@ -196,7 +196,7 @@ class Models:
         flags = shlex.split(settings.vllm_args)
         return VllmLoop(name, path, process, flags, settings.slots, settings.queue)
 
-    def let_go(self, newest: Entry) -> None:
+    def let_go(self, newest: PoolEntry) -> None:
         """Drop models that are idle for longest, until no more than are to be kept are left."""
         others = [e for name, e in self.entries.items() if name != self.default]
         loaded = [(e, served) for e in others if (served := e.served)]
@@ -206,7 +206,7 @@ class Models:
             self.retire(served)
             entry.served = None
 
-    def retire(self, served: Served) -> None:
+    def retire(self, served: LoadedModel) -> None:
         """Let a model finish its replies, then end its engine."""
         task = asyncio.create_task(served.loop.drain())
         self.draining.add(task)
@@ -228,7 +228,7 @@ class Models:
         """The models as GET /v1/models tells them."""
         return [self.listed(name, entry) for name, entry in self.entries.items()]
 
-    def listed(self, name: str, entry: Entry) -> dict[str, Any]:
+    def listed(self, name: str, entry: PoolEntry) -> dict[str, Any]:
         """One model; `revision` and `max_model_len` are known once it is loaded."""
         served = entry.served
         loading = entry.loading is not None and not entry.loading.done()

@@ -7,7 +7,7 @@ from pydantic import Field
 from lima_ray.config import Section
 
 
-class Settings(Section):
+class EngineSettings(Section):
     """How a replica serves its models."""
 
     slots: int = Field(default=32, ge=1)

@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager
 from math import isfinite
 
 from lima_ray.engine import Event
-from serve.engines.metrics import Meters
+from serve.engines.metrics import EngineMetrics
 
 
 class EngineFailed(Exception):
     """The engine could not go on with a request; others were not asked to wait for it."""
 
 
-class Busy(Exception):
+class QueueFull(Exception):
     """The queue is full."""
 
     def __init__(self, retry_after_s: int) -> None:
@@ -22,14 +22,14 @@ class Busy(Exception):
         self.retry_after_s = retry_after_s
 
 
-class Listener(AbstractContextManager["Listener"]):
+class Subscription(AbstractContextManager["Subscription"]):
     """Someone who waits for the events of some requests; leaving cancels what is left of them."""
 
     def __init__(
         self,
         ids: Collection[str],
-        leave: Callable[["Listener"], None],
-        meters: Meters,
+        unsubscribe: Callable[["Subscription"], None],
+        metrics: EngineMetrics,
         every_s: float = 0,
     ) -> None:
         """Listen from now on, on the event loop that runs.
@@ -37,14 +37,14 @@ class Listener(AbstractContextManager["Listener"]):
         Args:
             ids: requests whose events come.
             leave: called at the end, with this.
-            meters: told of each first token.
+            metrics: told of each first token.
             every_s: time between two beats, for which events wait, but for first tokens and the
                 end. To wake someone for every token costs as much as the token; to wake all at one
                 beat holds up the engine once.
         """
         self.ids = set(ids)
         """Requests that have not finished."""
-        self.leave, self.meters, self.every_s = leave, meters, every_s
+        self.unsubscribe, self.metrics, self.every_s = unsubscribe, metrics, every_s
         self.loop, self.arrived_s = asyncio.get_running_loop(), time.monotonic()
         self.events: list[Event] = []
         self.begun: set[str] = set()
@@ -52,12 +52,12 @@ class Listener(AbstractContextManager["Listener"]):
         self.failure: Exception | None = None
         self.news = asyncio.Event()
         self.due: asyncio.TimerHandle | None = None
-        """Wakes the listener for events that wait."""
+        """Wakes the subscriber for events that wait."""
 
     def __exit__(self, *_: object) -> None:
         if self.due:
             self.due.cancel()
-        self.leave(self)
+        self.unsubscribe(self)
 
     async def __aiter__(self) -> AsyncIterator[list[Event]]:
         """Yield events as they come, all that are there at once, until all have a reply.
@@ -75,8 +75,8 @@ class Listener(AbstractContextManager["Listener"]):
             if events:
                 yield events
 
-    def hear(self, event: Event) -> None:
-        """Take an event, on this listener's event loop."""
+    def receive(self, event: Event) -> None:
+        """Take an event, on the subscriber's event loop."""
         if event.id not in self.ids:
             return
         if event.reply:
@@ -84,7 +84,7 @@ class Listener(AbstractContextManager["Listener"]):
         first = event.id not in self.begun
         if first:
             self.begun.add(event.id)
-            self.meters.began(time.monotonic() - self.arrived_s)
+            self.metrics.began(time.monotonic() - self.arrived_s)
         self.events.append(event)
         if first or not self.ids or not self.every_s:
             self.wake()
@@ -93,13 +93,13 @@ class Listener(AbstractContextManager["Listener"]):
             self.due = self.loop.call_at(next_beat * self.every_s, self.wake)
 
     def wake(self) -> None:
-        """Have the listener take what there is."""
+        """Have the subscriber take what there is."""
         if self.due:
             self.due.cancel()
             self.due = None
         self.news.set()
 
     def fail(self, error: Exception) -> None:
-        """Learn that nothing more comes, on this listener's event loop."""
+        """Learn that nothing more comes, on the subscriber's event loop."""
         self.failure = self.failure or error
         self.news.set()

@@ -19,8 +19,8 @@ import httpx2
 from lima_ray.engine import Event, Logprob, Reply, Request
 from lima_ray.errors import UserError
 from lima_ray.tokenizer import prompt_ids, text_ids
-from serve.engines.metrics import Meters
-from serve.engines.subscription import Busy, EngineFailed, Listener
+from serve.engines.metrics import EngineMetrics
+from serve.engines.subscription import EngineFailed, QueueFull, Subscription
 
 START_LIMIT_S = 1800.0
 POLL_S = 1.0
@@ -66,11 +66,13 @@ class VllmLoop:
         self.name, self.path, self.process, self.queue = name, path, process, queue
         self.flags = [*flags, "--max-num-seqs", str(slots)]
         self.slots = slots
-        self.meters = Meters(name)
+        self.metrics = EngineMetrics(name)
         self.engine: VllmEngine | None = None
         self.failure: Exception | None = None
         self.tasks: dict[str, asyncio.Task[None]] = {}
-        self.http = httpx2.AsyncClient(timeout=None, limits=httpx2.Limits(max_connections=None))
+        self.http = httpx2.AsyncClient(
+            timeout=None, limits=httpx2.LimitsMiddleware(max_connections=None)
+        )
         self.watching: asyncio.Task[None] | None = None
 
     @property
@@ -136,12 +138,12 @@ class VllmLoop:
             if ended := await self.process.ended.remote():
                 self.failure = EngineFailed(f"vLLM's server ended, {ended}")
 
-    def listen(self, requests: Sequence[Request], every_s: float = 0) -> Listener:
+    def subscribe(self, requests: Sequence[Request], every_s: float = 0) -> Subscription:
         """Take requests in, all or none.
 
         Args:
             requests: each with an id of its own, never used again.
-            every_s: see `Listener`.
+            every_s: see `Subscription`.
 
         Raises:
             Busy: the queue is full.
@@ -151,30 +153,32 @@ class VllmLoop:
             raise EngineFailed(self.problem or f"{self.name} does not take requests now")
         over = self.in_flight + len(requests) - self.slots - self.queue
         if over > 0:
-            self.meters.refused(len(requests))
-            raise Busy(1)
-        listener = Listener({r.id for r in requests}, self.leave, self.meters, every_s)
+            self.metrics.refused(len(requests))
+            raise QueueFull(1)
+        subscription = Subscription(
+            {r.id for r in requests}, self.unsubscribe, self.metrics, every_s
+        )
         for request in requests:
-            self.tasks[request.id] = asyncio.create_task(self.answer(request, listener))
-        return listener
+            self.tasks[request.id] = asyncio.create_task(self.answer(request, subscription))
+        return subscription
 
-    def leave(self, listener: Listener) -> None:
-        """Cancel what a listener still waits for; the server notices the closed connection."""
-        left = [task for id in listener.ids if (task := self.tasks.get(id))]
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Cancel what a subscription still waits for; the server notices the closed connection."""
+        left = [task for id in subscription.ids if (task := self.tasks.get(id))]
         for task in left:
             task.cancel()
         if left:
-            self.meters.cancelled(len(left))
+            self.metrics.cancelled(len(left))
 
-    async def answer(self, request: Request, listener: Listener) -> None:
-        """Ask the server, and hand its tokens to the listener."""
+    async def answer(self, request: Request, subscription: Subscription) -> None:
+        """Ask the server, and hand its tokens to the subscription."""
         try:
             async for event in self.events(request):
-                listener.hear(event)
+                subscription.receive(event)
         except (UserError, EngineFailed) as error:
-            listener.fail(error)
+            subscription.fail(error)
         except (httpx2.RequestError, KeyError, ValueError) as error:
-            listener.fail(EngineFailed(f"vLLM's server broke off: {error!r}"))
+            subscription.fail(EngineFailed(f"vLLM's server broke off: {error!r}"))
         finally:
             self.tasks.pop(request.id, None)
 

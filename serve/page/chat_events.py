@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from serve.page.chat_handlers import Talk
+from serve.page.chat_handlers import ChatHandlers
 
 DOWNLOAD = """(file) => {
   if (!file) return;
@@ -19,13 +19,13 @@ SETTINGS = "() => document.querySelector('#right .toggle-button').click()"
 ADDRESS = """(id) => history.replaceState(null, '',
   location.pathname + (id ? '?c=' + encodeURIComponent(id) : ''))"""
 ASK = "(...fields) => [...fields.slice(0, -1), window.limaChat.mayLose('%s')]"
-"""Has the visitor confirm what would lose their own work; `View.sure` is the last of the inputs."""
+"""Has the user confirm what would lose their own work; `ChatView.sure` is the last input."""
 
 
-def wire(talk: Talk, page: gr.Blocks) -> None:
+def wire(handlers: ChatHandlers, page: gr.Blocks) -> None:
     """Say what each click does."""
-    view = talk.view
-    here = [view.desk, view.opened]
+    view = handlers.view
+    here = [view.window, view.opened]
     how = [view.model, view.system, view.seed, *view.sampling]
     shown = [
         view.chat, view.said, view.notice, view.meter, view.composer, view.opened, view.name,
@@ -33,28 +33,36 @@ def wire(talk: Talk, page: gr.Blocks) -> None:
     kept = [view.saving, view.past, view.no_past, view.timer]
     live: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     long: dict[str, Any] = {**live, "concurrency_limit": None}
-    whole = [view.desk, *shown, *kept, view.model, view.system]
-    start = page.load(talk.load, view.desk, whole, **live)
+    whole = [view.window, *shown, *kept, view.model, view.system]
+    start = page.load(handlers.load, view.window, whole, **live)
     answers = [
-        view.composer.submit(talk.say, [*here, view.composer, *how], [view.desk, *shown], **long),
-        view.chat.example_select(talk.example, [*here, *how], [view.desk, *shown], **long),
+        view.composer.submit(
+            handlers.say, [*here, view.composer, *how], [view.window, *shown], **long
+        ),
+        view.chat.example_select(handlers.example, [*here, *how], [view.window, *shown], **long),
         view.chat.retry(
-            talk.retry, [*here, *how, view.sure], [view.desk, *shown], js=ASK % "retry", **long
+            handlers.retry,
+            [*here, *how, view.sure],
+            [view.window, *shown],
+            js=ASK % "retry",
+            **long,
         ),
         view.chat.edit(
-            talk.edit, [*here, *how, view.sure], [view.desk, *shown], js=ASK % "edit", **long
+            handlers.edit, [*here, *how, view.sure], [view.window, *shown], js=ASK % "edit", **long
         ),
     ]
     turned = [
-        view.chat.undo(talk.undo, [*here, view.sure], [view.desk, *shown], js=ASK % "undo", **live),
-        view.chat.like(talk.like, here, [view.desk, *shown], **live),
-        view.new.click(talk.begin, view.desk, [*whole], **live),
-        view.past.input(talk.reopen, [view.desk, view.past], whole, **live),
-        view.name.submit(talk.rename, [*here, view.name], [view.desk, *shown], **live),
-        view.name.blur(talk.rename, [*here, view.name], [view.desk, *shown], **live),
+        view.chat.undo(
+            handlers.undo, [*here, view.sure], [view.window, *shown], js=ASK % "undo", **live
+        ),
+        view.chat.like(handlers.like, here, [view.window, *shown], **live),
+        view.new.click(handlers.begin, view.window, [*whole], **live),
+        view.past.input(handlers.reopen, [view.window, view.past], whole, **live),
+        view.name.submit(handlers.rename, [*here, view.name], [view.window, *shown], **live),
+        view.name.blur(handlers.rename, [*here, view.name], [view.window, *shown], **live),
         view.delete.click(
-            talk.remove,
-            [view.desk, view.sure],
+            handlers.remove,
+            [view.window, view.sure],
             whole,
             js=ASK % "delete",
             **live,
@@ -62,13 +70,13 @@ def wire(talk: Talk, page: gr.Blocks) -> None:
     ]
     settled = list(dict.fromkeys([*kept, *whole]))
     for step in [start, *answers, *turned]:
-        step.then(talk.settle, here, settled, **live)
-    view.timer.tick(talk.settle, here, settled, **live)
+        step.then(handlers.settle, here, settled, **live)
+    view.timer.tick(handlers.settle, here, settled, **live)
     view.opened.change(None, view.opened, None, js=ADDRESS, **live)
     view.gear.click(None, js=SETTINGS, api_visibility="private")
-    view.composer.stop(talk.stop, view.desk, None, queue=False, **live)
-    view.model.change(talk.greet, [view.desk, view.model], [view.chat, view.meter], **live)
-    view.export.click(talk.write, here, [view.file, view.notice], **live).then(
+    view.composer.stop(handlers.stop, view.window, None, queue=False, **live)
+    view.model.change(handlers.greet, [view.window, view.model], [view.chat, view.meter], **live)
+    view.export.click(handlers.write, here, [view.file, view.notice], **live).then(
         None, view.file, None, js=DOWNLOAD, **live
     )
-    page.unload(talk.unload)
+    page.unload(handlers.unload)

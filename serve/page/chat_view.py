@@ -1,10 +1,10 @@
-"""The chat tab as it is drawn: its components, and what they show of a desk."""
+"""The chat tab as it is drawn: its components, and what they show of a window."""
 
 from typing import Any
 
 import gradio as gr
 
-from serve.conversations.chat_window import MOST_LETTERS, Desk
+from serve.conversations.chat_window import MOST_LETTERS, ChatWindow
 from serve.conversations.dialogue import UNTITLED, Dialogue
 from serve.page import rendering
 from serve.page.markdown import LATEX, plain
@@ -16,13 +16,13 @@ RETRY_SAVING_S = 5
 EXAMPLES_SHOWN = 4
 
 
-class View:
+class ChatView:
     """Components as attributes, drawn in three places of the page."""
 
     def __init__(self, title: str) -> None:
         """Keep the greeting's name, and begin with what is not seen."""
         self.title = title
-        self.desk = gr.State(None)
+        self.window = gr.State(None)
 
     def sidebar(self) -> None:
         """Draw what stands in the left bar."""
@@ -62,7 +62,9 @@ class View:
             self.model = gr.Dropdown(
                 [], show_label=False, container=False, label="Model", elem_id="model", scale=2
             )
-            self.gear = gr.Button("Settings", size="sm", elem_id="gear", scale=0, min_width=80)
+            self.gear = gr.Button(
+                "EngineSettings", size="sm", elem_id="gear", scale=0, min_width=80
+            )
             self.export = gr.Button("Export", size="sm", elem_id="export", scale=0, min_width=80)
             self.delete = gr.Button("Delete", size="sm", elem_id="delete", scale=0, min_width=80)
         self.saving = gr.HTML(elem_id="saving")
@@ -103,69 +105,73 @@ class View:
         self.sure = gr.Checkbox(visible="hidden")
         self.timer = gr.Timer(RETRY_SAVING_S, active=False)
 
-    def all_of(self, desk: Desk, model: str | None = None) -> Update:
+    def all_of(self, window: ChatWindow, model: str | None = None) -> Update:
         """The whole tab, as after opening a conversation."""
-        chosen = model or model_of(desk.dialogue)
-        picked = {self.model: chosen} if chosen in desk.models else {}
-        chat = {self.chat: self.greeting(desk, chosen)} if chosen in desk.models else {}
+        chosen = model or model_of(window.dialogue)
+        picked = {self.model: chosen} if chosen in window.models else {}
+        chat = {self.chat: self.greeting(window, chosen)} if chosen in window.models else {}
         return (
-            self.shown(desk) | self.kept(desk) | picked | chat | {self.system: desk.dialogue.system}
+            self.shown(window)
+            | self.kept(window)
+            | picked
+            | chat
+            | {self.system: window.dialogue.system}
         )
 
-    def greeting(self, desk: Desk, model: str | None) -> gr.Chatbot:
+    def greeting(self, window: ChatWindow, model: str | None) -> gr.Chatbot:
         """The conversation, or where it is empty a greeting with the model's own prompts."""
-        prompts = desk.models.get(model or "", {}).get("examples") or []
+        prompts = window.models.get(model or "", {}).get("examples") or []
         begin = ", or begin with one of these" if prompts else ""
         return gr.Chatbot(
-            rendering.messages(desk.dialogue, desk.busy),
-            feedback_value=rendering.thumbs(desk.dialogue),
+            rendering.messages(window.dialogue, window.busy),
+            feedback_value=rendering.thumbs(window.dialogue),
             placeholder=f"## {plain(self.title)}\nAsk something{begin}.",
             examples=[{"text": prompt} for prompt in prompts[:EXAMPLES_SHOWN]],
         )
 
-    def words_of(self, desk: Desk) -> Update:
+    def words_of(self, window: ChatWindow) -> Update:
         """What changes while a reply comes."""
         return {
-            self.chat: rendering.messages(desk.dialogue, desk.busy),
-            self.meter: self.meter_of(desk),
+            self.chat: rendering.messages(window.dialogue, window.busy),
+            self.meter: self.meter_of(window),
         }
 
-    def shown(self, desk: Desk, sent: bool = False) -> Update:
+    def shown(self, window: ChatWindow, sent: bool = False) -> Update:
         """The conversation and what belongs to it; what is being typed stays unless it was sent."""
-        text: dict[str, Any] = {"value": desk.draft} if desk.draft or sent else {}
-        desk.draft = ""
+        text: dict[str, Any] = {"value": window.draft} if window.draft or sent else {}
+        window.draft = ""
         return {
-            self.desk: desk,
+            self.window: window,
             self.chat: gr.Chatbot(
-                rendering.messages(desk.dialogue, desk.busy),
-                feedback_value=rendering.thumbs(desk.dialogue),
+                rendering.messages(window.dialogue, window.busy),
+                feedback_value=rendering.thumbs(window.dialogue),
             ),
-            self.said: rendering.said(desk.dialogue),
-            self.notice: rendering.notice(desk.notice),
-            self.meter: self.meter_of(desk),
-            self.composer: gr.Textbox(submit_btn=not desk.busy, stop_btn=desk.busy, **text),
-            self.opened: desk.dialogue.id if desk.dialogue.turns else "",
-            self.name: desk.dialogue.name,
+            self.said: rendering.said(window.dialogue),
+            self.notice: rendering.notice(window.notice),
+            self.meter: self.meter_of(window),
+            self.composer: gr.Textbox(submit_btn=not window.busy, stop_btn=window.busy, **text),
+            self.opened: window.dialogue.id if window.dialogue.turns else "",
+            self.name: window.dialogue.name,
         }
 
-    def kept(self, desk: Desk) -> Update:
+    def kept(self, window: ChatWindow) -> Update:
         """The list of conversations, and whether they are saved."""
-        ids = {id for _, id in desk.titles}
-        at = desk.dialogue.id if desk.dialogue.id in ids else None
+        ids = {id for _, id in window.titles}
+        at = window.dialogue.id if window.dialogue.id in ids else None
         return {
-            self.saving: rendering.notice(desk.saver.message(), "warning"),
-            self.past: gr.Radio(desk.titles, value=at, visible=bool(desk.titles)),
-            self.no_past: gr.HTML(visible=not desk.titles),
-            self.timer: gr.Timer(active=desk.saver.problem is not None),
+            self.saving: rendering.notice(window.autosave.message(), "warning"),
+            self.past: gr.Radio(window.titles, value=at, visible=bool(window.titles)),
+            self.no_past: gr.HTML(visible=not window.titles),
+            self.timer: gr.Timer(active=window.autosave.problem is not None),
         }
 
-    def meter_of(self, desk: Desk) -> str:
+    def meter_of(self, window: ChatWindow) -> str:
         """The line that says how the last reply was made."""
-        model = model_of(desk.dialogue)
-        context = desk.models.get(model or "", {}).get("max_model_len")
-        if context is None and desk.models:
-            context = next(iter(desk.models.values())).get("max_model_len")
-        return rendering.meter(desk.dialogue, desk.pace, context, desk.busy)
+        model = model_of(window.dialogue)
+        context = window.models.get(model or "", {}).get("max_model_len")
+        if context is None and window.models:
+            context = next(iter(window.models.values())).get("max_model_len")
+        return rendering.meter(window.dialogue, window.timing, context, window.busy)
 
 
 def model_of(dialogue: Dialogue) -> str | None:

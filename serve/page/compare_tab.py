@@ -7,10 +7,10 @@ from weakref import WeakValueDictionary
 
 import gradio as gr
 
-from serve.conversations.chat_window import MOST_LETTERS, Desk
-from serve.conversations.comparison import Arena, Contestant, Round, Vote
+from serve.conversations.chat_window import MOST_LETTERS, ChatWindow
+from serve.conversations.comparison import ComparisonWindow, Contestant, Round, Vote
 from serve.page import rendering
-from serve.page.chat_handlers import Talk, owns
+from serve.page.chat_handlers import ChatHandlers, owns
 from serve.page.chat_view import Update
 from serve.page.markdown import LATEX
 from serve.page.sampling_controls import sampling_controls, sampling_fields, seed_control, seed_of
@@ -23,14 +23,14 @@ VOTES: dict[str, Vote] = {
 }
 
 
-class Compare:
+class CompareTab:
     """The compare tab. Its components are attributes; its methods are what they call."""
 
-    def __init__(self, talk: Talk) -> None:
-        """Share the visitor, the store and the speaker of the chat tab."""
-        self.talk = talk
-        self.arena = gr.State(None)
-        self.flights: WeakValueDictionary[str, Arena] = WeakValueDictionary()
+    def __init__(self, handlers: ChatHandlers) -> None:
+        """Share the window, the store and the client of the chat tab."""
+        self.handlers = handlers
+        self.comparison = gr.State(None)
+        self.windows: WeakValueDictionary[str, ComparisonWindow] = WeakValueDictionary()
 
     def main(self) -> None:
         """Draw the contestants, their replies, and the vote."""
@@ -95,10 +95,10 @@ class Compare:
         """Say what each click does."""
         live: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         shown = [
-            self.arena, *self.chats, self.notice, self.ballot, self.reveal, self.onward,
+            self.comparison, *self.chats, self.notice, self.ballot, self.reveal, self.onward,
             self.choice, self.composer,
         ]  # fmt: skip
-        state = [self.talk.view.desk, self.arena]
+        state = [self.handlers.view.window, self.comparison]
         first, second = self.samplings
         how = [self.system, self.seed, *self.models, *first, *second]
         page.load(self.load, None, self.models, **live)
@@ -107,17 +107,17 @@ class Compare:
         )
         for button in self.votes:
             button.click(self.vote, [*state, button], [*shown, self.saving], **live).then(
-                self.settle, self.talk.view.desk, self.saving, **live
+                self.settle, self.handlers.view.window, self.saving, **live
             )
-        self.choice.input(self.choose, [self.arena, self.choice], self.arena, **live)
-        self.fresh.click(self.begin, self.arena, shown, **live)
-        self.composer.stop(self.stop, self.arena, None, queue=False, **live)
+        self.choice.input(self.choose, [self.comparison, self.choice], self.comparison, **live)
+        self.fresh.click(self.begin, self.comparison, shown, **live)
+        self.composer.stop(self.stop, self.comparison, None, queue=False, **live)
         page.unload(self.unload)
 
     async def load(self) -> list[gr.Dropdown]:
         """Offer the models: the default first, and another second where there is one."""
         try:
-            entries = await self.talk.speaker.models()
+            entries = await self.handlers.client.models()
         except Exception:  # the chat tab says that they cannot be listed
             entries = []
         entries.sort(key=lambda entry: not entry.get("default"))
@@ -128,114 +128,126 @@ class Compare:
     async def say(
         self,
         request: gr.Request,
-        desk: Desk | None,
-        arena: Arena | None,
+        window: ChatWindow | None,
+        comparison: ComparisonWindow | None,
         text: str,
         system: str | None,
         seed: float | None,
         *how: Any,
     ) -> AsyncGenerator[Update]:
         """Send a message to both and stream what they say."""
-        arena = self.seat(arena, request)
+        comparison = self.comparison_of(comparison, request)
         models, values = how[:2], how[2:]
-        if arena.busy:
+        if comparison.busy:
             return
         if None in models:
-            arena.notice, arena.draft = "No model is being served.", text
-        elif arena.say(text, system or ""):
+            comparison.notice, comparison.draft = "No model is being served.", text
+        elif comparison.say(text, system or ""):
             half = len(values) // 2
             fields = (sampling_fields(*values[:half]), sampling_fields(*values[half:]))
             pair = (Contestant(models[0], fields[0]), Contestant(models[1], fields[1]))
-            dialogue, first = arena.dialogue, True
-            steps = arena.answer(self.talk.speaker, pair, seed_of(seed))
+            dialogue, first = comparison.dialogue, True
+            steps = comparison.answer(self.handlers.client, pair, seed_of(seed))
             async with aclosing(steps):
                 async for _ in steps:
-                    yield self.shown(arena, sent=True) if first else self.words_of(arena)
+                    yield self.shown(comparison, sent=True) if first else self.words_of(comparison)
                     first = False
-            if arena.dialogue is not dialogue:
+            if comparison.dialogue is not dialogue:
                 return
-        yield self.shown(arena)
+        yield self.shown(comparison)
 
     async def vote(
-        self, request: gr.Request, desk: Desk | None, arena: Arena | None, words: str
+        self,
+        request: gr.Request,
+        window: ChatWindow | None,
+        comparison: ComparisonWindow | None,
+        words: str,
     ) -> Update:
         """Keep the vote and tell the names."""
-        desk = await self.talk.seat(desk, "", request)
-        arena = self.seat(arena, request)
-        if verdict := arena.judge(VOTES[words], desk.visitor.annotator):
-            desk.saver.judge(verdict)
-        return self.shown(arena) | {self.saving: ""}
+        window = await self.handlers.window_of(window, "", request)
+        comparison = self.comparison_of(comparison, request)
+        if verdict := comparison.judge(VOTES[words], window.session.annotator):
+            window.autosave.judge(verdict)
+        return self.shown(comparison) | {self.saving: ""}
 
-    async def settle(self, request: gr.Request, desk: Desk | None) -> str:
+    async def settle(self, request: gr.Request, window: ChatWindow | None) -> str:
         """Say so where the vote is not saved."""
-        if desk is None or not owns(request, desk):
+        if window is None or not owns(request, window):
             return ""
-        await desk.saver.settle()
-        return rendering.notice(desk.saver.message(), "warning")
+        await window.autosave.settle()
+        return rendering.notice(window.autosave.message(), "warning")
 
-    def choose(self, request: gr.Request, arena: Arena | None, place: int) -> Arena:
+    def choose(
+        self, request: gr.Request, comparison: ComparisonWindow | None, place: int
+    ) -> ComparisonWindow:
         """Go on from one of the two."""
-        arena = self.seat(arena, request)
-        arena.go_on_from(place)
-        return arena
+        comparison = self.comparison_of(comparison, request)
+        comparison.go_on_from(place)
+        return comparison
 
-    def begin(self, request: gr.Request, arena: Arena | None) -> Update:
+    def begin(self, request: gr.Request, comparison: ComparisonWindow | None) -> Update:
         """Start a new comparison."""
-        arena = self.seat(arena, request)
-        arena.leave()
-        return self.shown(arena)
+        comparison = self.comparison_of(comparison, request)
+        comparison.leave()
+        return self.shown(comparison)
 
-    def seat(self, arena: Arena | None, request: gr.Request) -> Arena:
-        """The visitor's own arena."""
-        owner = request.state.visitor.owner
-        arena = arena if arena is not None and arena.owner == owner else Arena(owner)
-        self.flights[request.session_hash or ""] = arena
-        return arena
+    def comparison_of(
+        self, comparison: ComparisonWindow | None, request: gr.Request
+    ) -> ComparisonWindow:
+        """Find the comparison of a request."""
+        owner = request.state.session.owner
+        comparison = (
+            comparison
+            if comparison is not None and comparison.owner == owner
+            else ComparisonWindow(owner)
+        )
+        self.windows[request.session_hash or ""] = comparison
+        return comparison
 
-    def stop(self, request: gr.Request, arena: Arena | None) -> None:
+    def stop(self, request: gr.Request, comparison: ComparisonWindow | None) -> None:
         """End both replies."""
-        owner = request.state.visitor.owner
-        if arena is not None and arena.stop is not None and arena.owner == owner:
-            arena.stop.set()
+        owner = request.state.session.owner
+        if comparison is not None and comparison.stop is not None and comparison.owner == owner:
+            comparison.stop.set()
 
     def unload(self, request: gr.Request) -> None:
         """A closed tab wants no more of its replies."""
-        self.stop(request, self.flights.pop(request.session_hash or "", None))
+        self.stop(request, self.windows.pop(request.session_hash or "", None))
 
-    def words_of(self, arena: Arena) -> Update:
+    def words_of(self, comparison: ComparisonWindow) -> Update:
         """What changes while replies come."""
-        sides = [rendering.messages(arena.side(place), arena.busy) for place in (0, 1)]
+        sides = [rendering.messages(comparison.side(place), comparison.busy) for place in (0, 1)]
         return dict(zip(self.chats, sides, strict=True))
 
-    def shown(self, arena: Arena, sent: bool = False) -> Update:
+    def shown(self, comparison: ComparisonWindow, sent: bool = False) -> Update:
         """The whole tab; names only after the vote."""
-        text: dict[str, Any] = {"value": arena.draft} if arena.draft or sent else {}
-        arena.draft = ""
-        this = arena.round
+        text: dict[str, Any] = {"value": comparison.draft} if comparison.draft or sent else {}
+        comparison.draft = ""
+        this = comparison.round
         voted = this is not None and this.vote is not None
-        open_vote = this is not None and this.vote is None and not arena.busy
+        open_vote = this is not None and this.vote is None and not comparison.busy
         told = this if voted else None
         return {
-            self.arena: arena,
-            **{chat: self.side_of(arena, told, i) for i, chat in enumerate(self.chats)},
-            self.notice: rendering.notice(arena.notice),
+            self.comparison: comparison,
+            **{chat: self.side_of(comparison, told, i) for i, chat in enumerate(self.chats)},
+            self.notice: rendering.notice(comparison.notice),
             self.ballot: gr.Row(visible=open_vote),
             self.reveal: revealed(told),
             self.onward: gr.Row(visible=voted),
             self.choice: this.goes_on if this is not None and voted else None,
             self.composer: gr.Textbox(
-                submit_btn=not arena.busy and not open_vote,
-                stop_btn=arena.busy,
+                submit_btn=not comparison.busy and not open_vote,
+                stop_btn=comparison.busy,
                 interactive=not open_vote,
                 placeholder="Vote first" if open_vote else "Message to both",
                 **text,
             ),
         }
 
-    def side_of(self, arena: Arena, told: Round | None, place: int) -> gr.Chatbot:
+    def side_of(self, comparison: ComparisonWindow, told: Round | None, place: int) -> gr.Chatbot:
         """One conversation under its letter, or after the vote under its name."""
         name = f"{NAMES[place]}: {told.replies[place].model}" if told else f"Reply {NAMES[place]}"
-        return gr.Chatbot(rendering.messages(arena.side(place), arena.busy), label=name)
+        return gr.Chatbot(rendering.messages(comparison.side(place), comparison.busy), label=name)
 
 
 def revealed(this: Round | None) -> str:
@@ -243,7 +255,7 @@ def revealed(this: Round | None) -> str:
     if this is None:
         return ""
     lines = []
-    for name, turn, pace in zip(NAMES, this.replies, this.paces, strict=True):
-        words = rendering.spans(rendering.about(turn, pace))
+    for name, turn, timing in zip(NAMES, this.replies, this.timings, strict=True):
+        words = rendering.spans(rendering.about(turn, timing))
         lines.append(f'<div class="made"><strong>{name}</strong>{words}</div>')
     return f'<div class="revealed">{"".join(lines)}</div>'

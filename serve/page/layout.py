@@ -1,6 +1,6 @@
 """The chat page: talk with a model, compare two of them blind, keep and export what was said.
 
-    app = build_page(speaker, Store("sqlite:///runs/chat.sqlite"), PageSettings())
+    app = build_page(client, Store("sqlite:///runs/chat.sqlite"), PageSettings())
 
 makes an ASGI app that runs alone or below any path.
 """
@@ -12,37 +12,37 @@ import gradio as gr
 from fastapi import FastAPI
 
 from lima_ray.web.page import PageSettings, mount
-from serve.conversations.client import Speaker
+from serve.conversations.client import ChatClient
 from serve.conversations.store import Store
 from serve.page.chat_events import wire
-from serve.page.chat_handlers import Talk
-from serve.page.chat_view import View
-from serve.page.compare_tab import Compare
+from serve.page.chat_handlers import ChatHandlers
+from serve.page.chat_view import ChatView
+from serve.page.compare_tab import CompareTab
 
 FOLDER = Path(__file__).parent
 
 
-def build_page(speaker: Speaker, store: Store, settings: PageSettings) -> FastAPI:
+def build_page(client: ChatClient, store: Store, settings: PageSettings) -> FastAPI:
     """Make the page.
 
     Args:
-        speaker: what answers.
+        client: what answers.
         store: where conversations and votes are kept; it may be away.
         settings: title, logins, bounds.
 
     Raises:
         UserError: the login file is missing or not readable.
     """
-    blocks = draw(speaker, store, settings, bool(settings.login_file))
+    blocks = draw(client, store, settings, bool(settings.login_file))
     return mount(blocks, store, settings, FOLDER / "page.css", FOLDER / "page.js")
 
 
-def draw(speaker: Speaker, store: Store, settings: PageSettings, logins: bool) -> gr.Blocks:
+def draw(client: ChatClient, store: Store, settings: PageSettings, logins: bool) -> gr.Blocks:
     """The page's components."""
     with gr.Blocks(title=settings.title, analytics_enabled=False, fill_height=True) as page:
-        view = View(settings.title)
-        talk = Talk(speaker, store, view)
-        compare = Compare(talk)
+        view = ChatView(settings.title)
+        handlers = ChatHandlers(client, store, view)
+        compare = CompareTab(handlers)
         with gr.Sidebar(width=272, elem_id="left"):
             gr.HTML(f'<h1 class="brand">{escape(settings.title)}</h1>')
             view.sidebar()
@@ -59,7 +59,7 @@ def draw(speaker: Speaker, store: Store, settings: PageSettings, logins: bool) -
                 view.main()
             with gr.Tab("Compare", id="compare", elem_id="compare-tab", scale=1) as compare_tab:
                 compare.main()
-        wire(talk, page)
+        wire(handlers, page)
         compare.wire(page)
         for tab, seen in ((chat_tab, True), (compare_tab, False)):
             tab.select(

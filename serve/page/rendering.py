@@ -4,7 +4,7 @@ import json
 from html import escape
 from typing import Any
 
-from serve.conversations.client import Pace
+from serve.conversations.client import ReplyTiming
 from serve.conversations.dialogue import Dialogue, Turn
 from serve.page.markdown import formatted, plain
 
@@ -56,7 +56,7 @@ def made_by_person(turn: Turn) -> list[str]:
 
 
 def thumbs(dialogue: Dialogue) -> list[str | None]:
-    """The visitor's judgement of each reply, as Gradio's chat takes it."""
+    """The user's judgement of each reply, as Gradio's chat takes it."""
     names = {"up": "Like", "down": "Dislike", None: None}
     return [names[turn.thumb] for turn in dialogue.turns if turn.role == "assistant"]
 
@@ -66,7 +66,7 @@ def notice(text: str, kind: str = "note") -> str:
     return f'<div class="notice {kind}" role="status">{escape(text)}</div>' if text else ""
 
 
-def about(turn: Turn | None, pace: Pace) -> list[str]:
+def about(turn: Turn | None, timing: ReplyTiming) -> list[str]:
     """What made a reply, and how fast."""
     if turn is None or turn.role != "assistant":
         return []
@@ -77,23 +77,23 @@ def about(turn: Turn | None, pace: Pace) -> list[str]:
         words.append("edited")
     if turn.completion_tokens is not None:
         words.append(f"{turn.completion_tokens} tokens")
-    if rate := pace.tokens_per_s(turn.completion_tokens):
+    if rate := timing.tokens_per_s(turn.completion_tokens):
         words.append(f"{rate:.0f} tok/s")
-    if pace.first_token_s is not None:
-        words.append(f"first token {pace.first_token_s * 1000:.0f} ms")
+    if timing.first_token_s is not None:
+        words.append(f"first token {timing.first_token_s * 1000:.0f} ms")
     if turn.seed is not None:
         words.append(f"seed {turn.seed}")
     return [word for word in words if word]
 
 
-def meter(dialogue: Dialogue, pace: Pace, context: int | None, busy: bool) -> str:
+def meter(dialogue: Dialogue, timing: ReplyTiming, context: int | None, busy: bool) -> str:
     """The line under the conversation: what answered, and how full the context is."""
     turn = dialogue.turns[-1] if dialogue.turns else None
     if busy:
-        state = "The model is being loaded…" if pace.loading else "Answering…"
+        state = "The model is being loaded…" if timing.loading else "Answering…"
         left = [state] + ([turn.model] if turn is not None and turn.model else [])
     else:
-        left = about(turn, pace)
+        left = about(turn, timing)
     made = f'<div class="made">{spans(left)}</div>'
     return f'<div class="meter">{made}{room(dialogue, context)}</div>'
 

@@ -27,7 +27,7 @@ LEAVE_S = 1.0
 """What an app has for its own ending once the client left."""
 
 
-class Forward:
+class ReverseProxy:
     """An ASGI app whose requests are answered by the deployment behind a handle."""
 
     def __init__(self, handle: Any, method: str = "asgi") -> None:
@@ -43,7 +43,7 @@ class Forward:
         """Send on one request, and its answer's messages as they come back."""
         if scope["type"] != "http":
             return
-        body = (await receive()).get("body", b"")  # `Limits` gives it whole
+        body = (await receive()).get("body", b"")  # `LimitsMiddleware` gives it whole
         carried = {name: scope[name] for name in CARRIED if name in scope}
         session = session_of(scope)
         handle = self.handle.options(session_id=session) if session else self.handle
