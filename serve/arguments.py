@@ -54,8 +54,8 @@ class Access(Section):
     """A key a line (`#` begins a comment), one of which every request under /v1 needs; none needs
     none, which is refused where the port is open to others."""
     login_file: str | None = None
-    """Lines `name:password` of those who may open the page; none lets everyone in, which is refused
-    where the port is open to others."""
+    """Lines of `python -m serve.login NAME` for those who may open the page; none lets everyone in,
+    which is refused where the port is open to others."""
     hosts: str = ""
     """Names of this server besides localhost and addresses, with commas between: without keys or
     logins a request for another name is refused, since a web page may give itself this address."""

@@ -178,17 +178,13 @@ def test_all_wake_at_one_beat_but_for_what_comes_first_and_last() -> None:
             assert [event.token for event in await anext(others)] == [1]
             one.receive(Event("a", 2))
             other.receive(Event("b", 2))
-            assert (
-                one.needs_renewal
-                and other.needs_renewal
-                and one.needs_renewal.when() == other.needs_renewal.when()
-            )
+            assert one.due and other.due and one.due.when() == other.due.when()
             assert not one.news.is_set() and not other.news.is_set()
             one.receive(Event("a", 3, reply=reply))
             assert [event.token for event in await anext(events)] == [2, 3]
             other.wake()
             assert [event.token for event in await anext(others)] == [2]
-            assert one.needs_renewal is None and other.needs_renewal is None
+            assert one.due is None and other.due is None
 
     run(work)
 

@@ -1,9 +1,13 @@
 """Who is let in: cookies, logins, other sites, other people's windows, sizes."""
 
+import base64
+import hashlib
+import hmac
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from served import wait_until
@@ -12,20 +16,23 @@ from starlette.testclient import TestClient
 from lima_ray.errors import UserError
 from lima_ray.web.limits import RateLimit
 from lima_ray.web.login import CLIENT_GUESSES, GUESSES
+from lima_ray.web.passwords import login_line, read_logins
 from lima_ray.web.sessions import (
     COOKIE,
     Session,
     SessionCookies,
-    decode,
-    encode,
-    read_logins,
-    signature,
 )
 from serve.conversations.store import Store
 from serve.page.layout import PageSettings, build_page
 
 KEY = b"k" * 32
 LOGINS = {"anna": "sesame", "bert": "other"}
+
+
+def claims_of(cookie: str) -> dict[str, Any]:
+    """What a cookie says."""
+    payload = cookie.partition(".")[0]
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
 
 
 class Silent:
@@ -96,10 +103,10 @@ def test_a_cookie_ends_with_its_time_and_at_logout(monkeypatch: pytest.MonkeyPat
 
 def test_cookies_of_earlier_releases_keep_conversations_but_no_login() -> None:
     def of_earlier(session: Session, cookies: SessionCookies) -> str:
-        claims = json.loads(decode(cookies.issue(session).partition(".")[0]))
+        claims = claims_of(cookies.issue(session))
         del claims["t"]
-        payload = encode(json.dumps(claims).encode())
-        return f"{payload}.{signature(payload, KEY)}"
+        payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+        return f"{payload}.{hmac.new(KEY, payload.encode(), hashlib.sha256).hexdigest()}"
 
     anonymous, closed = SessionCookies([KEY], None), SessionCookies([KEY], LOGINS)
     found = anonymous.read(of_earlier(Session("abc"), anonymous))
@@ -113,7 +120,7 @@ def test_a_visitor_without_a_login_keeps_the_session_by_a_new_cookie(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def session() -> str:
-        return json.loads(decode(client.cookies[COOKIE].partition(".")[0]))["s"]
+        return claims_of(client.cookies[COOKIE])["s"]
 
     client.get("/")
     before, now = session(), time.time()
@@ -214,6 +221,31 @@ def test_login_file_is_read_or_its_line_named(tmp_path: Path) -> None:
             read_logins(path)
     with pytest.raises(UserError, match="cannot be read"):
         read_logins(tmp_path / "missing")
+
+
+def test_a_hash_of_the_login_file_takes_its_password_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "logins"
+    path.write_text(login_line("anna", "sesame") + "\n")
+    logins = read_logins(path)
+    assert "sesame" not in path.read_text() and not caplog.messages
+    cookies = SessionCookies([KEY], logins)
+    session = cookies.log_in("anna", "sesame")
+    assert session is not None and cookies.read(cookies.issue(session)) == session
+    for wrong in (("anna", "other"), ("anna", logins["anna"]), ("carl", "sesame"), ("", "")):
+        assert cookies.log_in(*wrong) is None
+    changed = {"anna": login_line("anna", "sesame").partition(":")[2]}
+    assert SessionCookies([KEY], changed).read(cookies.issue(session)) is None, "made anew"
+    path.write_text(f"anna:{logins['anna']}\nbert:plain\n")
+    assert SessionCookies([KEY], read_logins(path)).log_in("bert", "plain") is not None
+    assert "bert in plain text" in caplog.text and "anna" not in caplog.text
+    path.write_text("anna:$argon2id$broken\n")
+    with pytest.raises(UserError, match=r":1 holds a broken hash; .*serve.login"):
+        read_logins(path)
+    for name, password in (("a:b", "x"), ("#a", "x"), ("", "x"), ("a\nb", "x"), ("anna", " ")):
+        with pytest.raises(UserError):
+            login_line(name, password)
 
 
 def test_first_visit_gets_one_lasting_cookie(client: TestClient) -> None:

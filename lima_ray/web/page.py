@@ -19,9 +19,10 @@ from lima_ray.config import Section
 from lima_ray.web.database import DatabaseError
 from lima_ray.web.login import login_routes
 from lima_ray.web.middleware import SessionMiddleware
+from lima_ray.web.passwords import read_logins
 from lima_ray.web.payload import PayloadMiddleware, WindowOwners
 from lima_ray.web.session_store import SessionStore
-from lima_ray.web.sessions import SessionCookies, read_logins
+from lima_ray.web.sessions import SessionCookies
 from lima_ray.web.theme import ICON, theme
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -35,7 +36,7 @@ class PageSettings(Section):
     title: str = "lima_ray"
     """Name in the window's title and the empty conversation."""
     login_file: Path | None = None
-    """Lines `name:password` of those who may enter; none lets in everyone who reaches the page."""
+    """Lines `name:hash` of those who may enter; none lets in everyone who reaches the page."""
     max_body_bytes: int = Field(default=2_000_000, ge=100_000)
     """Largest request of a browser; a larger one is answered 413."""
 

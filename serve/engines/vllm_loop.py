@@ -70,9 +70,7 @@ class VllmLoop:
         self.engine: VllmEngine | None = None
         self.failure: Exception | None = None
         self.tasks: dict[str, asyncio.Task[None]] = {}
-        self.http = httpx2.AsyncClient(
-            timeout=None, limits=httpx2.LimitsMiddleware(max_connections=None)
-        )
+        self.http = httpx2.AsyncClient(timeout=None, limits=httpx2.Limits(max_connections=None))
         self.watching: asyncio.Task[None] | None = None
 
     @property
