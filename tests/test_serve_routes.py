@@ -13,11 +13,11 @@ import openai
 import psutil
 import pytest
 import torch
-from conformance import CHECKS, Check, Peer
 from conftest import dialogues
 from served import Hosted, hosted, wait_until
 from transformers import AutoModelForCausalLM
 
+from benchmarks.conformance import CHECKS, Check, Peer
 from lima_ray.config import PACKAGE, Data
 from lima_ray.data.encoding import encode
 from lima_ray.records.example import Example

@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from conformance import CHECKS, Peer
 from conftest import ray_cluster
 from served import Hosted, hosted, wait_until
 
+from benchmarks.conformance import CHECKS, Peer
 from lima_ray.config import Sampling
 from lima_ray.engine import Engine, Request
 
