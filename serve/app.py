@@ -29,7 +29,7 @@ from lima_ray.web.requests import HttpError, is_loopback
 from serve import haproxy
 from serve.api import completion, responses
 from serve.api.authentication import read_keys
-from serve.api.errors import error_body, invalid
+from serve.api.errors import error_body, invalid_fields
 from serve.api.routes import build_api
 from serve.api.schema import ChatRequest
 from serve.arguments import Access, Args
@@ -147,7 +147,7 @@ class EngineReplica:
         settings, access = self.settings, self.access
         page = ReverseProxy(self.page) if self.page else None
         of_client = max(access.client_requests, settings.slots + settings.queue)
-        kinds = {
+        limits = {
             "/v1": RequestLimit("the API", api_requests(settings), of_client, access.body_bytes),
             "/chat": RequestLimit(
                 "the page", PAGE_REQUESTS, access.client_requests, PAGE_BODY_BYTES
@@ -155,7 +155,7 @@ class EngineReplica:
         }
         names = access.names(page is not None)
         behind = haproxy.enabled()
-        return build_api(self.pool, self.keys, kinds, page, names, behind, access.proxies)
+        return build_api(self.pool, self.keys, limits, page, names, behind, access.proxies)
 
     async def check_health(self) -> None:
         """Have Serve replace this replica where an engine is broken or hangs."""
@@ -175,11 +175,11 @@ class EngineReplica:
         """Chunks of a chat completion, for the page; an error is the last of them."""
         try:
             ask = ChatRequest.model_validate(body | {"stream": True})
-            chunks = responses.chunks(await completion.prepare(self.pool, ask))
+            chunks = responses.stream_chunks(await completion.prepare(self.pool, ask))
             async for batch in chunks:
                 yield batch
         except ValidationError as error:
-            yield [error_body(invalid(error.errors()))]
+            yield [error_body(invalid_fields(error.errors()))]
         except HttpError as refusal:
             yield [error_body(refusal)]
 

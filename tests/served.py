@@ -64,11 +64,11 @@ def hosted(
     found: dict[str, Any] = {}
 
     async def main() -> None:
-        kinds = {"/v1": RequestLimit("the API", 10_000, of_client, body_bytes)}
+        limits = {"/v1": RequestLimit("the API", 10_000, of_client, body_bytes)}
         models = ModelPool(EngineSettings(**{"threads": 1, "slots": 4, **settings}))
         await models.configure({name: str(path) for name, path in paths.items()})
         config = uvicorn.Config(
-            build_api(models, keys, kinds, names=names),
+            build_api(models, keys, limits, names=names),
             "127.0.0.1",
             port,
             lifespan="off",

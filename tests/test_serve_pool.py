@@ -174,7 +174,7 @@ def test_a_request_on_its_way_is_answered_by_the_model_it_found(
         assert loading
         await loading
         await asyncio.sleep(0.2)
-        body = await responses.whole(late)
+        body = await responses.full_response(late)
         assert body["lima"]["revision"] == late.served.revision != models.entries["a"].served
         for served in (late.served, await models.get("a")):
             served.loop.close()
@@ -312,7 +312,7 @@ def test_counting_a_long_dialogue_changes_nothing_for_others(brief_dir: Path) ->
     marker = tokenizer.eos_token
     engine: Any = SimpleNamespace(tokenizer=tokenizer)
     turns = [f"one two {marker}"] * (prompts.LARGE_DIALOGUE + 9)
-    assert prompts.at_most(engine, turns, 10_000, threading.Event()) == len(turns)
-    assert prompts.at_most(engine, turns, 20, threading.Event()) < len(turns)
+    assert prompts.most_turns(engine, turns, 10_000, threading.Event()) == len(turns)
+    assert prompts.most_turns(engine, turns, 20, threading.Event()) < len(turns)
     state = tokenizer.backend_tokenizer.encode_special_tokens
     assert state is False, "a prompt that is made meanwhile would lose its control tokens"

@@ -23,8 +23,8 @@ from lima_ray.web.requests import (
     body_too_large,
     client_address,
     content_length,
-    once,
     read_body,
+    replay_body,
 )
 
 BODY_S = 20.0
@@ -53,7 +53,7 @@ class RequestLimit:
     """Bodies on their way, the oldest first, each with its client; a result gives it up."""
 
     @contextmanager
-    def place(self, client: str) -> Iterator[None]:
+    def admit(self, client: str) -> Iterator[None]:
         """Take one of the places.
 
         Raises:
@@ -109,7 +109,7 @@ class LimitsMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        kinds: dict[str, RequestLimit],
+        limits: dict[str, RequestLimit],
         forwarded: bool = False,
         proxies: tuple[Network, ...] = (),
     ) -> None:
@@ -121,7 +121,7 @@ class LimitsMiddleware:
             forwarded: whether a proxy of ours stands before us, which names the client.
             proxies: which the proxy before us may name in the client's place.
         """
-        self.app, self.kinds = app, kinds
+        self.app, self.limits = app, limits
         self.forwarded, self.proxies = forwarded, proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,21 +130,21 @@ class LimitsMiddleware:
             await self.app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", "")) + "/"
-        kind = next((k for below, k in self.kinds.items() if path.startswith(f"{below}/")), None)
-        if kind is None:
+        limit = next((k for below, k in self.limits.items() if path.startswith(f"{below}/")), None)
+        if limit is None:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if content_length(headers.get("content-length")) > kind.body_bytes:
-            raise body_too_large(kind.body_bytes)
+        if content_length(headers.get("content-length")) > limit.body_bytes:
+            raise body_too_large(limit.body_bytes)
         client = client_address(scope, headers, self.forwarded, self.proxies)
         scope = {**scope, "client": (client, 0)}
         body: bytes | None = b""
         if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
-            body = await kind.body(receive, client)
+            body = await limit.body(receive, client)
         if body is not None:
-            with kind.place(client):
-                await self.app(scope, once(body, receive), send)
+            with limit.admit(client):
+                await self.app(scope, replay_body(body, receive), send)
 
 
 class RateLimit:

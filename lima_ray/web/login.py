@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from lima_ray.web.database import DatabaseError
 from lima_ray.web.limits import RateLimit
-from lima_ray.web.middleware import secure
+from lima_ray.web.middleware import is_https
 from lima_ray.web.session_store import SessionStore
 from lima_ray.web.sessions import SessionCookies, set_cookie_header
 
@@ -106,7 +106,7 @@ def login_routes(cookies: SessionCookies, title: str, store: SessionStore) -> li
 
     def back(request: Request, cookie: str) -> Response:
         home = RedirectResponse(f"{request.scope.get('root_path', '')}/", 303)
-        home.headers.append("set-cookie", set_cookie_header(cookie, secure(request.scope)))
+        home.headers.append("set-cookie", set_cookie_header(cookie, is_https(request.scope)))
         return home
 
     return [

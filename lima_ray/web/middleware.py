@@ -71,7 +71,7 @@ class SessionMiddleware:
                 return
         elif session is None:
             session = Session(secrets.token_hex(16))
-        if session is not None and not self.own_window(scope, path, session):
+        if session is not None and not self.owns_window(scope, path, session):
             await PlainTextResponse("not found", 404)(scope, receive, send)
             return
         scope.setdefault("state", {})["session"] = session
@@ -81,7 +81,7 @@ class SessionMiddleware:
 
     def refusal(self, scope: Scope, headers: Headers, path: str) -> PlainTextResponse | None:
         """Why a request gets no further, if it does not."""
-        if scope["method"] not in SAFE_METHODS and not same_site(headers):
+        if scope["method"] not in SAFE_METHODS and not is_same_site(headers):
             return PlainTextResponse("this request comes from another site", 403)
         if content_length(headers.get("content-length")) > self.max_body_bytes:
             return PlainTextResponse(f"a request holds at most {self.max_body_bytes} bytes", 413)
@@ -90,7 +90,7 @@ class SessionMiddleware:
             return PlainTextResponse("not found", 404)
         return None
 
-    def own_window(self, scope: Scope, path: str, session: Session) -> bool:
+    def owns_window(self, scope: Scope, path: str, session: Session) -> bool:
         """Whether a request listens to the session's own window."""
         _, beats, name = path.partition("/heartbeat/")
         if not beats:
@@ -119,13 +119,13 @@ class SessionMiddleware:
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 if cookie is not None:
-                    headers.append("set-cookie", set_cookie_header(cookie, secure(scope)))
+                    headers.append("set-cookie", set_cookie_header(cookie, is_https(scope)))
             await send(message)
 
         return sent
 
 
-def secure(scope: Scope) -> bool:
+def is_https(scope: Scope) -> bool:
     """Whether the browser came by https, a proxy before us included."""
     return Headers(scope=scope).get("x-forwarded-proto", scope.get("scheme")) == "https"
 
@@ -140,7 +140,7 @@ def path_below_root(scope: Scope) -> str:
     return scope["path"].removeprefix(scope.get("root_path", "")) or "/"
 
 
-def same_site(headers: Headers) -> bool:
+def is_same_site(headers: Headers) -> bool:
     """Whether a browser sent this from our own page; clients that are no browsers say neither."""
     if site := headers.get("sec-fetch-site"):
         return site in {"same-origin", "none"}

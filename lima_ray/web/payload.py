@@ -11,9 +11,9 @@ from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lima_ray.web.requests import read_body
+from lima_ray.web.requests import read_body, replay_body
 
 OWN_ROUTES = ("/login", "/logout")
 GRADIO_ROUTES = ("/queue/join", "/run/predict", "/cancel", "/reset")
@@ -70,7 +70,7 @@ class PayloadMiddleware:
         body = await read_body(receive)  # `SessionMiddleware` bounds it
         if body is None:
             return
-        problem, fields = read(body)
+        problem, fields = parse(body)
         owner = scope["state"]["session"].owner
         name = fields.get("session_hash")
         if problem:
@@ -78,10 +78,11 @@ class PayloadMiddleware:
         elif not isinstance(name, str) or not self.windows.belongs(name, owner):
             await PlainTextResponse("not found", 404)(scope, receive, send)
         else:
-            await self.app(*carrying(json.dumps(fields).encode(), scope, receive), send)
+            body = json.dumps(fields).encode()
+            await self.app(with_length(scope, len(body)), replay_body(body, receive), send)
 
 
-def read(body: bytes) -> tuple[str, dict[str, Any]]:
+def parse(body: bytes) -> tuple[str, dict[str, Any]]:
     """What is wrong with a request's JSON, if anything, and its fields."""
     try:
         fields = json.loads(body)
@@ -110,18 +111,9 @@ def names_file(value: Any) -> bool:
     return False
 
 
-def carrying(body: bytes, scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
-    """A request with another body, and what tells when its client leaves."""
+def with_length(scope: Scope, length: int) -> Scope:
+    """Return the scope of a request whose body is JSON of another length."""
     scope = {**scope, "headers": list(scope["headers"])}
     headers = MutableHeaders(scope=scope)
-    headers["content-type"], headers["content-length"] = "application/json", str(len(body))
-    given = False
-
-    async def receive_body() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return scope, receive_body
+    headers["content-type"], headers["content-length"] = "application/json", str(length)
+    return scope

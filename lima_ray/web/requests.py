@@ -38,7 +38,7 @@ class HttpError(Exception):
         self.headers = dict(headers or {})
 
 
-async def left(receive: Receive) -> None:
+async def client_left(receive: Receive) -> None:
     """Wait until the client leaves."""
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -63,7 +63,7 @@ async def read_body(receive: Receive, most: float = math.inf) -> bytes | None:
             return b"".join(parts)
 
 
-def once(body: bytes, receive: Receive) -> Receive:
+def replay_body(body: bytes, receive: Receive) -> Receive:
     """Receive a body that is there, and then what follows, which is the client's leaving."""
     given = False
 
@@ -72,7 +72,7 @@ def once(body: bytes, receive: Receive) -> Receive:
         if not given:
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
-        await left(receive)
+        await client_left(receive)
         return {"type": "http.disconnect"}
 
     return receive_body

@@ -81,7 +81,7 @@ class SessionCookies:
         if session.user is not None:
             tie = self._signer.get_signature(self._login(session.user)).decode()
             claims |= {"n": session.user, "p": tie}
-        return str(self._serializer.dumps(claims))
+        return self._serializer.dumps(claims)
 
     def read(self, value: str) -> Session | None:
         """Return the session of a cookie; none where it is not ours, or no longer holds."""
@@ -112,7 +112,7 @@ class SessionCookies:
         return Session(secrets.token_hex(16), user) if right and user in logins else None
 
     @property
-    def _serializer(self) -> URLSafeSerializer[str]:
+    def _serializer(self) -> URLSafeSerializer:
         return URLSafeSerializer(self.secrets, salt=COOKIE, signer_kwargs=SIGNED_BY)
 
     @property

@@ -18,7 +18,7 @@ from typing import Any
 from lima_ray.engine import Request
 from lima_ray.text import decode
 from lima_ray.web.requests import HttpError
-from serve.api.prompts import dialogue_ids, is_large, plain_ids
+from serve.api.prompts import dialogue_prompt, is_large, text_prompts
 from serve.api.schema import ChatRequest, CompletionRequest
 from serve.engines.pool import LoadedModel, ModelPool
 
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 class Completion:
     """What is asked of the engine for one request of the API."""
 
-    ask: ChatRequest | CompletionRequest
+    body: ChatRequest | CompletionRequest
     served: LoadedModel
     prompts: list[list[int]]
     seed: int
@@ -45,18 +45,18 @@ class Completion:
     @property
     def chat(self) -> bool:
         """Whether a dialogue is answered, not plain text."""
-        return isinstance(self.ask, ChatRequest)
+        return isinstance(self.body, ChatRequest)
 
     @property
-    def about(self) -> Json:
+    def common(self) -> Json:
         """What all parts of the answer say."""
         kind = "chat.completion" if self.chat else "text_completion"
-        kind += ".chunk" if self.chat and self.ask.stream else ""
+        kind += ".chunk" if self.chat and self.body.stream else ""
         return {
             "id": self.id,
             "object": kind,
             "created": self.created,
-            "model": self.ask.model,
+            "model": self.body.model,
             "system_fingerprint": self.served.revision,
         }
 
@@ -78,64 +78,67 @@ class Completion:
             "total_tokens": prompt + generated,
         }
 
-    def echoed(self, index: int) -> str:
+    def echo_of(self, index: int) -> str:
         """The prompt of a choice, where the text begins with it."""
-        if not (isinstance(self.ask, CompletionRequest) and self.ask.echo):
+        if not (isinstance(self.body, CompletionRequest) and self.body.echo):
             return ""
-        prompt = index // (self.ask.n or 1)
-        given = self.ask.prompts[prompt]
+        prompt = index // (self.body.n or 1)
+        given = self.body.prompts[prompt]
         if isinstance(given, str):
             return given
         return decode(self.served.engine.tokenizer, given)
 
 
-async def prepare(models: ModelPool, ask: ChatRequest | CompletionRequest) -> Completion:
+async def prepare(models: ModelPool, body: ChatRequest | CompletionRequest) -> Completion:
     """See that a request can be answered, and make its prompts.
 
     Raises:
         HttpError: it cannot, and why.
     """
-    served = await models.get(ask.model)
-    check_penalty(served, ask)
-    seed = random.getrandbits(31) if ask.seed is None else ask.seed
-    answer = Completion(ask, served, [], seed, every_s=models.settings.stream_every_s)
+    served = await models.get(body.model)
+    check_penalty(served, body)
+    seed = random.getrandbits(31) if body.seed is None else body.seed
+    completion = Completion(body, served, [], seed, every_s=models.settings.stream_every_s)
     left = threading.Event()
-    if isinstance(ask, ChatRequest):
-        answer.id = f"chatcmpl-{uuid.uuid4().hex}"
-        large = is_large([message.text for message in ask.messages])
-        make = partial(dialogue_ids, served.engine, ask, left)
+    if isinstance(body, ChatRequest):
+        completion.id = f"chatcmpl-{uuid.uuid4().hex}"
+        large = is_large([message.text for message in body.messages])
+        make = partial(dialogue_prompt, served.engine, body, left)
     else:
-        answer.id = f"cmpl-{uuid.uuid4().hex}"
-        large = is_large(ask.prompts)
-        make = partial(plain_ids, served.engine, ask, left)
+        completion.id = f"cmpl-{uuid.uuid4().hex}"
+        large = is_large(body.prompts)
+        make = partial(text_prompts, served.engine, body, left)
     try:
-        made = asyncio.get_running_loop().run_in_executor(THREADS, make) if large else make()
-        answer.prompts, answer.dropped = await made if isinstance(made, asyncio.Future) else made
+        if large:
+            made = await asyncio.get_running_loop().run_in_executor(THREADS, make)
+        else:
+            made = make()
+        completion.prompts, completion.dropped = made
     finally:
         left.set()
-    check_count(served, len(answer.prompts), ask.n or 1)
+    check_reply_count(served, len(completion.prompts), body.n or 1)
     context = served.engine.context
-    for number, ids in enumerate(answer.prompts):
-        which = "" if len(answer.prompts) == 1 else f"[{number}]"
-        check_room(ids, context, "messages" if answer.chat else f"prompt{which}")
-        for choice in range(ask.n or 1):
-            room = context if ask.reply_tokens is None else len(ids) + ask.reply_tokens
-            answer.requests.append(
+    for number, ids in enumerate(completion.prompts):
+        which = "" if len(completion.prompts) == 1 else f"[{number}]"
+        check_context(ids, context, "messages" if completion.chat else f"prompt{which}")
+        for choice in range(body.n or 1):
+            room = context if body.reply_tokens is None else len(ids) + body.reply_tokens
+            completion.requests.append(
                 Request(
-                    f"{answer.id}/{len(answer.requests)}",
+                    f"{completion.id}/{len(completion.requests)}",
                     ids,
-                    ask.sampling(seed + choice, min(room, context)),
-                    stop=ask.stops,
-                    stream=bool(ask.stream),
-                    logprobs=ask.alternatives,
+                    body.sampling(seed + choice, min(room, context)),
+                    stop=body.stops,
+                    stream=bool(body.stream),
+                    logprobs=body.alternatives,
                 )
             )
-    return answer
+    return completion
 
 
-def check_penalty(served: LoadedModel, ask: ChatRequest | CompletionRequest) -> None:
+def check_penalty(served: LoadedModel, body: ChatRequest | CompletionRequest) -> None:
     """Refuse a form of the penalty that the engine does not have."""
-    if ask.penalise_prompt is False and getattr(served.engine, "penalises_prompt", False):
+    if body.penalise_prompt is False and getattr(served.engine, "penalises_prompt", False):
         raise HttpError(
             400,
             "penalise_prompt (false): vLLM's penalty counts the prompt's tokens; leave it out, or "
@@ -144,7 +147,7 @@ def check_penalty(served: LoadedModel, ask: ChatRequest | CompletionRequest) -> 
         )
 
 
-def check_count(served: LoadedModel, prompts: int, choices: int) -> None:
+def check_reply_count(served: LoadedModel, prompts: int, choices: int) -> None:
     """Refuse more replies than the engine ever has room for."""
     most = served.loop.most
     if prompts * choices > most:
@@ -157,7 +160,7 @@ def check_count(served: LoadedModel, prompts: int, choices: int) -> None:
         )
 
 
-def check_room(ids: list[int], context: int, field: str) -> None:
+def check_context(ids: list[int], context: int, field: str) -> None:
     """Refuse a prompt that leaves no room for a reply."""
     if len(ids) >= context:
         raise HttpError(

@@ -51,7 +51,7 @@ def error_body(error: HttpError) -> dict[str, Any]:
     }
 
 
-def invalid(errors: Sequence[Mapping[str, Any]]) -> HttpError:
+def invalid_fields(errors: Sequence[Mapping[str, Any]]) -> HttpError:
     """A request whose fields are wrong, by what pydantic says of them; the first is named."""
     first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
     # Of a union's members that were tried, the one that got furthest was meant.
@@ -61,20 +61,20 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> HttpError:
     field = ".".join(part for part in parts if not MEMBER.match(part))
     message = PLAIN.get(first["type"]) or str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "json_invalid":
-        return unreadable((first.get("ctx") or {}).get("error", ""))
+        return invalid_json((first.get("ctx") or {}).get("error", ""))
     if first["type"] == "extra_forbidden" and (neutral := NEUTRAL.get(str(first["loc"][-1]))):
         values = " or ".join(map(str, neutral))
         message = f"this is not honoured here, so it may only be {values}; or leave it out"
-    given = "" if first["type"] in ("missing", "value_error") else f" ({shown(first['input'])})"
+    given = "" if first["type"] in ("missing", "value_error") else f" ({shorten(first['input'])})"
     return HttpError(400, f"{field}{given}: {message}" if field else message, field or None)
 
 
-def unreadable(reason: object) -> HttpError:
+def invalid_json(reason: object) -> HttpError:
     """A body that is no JSON."""
     return HttpError(400, f"{PLAIN['json_invalid']}: {reason}".rstrip(": "), code="invalid_json")
 
 
-def shown(value: object) -> str:
+def shorten(value: object) -> str:
     """A value, short enough for a message."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,6 +1,5 @@
 """What every request passes: its id, the name it is for, its key, and a line in the log."""
 
-import hmac
 import logging
 import re
 import time
@@ -12,7 +11,8 @@ from ray.serve.exceptions import RayServeException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lima_ray.web.requests import HttpError, is_known_host
-from serve.api.errors import error_body, shown
+from serve.api.authentication import wrong_key
+from serve.api.errors import error_body, shorten
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 NOTE = "lima_note"
@@ -54,15 +54,15 @@ class ApiMiddleware:
             if refusal is None:
                 await self.app(scope, receive, answer_with_id)
             else:
-                await refusing(refusal)(scope, receive, answer_with_id)
+                await error_app(refusal)(scope, receive, answer_with_id)
         except HttpError as late:
-            await refusing(late)(scope, receive, answer_with_id)
+            await error_app(late)(scope, receive, answer_with_id)
         except Exception:
             log.exception("%s %s %a failed", request_id, scope["method"], scope["path"])
             if status:
                 raise
             late = HttpError(500, f"this is our mistake; the log has it as {request_id}")
-            await refusing(late)(scope, receive, answer_with_id)
+            await error_app(late)(scope, receive, answer_with_id)
         finally:
             took_s = time.monotonic() - began_s
             notes = "".join(f" {name}={value!a}" for name, value in scope[NOTE].items())
@@ -78,20 +78,14 @@ class ApiMiddleware:
         if self.names is not None and not is_known_host(host, self.names):
             return HttpError(
                 421,
-                f"this server is not known as {shown(host)}: without keys and logins it answers to "
-                "addresses, localhost and the names given as hosts=NAME,NAME",
+                f"this server is not known as {shorten(host)}: without keys and logins it answers "
+                "to addresses, localhost and the names given as hosts=NAME,NAME",
                 code="unknown_host",
             )
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if not self.keys or not path.startswith("/v1/"):
             return None
-        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        right = [hmac.compare_digest(key.strip(), ours.encode()) for ours in self.keys]
-        if scheme.lower() == b"bearer" and any(right):
-            return None
-        said = "is not one of ours" if key else "is missing: send Authorization: Bearer KEY"
-        way_out = {"WWW-Authenticate": "Bearer"}
-        return HttpError(401, f"the API key {said}", code="invalid_api_key", headers=way_out)
+        return wrong_key(headers.get(b"authorization", b""), self.keys)
 
 
 def under_serve() -> bool:
@@ -103,6 +97,6 @@ def under_serve() -> bool:
     return True
 
 
-def refusing(refusal: HttpError) -> ASGIApp:
+def error_app(refusal: HttpError) -> ASGIApp:
     """An app that refuses."""
     return JSONResponse(error_body(refusal), refusal.status, refusal.headers)

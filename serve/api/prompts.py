@@ -20,23 +20,23 @@ def is_large(texts: Sequence[str | list[int]]) -> bool:
     return len(texts) > LARGE_DIALOGUE or sum(map(len, texts)) > LARGE_CHARACTERS
 
 
-def dialogue_ids(
-    engine: AnyEngine, ask: ChatRequest, left: threading.Event
+def dialogue_prompt(
+    engine: AnyEngine, body: ChatRequest, left: threading.Event
 ) -> tuple[list[list[int]], int]:
     """The prompt of a dialogue, and how many messages were dropped for it.
 
     Raises:
         HttpError: roles out of order, or nothing to answer.
     """
-    system, turns = split(ask.messages)
-    if ask.overflow != "drop_oldest":
+    system, turns = split_roles(body.messages)
+    if body.overflow != "drop_oldest":
         return [prompt(engine, turns, system)], 0
-    wanted = min(ask.reply_tokens or engine.context // 4, engine.context // 2)
-    ids, kept = newest(engine, turns, system, engine.context - wanted, left)
+    wanted = min(body.reply_tokens or engine.context // 4, engine.context // 2)
+    ids, kept = newest_turns(engine, turns, system, engine.context - wanted, left)
     return [ids], len(turns) - kept
 
 
-def newest(
+def newest_turns(
     engine: AnyEngine, turns: list[str], system: str | None, room: int, left: threading.Event
 ) -> tuple[list[int], int]:
     """The prompt of as many of the last turns as fit, and how many they are; at least one is kept.
@@ -44,7 +44,7 @@ def newest(
     The turns' own tokens, counted from the last on, say how many may fit at all; the whole prompt
     is then made for a few numbers of those, so that the work does not grow with what is dropped.
     """
-    most = (at_most(engine, turns, room, left) - 1) // 2  # exchanges before the last turn
+    most = (most_turns(engine, turns, room, left) - 1) // 2  # exchanges before the last turn
     ids = prompt(engine, turns[-2 * most - 1 :], system)
     if len(ids) <= room or not most:
         return ids, 2 * most + 1
@@ -59,7 +59,7 @@ def newest(
     return ids, 2 * fit + 1
 
 
-def at_most(engine: AnyEngine, turns: list[str], room: int, left: threading.Event) -> int:
+def most_turns(engine: AnyEngine, turns: list[str], room: int, left: threading.Event) -> int:
     """How many of the last turns, an odd number, may fit by the tokens of their text alone."""
     if not is_large(turns):
         return len(turns)
@@ -79,7 +79,7 @@ def at_most(engine: AnyEngine, turns: list[str], room: int, left: threading.Even
     return max(1, count - (count + 1) % 2)
 
 
-def split(messages: list[Message]) -> tuple[str | None, list[str]]:
+def split_roles(messages: list[Message]) -> tuple[str | None, list[str]]:
     """The system message, if there is one, and the turns.
 
     Raises:
@@ -109,12 +109,12 @@ def prompt(engine: AnyEngine, turns: list[str], system: str | None) -> list[int]
         raise HttpError(400, str(error), "messages") from error
 
 
-def plain_ids(
-    engine: AnyEngine, ask: CompletionRequest, left: threading.Event
+def text_prompts(
+    engine: AnyEngine, body: CompletionRequest, left: threading.Event
 ) -> tuple[list[list[int]], int]:
     """The prompts of plain texts or token ids."""
     found = []
-    for number, given in enumerate(ask.prompts):
+    for number, given in enumerate(body.prompts):
         if left.is_set():
             break
         ids = engine.text_ids(given) if isinstance(given, str) else given

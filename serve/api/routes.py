@@ -17,7 +17,7 @@ from lima_ray.web.limits import LimitsMiddleware, RequestLimit
 from lima_ray.web.requests import HttpError, Network
 from serve.api import completion, responses
 from serve.api.completion import Json
-from serve.api.errors import error_body, invalid, unreadable
+from serve.api.errors import error_body, invalid_fields, invalid_json
 from serve.api.middleware import NOTE, ApiMiddleware
 from serve.api.schema import ChatRequest, CompletionRequest
 from serve.api.streaming import EventStream, until_gone
@@ -27,7 +27,7 @@ from serve.engines.pool import ModelPool
 def build_api(
     models: ModelPool,
     keys: frozenset[str],
-    kinds: dict[str, RequestLimit],
+    limits: dict[str, RequestLimit],
     page: ASGIApp | None = None,
     names: frozenset[str] | None = None,
     forwarded: bool = False,
@@ -57,17 +57,17 @@ def build_api(
         entry = models.entries.get(name)
         if entry is None:
             raise HttpError(404, f"no model {name!r} here", "model", "model_not_found")
-        return models.listed(name, entry)
+        return models.describe(name, entry)
 
     @app.post("/v1/chat/completions", responses=REFUSALS)
-    async def chat(ask: ChatRequest, request: Request) -> Response:
+    async def chat(body: ChatRequest, request: Request) -> Response:
         """Answer a dialogue."""
-        return await respond(models, ask, request)
+        return await respond(models, body, request)
 
     @app.post("/v1/completions", responses=REFUSALS)
-    async def complete(ask: CompletionRequest, request: Request) -> Response:
+    async def complete(body: CompletionRequest, request: Request) -> Response:
         """Go on with plain texts."""
-        return await respond(models, ask, request)
+        return await respond(models, body, request)
 
     @app.get("/health", responses=REFUSALS)
     async def health() -> Json:
@@ -91,10 +91,10 @@ def build_api(
             """The page is what a browser wants to see."""
             return RedirectResponse("/chat/")
 
-    app.exception_handler(HttpError)(refuse)
-    app.exception_handler(RequestValidationError)(refuse_fields)
-    app.exception_handler(HTTPException)(refuse_route)
-    return ApiMiddleware(LimitsMiddleware(app, kinds, forwarded, proxies), keys, names)
+    app.exception_handler(HttpError)(answer_error)
+    app.exception_handler(RequestValidationError)(answer_invalid_fields)
+    app.exception_handler(HTTPException)(answer_unrouted)
+    return ApiMiddleware(LimitsMiddleware(app, limits, forwarded, proxies), keys, names)
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -116,39 +116,39 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 async def respond(
-    models: ModelPool, ask: ChatRequest | CompletionRequest, request: Request
+    models: ModelPool, body: ChatRequest | CompletionRequest, request: Request
 ) -> Response:
     """The response to a request of either kind."""
-    if ask.user:
-        request.scope[NOTE]["user"] = ask.user
-    asked = await until_gone(request, completion.prepare(models, ask))
-    headers = {"x-lima-revision": asked.served.revision}
-    if ask.stream:
-        batches = responses.chunks(asked)
+    if body.user:
+        request.scope[NOTE]["user"] = body.user
+    made = await until_gone(request, completion.prepare(models, body))
+    headers = {"x-lima-revision": made.served.revision}
+    if body.stream:
+        batches = responses.stream_chunks(made)
         return EventStream(await anext(batches), batches, headers)
-    body = await until_gone(request, responses.whole(asked))
-    return Response(orjson.dumps(body), media_type="application/json", headers=headers)
+    whole = await until_gone(request, responses.full_response(made))
+    return Response(orjson.dumps(whole), media_type="application/json", headers=headers)
 
 
-async def refuse(request: Request, error: Exception) -> JSONResponse:
+async def answer_error(request: Request, error: Exception) -> JSONResponse:
     """The response that says why a request is not answered."""
     assert isinstance(error, HttpError)
     return JSONResponse(error_body(error), error.status, error.headers)
 
 
-async def refuse_fields(request: Request, error: Exception) -> JSONResponse:
+async def answer_invalid_fields(request: Request, error: Exception) -> JSONResponse:
     """400 for wrong fields, naming the first."""
     assert isinstance(error, RequestValidationError)
-    return await refuse(request, invalid(error.errors()))
+    return await answer_error(request, invalid_fields(error.errors()))
 
 
-async def refuse_route(request: Request, error: Exception) -> JSONResponse:
+async def answer_unrouted(request: Request, error: Exception) -> JSONResponse:
     """OpenAI's shape for what FastAPI refuses: no such path or method, or a body it cannot read."""
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, HttpError):
-        return await refuse(request, error.__cause__)
+        return await answer_error(request, error.__cause__)
     if error.__cause__:
-        return await refuse(request, unreadable(error.__cause__))
+        return await answer_error(request, invalid_json(error.__cause__))
     refusal = HttpError(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
     refusal.headers = dict(error.headers or {})
-    return await refuse(request, refusal)
+    return await answer_error(request, refusal)

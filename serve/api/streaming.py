@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from lima_ray.web.requests import HttpError, left
+from lima_ray.web.requests import HttpError, client_left
 from serve.api.completion import Json
 from serve.api.errors import error_body
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 async def until_gone(request: Request, work: Awaitable[T]) -> T:
     """Do the work, unless the client leaves first; then it is cancelled."""
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(left(request.receive))
+    gone = asyncio.ensure_future(client_left(request.receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -31,6 +31,8 @@ async def until_gone(request: Request, work: Awaitable[T]) -> T:
         gone.cancel()
 
 
+# sse-starlette would take 7 us of CPU for each piece where this takes 3, and ends streams as soon
+# as uvicorn is told to stop, where these are finished.
 class EventStream(Response):
     """Server-sent events; the client's leaving closes the source before the next step."""
 
@@ -43,7 +45,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all events, or as many as the client waits for."""
         writing = asyncio.ensure_future(self.write(send))
-        gone = asyncio.ensure_future(left(receive))
+        gone = asyncio.ensure_future(client_left(receive))
         try:
             await asyncio.wait({writing, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -124,7 +124,7 @@ class EngineLoop:
             {r.id for r in requests}, self.unsubscribe, self.metrics, every_s
         )
         self.subscriptions |= dict.fromkeys(subscription.ids, subscription)
-        self.tell(*requests)
+        self.post(*requests)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
@@ -132,9 +132,9 @@ class EngineLoop:
         left = [id for id in subscription.ids if self.subscriptions.pop(id, None)]
         if left:
             self.metrics.cancelled(len(left))
-            self.tell(*left)
+            self.post(*left)
 
-    def tell(self, *messages: Request | str) -> None:
+    def post(self, *messages: Request | str) -> None:
         """Put messages into the inbox and wake the thread."""
         with self.call:
             self.inbox += messages
@@ -150,7 +150,7 @@ class EngineLoop:
     def close(self) -> None:
         """End the thread; requests in flight fail."""
         self.closing = True
-        self.tell()
+        self.post()
 
     async def drain(self, late_s: float = LATE_S) -> None:
         """Wait for the requests in flight and for late ones, then end the thread.
@@ -178,7 +178,7 @@ class EngineLoop:
             self.ready.set()
         while self.failure is None and not self.closing:
             try:
-                self.work(self.engine)
+                self.run_once(self.engine)
             except Exception as error:
                 log.exception("a step of %s failed", self.name)
                 self.failures += 1
@@ -187,7 +187,7 @@ class EngineLoop:
                     self.failure = error
         self.fail_all(self.engine, EngineFailed(f"{self.name} is closed"))
 
-    def work(self, engine: Engine) -> None:
+    def run_once(self, engine: Engine) -> None:
         """Read the inbox, or wait for one, and take a step."""
         with self.call:
             while not (self.inbox or engine.in_flight or self.closing):
@@ -205,7 +205,7 @@ class EngineLoop:
         now_s = time.monotonic()
         self.metrics.step(now_s - began_s, events, engine)
         self.finished += (now_s for event in events if event.reply)
-        self.hand_over(events)
+        self.dispatch(events)
         self.failures = 0
 
     def take(self, engine: Engine, message: Request | str) -> None:
@@ -220,14 +220,14 @@ class EngineLoop:
             if subscription:
                 self.fail({subscription}, error)
 
-    def hand_over(self, events: list[Event]) -> None:
+    def dispatch(self, events: list[Event]) -> None:
         """Give a step's events to the event loops of those who listen, in one call each."""
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Subscription, Event]]] = {}
         for event in events:
             if subscription := self.subscriptions.get(event.id):
                 by_loop.setdefault(subscription.loop, []).append((subscription, event))
         for loop, pairs in by_loop.items():
-            call(loop, self.deliver, pairs)
+            call_on(loop, self.deliver, pairs)
 
     def fail_all(self, engine: Engine, error: Exception) -> None:
         """End every request in flight, and empty the engine."""
@@ -242,7 +242,7 @@ class EngineLoop:
     def fail(self, subscriptions: set[Subscription], error: Exception) -> None:
         """End the requests of subscriptions with an error."""
         for subscription in subscriptions:
-            call(subscription.loop, subscription.fail, error)
+            call_on(subscription.loop, subscription.fail, error)
 
     # On the subscribers' event loops
 
@@ -254,7 +254,7 @@ class EngineLoop:
             subscription.receive(event)
 
 
-def call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: object) -> None:
+def call_on(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: object) -> None:
     """Run a function on an event loop, unless that loop has ended with all that listened."""
     try:
         loop.call_soon_threadsafe(function, *args)

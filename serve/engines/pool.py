@@ -107,7 +107,7 @@ class ModelPool:
         self.entries = {name: before.get(name) or PoolEntry(path) for name, path in paths.items()}
         for name, entry in before.items():
             if name not in paths and entry.served:
-                self.retire(entry.served)
+                self.drain_model(entry.served)
         for name, path in paths.items():
             entry = self.entries[name]
             stale = entry.served is not None and entry.path != path
@@ -167,10 +167,10 @@ class ModelPool:
             if served and self.entries.get(name) is entry and entry.path == path:
                 old, entry.served, entry.problem = entry.served, served, None
                 if old:
-                    self.retire(old)
-                self.let_go(entry)
+                    self.drain_model(old)
+                self.evict_idle(entry)
             elif served:
-                self.retire(served)
+                self.drain_model(served)
             elif entry.path == path:
                 entry.problem = problem
                 log.error("%s stays as it was: %s", name, problem)
@@ -196,17 +196,17 @@ class ModelPool:
         flags = shlex.split(settings.vllm_args)
         return VllmLoop(name, path, process, flags, settings.slots, settings.queue)
 
-    def let_go(self, newest: PoolEntry) -> None:
+    def evict_idle(self, newest: PoolEntry) -> None:
         """Drop models that are idle for longest, until no more than are to be kept are left."""
         others = [e for name, e in self.entries.items() if name != self.default]
         loaded = [(e, served) for e in others if (served := e.served)]
         idle = [(e, s) for e, s in loaded if e is not newest and not s.loop.in_flight]
         idle.sort(key=lambda pair: pair[0].used_s)
         for entry, served in idle[: max(0, len(loaded) + 1 - self.settings.keep_loaded)]:
-            self.retire(served)
+            self.drain_model(served)
             entry.served = None
 
-    def retire(self, served: LoadedModel) -> None:
+    def drain_model(self, served: LoadedModel) -> None:
         """Let a model finish its replies, then end its engine."""
         task = asyncio.create_task(served.loop.drain())
         self.draining.add(task)
@@ -226,9 +226,9 @@ class ModelPool:
 
     def listing(self) -> list[dict[str, Any]]:
         """The models as GET /v1/models tells them."""
-        return [self.listed(name, entry) for name, entry in self.entries.items()]
+        return [self.describe(name, entry) for name, entry in self.entries.items()]
 
-    def listed(self, name: str, entry: PoolEntry) -> dict[str, Any]:
+    def describe(self, name: str, entry: PoolEntry) -> dict[str, Any]:
         """One model; `revision` and `max_model_len` are known once it is loaded."""
         served = entry.served
         loading = entry.loading is not None and not entry.loading.done()

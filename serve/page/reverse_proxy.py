@@ -18,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lima_ray.web.requests import left
+from lima_ray.web.requests import client_left
 from lima_ray.web.sessions import COOKIE
 
 CARRIED = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string")
@@ -49,7 +49,7 @@ class ReverseProxy:
         handle = self.handle.options(session_id=session) if session else self.handle
         answer = handle.remote(carried, body)
         sending = asyncio.ensure_future(pass_on(answer, send))
-        gone = asyncio.ensure_future(left(receive))
+        gone = asyncio.ensure_future(client_left(receive))
         try:
             await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
