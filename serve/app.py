@@ -58,7 +58,7 @@ ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
 
 def build(args: Args) -> Application:
-    """The application, for `serve run` and `serve deploy`.
+    """Build the application, for `serve run` and `serve deploy`.
 
     Args:
         args: models, sizes, and who may enter.
@@ -70,7 +70,7 @@ def build(args: Args) -> Application:
 
 
 def application(args: Args, previous: dict[str, str] | None = None) -> Application:
-    """The application, with the models that a rollback returns to."""
+    """Build the application, with the models that a rollback returns to."""
     assert isinstance(args.model, dict)
     if haproxy.splices():
         log.warning(
@@ -115,7 +115,7 @@ def application(args: Args, previous: dict[str, str] | None = None) -> Applicati
 
 
 def api_requests(settings: EngineSettings) -> int:
-    """Requests of the API that a replica holds at once."""
+    """Return how many requests of the API a replica holds at once."""
     return (settings.slots + settings.queue) * settings.keep_loaded + LISTS
 
 
@@ -143,7 +143,7 @@ class EngineReplica:
         await self.pool.configure(user_config["models"])
 
     def __serve_build_asgi_app__(self) -> Any:
-        """The API, and the way to the page."""
+        """Return the API, with the page behind it."""
         settings, access = self.settings, self.access
         page = ReverseProxy(self.page) if self.page else None
         of_client = max(access.client_requests, settings.slots + settings.queue)
@@ -163,16 +163,16 @@ class EngineReplica:
             raise RuntimeError(self.pool.problem)
 
     async def state(self) -> dict[str, Any]:
-        """What this replica serves, for `serve.promote`."""
+        """Return what this replica serves, for `serve.promote`."""
         replica = serve.get_replica_context().replica_id.unique_id
         return {"replica": replica, "models": self.pool.state()}
 
     async def models(self) -> list[dict[str, Any]]:
-        """Entries of GET /v1/models, for the page."""
+        """Return the entries of GET /v1/models, for the page."""
         return self.pool.listing()
 
     async def chat(self, body: dict[str, Any]) -> AsyncGenerator[list[dict[str, Any]], None]:
-        """Chunks of a chat completion, for the page; an error is the last of them."""
+        """Yield the chunks of a chat completion, for the page; an error is the last of them."""
         try:
             ask = ChatRequest.model_validate(body | {"stream": True})
             chunks = responses.stream_chunks(await completion.prepare(self.pool, ask))
@@ -185,17 +185,17 @@ class EngineReplica:
 
 
 class EngineClient:
-    """The engine as the page speaks to it (`serve.conversations.client.ChatClient`)."""
+    """The engine by its handle, as the page calls it (a `ChatClient`)."""
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
 
     async def models(self) -> list[dict[str, Any]]:
-        """Entries of GET /v1/models."""
+        """Return the entries of GET /v1/models."""
         return await self.engine.models.remote()
 
     async def chat(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """Chunks; leaving early cancels the request in the engine."""
+        """Yield chunks; leaving early cancels the request in the engine."""
         stream = self.engine.options(stream=True).chat.remote(body)
         try:
             async for batch in stream:

@@ -78,20 +78,20 @@ class Access(Section):
 
     @property
     def proxies(self) -> tuple[Network, ...]:
-        """The networks of trusted proxies."""
+        """Return the networks of trusted proxies."""
         return networks(self.trusted_proxies)
 
     @field_validator("api_keys_file", "login_file")
     @classmethod
     def _file_is_there(cls, name: str | None) -> str | None:
-        """An absolute path."""
+        """Make the path absolute, and refuse one that is not there."""
         path = durable(Path(name)) if name else None
         if path and not path.is_file():
             raise ValueError(f"there is no file {path}")
         return str(path) if path else None
 
     def names(self, page: bool) -> frozenset[str] | None:
-        """Names to which requests may be addressed; none where a key or a login guards everything.
+        """Return names that requests may be for; none where a key or a login guards everything.
 
         Args:
             page: whether there is a page to guard.
@@ -135,7 +135,7 @@ class Args(EngineSettings, Access):
     @field_validator("model")
     @classmethod
     def _models_are_there(cls, model: str | dict[str, str]) -> dict[str, str]:
-        """Names and absolute paths."""
+        """Replace a model by names and absolute paths."""
         try:
             return catalogue(model)
         except UserError as error:
@@ -144,7 +144,7 @@ class Args(EngineSettings, Access):
     @field_validator("database")
     @classmethod
     def _file_is_absolute(cls, url: str) -> str:
-        """SQLite's file must not depend on where a replica runs."""
+        """Make SQLite's file absolute, so that it does not depend on where a replica runs."""
         scheme, _, name = url.partition(":///")
         if scheme.startswith("sqlite") and name and name != ":memory:":
             return f"{scheme}:///{durable(Path(name))}"
@@ -177,7 +177,7 @@ def fields() -> Iterator[tuple[str, Any, str]]:
 
 
 def networks(names: str) -> tuple[Network, ...]:
-    """Networks, or addresses, from a list with commas.
+    """Parse networks, or addresses, from a list with commas.
 
     Raises:
         ValueError: one is none.

@@ -82,7 +82,7 @@ def promote(
 
 
 def only_app(details: dict[str, Any]) -> str:
-    """The app with an engine, where there is one only."""
+    """Return the app with an engine, where there is one only."""
     found = [n for n, app in details["applications"].items() if ENGINE in app["deployments"]]
     if len(found) != 1:
         names = ", ".join(found) or "none"
@@ -91,7 +91,7 @@ def only_app(details: dict[str, Any]) -> str:
 
 
 def engine_config(details: dict[str, Any], name: str) -> dict[str, Any]:
-    """Settings of an app's engine as they are now."""
+    """Return the settings of an app's engine as they are now."""
     app = details["applications"].get(name)
     if app is None or ENGINE not in app["deployments"]:
         raise UserError(
@@ -101,7 +101,7 @@ def engine_config(details: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def changed(models: dict[str, str], model: str) -> dict[str, str]:
-    """The models with one of them replaced, or added."""
+    """Return the models with one of them replaced, or added."""
     name, found, path = model.rpartition("=")
     name = name if found else next(iter(models))
     return models | catalogue({name: path})

@@ -52,7 +52,7 @@ class Time(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """The time as read, in UTC."""
+        """Return the time as read, in UTC."""
         if value is None:
             return None
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
@@ -106,7 +106,7 @@ class Database:
 
     @contextmanager
     def session(self, writes: bool = False) -> Iterator[Session]:
-        """A transaction; what goes wrong in it is a StoreError.
+        """Begin a transaction; what goes wrong in it is a `DatabaseError`.
 
         Args:
             writes: what it reads stays so until it ends, in SQLite too, which begins a transaction
@@ -143,7 +143,7 @@ class Database:
 
 
 def open_engine(url: str) -> Engine:
-    """A pool of connections that notices broken ones.
+    """Return a pool of connections that notices broken ones.
 
     Raises:
         UserError: not a database URL, or one without a driver here.
@@ -172,7 +172,7 @@ def open_engine(url: str) -> Engine:
 
 
 def masked(text: str) -> str:
-    """A text without the passwords of URLs in it, of their users and in their queries."""
+    """Replace the passwords of URLs in a text, of their users and in their queries."""
     text = re.sub(r"(://[^:/@\n]*:)[^\n]*@", r"\1***@", text)
     return re.sub(r"(password=)[^&\n]*", r"\1***", text, flags=re.IGNORECASE)
 
@@ -199,6 +199,6 @@ def keep_private(dialect: Any, record: object, arguments: list[Any], options: ob
 
 
 def set_up_sqlite(connection: Any, record: object) -> None:
-    """Readers beside a writer, and rows that go with what they belong to."""
+    """Let readers read beside a writer, and delete rows with what they belong to."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA foreign_keys=ON")

@@ -54,7 +54,7 @@ class RequestLimit:
 
     @contextmanager
     def admit(self, client: str) -> Iterator[None]:
-        """Take one of the places.
+        """Hold one of the places while the request is answered.
 
         Raises:
             HttpError: all of them, or all of this client's, are taken.
@@ -78,7 +78,7 @@ class RequestLimit:
                 del self.held[client]
 
     async def body(self, receive: Receive, client: str) -> bytes | None:
-        """The whole body; none where the client left.
+        """Read the whole body; none where the client left.
 
         Raises:
             HttpError: it is too long, takes too long, or others were waited for instead.
@@ -148,31 +148,31 @@ class LimitsMiddleware:
 
 
 class RateLimit:
-    """How often something was tried of late, by key."""
+    """Tries in a time window, by key, of which there may be so many."""
 
     def __init__(self, most: int, window_s: float = WINDOW_S) -> None:
         self.most, self.window_s = most, window_s
         self.times: OrderedDict[str, deque[float]] = OrderedDict()
 
     def wait_s(self, key: str) -> float:
-        """Seconds until the next try; 0 where there may be one now."""
+        """Return the seconds until the next try; 0 where there may be one now."""
         times = self.times.get(key) or deque()
         while times and times[0] <= monotonic() - self.window_s:
             times.popleft()
         return 0 if len(times) < self.most else times[0] + self.window_s - monotonic()
 
     def count(self, key: str) -> None:
-        """A try."""
+        """Count a try."""
         self.times.setdefault(key, deque(maxlen=self.most)).append(monotonic())
         self.times.move_to_end(key)
         if len(self.times) > MOST_KEYS:
             self.times.popitem(last=False)
 
     def take_back(self, key: str) -> None:
-        """The last try was right, which says nothing of those before."""
+        """Take the last try back: it was right, which says nothing of those before."""
         if times := self.times.get(key):
             times.pop()
 
     def forget(self, key: str) -> None:
-        """It was right."""
+        """Forget all tries: the last was right."""
         self.times.pop(key, None)

@@ -61,7 +61,7 @@ MANY = '<p role="alert">Too many wrong passwords. Try again in {minutes} min.</p
 
 
 def login_routes(cookies: SessionCookies, title: str, store: SessionStore) -> list[Route]:
-    """`/login` and `/logout`, below the page's own path."""
+    """Return `/login` and `/logout`, below the page's own path."""
     by_both, by_name = RateLimit(GUESSES), RateLimit(NAME_GUESSES)
     by_client = RateLimit(CLIENT_GUESSES)
 

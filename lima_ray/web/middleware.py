@@ -80,7 +80,7 @@ class SessionMiddleware:
         await self.app(scope, self.bounded(receive), self.with_headers(send, scope, fresh))
 
     def refusal(self, scope: Scope, headers: Headers, path: str) -> PlainTextResponse | None:
-        """Why a request gets no further, if it does not."""
+        """Return why a request gets no further, if it does not."""
         if scope["method"] not in SAFE_METHODS and not is_same_site(headers):
             return PlainTextResponse("this request comes from another site", 403)
         if content_length(headers.get("content-length")) > self.max_body_bytes:
@@ -99,7 +99,7 @@ class SessionMiddleware:
         return not name or self.windows.belongs(name, session.owner)
 
     def bounded(self, receive: Receive) -> Receive:
-        """A body that claims no length is held to the bound as well."""
+        """Bound a body that claims no length as well."""
         seen = 0
 
         async def counted() -> Message:
@@ -131,12 +131,12 @@ def is_https(scope: Scope) -> bool:
 
 
 def cookie_of(headers: Headers) -> str:
-    """The value of our cookie, empty where there is none."""
+    """Return the value of our cookie, empty where there is none."""
     return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
 
 
 def path_below_root(scope: Scope) -> str:
-    """The path inside this app, wherever it is mounted."""
+    """Return the path inside this app, wherever it is mounted."""
     return scope["path"].removeprefix(scope.get("root_path", "")) or "/"
 
 

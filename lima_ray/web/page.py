@@ -93,12 +93,12 @@ def mount(
 
 
 def owner(request: Request) -> str:
-    """Who a request is from; the middleware let nobody else through."""
+    """Return who a request is from; the middleware let nobody else through."""
     return request.state.session.owner
 
 
 def keep_secret(cookies: SessionCookies, store: SessionStore) -> Lifespan:
-    """A lifespan that takes the store's key as soon as the store is there, and who logged out."""
+    """Return a lifespan that reads the store's key once the store is there, and who logged out."""
     ready = asyncio.Event()
 
     async def fetch() -> None:

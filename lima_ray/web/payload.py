@@ -83,7 +83,7 @@ class PayloadMiddleware:
 
 
 def parse(body: bytes) -> tuple[str, dict[str, Any]]:
-    """What is wrong with a request's JSON, if anything, and its fields."""
+    """Return what is wrong with a request's JSON, if anything, and its fields."""
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):

@@ -45,7 +45,7 @@ async def client_left(receive: Receive) -> None:
 
 
 async def read_body(receive: Receive, most: float = math.inf) -> bytes | None:
-    """A request's body; none where the client left.
+    """Read a request's body; none where the client left.
 
     Raises:
         HttpError: it is longer, whatever its header says.
@@ -64,7 +64,7 @@ async def read_body(receive: Receive, most: float = math.inf) -> bytes | None:
 
 
 def replay_body(body: bytes, receive: Receive) -> Receive:
-    """Receive a body that is there, and then what follows, which is the client's leaving."""
+    """Return a `receive` that gives a body read before, and then the client's leaving."""
     given = False
 
     async def receive_body() -> Message:
@@ -81,7 +81,7 @@ def replay_body(body: bytes, receive: Receive) -> Receive:
 def client_address(
     scope: Scope, headers: Headers, forwarded: bool, proxies: tuple[Network, ...] = ()
 ) -> str:
-    """The address that a request comes from.
+    """Return the address that a request comes from.
 
     A proxy on this machine, or one of ours, names it last in X-Forwarded-For, behind what anyone
     could have written there; where that is a trusted proxy itself, it is named before.
@@ -104,12 +104,12 @@ def is_trusted_proxy(client: str, proxies: tuple[Network, ...]) -> bool:
 
 
 def content_length(text: str | None) -> int:
-    """A header's number."""
+    """Parse a Content-Length; 0 where it is none."""
     return int(text) if text and text.isdigit() else 0
 
 
 def body_too_large(body_bytes: int) -> HttpError:
-    """413."""
+    """Return the error 413."""
     return HttpError(413, f"the body is over {body_bytes:,} bytes", code="request_too_large")
 
 

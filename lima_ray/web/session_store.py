@@ -40,12 +40,12 @@ class SessionStore(Database):
             )
 
     def ended_sessions(self) -> set[str]:
-        """Sessions whose bearers logged out."""
+        """Return the ids of sessions whose bearers logged out."""
         with self.session() as opened:
             return set(opened.scalars(select(EndedRow.session)))
 
     def secret(self) -> bytes:
-        """The key that signs cookies: made once, the same for every replica."""
+        """Return the key that signs cookies: made once, the same for every replica."""
         made = secrets.token_hex(32)
         try:
             with self.session() as session:

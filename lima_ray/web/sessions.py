@@ -41,7 +41,7 @@ class Session:
 
     @property
     def max_age_s(self) -> float:
-        """How long the cookie is good."""
+        """Return how long the cookie is good."""
         return DAY_S * (LOGIN_DAYS if self.user else BROWSER_DAYS)
 
     @property
@@ -51,12 +51,12 @@ class Session:
 
     @property
     def owner(self) -> str:
-        """Whose conversations and votes these are."""
+        """Return whose conversations and votes these are."""
         return f"user:{self.user}" if self.user else f"session:{self.id}"
 
     @property
     def annotator(self) -> str:
-        """The name in verdicts; without a login one that does not give the session away."""
+        """Return the name in verdicts; without a login one that does not give the session away."""
         return self.user or f"anonymous-{hashlib.sha256(self.id.encode()).hexdigest()[:8]}"
 
 
@@ -117,7 +117,7 @@ class SessionCookies:
 
     @property
     def _signer(self) -> Signer:
-        """What ties a cookie to a password without telling it."""
+        """Return what ties a cookie to a password without telling it."""
         return Signer(self.secrets, salt=f"{COOKIE}.login", **SIGNED_BY)
 
     def _login(self, user: str) -> str:

@@ -13,7 +13,7 @@ SYSTEM_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "m
 
 
 def theme() -> gr.themes.Base:
-    """Quiet colours, one accent, and the reader's own fonts."""
+    """Return quiet colours, one accent, and the reader's own fonts."""
     green = gr.themes.Color(
         "#f0f6f3", "#dcebe4", "#bbd7ca", "#93bdaa", "#6fa08f", "#4f8371", "#3f6b5c", "#34574b",
         "#2b473e", "#253b34", "#14221e", name="pine",

@@ -8,7 +8,7 @@ from lima_ray.web.requests import HttpError
 
 
 def read_keys(name: str | None) -> frozenset[str]:
-    """The keys of a file, a line each; blank lines and `#` comments are passed over.
+    """Return the keys of a file, one a line; blank lines and `#` comments are passed over.
 
     Raises:
         UserError: the file has none.

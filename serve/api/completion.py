@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Completion:
-    """What is asked of the engine for one request of the API."""
+    """One request of the API, and the requests of the engine that answer it."""
 
     body: ChatRequest | CompletionRequest
     served: LoadedModel
@@ -49,7 +49,7 @@ class Completion:
 
     @property
     def common(self) -> Json:
-        """What all parts of the answer say."""
+        """Return the fields that every part of the response has."""
         kind = "chat.completion" if self.chat else "text_completion"
         kind += ".chunk" if self.chat and self.body.stream else ""
         return {
@@ -62,7 +62,7 @@ class Completion:
 
     @property
     def lima(self) -> Json:
-        """What made the answer."""
+        """Return what made the response: revision, seed, dropped messages."""
         return {
             "revision": self.served.revision,
             "seed": self.seed,
@@ -70,7 +70,7 @@ class Completion:
         }
 
     def usage(self, generated: int) -> Json:
-        """Numbers of tokens; EOT counts as generated."""
+        """Return the numbers of tokens; EOT counts as generated."""
         prompt = sum(map(len, self.prompts))
         return {
             "prompt_tokens": prompt,
@@ -79,7 +79,7 @@ class Completion:
         }
 
     def echo_of(self, index: int) -> str:
-        """The prompt of a choice, where the text begins with it."""
+        """Return the prompt of a choice, where its text begins with it."""
         if not (isinstance(self.body, CompletionRequest) and self.body.echo):
             return ""
         prompt = index // (self.body.n or 1)
@@ -90,7 +90,7 @@ class Completion:
 
 
 async def prepare(models: ModelPool, body: ChatRequest | CompletionRequest) -> Completion:
-    """See that a request can be answered, and make its prompts.
+    """Check that a request can be answered, and make its prompts.
 
     Raises:
         HttpError: it cannot, and why.

@@ -44,7 +44,7 @@ MEMBER = re.compile(r"constrained-|function-|list\[")
 
 
 def error_body(error: HttpError) -> dict[str, Any]:
-    """The error as OpenAI words it."""
+    """Return the error in OpenAI's JSON."""
     kind = TYPES.get(error.status, "invalid_request_error")
     return {
         "error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}
@@ -52,7 +52,7 @@ def error_body(error: HttpError) -> dict[str, Any]:
 
 
 def invalid_fields(errors: Sequence[Mapping[str, Any]]) -> HttpError:
-    """A request whose fields are wrong, by what pydantic says of them; the first is named."""
+    """Return the error for wrong fields, from pydantic's; the first field is named."""
     first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
     # Of a union's members that were tried, the one that got furthest was meant.
     tried = (error for error in errors if error["loc"][:2] == first["loc"][:2])
@@ -70,11 +70,11 @@ def invalid_fields(errors: Sequence[Mapping[str, Any]]) -> HttpError:
 
 
 def invalid_json(reason: object) -> HttpError:
-    """A body that is no JSON."""
+    """Return the error for a body that is no JSON."""
     return HttpError(400, f"{PLAIN['json_invalid']}: {reason}".rstrip(": "), code="invalid_json")
 
 
 def shorten(value: object) -> str:
-    """A value, short enough for a message."""
+    """Return a value in at most 60 characters."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -21,7 +21,7 @@ log = logging.getLogger("ray.serve")
 
 
 class ApiMiddleware:
-    """What every request passes: its id, the name it is for, its key, and a line in the log."""
+    """Give each request an id and a line in the log; check its host and its API key."""
 
     def __init__(
         self, app: ASGIApp, keys: frozenset[str], names: frozenset[str] | None = None
@@ -73,7 +73,7 @@ class ApiMiddleware:
             )
 
     def refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> HttpError | None:
-        """Why a request may not enter."""
+        """Return why a request is refused; none where it is not."""
         host = headers.get(b"host", b"").decode("latin-1")
         if self.names is not None and not is_known_host(host, self.names):
             return HttpError(
@@ -98,5 +98,5 @@ def under_serve() -> bool:
 
 
 def error_app(refusal: HttpError) -> ASGIApp:
-    """An app that refuses."""
+    """Return an app that answers with an error."""
     return JSONResponse(error_body(refusal), refusal.status, refusal.headers)

@@ -23,7 +23,7 @@ def is_large(texts: Sequence[str | list[int]]) -> bool:
 def dialogue_prompt(
     engine: AnyEngine, body: ChatRequest, left: threading.Event
 ) -> tuple[list[list[int]], int]:
-    """The prompt of a dialogue, and how many messages were dropped for it.
+    """Return the prompt of a dialogue, and how many messages were dropped for it.
 
     Raises:
         HttpError: roles out of order, or nothing to answer.
@@ -39,7 +39,7 @@ def dialogue_prompt(
 def newest_turns(
     engine: AnyEngine, turns: list[str], system: str | None, room: int, left: threading.Event
 ) -> tuple[list[int], int]:
-    """The prompt of as many of the last turns as fit, and how many they are; at least one is kept.
+    """Return the prompt of as many of the last turns as fit, and their number, at least one.
 
     The turns' own tokens, counted from the last on, say how many may fit at all; the whole prompt
     is then made for a few numbers of those, so that the work does not grow with what is dropped.
@@ -60,7 +60,7 @@ def newest_turns(
 
 
 def most_turns(engine: AnyEngine, turns: list[str], room: int, left: threading.Event) -> int:
-    """How many of the last turns, an odd number, may fit by the tokens of their text alone."""
+    """Return how many of the last turns, an odd number, may fit by their texts' tokens alone."""
     if not is_large(turns):
         return len(turns)
     count = tokens = 0
@@ -80,7 +80,7 @@ def most_turns(engine: AnyEngine, turns: list[str], room: int, left: threading.E
 
 
 def split_roles(messages: list[Message]) -> tuple[str | None, list[str]]:
-    """The system message, if there is one, and the turns.
+    """Return the system message, if there is one, and the turns.
 
     Raises:
         HttpError: roles out of order.
@@ -102,7 +102,7 @@ def split_roles(messages: list[Message]) -> tuple[str | None, list[str]]:
 
 
 def prompt(engine: AnyEngine, turns: list[str], system: str | None) -> list[int]:
-    """Token ids of a dialogue."""
+    """Return the token ids of a dialogue."""
     try:
         return engine.prompt(turns, system)
     except UserError as error:
@@ -112,7 +112,7 @@ def prompt(engine: AnyEngine, turns: list[str], system: str | None) -> list[int]
 def text_prompts(
     engine: AnyEngine, body: CompletionRequest, left: threading.Event
 ) -> tuple[list[list[int]], int]:
-    """The prompts of plain texts or token ids."""
+    """Return the prompts of plain texts or token ids."""
     found = []
     for number, given in enumerate(body.prompts):
         if left.is_set():

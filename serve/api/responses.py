@@ -12,7 +12,7 @@ from serve.engines.subscription import EngineFailed, QueueFull, Subscription
 
 @contextmanager
 def subscribed(completion: Completion) -> Iterator[Subscription]:
-    """Have the engine answer, and listen.
+    """Subscribe to the engine's events for a completion.
 
     Raises:
         HttpError: the queue is full, or the engine failed.
@@ -35,7 +35,7 @@ def subscribed(completion: Completion) -> Iterator[Subscription]:
 
 
 async def full_response(completion: Completion) -> Json:
-    """The answer at once."""
+    """Return the whole response, once all choices are finished."""
     replies: dict[int, Reply] = {}
     logprobs: dict[int, list[Logprob]] = {}
     with subscribed(completion) as subscription:
@@ -60,7 +60,7 @@ async def full_response(completion: Completion) -> Json:
 def choice_of(
     completion: Completion, index: int, reply: Reply, logprobs: list[Logprob] | None
 ) -> Json:
-    """A finished choice."""
+    """Return a finished choice."""
     choice: Json = {"index": index}
     if completion.chat:
         choice["message"] = {"role": "assistant", "content": reply.text, "refusal": None}
@@ -76,7 +76,7 @@ def choice_of(
 
 
 async def stream_chunks(completion: Completion) -> AsyncGenerator[list[Json], None]:
-    """The answer piece by piece: chunks that have come by now, at once.
+    """Yield the response chunk by chunk, those that have come by now together.
 
     Raises:
         HttpError: before the first chunks, if the queue is full; after them, if the engine fails.
@@ -97,7 +97,7 @@ async def stream_chunks(completion: Completion) -> AsyncGenerator[list[Json], No
 
 
 def first_chunk(completion: Completion, common: Json, index: int) -> Json:
-    """The first chunk of a choice."""
+    """Return the first chunk of a choice."""
     choice: Json = {"index": index, "logprobs": None, "finish_reason": None}
     if completion.chat:
         choice["delta"] = {"role": "assistant", "content": ""}
@@ -110,7 +110,7 @@ def first_chunk(completion: Completion, common: Json, index: int) -> Json:
 
 
 def token_chunk(completion: Completion, common: Json, event: Event) -> Json | None:
-    """The chunk of a token; none where it has nothing to tell."""
+    """Return the chunk of a token; none where it has nothing to tell."""
     ids = completion.body.return_token_ids
     if not (event.text or event.reply or event.logprob or ids):
         return None
@@ -129,17 +129,17 @@ def token_chunk(completion: Completion, common: Json, event: Event) -> Json | No
 
 
 def choice_number(event: Event) -> int:
-    """The index of an event's choice, which ends its request's id."""
+    """Return the index of an event's choice, which ends its request's id."""
     return int(event.id.rpartition("/")[2])
 
 
 def finish_reason(reply: Reply) -> str:
-    """OpenAI's finish_reason: stop for EOT and stop strings, length for the end of the room."""
+    """Return OpenAI's finish_reason: stop for EOT and stop strings, else length."""
     return "stop" if reply.stopped or reply.stopped_by is not None else "length"
 
 
 def format_logprobs(completion: Completion, logprobs: list[Logprob]) -> Json:
-    """Log probabilities as each kind of completion tells them."""
+    """Return log probabilities as each kind of completion tells them."""
     tokenizer = completion.served.engine.tokenizer
 
     def spelt(token: int) -> str:
@@ -161,6 +161,6 @@ def format_logprobs(completion: Completion, logprobs: list[Logprob]) -> Json:
 
 
 def chat_logprob(text: str, logprob: float) -> Json:
-    """A token in the chat's form; a part of a character has no bytes that are known."""
+    """Return a token in the chat's form; a part of a character has no bytes that are known."""
     whole = "\ufffd" not in text
     return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if whole else None}

@@ -33,7 +33,7 @@ def build_api(
     forwarded: bool = False,
     proxies: tuple[Network, ...] = (),
 ) -> ASGIApp:
-    """The app.
+    """Build the app.
 
     Args:
         models: what answers.
@@ -48,12 +48,12 @@ def build_api(
 
     @app.get("/v1/models")
     async def list_models() -> Json:
-        """The models, by the names that requests take."""
+        """List the models, by the names that requests take."""
         return {"object": "list", "data": models.listing()}
 
     @app.get("/v1/models/{name}", responses=REFUSALS)
     async def show_model(name: str) -> Json:
-        """One model."""
+        """Show one model."""
         entry = models.entries.get(name)
         if entry is None:
             raise HttpError(404, f"no model {name!r} here", "model", "model_not_found")
@@ -88,7 +88,7 @@ def build_api(
 
         @app.get("/", include_in_schema=False)
         async def home() -> Response:
-            """The page is what a browser wants to see."""
+            """Redirect to the page, which is what a browser wants to see."""
             return RedirectResponse("/chat/")
 
     app.exception_handler(HttpError)(answer_error)
@@ -118,7 +118,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 async def respond(
     models: ModelPool, body: ChatRequest | CompletionRequest, request: Request
 ) -> Response:
-    """The response to a request of either kind."""
+    """Answer a request of either kind."""
     if body.user:
         request.scope[NOTE]["user"] = body.user
     made = await until_gone(request, completion.prepare(models, body))
@@ -131,19 +131,19 @@ async def respond(
 
 
 async def answer_error(request: Request, error: Exception) -> JSONResponse:
-    """The response that says why a request is not answered."""
+    """Return the response that says why a request is not answered."""
     assert isinstance(error, HttpError)
     return JSONResponse(error_body(error), error.status, error.headers)
 
 
 async def answer_invalid_fields(request: Request, error: Exception) -> JSONResponse:
-    """400 for wrong fields, naming the first."""
+    """Return 400 for wrong fields, naming the first."""
     assert isinstance(error, RequestValidationError)
     return await answer_error(request, invalid_fields(error.errors()))
 
 
 async def answer_unrouted(request: Request, error: Exception) -> JSONResponse:
-    """OpenAI's shape for what FastAPI refuses: no such path or method, or a body it cannot read."""
+    """Return what FastAPI refuses (path, method, unreadable body) in OpenAI's shape."""
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, HttpError):
         return await answer_error(request, error.__cause__)

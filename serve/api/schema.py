@@ -79,7 +79,7 @@ class Message(StrictModel):
 
     @property
     def text(self) -> str:
-        """The content as one text."""
+        """Return the content as one text."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content)
@@ -133,7 +133,7 @@ class GenerationRequest(StrictModel):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     def sampling(self, seed: int, max_tokens: int) -> Sampling:
-        """How to decode one choice.
+        """Return how to decode one choice.
 
         Args:
             seed: the choice's.
@@ -173,12 +173,12 @@ class ChatRequest(GenerationRequest):
 
     @property
     def reply_tokens(self) -> int | None:
-        """Most tokens of a reply."""
+        """Return the most tokens of a reply."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
     def alternatives(self) -> int | None:
-        """Likeliest tokens to tell; none tells no log probabilities."""
+        """Return how many likeliest tokens to tell; none tells no log probabilities."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
@@ -210,17 +210,17 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def reply_tokens(self) -> int | None:
-        """Most tokens of a reply."""
+        """Return the most tokens of a reply."""
         return self.max_tokens
 
     @property
     def alternatives(self) -> int | None:
-        """Likeliest tokens to tell; none tells no log probabilities."""
+        """Return how many likeliest tokens to tell; none tells no log probabilities."""
         return self.logprobs
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """The prompts, always as a list."""
+        """Return the prompts, always as a list."""
         if isinstance(self.prompt, str) or isinstance(self.prompt[0], int):
             return [self.prompt]  # pyright: ignore[reportReturnType]
         return self.prompt  # pyright: ignore[reportReturnType]

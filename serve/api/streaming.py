@@ -74,5 +74,5 @@ class EventStream(Response):
 
 
 def part(body: bytes, last: bool = False) -> Message:
-    """A piece of a response's body."""
+    """Return a piece of a response's body."""
     return {"type": "http.response.body", "body": body, "more_body": not last}

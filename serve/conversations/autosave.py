@@ -28,7 +28,7 @@ class PendingWrite:
     """What the copy is called once it is written."""
 
     def begin(self) -> tuple[Any, ...]:
-        """The method's arguments, the conversation's version as it is known by now."""
+        """Return the method's arguments, with the conversation's version as it is known by now."""
         if self.dialogue is None:
             return self.arguments
         owner, copied = self.arguments
@@ -47,7 +47,7 @@ class PendingWrite:
 
 @dataclass
 class Autosave:
-    """What one window has not saved yet; the newest state of each thing."""
+    """Saves one window's conversations in the background: the newest state of each thing."""
 
     store: Store
     owner: str
@@ -135,7 +135,7 @@ class Autosave:
         return None
 
     def keep_both(self, key: str, change: PendingWrite, what: str, kept: Dialogue | None) -> None:
-        """Overwrite nothing: what another window did stays, and this window's becomes another."""
+        """Keep what another window did, and save this window's as another conversation."""
         newest = self.waiting.pop(key, change)
         dialogue = newest.dialogue
         assert dialogue is not None
@@ -163,7 +163,7 @@ class Autosave:
             await asyncio.wait({self.task})
 
     async def titles(self) -> list[tuple[str, str]] | None:
-        """Names and ids of the owner's conversations, when all is written; none if it fails."""
+        """Return names and ids of the conversations, when all is written; none if it fails."""
         await self.settle()
         try:
             titles = await self.store.off_loop(Store.titles, self.owner)
@@ -175,7 +175,7 @@ class Autosave:
         return titles
 
     def message(self) -> str:
-        """What to tell the user, once; empty where all is well."""
+        """Return what to tell the user, once; empty where all is well."""
         if self.problem is not None:
             names = [change.name for change in self.waiting.values()]
             shown = ", ".join(names[:NAMES_SHOWN])

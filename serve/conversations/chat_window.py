@@ -219,7 +219,7 @@ class ChatWindow:
         self.dialogue.system = clean(system[:MOST_LETTERS])
 
     def thumb(self, place: int, liked: bool | None) -> None:
-        """Judge a reply; none takes the judgement back."""
+        """Set a reply's thumb; none takes it back."""
         turns = self.dialogue.turns
         if self.busy or not 0 <= place < len(turns) or turns[place].role != "assistant":
             return
@@ -244,14 +244,14 @@ class ChatWindow:
             self.autosave.forget(dialogue)
 
     def user_turn(self, place: int) -> int | None:
-        """The place of the user's turn at or before a place."""
+        """Return the place of the user's turn at or before a place."""
         turns = self.dialogue.turns
         places = range(min(place, len(turns) - 1), -1, -1)
         return next((p for p in places if turns[p].role == "user"), None)
 
 
 def check_text(text: str) -> str:
-    """A message as it may be sent.
+    """Return a message as it may be sent.
 
     Raises:
         UserError: it is empty or too long.
@@ -268,7 +268,7 @@ def check_text(text: str) -> str:
 
 
 def outcome(turn: Turn, timing: ReplyTiming) -> str:
-    """What a reader must know of how a reply ended."""
+    """Return what a reader must know of how a reply ended."""
     said = bool(turn.content.strip())
     notes = []
     if turn.dropped_messages:

@@ -1,4 +1,4 @@
-"""What answers on the page, and a reply as it comes.
+"""The model that answers on the page, and a reply as it comes.
 
     turn = Turn("assistant", "")
     async for _ in stream_reply(client, body, turn, timing, stop):
@@ -26,11 +26,11 @@ class ChatClient(Protocol):
     """An OpenAI API's two calls that a page needs."""
 
     async def models(self) -> list[dict[str, Any]]:
-        """Entries of `GET /v1/models`, with `revision`, `max_model_len`, `default`, `examples`."""
+        """Return `GET /v1/models`' entries: `revision`, `max_model_len`, `default`, `examples`."""
         ...
 
     def chat(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """Chunks of `POST /v1/chat/completions`; closing the generator cancels the request."""
+        """Yield chunks of `POST /v1/chat/completions`; closing the generator cancels."""
         ...
 
 
@@ -49,11 +49,11 @@ class ReplyTiming:
 
     @property
     def first_token_s(self) -> float | None:
-        """Seconds from the question to the first text."""
+        """Return the seconds from the question to the first text."""
         return None if self.first is None else self.first - self.started
 
     def tokens_per_s(self, tokens: int | None) -> float | None:
-        """Tokens after the first, by the second."""
+        """Return the tokens after the first, by the second."""
         if tokens is None or tokens < 2 or self.first is None or self.last <= self.first:
             return None
         return (tokens - 1) / (self.last - self.first)
@@ -62,7 +62,7 @@ class ReplyTiming:
 def request_body(
     model: str, dialogue: Dialogue, sampling: dict[str, Any], seed: int
 ) -> dict[str, Any]:
-    """A chat completion's request that goes on with a dialogue."""
+    """Return the body of a chat completion that goes on with a dialogue."""
     return {
         "model": model,
         "messages": dialogue.messages(),
@@ -107,7 +107,7 @@ async def stream_reply(
 async def chunks(
     client: ChatClient, body: dict[str, Any], stop: asyncio.Event
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """Chunks until the last or until `stop`; the stream is closed in any case."""
+    """Yield chunks until the last or until `stop`; the stream is closed in any case."""
     stream = client.chat(body)
     stopped = asyncio.ensure_future(stop.wait())
     coming: asyncio.Future[dict[str, Any]] | None = None
@@ -136,13 +136,13 @@ async def chunks(
 
 
 def brief(error: Exception) -> str:
-    """What an error says at its end, where remote ones carry their traceback before it."""
+    """Return the last line of an error; remote ones carry their traceback before it."""
     lines = str(error).strip().splitlines()
     return (lines[-1].strip() if lines else type(error).__name__)[:MOST_ERROR_LETTERS]
 
 
 def take(chunk: dict[str, Any], turn: Turn, timing: ReplyTiming) -> None:
-    """Note what a chunk says."""
+    """Apply a chunk to the turn and its timing."""
     if error := chunk.get("error"):
         timing.loading = error.get("code") == LOADING
         timing.error = None if timing.loading else str(error.get("message", error))

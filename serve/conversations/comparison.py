@@ -167,7 +167,7 @@ class ComparisonWindow:
             self.round.goes_on = place
 
     def side(self, place: int) -> Dialogue:
-        """The conversation as A (0) or B (1) has it."""
+        """Return the conversation as A (0) or B (1) has it."""
         shown = copy.copy(self.dialogue)
         shown.turns = list(self.dialogue.turns)
         if self.round is not None:
@@ -176,13 +176,13 @@ class ComparisonWindow:
 
 
 def settled(reply: Turn) -> Round:
-    """A round that is over: the conversation goes on from its one reply."""
+    """Return a round that is over: the conversation goes on from its one reply."""
     both = Contestant(reply.model or "", reply.sampling)
     return Round((both, both), (0, 1), (reply, reply), vote="neither")
 
 
 def cut_off(this: Round) -> str:
-    """What a judge must know of how the replies ended, without saying whose they are."""
+    """Return what a judge must know of how the replies ended, without saying whose they are."""
     notes = []
     for name, turn in zip("AB", this.replies, strict=True):
         if turn.finish_reason == "length":

@@ -15,17 +15,17 @@ SECOND = "(second window)"
 
 
 def new_id() -> str:
-    """A name that nobody guesses."""
+    """Return a name that nobody guesses."""
     return secrets.token_hex(16)
 
 
 def now() -> datetime:
-    """The time, with its zone."""
+    """Return the time in UTC."""
     return datetime.now(UTC)
 
 
 def clean(text: str) -> str:
-    """Text without what UTF-8 or a database cannot hold: halves of surrogate pairs, and NUL."""
+    """Remove what UTF-8 or a database cannot hold: halves of surrogate pairs, and NUL."""
     return text.encode("utf-8", "replace").decode().replace("\x00", "")
 
 
@@ -72,14 +72,14 @@ class Dialogue:
 
     @property
     def name(self) -> str:
-        """The title, or the first prompt on one line."""
+        """Return the title, or the first prompt on one line."""
         words = self.title or (self.turns[0].content if self.turns else "")
         line = " ".join(words.split())
         short = line if len(line) <= TITLE_LETTERS else line[: TITLE_LETTERS - 1].rstrip() + "…"
         return short or UNTITLED
 
     def become_another(self) -> dict[str, Turn]:
-        """Be a conversation of its own from now on: other ids, and a title that says so.
+        """Become another conversation: other ids, and a title that says so.
 
         Returns:
             The turns by their ids before, under which verdicts may be kept.
@@ -92,12 +92,12 @@ class Dialogue:
         return renamed
 
     def messages(self) -> list[dict[str, str]]:
-        """OpenAI messages, the system line first where there is one."""
+        """Return OpenAI messages, the system line first where there is one."""
         system = [{"role": "system", "content": self.system}] if self.system.strip() else []
         return system + [{"role": turn.role, "content": turn.content} for turn in self.turns]
 
     def example(self) -> Example:
-        """The dialogue as a training example.
+        """Return the dialogue as a training example.
 
         Raises:
             UserError: it does not end with a reply, or a turn has no text to learn.

@@ -51,7 +51,7 @@ class OpenWindows:
         return any(dialogue.id == id for other in windows for dialogue in other.answered)
 
     def windows_of(self, window: ChatWindow) -> list[ChatWindow]:
-        """The session's windows on this replica."""
+        """Return the session's windows on this replica."""
         owner, others = window.session.owner, self.by_hash.values()
         return [window, *(w for w in others if w is not window and w.session.owner == owner)]
 

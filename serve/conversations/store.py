@@ -57,19 +57,19 @@ class Store(SessionStore):
         dialogue.version, dialogue.attempts = version, ()
 
     def open(self, owner: str, id: str) -> Dialogue | None:
-        """A conversation of this owner's; none where there is no such, or it is another's."""
+        """Return a conversation of this owner's; none where it is another's or not there."""
         with self.session() as session:
             row = session.get(DialogueRow, id)
             return as_dialogue(row) if row is not None and row.owner == owner else None
 
     def version(self, owner: str, id: str) -> str | None:
-        """What a conversation of this owner's is called now; none where there is no such."""
+        """Return the version of this owner's conversation; none where there is no such."""
         kept = select(DialogueRow.version).where(DialogueRow.id == id, DialogueRow.owner == owner)
         with self.session() as session:
             return session.scalar(kept)
 
     def titles(self, owner: str, limit: int = 200) -> list[tuple[str, str]]:
-        """Names and ids of an owner's conversations, the newest first."""
+        """Return names and ids of an owner's conversations, the newest first."""
         newest = (
             select(DialogueRow.name, DialogueRow.id)
             .where(DialogueRow.owner == owner)
@@ -134,7 +134,7 @@ class Store(SessionStore):
             return [as_verdict(row) for row in session.scalars(oldest)]
 
     def dialogues(self) -> list[Dialogue]:
-        """Every conversation of every owner, the oldest first."""
+        """Return every conversation of every owner, the oldest first."""
         with self.session() as session:
             oldest = select(DialogueRow).order_by(DialogueRow.created, DialogueRow.id)
             return [as_dialogue(row) for row in session.scalars(oldest)]
@@ -153,7 +153,7 @@ def check_version(row: DialogueRow | None, dialogue: Dialogue) -> None:
 
 
 def written(turn: Turn, place: int, row: TurnRow | None) -> TurnRow:
-    """A turn's row, the one that it has already where it has one."""
+    """Return a turn's row, the one that it has already where it has one."""
     row = row or TurnRow(id=turn.id)
     row.place = place
     for name, value in vars(turn).items():
@@ -162,7 +162,7 @@ def written(turn: Turn, place: int, row: TurnRow | None) -> TurnRow:
 
 
 def as_dialogue(row: DialogueRow) -> Dialogue:
-    """A conversation from its rows."""
+    """Return a conversation from its rows."""
     fields = Turn.__dataclass_fields__
     turns = [Turn(**{name: getattr(turn, name) for name in fields}) for turn in row.turns]
     times = (row.created, row.updated)

@@ -14,7 +14,7 @@ LONGEST_EXAMPLE = 200
 
 
 def catalogue(model: str | dict[str, str]) -> dict[str, str]:
-    """Names and absolute paths of the models to serve, the default one first.
+    """Return names and absolute paths of the models to serve, the default one first.
 
     A run (or the export in it) brings along its epochs, by `NAME-05`, and its base, by `base`.
 
@@ -40,7 +40,7 @@ def catalogue(model: str | dict[str, str]) -> dict[str, str]:
 
 
 def model_at(reference: str) -> Path:
-    """The directory of a model, which for a run is its export's."""
+    """Return the directory of a model, which for a run is its export's."""
     path = resolve(reference) or durable(Path(reference))
     if not path.is_dir():
         raise UserError(f"no model at {reference}: {path} is no directory")
@@ -52,7 +52,7 @@ def model_at(reference: str) -> Path:
 
 
 def relatives(path: Path) -> dict[str, Path]:
-    """The other models of an export's run: its kept epochs and its base."""
+    """Return the other models of an export's run: its kept epochs and its base."""
     run = Run(path.parent)
     if path.name != "export" or not run.recipe_file.exists():
         return {}
@@ -62,7 +62,7 @@ def relatives(path: Path) -> dict[str, Path]:
 
 
 def examples_of(path: Path) -> list[str]:
-    """Prompts to try on a model: the first of some sources of its run's test or dev rows.
+    """Return prompts to try on a model: the first of some sources of its run's test or dev rows.
 
     Anyone may read them, so they are never taken from the training rows.
     """

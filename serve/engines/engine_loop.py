@@ -71,17 +71,17 @@ class EngineLoop:
 
     @property
     def in_flight(self) -> int:
-        """Requests that wait or are being answered."""
+        """Return how many requests wait or are being answered."""
         return len(self.subscriptions)
 
     @property
     def most(self) -> int:
-        """Requests that are ever taken at once."""
+        """Return how many requests are ever taken at once."""
         return self.queue + (self.engine.slots if self.engine else 0)
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the engine; none while it works or loads."""
+        """Return what is wrong with the engine; none while it works or loads."""
         if self.failure:
             return f"the engine of {self.name} is broken: {self.failure}"
         began_s = self.step_began_s
@@ -141,7 +141,7 @@ class EngineLoop:
             self.call.notify()
 
     def retry_after_s(self, places: int) -> int:
-        """Seconds in which so many places come free, by how fast the last replies finished."""
+        """Return the seconds in which so many places come free, by the pace of the last replies."""
         if len(self.finished) < 2:
             return 1
         pace_s = (self.finished[-1] - self.finished[0]) / (len(self.finished) - 1)
@@ -188,7 +188,7 @@ class EngineLoop:
         self.fail_all(self.engine, EngineFailed(f"{self.name} is closed"))
 
     def run_once(self, engine: Engine) -> None:
-        """Read the inbox, or wait for one, and take a step."""
+        """Handle the inbox, or wait for one, and take a step."""
         with self.call:
             while not (self.inbox or engine.in_flight or self.closing):
                 self.call.wait()

@@ -42,7 +42,7 @@ class EngineMetrics:
         self.full = self.made(metrics.Counter, "refused", "Requests refused by a full queue.")
 
     def made(self, kind: Any, name: str, description: str, *tags: str, **settings: Any) -> Any:
-        """A metric with the model's tag."""
+        """Register a metric with the model's tag."""
         metric = kind(
             f"lima_{name}", description=description, tag_keys=("model", *tags), **settings
         )
@@ -76,7 +76,7 @@ class EngineMetrics:
 
 
 def end_of(event: Event) -> str:
-    """What ended a reply: eot, a stop string, or its length."""
+    """Return what ended a reply: eot, a stop string, or its length."""
     reply = event.reply
     assert reply
     return "eot" if reply.stopped else "stop" if reply.stopped_by is not None else "length"

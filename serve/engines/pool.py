@@ -50,7 +50,7 @@ class LoadedModel:
 
     @property
     def engine(self) -> AnyEngine:
-        """Its engine, for tokens and bounds."""
+        """Return its engine, for tokens and bounds."""
         assert self.loop.engine
         return self.loop.engine
 
@@ -81,12 +81,12 @@ class ModelPool:
 
     @property
     def default(self) -> str:
-        """The name that is loaded first."""
+        """Return the name that is loaded first."""
         return next(iter(self.entries))
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with an engine in memory; a replica with one should be replaced."""
+        """Return what is wrong with an engine in memory; the replica should then be replaced."""
         loaded = [entry.served for entry in self.entries.values() if entry.served]
         return next((problem for s in loaded if (problem := s.loop.problem)), None)
 
@@ -127,7 +127,7 @@ class ModelPool:
                 raise UserError(entry.problem)
 
     async def get(self, name: str) -> LoadedModel:
-        """The model of a name, in memory.
+        """Return the model of a name, in memory.
 
         Raises:
             HttpError: no such name; or it is being loaded, or cannot be.
@@ -176,7 +176,7 @@ class ModelPool:
                 log.error("%s stays as it was: %s", name, problem)
 
     async def loaded(self, name: str, path: str) -> tuple[LoadedModel | None, str | None]:
-        """A model with a new engine, or why there is none."""
+        """Return a model with a new engine, or why there is none."""
         try:
             revision = await asyncio.to_thread(hash_base, path)
             loop = self.loop_for(name, path)
@@ -186,7 +186,7 @@ class ModelPool:
         return LoadedModel(path, revision, loop, int(time.time())), None
 
     def loop_for(self, name: str, path: str) -> EngineLoop | VllmLoop:
-        """What will answer for a model, not loaded yet."""
+        """Return the loop that will answer for a model, not loaded yet."""
         settings = self.settings
         if settings.engine == "slots":
             cpu = None if settings.gpus else torch.device("cpu")
@@ -197,7 +197,7 @@ class ModelPool:
         return VllmLoop(name, path, process, flags, settings.slots, settings.queue)
 
     def evict_idle(self, newest: PoolEntry) -> None:
-        """Drop models that are idle for longest, until no more than are to be kept are left."""
+        """Evict models that are idle for longest, until no more than `keep_loaded` are left."""
         others = [e for name, e in self.entries.items() if name != self.default]
         loaded = [(e, served) for e in others if (served := e.served)]
         idle = [(e, s) for e, s in loaded if e is not newest and not s.loop.in_flight]
@@ -213,7 +213,7 @@ class ModelPool:
         task.add_done_callback(self.draining.discard)
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """What each name stands for, and whether that is what answers (or would be loaded)."""
+        """Return what each name stands for, and whether that is what answers."""
         return {
             name: {
                 "path": entry.path,
@@ -225,11 +225,11 @@ class ModelPool:
         }
 
     def listing(self) -> list[dict[str, Any]]:
-        """The models as GET /v1/models tells them."""
+        """Return the models as GET /v1/models tells them."""
         return [self.describe(name, entry) for name, entry in self.entries.items()]
 
     def describe(self, name: str, entry: PoolEntry) -> dict[str, Any]:
-        """One model; `revision` and `max_model_len` are known once it is loaded."""
+        """Return one model; `revision` and `max_model_len` are known once it is loaded."""
         served = entry.served
         loading = entry.loading is not None and not entry.loading.done()
         return {
@@ -249,5 +249,5 @@ class ModelPool:
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Return how many CPU cores this process may use."""
     return len(os.sched_getaffinity(0))

@@ -39,11 +39,11 @@ class VllmEngine:
     penalises_prompt: bool = True
 
     def prompt(self, turns: Sequence[str], system: str | None = None) -> list[int]:
-        """Token ids of a dialogue to reply to."""
+        """Return the token ids of a dialogue to reply to."""
         return prompt_ids(self.tokenizer, turns, system)
 
     def text_ids(self, text: str) -> list[int]:
-        """Token ids of plain text to go on with."""
+        """Return the token ids of plain text to go on with."""
         return text_ids(self.tokenizer, text)
 
 
@@ -75,17 +75,17 @@ class VllmLoop:
 
     @property
     def most(self) -> int:
-        """Requests that are ever taken at once."""
+        """Return how many requests are ever taken at once."""
         return self.slots + self.queue
 
     @property
     def in_flight(self) -> int:
-        """Requests that wait or are being answered."""
+        """Return how many requests wait or are being answered."""
         return len(self.tasks)
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the server."""
+        """Return what is wrong with the server."""
         return f"vLLM's server of {self.name} is broken: {self.failure}" if self.failure else None
 
     async def loaded(self) -> VllmEngine:
@@ -181,7 +181,7 @@ class VllmLoop:
             self.tasks.pop(request.id, None)
 
     async def events(self, request: Request) -> AsyncGenerator[Event, None]:
-        """A request's tokens."""
+        """Yield a request's tokens."""
         tokens: list[int] = []
         said = ""
         body = self.body(request)
@@ -209,7 +209,7 @@ class VllmLoop:
                         yield Event(request.id, last, text, logprob, reply)
 
     def body(self, request: Request) -> dict[str, Any]:
-        """A request in vLLM's words."""
+        """Return a request in vLLM's fields."""
         sampling = request.sampling
         return {
             "model": self.name,
@@ -244,7 +244,7 @@ class VllmLoop:
 def finished(
     request: Request, choice: dict[str, Any], said: str, tokens: list[int]
 ) -> Reply | None:
-    """The reply, with its last piece."""
+    """Return the reply, with its last piece."""
     if choice["finish_reason"] is None:
         return None
     halted = choice.get("stop_reason")
@@ -254,7 +254,7 @@ def finished(
 
 
 def read_logprobs(choice: dict[str, Any]) -> list[Logprob | None]:
-    """Log probabilities of a piece's tokens, by id."""
+    """Return the log probabilities of a piece's tokens, by id."""
     told = choice.get("logprobs")
     if not told:
         return [None] * len(choice.get("token_ids") or [])
@@ -268,5 +268,5 @@ def read_logprobs(choice: dict[str, Any]) -> list[Logprob | None]:
 
 
 def number(token: str) -> int:
-    """The id in vLLM's `token_id:123`."""
+    """Return the id in vLLM's `token_id:123`."""
     return int(token.removeprefix(IDS))

@@ -48,7 +48,7 @@ class VllmProcess:
         return port
 
     def ended(self) -> str | None:
-        """What the server last wrote, once it has ended."""
+        """Return what the server last wrote, once it has ended."""
         if self.process is None or self.process.poll() is None:
             return None
         tail = self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
@@ -66,7 +66,7 @@ def end_with_parent() -> None:
 
 
 def on_this_node(python: str | None, packages: list[str], gpus: float) -> Any:
-    """An actor beside the replica that asks for it.
+    """Start an actor beside the replica that asks for it.
 
     Args:
         python: interpreter of an environment that has vLLM; none makes one of `packages`.

@@ -260,7 +260,7 @@ class ChatHandlers:
             window.stop.set()
 
     def unload(self, request: gr.Request) -> None:
-        """A closed tab wants no more of its reply."""
+        """Stop the reply of a closed tab."""
         self.stop(request, self.windows.by_hash.pop(request.session_hash or "", None))
 
 
@@ -270,5 +270,5 @@ def owns(request: gr.Request, window: ChatWindow) -> bool:
 
 
 def place(at: gr.RetryData | gr.UndoData | gr.EditData | gr.LikeData) -> int:
-    """The message that an event of the chat is about."""
+    """Return the place of the message that an event of the chat is about."""
     return at.index if isinstance(at.index, int) else at.index[0]

@@ -106,7 +106,7 @@ class ChatView:
         self.timer = gr.Timer(RETRY_SAVING_S, active=False)
 
     def all_of(self, window: ChatWindow, model: str | None = None) -> Update:
-        """The whole tab, as after opening a conversation."""
+        """Return the whole tab, as after opening a conversation."""
         chosen = model or model_of(window.dialogue)
         picked = {self.model: chosen} if chosen in window.models else {}
         chat = {self.chat: self.greeting(window, chosen)} if chosen in window.models else {}
@@ -119,7 +119,7 @@ class ChatView:
         )
 
     def greeting(self, window: ChatWindow, model: str | None) -> gr.Chatbot:
-        """The conversation, or where it is empty a greeting with the model's own prompts."""
+        """Return the conversation, or where it is empty a greeting with the model's own prompts."""
         prompts = window.models.get(model or "", {}).get("examples") or []
         begin = ", or begin with one of these" if prompts else ""
         return gr.Chatbot(
@@ -130,14 +130,14 @@ class ChatView:
         )
 
     def words_of(self, window: ChatWindow) -> Update:
-        """What changes while a reply comes."""
+        """Return what changes while a reply comes."""
         return {
             self.chat: rendering.messages(window.dialogue, window.busy),
             self.meter: self.meter_of(window),
         }
 
     def shown(self, window: ChatWindow, sent: bool = False) -> Update:
-        """The conversation and what belongs to it; what is being typed stays unless it was sent."""
+        """Return the conversation; what is being typed stays unless it was sent."""
         text: dict[str, Any] = {"value": window.draft} if window.draft or sent else {}
         window.draft = ""
         return {
@@ -155,7 +155,7 @@ class ChatView:
         }
 
     def kept(self, window: ChatWindow) -> Update:
-        """The list of conversations, and whether they are saved."""
+        """Return the list of conversations, and whether they are saved."""
         ids = {id for _, id in window.titles}
         at = window.dialogue.id if window.dialogue.id in ids else None
         return {
@@ -166,7 +166,7 @@ class ChatView:
         }
 
     def meter_of(self, window: ChatWindow) -> str:
-        """The line that says how the last reply was made."""
+        """Return the line that says how the last reply was made."""
         model = model_of(window.dialogue)
         context = window.models.get(model or "", {}).get("max_model_len")
         if context is None and window.models:
@@ -175,6 +175,6 @@ class ChatView:
 
 
 def model_of(dialogue: Dialogue) -> str | None:
-    """The model that spoke last."""
+    """Return the model that spoke last."""
     spoken = (turn.model for turn in reversed(dialogue.turns) if turn.model)
     return next(spoken, None)

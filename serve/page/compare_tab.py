@@ -75,7 +75,7 @@ class CompareTab:
         )
 
     def side(self, name: str) -> gr.Chatbot:
-        """One of the two conversations."""
+        """Draw one of the two conversations."""
         with gr.Column(min_width=280, elem_classes="side"):
             return gr.Chatbot(
                 label=f"Reply {name}",
@@ -211,16 +211,16 @@ class CompareTab:
             comparison.stop.set()
 
     def unload(self, request: gr.Request) -> None:
-        """A closed tab wants no more of its replies."""
+        """Stop the replies of a closed tab."""
         self.stop(request, self.windows.pop(request.session_hash or "", None))
 
     def words_of(self, comparison: ComparisonWindow) -> Update:
-        """What changes while replies come."""
+        """Return what changes while replies come."""
         sides = [rendering.messages(comparison.side(place), comparison.busy) for place in (0, 1)]
         return dict(zip(self.chats, sides, strict=True))
 
     def shown(self, comparison: ComparisonWindow, sent: bool = False) -> Update:
-        """The whole tab; names only after the vote."""
+        """Return the whole tab; names only after the vote."""
         text: dict[str, Any] = {"value": comparison.draft} if comparison.draft or sent else {}
         comparison.draft = ""
         this = comparison.round
@@ -245,13 +245,13 @@ class CompareTab:
         }
 
     def side_of(self, comparison: ComparisonWindow, told: Round | None, place: int) -> gr.Chatbot:
-        """One conversation under its letter, or after the vote under its name."""
+        """Return one conversation under its letter, or after the vote under its name."""
         name = f"{NAMES[place]}: {told.replies[place].model}" if told else f"Reply {NAMES[place]}"
         return gr.Chatbot(rendering.messages(comparison.side(place), comparison.busy), label=name)
 
 
 def revealed(this: Round | None) -> str:
-    """Who was who, and how each reply was made."""
+    """Return who was who, and how each reply was made, as HTML."""
     if this is None:
         return ""
     lines = []

@@ -38,7 +38,7 @@ def build_page(client: ChatClient, store: Store, settings: PageSettings) -> Fast
 
 
 def draw(client: ChatClient, store: Store, settings: PageSettings, logins: bool) -> gr.Blocks:
-    """The page's components."""
+    """Draw the page's components."""
     with gr.Blocks(title=settings.title, analytics_enabled=False, fill_height=True) as page:
         view = ChatView(settings.title)
         handlers = ChatHandlers(client, store, view)

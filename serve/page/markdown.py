@@ -60,12 +60,12 @@ BLOCKS.core.ruler.enableOnly(["normalize", "block"])
 
 
 def plain(text: str) -> str:
-    """A message as it was typed; for Markdown it is one paragraph of letters."""
+    """Return a message as it was typed; for Markdown it is one paragraph of letters."""
     return NOT_PLAIN.sub(referred, text)
 
 
 def typed(text: str) -> str:
-    """An edited message as it was typed, which `page.js` sends letter by letter."""
+    """Return an edited message as it was typed; `page.js` sends it letter by letter."""
     if not text.startswith(LETTERS):
         return text
     return REFERENCE.sub(
@@ -75,7 +75,7 @@ def typed(text: str) -> str:
 
 @lru_cache(REMEMBERED)
 def formatted(text: str) -> str:
-    """A reply: Markdown and formulas are drawn, HTML is text."""
+    """Return a reply whose Markdown and formulas are drawn, and whose HTML is text."""
     formulas: list[str] = []
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     # Gradio takes formulas out before it looks for code, kind by kind; so does this.
@@ -117,12 +117,12 @@ def set_aside(text: str, left: str, right: str, formulas: list[str]) -> str:
 
 
 def flat(line: str) -> str:
-    """A line of text where its quotes and lists lie too deep in each other."""
+    """Return a line as text where its quotes and lists lie too deep in each other."""
     return line if NESTED.match(line) is None else PUNCTUATION.sub(r"\\\g<0>", line)
 
 
 def blocks(lines: list[str]) -> tuple[set[int], set[int], str]:
-    """The lines of code, those of tables, and the fence that a code block at the end lacks."""
+    """Return the lines of code, those of tables, and the fence that the last code block lacks."""
     code, tables, open_fence = set[int](), set[int](), ""
     for token in BLOCKS.parse("\n".join(lines)):
         if token.map is None:
@@ -138,7 +138,7 @@ def blocks(lines: list[str]) -> tuple[set[int], set[int], str]:
 
 
 def inline(text: str, formulas: list[str]) -> str:
-    """Text between blocks, its markup as text but for that in code spans."""
+    """Return text between blocks, its markup as text but for that in code spans."""
     if len(EMPHASIS.findall(text)) > MOST_EMPHASIS:
         text = EMPHASIS.sub(r"\\\g<0>", text)
     if sum(text.count(str(kind["left"])) for kind in LATEX) > MOST_OPEN:
@@ -164,17 +164,17 @@ def inline(text: str, formulas: list[str]) -> str:
 
 
 def shown(text: str, formulas: list[str]) -> str:
-    """Text outside code, its formulas drawn, or as their source where they are too much."""
+    """Return text outside code, its formulas drawn, or as source where they are too much."""
     return PLACE.sub(lambda place: formula(formulas[int(place[1])]), MARKUP.sub(referred, text))
 
 
 def restored(text: str, formulas: list[str]) -> str:
-    """Text in code, where a formula is code too."""
+    """Return text in code, where a formula is code too."""
     return PLACE.sub(lambda place: formulas[int(place[1])], text)
 
 
 def formula(source: str) -> str:
-    """A formula to be drawn; one that would keep the browser busy becomes code."""
+    """Return a formula to be drawn; one that would keep the browser busy becomes code."""
     if source == "\\":
         return referred(source)
     if simple(source):
@@ -198,5 +198,5 @@ def simple(source: str) -> bool:
 
 
 def referred(letter: str | re.Match[str]) -> str:
-    """A letter as a character reference, which is never markup."""
+    """Return a letter as a character reference, which is never markup."""
     return f"&#{ord(letter if isinstance(letter, str) else letter[0])};"

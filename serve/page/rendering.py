@@ -19,7 +19,7 @@ CUT = {
 
 
 def messages(dialogue: Dialogue, busy: bool = False) -> list[Any]:
-    """A dialogue as Gradio's chat takes it.
+    """Return a dialogue as Gradio's chat takes it.
 
     Args:
         dialogue: what was said.
@@ -35,7 +35,7 @@ def messages(dialogue: Dialogue, busy: bool = False) -> list[Any]:
 
 
 def drawn_of(turn: Turn, coming: bool) -> str:
-    """A message's Markdown; a reply that is not whole says so."""
+    """Return a message's Markdown; a reply that is not whole says so."""
     if turn.role == "user":
         return plain(turn.content)
     cut = "" if coming or turn.original is not None else CUT.get(turn.finish_reason, "")
@@ -45,29 +45,29 @@ def drawn_of(turn: Turn, coming: bool) -> str:
 
 
 def said(dialogue: Dialogue) -> str:
-    """What `page.js` must know of each message, as JSON: its text, and what a person made of it."""
+    """Return each message's text and what a person made of it, as JSON for `page.js`."""
     return json.dumps([[turn.content, made_by_person(turn)] for turn in dialogue.turns])
 
 
 def made_by_person(turn: Turn) -> list[str]:
-    """What is lost with a reply beside the reply."""
+    """Return what is lost with a reply beside the reply."""
     wording = ["your wording of the reply"] if turn.role == "assistant" and turn.original else []
     return wording + (["your thumb"] if turn.thumb else [])
 
 
 def thumbs(dialogue: Dialogue) -> list[str | None]:
-    """The user's judgement of each reply, as Gradio's chat takes it."""
+    """Return the user's judgement of each reply, as Gradio's chat takes it."""
     names = {"up": "Like", "down": "Dislike", None: None}
     return [names[turn.thumb] for turn in dialogue.turns if turn.role == "assistant"]
 
 
 def notice(text: str, kind: str = "note") -> str:
-    """A line that the reader should see; empty where there is none."""
+    """Return a line that the reader should see; empty where there is none."""
     return f'<div class="notice {kind}" role="status">{escape(text)}</div>' if text else ""
 
 
 def about(turn: Turn | None, timing: ReplyTiming) -> list[str]:
-    """What made a reply, and how fast."""
+    """Return what made a reply, and how fast."""
     if turn is None or turn.role != "assistant":
         return []
     words = [turn.model or ""]
@@ -87,7 +87,7 @@ def about(turn: Turn | None, timing: ReplyTiming) -> list[str]:
 
 
 def meter(dialogue: Dialogue, timing: ReplyTiming, context: int | None, busy: bool) -> str:
-    """The line under the conversation: what answered, and how full the context is."""
+    """Return the line under the conversation: what answered, and how full the context is."""
     turn = dialogue.turns[-1] if dialogue.turns else None
     if busy:
         state = "The model is being loaded…" if timing.loading else "Answering…"
@@ -99,12 +99,12 @@ def meter(dialogue: Dialogue, timing: ReplyTiming, context: int | None, busy: bo
 
 
 def spans(words: list[str]) -> str:
-    """Words side by side."""
+    """Return words side by side."""
     return "".join(f"<span>{escape(word)}</span>" for word in words)
 
 
 def room(dialogue: Dialogue, context: int | None) -> str:
-    """How much of the context the dialogue takes, as of the last reply that was counted."""
+    """Return how much of the context the dialogue takes, as of the last reply counted."""
     if context is None:
         return ""
     counts = [

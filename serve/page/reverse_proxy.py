@@ -69,7 +69,7 @@ async def pass_on(answer: Any, send: Send) -> None:
 
 
 def session_of(scope: Scope) -> str | None:
-    """The value of the session's cookie."""
+    """Return the value of the session's cookie."""
     return cookie_parser(Headers(scope=scope).get("cookie", "")).get(COOKIE)
 
 

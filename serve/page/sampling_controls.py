@@ -14,7 +14,7 @@ DEFAULTS = Sampling()
 
 
 def seed_control(label: str) -> gr.Number:
-    """A field for a seed; `seed_of` reads its value."""
+    """Return a field for a seed; `seed_of` reads its value."""
     return gr.Number(
         RANDOM_SEED,
         label=label,
@@ -26,12 +26,12 @@ def seed_control(label: str) -> gr.Number:
 
 
 def seed_of(value: float | None) -> int | None:
-    """The seed to use; none where one is to be drawn."""
+    """Return the seed to use; none where one is to be drawn."""
     return None if value is None or value == RANDOM_SEED else int(value)
 
 
 def sampling_controls() -> list[gr.components.Component]:
-    """Decoding fields with the paper's defaults; `sampling_fields` reads their values."""
+    """Return decoding fields with the paper's defaults; `sampling_fields` reads their values."""
     return [
         gr.Slider(
             0, 2, DEFAULTS.temperature, step=0.05, label="Temperature", info=HELP["temperature"]
@@ -66,7 +66,7 @@ def sampling_fields(
     penalise_prompt: bool,
     max_tokens: float | None,
 ) -> dict[str, Any]:
-    """The controls' values by the API's names."""
+    """Return the controls' values by the API's names."""
     fields = {
         "temperature": temperature,
         "top_p": top_p,
