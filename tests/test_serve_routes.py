@@ -330,7 +330,8 @@ def test_a_client_that_leaves_frees_its_slot(host: Hosted, streamed: bool) -> No
     engine.step = counting_step
     if streamed:
         response = stream(host, n=2)
-        next(response.iter_raw())
+        pieces = response.iter_raw()  # held: the connection closes with it
+        next(pieces)
         wait_until(lambda: len(engine.active) == 2)
         response.close()
     else:
