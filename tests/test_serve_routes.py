@@ -17,7 +17,8 @@ from conftest import dialogues
 from served import Hosted, hosted, wait_until
 from transformers import AutoModelForCausalLM
 
-from benchmarks.conformance import CHECKS, Check, Peer
+from benchmarks.conformance.checks import CHECKS
+from benchmarks.conformance.peer import Check, Peer
 from lima_ray.config import PACKAGE, Data
 from lima_ray.data.encoding import encode
 from lima_ray.records.example import Example

@@ -16,7 +16,8 @@ import torch
 from conftest import ray_cluster
 from served import Hosted, hosted, wait_until
 
-from benchmarks.conformance import CHECKS, Peer
+from benchmarks.conformance.checks import CHECKS
+from benchmarks.conformance.peer import Peer
 from lima_ray.config import Sampling
 from lima_ray.engine import Engine, Request
 
