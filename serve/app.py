@@ -35,7 +35,7 @@ from serve.api.schema import ChatRequest
 from serve.arguments import Access, Args
 from serve.engines.pool import ModelPool
 from serve.engines.settings import EngineSettings
-from serve.page.reverse_proxy import ReverseProxy, run
+from serve.page.reverse_proxy import ReverseProxy, run_app
 
 PAGE_REQUESTS = 512
 """Requests of the page that a replica of the engine holds at once: an open window has two."""
@@ -120,6 +120,7 @@ def api_requests(settings: EngineSettings) -> int:
 
 
 @serve.deployment(
+    name="Engine",
     graceful_shutdown_timeout_s=DRAIN_S,
     graceful_shutdown_wait_loop_s=0.5,
     health_check_period_s=5,
@@ -206,6 +207,7 @@ class EngineClient:
 
 
 @serve.deployment(
+    name="Page",
     max_ongoing_requests=2 * PAGE_REQUESTS,
     # An open window holds a request for as long as it is open, also where its client or the replica
     # between has died, so waiting longer only holds up the end. Replies are saved as they come, and
@@ -236,7 +238,7 @@ class PageReplica:
     ) -> AsyncGenerator[list[dict[str, Any]], None]:
         """Answer one HTTP request with ASGI messages."""
         await self.start()
-        messages = run(self.app, scope, body)
+        messages = run_app(self.app, scope, body)
         try:
             async for batch in messages:
                 yield batch  # pyright: ignore[reportReturnType]

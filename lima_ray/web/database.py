@@ -105,7 +105,7 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def session(self, writes: bool = False) -> Iterator[Session]:
+    def transaction(self, writes: bool = False) -> Iterator[Session]:
         """Begin a transaction; what goes wrong in it is a `DatabaseError`.
 
         Args:

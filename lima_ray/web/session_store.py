@@ -33,22 +33,22 @@ class SessionStore(Database):
 
     def end_session(self, session: str, max_age_s: float) -> None:
         """Keep that a session's bearer logged out, for as long as its cookie could be good."""
-        with self.session() as opened:
-            opened.execute(delete(EndedRow).where(EndedRow.until < datetime.now(UTC)))
-            opened.merge(
+        with self.transaction() as rows:
+            rows.execute(delete(EndedRow).where(EndedRow.until < datetime.now(UTC)))
+            rows.merge(
                 EndedRow(session=session, until=datetime.now(UTC) + timedelta(seconds=max_age_s))
             )
 
     def ended_sessions(self) -> set[str]:
         """Return the ids of sessions whose bearers logged out."""
-        with self.session() as opened:
-            return set(opened.scalars(select(EndedRow.session)))
+        with self.transaction() as rows:
+            return set(rows.scalars(select(EndedRow.session)))
 
     def secret(self) -> bytes:
         """Return the key that signs cookies: made once, the same for every replica."""
         made = secrets.token_hex(32)
         try:
-            with self.session() as session:
+            with self.transaction() as session:
                 if (row := session.get(SettingRow, "secret")) is not None:
                     return bytes.fromhex(row.value)
                 session.add(SettingRow(name="secret", value=made))

@@ -39,7 +39,7 @@ class Store(SessionStore):
             Conflict: it is not the version that was read; nothing is written.
             StoreError: the database is away, or the id is another owner's.
         """
-        with self.session(writes=True) as session:
+        with self.transaction(writes=True) as session:
             row = session.get(DialogueRow, dialogue.id, with_for_update=True)
             if row is not None and row.owner != owner:
                 raise DatabaseError("the conversation belongs to somebody else")
@@ -58,14 +58,14 @@ class Store(SessionStore):
 
     def open(self, owner: str, id: str) -> Dialogue | None:
         """Return a conversation of this owner's; none where it is another's or not there."""
-        with self.session() as session:
+        with self.transaction() as session:
             row = session.get(DialogueRow, id)
             return as_dialogue(row) if row is not None and row.owner == owner else None
 
     def version(self, owner: str, id: str) -> str | None:
         """Return the version of this owner's conversation; none where there is no such."""
         kept = select(DialogueRow.version).where(DialogueRow.id == id, DialogueRow.owner == owner)
-        with self.session() as session:
+        with self.transaction() as session:
             return session.scalar(kept)
 
     def titles(self, owner: str, limit: int = 200) -> list[tuple[str, str]]:
@@ -76,7 +76,7 @@ class Store(SessionStore):
             .order_by(DialogueRow.updated.desc())
             .limit(limit)
         )
-        with self.session() as session:
+        with self.transaction() as session:
             return [(name, id) for name, id in session.execute(newest)]
 
     def forget(self, owner: str, dialogue: Dialogue) -> None:
@@ -85,7 +85,7 @@ class Store(SessionStore):
         Raises:
             Conflict: it is not the version that was read; nothing is deleted.
         """
-        with self.session(writes=True) as session:
+        with self.transaction(writes=True) as session:
             row = session.get(DialogueRow, dialogue.id, with_for_update=True)
             if row is not None and row.owner == owner:
                 check_version(row, dialogue)
@@ -94,7 +94,7 @@ class Store(SessionStore):
 
     def judge(self, owner: str, verdict: Verdict) -> None:
         """Keep a verdict; one of the same key and owner is replaced."""
-        with self.session(writes=True) as session:
+        with self.transaction(writes=True) as session:
             row = session.get(VerdictRow, verdict.key)
             if row is not None and row.owner != owner:
                 raise DatabaseError("the verdict belongs to somebody else")
@@ -102,7 +102,7 @@ class Store(SessionStore):
 
     def unjudge(self, owner: str, key: str) -> None:
         """Take a verdict of this owner's back."""
-        with self.session() as session:
+        with self.transaction() as session:
             session.execute(
                 delete(VerdictRow).where(VerdictRow.id == key, VerdictRow.owner == owner)
             )
@@ -117,7 +117,7 @@ class Store(SessionStore):
             conversation: in which the reply stands now.
             stays: whether it holds under its old key as well.
         """
-        with self.session(writes=True) as session:
+        with self.transaction(writes=True) as session:
             row = session.get(VerdictRow, key)
             if row is None or row.owner != owner:
                 return
@@ -129,13 +129,13 @@ class Store(SessionStore):
 
     def verdicts(self) -> list[Verdict]:
         """Return every verdict, the oldest first."""
-        with self.session() as session:
+        with self.transaction() as session:
             oldest = select(VerdictRow).order_by(VerdictRow.created, VerdictRow.id)
             return [as_verdict(row) for row in session.scalars(oldest)]
 
     def dialogues(self) -> list[Dialogue]:
         """Return every conversation of every owner, the oldest first."""
-        with self.session() as session:
+        with self.transaction() as session:
             oldest = select(DialogueRow).order_by(DialogueRow.created, DialogueRow.id)
             return [as_dialogue(row) for row in session.scalars(oldest)]
 

@@ -28,54 +28,37 @@ def wire(handlers: ChatHandlers, page: gr.Blocks) -> None:
     here = [view.window, view.opened]
     how = [view.model, view.system, view.seed, *view.sampling]
     shown = [
-        view.chat, view.said, view.notice, view.meter, view.composer, view.opened, view.name,
+        view.window, view.chat, view.said, view.notice, view.meter, view.composer, view.opened,
+        view.name,
     ]  # fmt: skip
     kept = [view.saving, view.past, view.no_past, view.timer]
+    whole = [*shown, *kept, view.model, view.system]
     live: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     long: dict[str, Any] = {**live, "concurrency_limit": None}
-    whole = [view.window, *shown, *kept, view.model, view.system]
-    start = page.load(handlers.load, view.window, whole, **live)
-    answers = [
-        view.composer.submit(
-            handlers.say, [*here, view.composer, *how], [view.window, *shown], **long
-        ),
-        view.chat.example_select(handlers.example, [*here, *how], [view.window, *shown], **long),
-        view.chat.retry(
-            handlers.retry,
-            [*here, *how, view.sure],
-            [view.window, *shown],
-            js=ASK % "retry",
-            **long,
-        ),
-        view.chat.edit(
-            handlers.edit, [*here, *how, view.sure], [view.window, *shown], js=ASK % "edit", **long
-        ),
-    ]
-    turned = [
-        view.chat.undo(
-            handlers.undo, [*here, view.sure], [view.window, *shown], js=ASK % "undo", **live
-        ),
-        view.chat.like(handlers.like, here, [view.window, *shown], **live),
-        view.new.click(handlers.begin, view.window, [*whole], **live),
+    asked, chat = [*here, *how, view.sure], view.chat
+    steps = [
+        page.load(handlers.load, view.window, whole, **live),
+        view.composer.submit(handlers.say, [*here, view.composer, *how], shown, **long),
+        chat.example_select(handlers.example, [*here, *how], shown, **long),
+        chat.retry(handlers.retry, asked, shown, js=ASK % "retry", **long),
+        chat.edit(handlers.edit, asked, shown, js=ASK % "edit", **long),
+        chat.undo(handlers.undo, [*here, view.sure], shown, js=ASK % "undo", **live),
+        chat.like(handlers.like, here, shown, **live),
+        view.new.click(handlers.begin, view.window, whole, **live),
         view.past.input(handlers.reopen, [view.window, view.past], whole, **live),
-        view.name.submit(handlers.rename, [*here, view.name], [view.window, *shown], **live),
-        view.name.blur(handlers.rename, [*here, view.name], [view.window, *shown], **live),
+        view.name.submit(handlers.rename, [*here, view.name], shown, **live),
+        view.name.blur(handlers.rename, [*here, view.name], shown, **live),
         view.delete.click(
-            handlers.remove,
-            [view.window, view.sure],
-            whole,
-            js=ASK % "delete",
-            **live,
+            handlers.remove, [view.window, view.sure], whole, js=ASK % "delete", **live
         ),
     ]
-    settled = list(dict.fromkeys([*kept, *whole]))
-    for step in [start, *answers, *turned]:
-        step.then(handlers.settle, here, settled, **live)
-    view.timer.tick(handlers.settle, here, settled, **live)
+    for step in steps:
+        step.then(handlers.settle, here, whole, **live)
+    view.timer.tick(handlers.settle, here, whole, **live)
     view.opened.change(None, view.opened, None, js=ADDRESS, **live)
     view.gear.click(None, js=SETTINGS, api_visibility="private")
     view.composer.stop(handlers.stop, view.window, None, queue=False, **live)
-    view.model.change(handlers.greet, [view.window, view.model], [view.chat, view.meter], **live)
+    view.model.change(handlers.greet, [view.window, view.model], [chat, view.meter], **live)
     view.export.click(handlers.write, here, [view.file, view.notice], **live).then(
         None, view.file, None, js=DOWNLOAD, **live
     )

@@ -4,8 +4,8 @@ A Serve application has one deployment that the proxy knows: here the engine's, 
 would cost the API most of its speed. The page's requests are few, and go on to a replica of the
 page's own deployment by handle:
 
-    api.mount("/chat", Forward(handle))       # in the engine's replica
-    async for message in run(app, scope, body): ...   # in the page's
+    api.mount("/chat", ReverseProxy(handle))              # in the engine's replica
+    async for messages in run_app(app, scope, body): ...  # in the page's
 
 Requests with the same session cookie go to the same replica (consistent hashing).
 """
@@ -15,11 +15,10 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from starlette.datastructures import Headers
-from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lima_ray.web.requests import client_left
-from lima_ray.web.sessions import COOKIE
+from lima_ray.web.middleware import cookie_of
+from lima_ray.web.requests import client_left, replay_body
 
 CARRIED = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string")
 CARRIED += ("root_path", "headers", "client", "server")
@@ -31,7 +30,7 @@ class ReverseProxy:
     """An ASGI app whose requests are answered by the deployment behind a handle."""
 
     def __init__(self, handle: Any, method: str = "asgi") -> None:
-        """Remember where requests go.
+        """Forward to a deployment.
 
         Args:
             handle: of a deployment that routes by session.
@@ -45,7 +44,7 @@ class ReverseProxy:
             return
         body = (await receive()).get("body", b"")  # `LimitsMiddleware` gives it whole
         carried = {name: scope[name] for name in CARRIED if name in scope}
-        session = session_of(scope)
+        session = cookie_of(Headers(scope=scope))
         handle = self.handle.options(session_id=session) if session else self.handle
         answer = handle.remote(carried, body)
         sending = asyncio.ensure_future(pass_on(answer, send))
@@ -68,32 +67,23 @@ async def pass_on(answer: Any, send: Send) -> None:
             await send(message)
 
 
-def session_of(scope: Scope) -> str | None:
-    """Return the value of the session's cookie."""
-    return cookie_parser(Headers(scope=scope).get("cookie", "")).get(COOKIE)
-
-
-async def run(app: ASGIApp, scope: Scope, body: bytes) -> AsyncGenerator[list[Message], None]:
+async def run_app(app: ASGIApp, scope: Scope, body: bytes) -> AsyncGenerator[list[Message], None]:
     """Yield an app's answer to one request, the messages that have come by now at once.
 
     Closing tells the app that the client left.
     """
     messages: list[Message] = []
-    news, gone, given = asyncio.Event(), asyncio.Event(), False
+    news, gone = asyncio.Event(), asyncio.Event()
 
-    async def receive() -> Message:
-        nonlocal given
-        if given:
-            await gone.wait()
-            return {"type": "http.disconnect"}
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+    async def leave() -> Message:
+        await gone.wait()
+        return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
         messages.append(message)
         news.set()
 
-    task = asyncio.ensure_future(app(scope, receive, send))
+    task = asyncio.ensure_future(app(scope, replay_body(body, leave), send))
     task.add_done_callback(lambda _: news.set())
     try:
         while not (task.done() and not messages):
