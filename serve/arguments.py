@@ -20,7 +20,7 @@ from serve.engines.catalogue import catalogue
 from serve.engines.settings import EngineSettings
 
 MINIATURE = "runs/miniature/export"
-LARGEST_BODY_BYTES = 2**20
+MAX_BODY_BYTES = 2**20
 
 
 class OpenCommand(Section):
@@ -59,7 +59,7 @@ class Access(Section):
     hosts: str = ""
     """Names of this server besides localhost and addresses, with commas between: without keys or
     logins a request for another name is refused, since a web page may give itself this address."""
-    body_bytes: int = Field(default=LARGEST_BODY_BYTES, ge=1024)
+    body_bytes: int = Field(default=MAX_BODY_BYTES, ge=1024)
     """Longest body of an API request."""
     client_requests: int = Field(default=128, ge=4)
     """Requests of the page that one client (an address) may have at once, and of the API, there at

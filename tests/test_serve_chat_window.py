@@ -14,7 +14,7 @@ from lima_ray.records.verdict import prompt_id
 from lima_ray.web.sessions import Session
 from serve.conversations import client as speaking
 from serve.conversations.autosave import Autosave
-from serve.conversations.chat_window import MOST_LETTERS, ChatWindow, ReplyOptions
+from serve.conversations.chat_window import MAX_CHARACTERS, ChatWindow, ReplyOptions
 from serve.conversations.comparison import ComparisonWindow, Contestant
 from serve.conversations.dialogue import Dialogue, Turn
 from serve.conversations.store import Store
@@ -350,7 +350,7 @@ def test_conversation_that_is_left_does_not_come_back(window: ChatWindow, client
     assert first.turns[1].finish_reason == "stopped"
 
 
-@pytest.mark.parametrize("text", ["", "  \n", "\x00", "x" * (MOST_LETTERS + 1)])
+@pytest.mark.parametrize("text", ["", "  \n", "\x00", "x" * (MAX_CHARACTERS + 1)])
 def test_unfit_messages_are_refused(window: ChatWindow, text: str) -> None:
     assert window.say(text) is None
     assert window.dialogue.turns == [] and window.notice

@@ -8,7 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from serve.conversations.dialogue import Dialogue, Turn
-from serve.page.markdown import DEEPEST_FORMULA, LONGEST_FORMULA, formatted, plain, typed
+from serve.page.markdown import MAX_FORMULA_CHARACTERS, MAX_FORMULA_DEPTH, formatted, plain, typed
 from serve.page.rendering import messages
 
 TEXTS = [
@@ -77,7 +77,7 @@ def test_formula_that_ends_a_tab_is_shown_as_code(source: str) -> None:
 
 
 def test_formulas_of_daily_use_are_drawn() -> None:
-    nested = "\\sqrt{" * DEEPEST_FORMULA + "x" + "}" * DEEPEST_FORMULA
+    nested = "\\sqrt{" * MAX_FORMULA_DEPTH + "x" + "}" * MAX_FORMULA_DEPTH
     matrix = "\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix} \\left( \\frac{a}{b} \\right)" * 5
     for source in (nested, matrix, "\\alpha\\beta\\gamma \\{x\\}"):
         assert formatted(f"$${source}$$") == f"$${source}$$"
@@ -98,7 +98,7 @@ def test_hostile_text_takes_no_time(piece: str) -> None:
     began = time.monotonic()
     formatted(piece * (30_000 // len(piece)))
     for left, right in (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)")):
-        formatted(f"{left}{piece * (LONGEST_FORMULA // len(piece) - 4)}{right}" * 15)
+        formatted(f"{left}{piece * (MAX_FORMULA_CHARACTERS // len(piece) - 4)}{right}" * 15)
     assert time.monotonic() - began < 1
 
 

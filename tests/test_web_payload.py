@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 from test_web_sessions import Silent
 
-from lima_ray.web.payload import LONGEST_NAME
+from lima_ray.web.payload import MAX_NAME_CHARACTERS
 from serve.conversations.store import Store
 from serve.page.layout import PageSettings, build_page
 
@@ -102,8 +102,8 @@ def test_nobody_posts_into_anothers_window(client: TestClient) -> None:
 
 
 def test_long_or_missing_names_of_windows_are_not_kept(client: TestClient) -> None:
-    for name in ("w" * (LONGEST_NAME + 1), "w" * 60_000, 7, None, ["own"], {}):
+    for name in ("w" * (MAX_NAME_CHARACTERS + 1), "w" * 60_000, 7, None, ["own"], {}):
         assert client.post(JOIN, content=event("x", session_hash=name)).status_code in (400, 404)
-    long = "w" * (LONGEST_NAME + 1)
+    long = "w" * (MAX_NAME_CHARACTERS + 1)
     assert client.get(f"/config?session_hash={long}").status_code == 404
     assert client.get(f"/gradio_api/heartbeat/{long}").status_code == 404

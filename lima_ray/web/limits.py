@@ -32,7 +32,7 @@ BODY_S = 20.0
 RETRY_S = 5
 WINDOW_S = 300.0
 """In which tries are counted."""
-MOST_KEYS = 10_000
+MAX_KEYS = 10_000
 
 
 @dataclass
@@ -165,7 +165,7 @@ class RateLimit:
         """Count a try."""
         self.times.setdefault(key, deque(maxlen=self.most)).append(monotonic())
         self.times.move_to_end(key)
-        if len(self.times) > MOST_KEYS:
+        if len(self.times) > MAX_KEYS:
             self.times.popitem(last=False)
 
     def take_back(self, key: str) -> None:

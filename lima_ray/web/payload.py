@@ -19,8 +19,8 @@ OWN_ROUTES = ("/login", "/logout")
 GRADIO_ROUTES = ("/queue/join", "/run/predict", "/cancel", "/reset")
 """Where the page sends events, and takes them back."""
 FILE_KEYS = {"path", "url", "_type"}
-MOST_KEPT = 10_000
-LONGEST_NAME = 64
+MAX_KEPT = 10_000
+MAX_NAME_CHARACTERS = 64
 """Gradio's own names have a dozen letters."""
 
 
@@ -33,11 +33,11 @@ class WindowOwners:
 
     def belongs(self, name: str, owner: str) -> bool:
         """Whether a window is this owner's; who names it first has it."""
-        if len(name) > LONGEST_NAME:
+        if len(name) > MAX_NAME_CHARACTERS:
             return False
         found = self.owners.setdefault(name, owner)
         self.owners.move_to_end(name)
-        if len(self.owners) > MOST_KEPT:
+        if len(self.owners) > MAX_KEPT:
             self.owners.popitem(last=False)
         return found == owner
 

@@ -26,11 +26,11 @@ UNSET = {
     "annotations",
 }
 """Fields of OpenAI's that are not honoured and may be null."""
-MOST_CHOICES = 16
-MOST_MESSAGES = 4096
-MOST_PROMPTS = 64
-MOST_STOPS = 16
-LARGEST_SEED = 2**63 - 1
+MAX_CHOICES = 16
+MAX_MESSAGES = 4096
+MAX_PROMPTS = 64
+MAX_STOPS = 16
+MAX_SEED = 2**63 - 1
 
 Text = Annotated[str, StringConstraints(max_length=2**22)]
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -107,11 +107,11 @@ class GenerationRequest(StrictModel):
     """Makes tokens generated before less likely. Unset is the paper's 1.2."""
     penalise_prompt: bool | None = None
     """Penalise the prompt's tokens too; the paper's form does not."""
-    n: int | None = Field(default=None, ge=1, le=MOST_CHOICES)
+    n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     """Choices for each prompt; choice i has the seed `seed + i`."""
-    stop: StopString | Annotated[list[StopString], Field(max_length=MOST_STOPS)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     """Texts that end a reply before themselves."""
-    seed: int | None = Field(default=None, ge=-LARGEST_SEED, le=LARGEST_SEED)
+    seed: int | None = Field(default=None, ge=-MAX_SEED, le=MAX_SEED)
     """Seed of the draws. Unset takes a new one, which the answer tells."""
     stream: bool | None = None
     """Send the reply as it comes, as server-sent events."""
@@ -147,7 +147,7 @@ class GenerationRequest(StrictModel):
 class ChatRequest(GenerationRequest):
     """POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES)
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     """A system message where there is one, then user and assistant in turn; the user ends."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Most tokens of a reply; it ends in any case where the model's context does."""
@@ -191,8 +191,8 @@ class CompletionRequest(GenerationRequest):
     prompt: (
         Text
         | Ids
-        | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS)]
-        | Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[Ids], Field(min_length=1, max_length=MAX_PROMPTS)]
     )
     """One text, or one list of token ids, or several of either."""
     max_tokens: int | None = Field(default=16, ge=1)

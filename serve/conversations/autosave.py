@@ -12,7 +12,7 @@ from serve.conversations.dialogue import Dialogue, new_id
 from serve.conversations.store import Conflict, Store
 
 NAMES_SHOWN = 3
-MOST_KEPT = 200
+MAX_KEPT = 200
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Autosave:
         """Replace what waits under a key, and start to write."""
         self.waiting.pop(key, None)
         self.waiting[key] = change
-        while len(self.waiting) > MOST_KEPT:
+        while len(self.waiting) > MAX_KEPT:
             self.waiting.pop(next(iter(self.waiting)))
             self.lost += 1
         self.start()

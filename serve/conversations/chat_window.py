@@ -18,8 +18,8 @@ from serve.conversations.dialogue import Dialogue, Turn, clean, now
 REDRAW_S = 0.05
 SAVE_EVERY_S = 2.0
 """So much of a reply is lost at most where the page's replica dies."""
-MOST_LETTERS = 32_000
-MOST_TURNS = 400
+MAX_CHARACTERS = 32_000
+MAX_TURNS = 400
 SEEDS = 2**31
 
 
@@ -83,7 +83,7 @@ class ChatWindow:
 
     def give_back(self, text: str) -> None:
         """Put text into the composer that was not sent, after what is there already."""
-        texts = [self.draft, text[:MOST_LETTERS]]
+        texts = [self.draft, text[:MAX_CHARACTERS]]
         self.draft = "\n\n".join(text for text in texts if text.strip())
 
     def say(self, text: str) -> list[Turn] | None:
@@ -95,10 +95,10 @@ class ChatWindow:
         self.notice, self.draft, before = "", "", list(self.dialogue.turns)
         try:
             said = check_text(text)
-            if len(before) >= MOST_TURNS:
-                raise UserError(f"The conversation has {MOST_TURNS} messages; start a new one.")
+            if len(before) >= MAX_TURNS:
+                raise UserError(f"The conversation has {MAX_TURNS} messages; start a new one.")
         except UserError as error:
-            self.notice, self.draft = str(error), text[:MOST_LETTERS]
+            self.notice, self.draft = str(error), text[:MAX_CHARACTERS]
             return None
         self.dialogue.turns.append(Turn("user", said))
         return before
@@ -216,7 +216,7 @@ class ChatWindow:
 
     def set_system(self, system: str) -> None:
         """Change the system line, from the next reply on."""
-        self.dialogue.system = clean(system[:MOST_LETTERS])
+        self.dialogue.system = clean(system[:MAX_CHARACTERS])
 
     def thumb(self, place: int, liked: bool | None) -> None:
         """Set a reply's thumb; none takes it back."""
@@ -259,9 +259,9 @@ def check_text(text: str) -> str:
     said = clean(text).strip()
     if not said:
         raise UserError("The message is empty.")
-    if len(said) > MOST_LETTERS:
+    if len(said) > MAX_CHARACTERS:
         raise UserError(
-            f"The message has {len(said):,} letters; at most {MOST_LETTERS:,} are taken. "
+            f"The message has {len(said):,} letters; at most {MAX_CHARACTERS:,} are taken. "
             "Shorten it or send it in parts."
         )
     return said

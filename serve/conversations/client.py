@@ -19,7 +19,7 @@ from serve.conversations.dialogue import Dialogue, Turn, clean
 LOADING_WAIT_S = 2.0
 LOADING_LIMIT_S = 300.0
 LOADING = "model_loading"
-MOST_ERROR_LETTERS = 200
+MAX_ERROR_CHARACTERS = 200
 
 
 class ChatClient(Protocol):
@@ -138,7 +138,7 @@ async def chunks(
 def brief(error: Exception) -> str:
     """Return the last line of an error; remote ones carry their traceback before it."""
     lines = str(error).strip().splitlines()
-    return (lines[-1].strip() if lines else type(error).__name__)[:MOST_ERROR_LETTERS]
+    return (lines[-1].strip() if lines else type(error).__name__)[:MAX_ERROR_CHARACTERS]
 
 
 def take(chunk: dict[str, Any], turn: Turn, timing: ReplyTiming) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from lima_ray.errors import UserError
 from lima_ray.records.verdict import Verdict, prompt_id
-from serve.conversations.chat_window import MOST_LETTERS, MOST_TURNS, SEEDS, check_text, outcome
+from serve.conversations.chat_window import MAX_CHARACTERS, MAX_TURNS, SEEDS, check_text, outcome
 from serve.conversations.client import ChatClient, ReplyTiming, request_body, stream_reply
 from serve.conversations.dialogue import Dialogue, Turn, clean, new_id, now
 
@@ -83,8 +83,8 @@ class ComparisonWindow:
         self.notice, self.draft = "", ""
         try:
             said = check_text(text)
-            if len(self.dialogue.turns) >= MOST_TURNS:
-                raise UserError(f"The conversation has {MOST_TURNS} messages; start a new one.")
+            if len(self.dialogue.turns) >= MAX_TURNS:
+                raise UserError(f"The conversation has {MAX_TURNS} messages; start a new one.")
             if self.round is not None and self.round.vote is None:
                 raise UserError("Vote on these two replies first; then the conversation goes on.")
         except UserError as error:
@@ -92,7 +92,7 @@ class ComparisonWindow:
             return False
         if self.round is not None:
             self.dialogue.turns.append(self.round.replies[self.round.goes_on])
-        self.dialogue.system = clean(system[:MOST_LETTERS])
+        self.dialogue.system = clean(system[:MAX_CHARACTERS])
         self.dialogue.turns.append(Turn("user", said))
         self.round = None
         return True

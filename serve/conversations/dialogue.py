@@ -9,7 +9,7 @@ from lima_ray.errors import UserError
 from lima_ray.records.example import Example
 
 SOURCE = "chat"
-TITLE_LETTERS = 60
+TITLE_CHARACTERS = 60
 UNTITLED = "New conversation"
 SECOND = "(second window)"
 
@@ -75,7 +75,9 @@ class Dialogue:
         """Return the title, or the first prompt on one line."""
         words = self.title or (self.turns[0].content if self.turns else "")
         line = " ".join(words.split())
-        short = line if len(line) <= TITLE_LETTERS else line[: TITLE_LETTERS - 1].rstrip() + "…"
+        short = (
+            line if len(line) <= TITLE_CHARACTERS else line[: TITLE_CHARACTERS - 1].rstrip() + "…"
+        )
         return short or UNTITLED
 
     def become_another(self) -> dict[str, Turn]:

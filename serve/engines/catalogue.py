@@ -10,7 +10,7 @@ from lima_ray.lineage import check_base
 from lima_ray.run import Run
 
 SHOWN_EXAMPLES = 4
-LONGEST_EXAMPLE = 200
+MAX_EXAMPLE_CHARACTERS = 200
 
 
 def catalogue(model: str | dict[str, str]) -> dict[str, str]:
@@ -77,7 +77,7 @@ def examples_of(path: Path) -> list[str]:
         rows = example.read(prompts, "test", dialogues=False)
     except UserError:  # the rows need not be where the model is served
         return []
-    short = [row for row in rows if len(row.prompt) <= LONGEST_EXAMPLE]
+    short = [row for row in rows if len(row.prompt) <= MAX_EXAMPLE_CHARACTERS]
     by_source = {row.source: row.prompt for row in reversed(short)}
     prompts = [*reversed(by_source.values()), *(row.prompt for row in short)]
     return list(dict.fromkeys(prompts))[:SHOWN_EXAMPLES]

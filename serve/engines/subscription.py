@@ -1,4 +1,4 @@
-"""Those who wait for an engine's replies, and what may happen to them."""
+"""A subscription to the events of an engine's requests, and how one fails."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ class QueueFull(Exception):
 
 
 class Subscription(AbstractContextManager["Subscription"]):
-    """Someone who waits for the events of some requests; leaving cancels what is left of them."""
+    """The events of some requests; leaving it cancels what is left of them."""
 
     def __init__(
         self,
@@ -32,11 +32,11 @@ class Subscription(AbstractContextManager["Subscription"]):
         metrics: EngineMetrics,
         every_s: float = 0,
     ) -> None:
-        """Listen from now on, on the event loop that runs.
+        """Subscribe from now on, on the event loop that runs.
 
         Args:
             ids: requests whose events come.
-            leave: called at the end, with this.
+            unsubscribe: called at the end, with this.
             metrics: told of each first token.
             every_s: time between two beats, for which events wait, but for first tokens and the
                 end. To wake someone for every token costs as much as the token; to wake all at one

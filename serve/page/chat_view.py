@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from serve.conversations.chat_window import MOST_LETTERS, ChatWindow
+from serve.conversations.chat_window import MAX_CHARACTERS, ChatWindow
 from serve.conversations.dialogue import UNTITLED, Dialogue
 from serve.page import rendering
 from serve.page.markdown import LATEX, plain
@@ -41,7 +41,7 @@ class ChatView:
             info="Said to the model before the conversation; empty for none.",
             lines=2,
             max_lines=6,
-            max_length=MOST_LETTERS,
+            max_length=MAX_CHARACTERS,
             elem_id="system",
         )
         self.sampling = sampling_controls()
@@ -93,7 +93,7 @@ class ChatView:
             label="Message",
             lines=1,
             max_lines=8,
-            max_length=MOST_LETTERS,
+            max_length=MAX_CHARACTERS,
             autofocus=True,
             submit_btn=True,
             stop_btn=False,

@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 
 import gradio as gr
 
-from serve.conversations.chat_window import MOST_LETTERS, ChatWindow
+from serve.conversations.chat_window import MAX_CHARACTERS, ChatWindow
 from serve.conversations.comparison import ComparisonWindow, Contestant, Round, Vote
 from serve.page import rendering
 from serve.page.chat_handlers import ChatHandlers, owns
@@ -43,7 +43,7 @@ class CompareTab:
                         self.samplings.append(sampling_controls())
             with gr.Row():
                 self.system = gr.Textbox(
-                    "", label="System line", max_length=MOST_LETTERS, lines=1, max_lines=4
+                    "", label="System line", max_length=MAX_CHARACTERS, lines=1, max_lines=4
                 )
                 self.seed = seed_control("Seed of both")
         with gr.Row(elem_id="sides", scale=1):
@@ -68,7 +68,7 @@ class CompareTab:
             container=False,
             label="Message to both",
             max_lines=8,
-            max_length=MOST_LETTERS,
+            max_length=MAX_CHARACTERS,
             submit_btn=True,
             stop_btn=False,
             elem_id="compare-composer",

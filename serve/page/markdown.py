@@ -19,10 +19,10 @@ LATEX = [
     {"left": "\\(", "right": "\\)", "display": False},
 ]
 """A single dollar stays a dollar."""
-DEEPEST_FORMULA = 12
+MAX_FORMULA_DEPTH = 12
 """A browser takes twice as long for each level of KaTeX's boxes; 300 end the tab."""
-LONGEST_FORMULA = 2000
-DEEPEST_BLOCK = 20
+MAX_FORMULA_CHARACTERS = 2000
+MAX_BLOCK_DEPTH = 20
 """Quotes and lists in each other."""
 REMEMBERED = 500
 
@@ -37,9 +37,9 @@ MARKUP = re.compile(r"<(?=[A-Za-z/!?])|&(?=#|\w)|%(?=%%LATEX_BLOCK_)|\\(?=[(\[])
 """Begins a tag, a character reference, a mark by which Gradio finds formulas again, or a formula
 that does not end, for whose end Gradio would look through all that follows, for each anew."""
 EMPHASIS = re.compile(r"[*_~]")
-MOST_EMPHASIS = 500
+MAX_EMPHASIS = 500
 """Marks of emphasis in a paragraph; pairing them takes the square of their number."""
-MOST_OPEN = 50
+MAX_OPEN = 50
 """Formulas in a paragraph that do not end; where there are more, those in code are text as well."""
 PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 ESCAPE_OR_TICKS = re.compile(r"\\[!-/:-@\[-`{-~]|`+")
@@ -48,8 +48,8 @@ FENCE_END = re.compile(r"\s*(?:`{3,}|~{3,})\s*")
 MERMAID = re.compile(r"(?<![`~])(`{3,}|~{3,})(?=mermaid)")
 """Gradio draws such a block as a diagram, whose source may hold HTML and styles."""
 MARKER = r"[ \t]*(?:>|[-+*](?=[ \t])|\d{1,9}[.)](?=[ \t]))"
-NESTED = re.compile(f"(?:{MARKER}){{{DEEPEST_BLOCK}}}")
-COMMANDS = re.compile(rf"(?:\\[a-zA-Z]+\s*){{{DEEPEST_FORMULA}}}")
+NESTED = re.compile(f"(?:{MARKER}){{{MAX_BLOCK_DEPTH}}}")
+COMMANDS = re.compile(rf"(?:\\[a-zA-Z]+\s*){{{MAX_FORMULA_DEPTH}}}")
 MACROS = re.compile(r"\\(?:[gex]?def|(?:future)?let|(?:re|provide)?newcommand|global)(?![a-zA-Z])")
 HUGE = re.compile(r"(?<!\d)\d{3}[.\d]*+\s*+(?:em|ex|pt|px|bp|pc|cm|mm|in|mu|dd|cc|nd|nc|sp)\b")
 OPENING = re.compile(r"(?<!\\)\{|\\left(?![a-zA-Z])|\\begin(?![a-zA-Z])")
@@ -139,9 +139,9 @@ def blocks(lines: list[str]) -> tuple[set[int], set[int], str]:
 
 def inline(text: str, formulas: list[str]) -> str:
     """Return text between blocks, its markup as text but for that in code spans."""
-    if len(EMPHASIS.findall(text)) > MOST_EMPHASIS:
+    if len(EMPHASIS.findall(text)) > MAX_EMPHASIS:
         text = EMPHASIS.sub(r"\\\g<0>", text)
-    if sum(text.count(str(kind["left"])) for kind in LATEX) > MOST_OPEN:
+    if sum(text.count(str(kind["left"])) for kind in LATEX) > MAX_OPEN:
         text = text.replace("`", "\\`")
     parts, at = [], 0
     runs: dict[int, list[int]] = {}
@@ -185,14 +185,16 @@ def formula(source: str) -> str:
 
 def simple(source: str) -> bool:
     """Whether a formula is short, defines nothing, has no huge box, and lies within few braces."""
-    if len(source) > LONGEST_FORMULA or any(bad.search(source) for bad in (MACROS, COMMANDS, HUGE)):
+    if len(source) > MAX_FORMULA_CHARACTERS or any(
+        bad.search(source) for bad in (MACROS, COMMANDS, HUGE)
+    ):
         return False
     steps = [(m.start(), 1) for m in OPENING.finditer(source)]
     steps += [(m.start(), -1) for m in CLOSING.finditer(source)]
     depth = 0
     for _, step in sorted(steps):
         depth = max(0, depth + step)
-        if depth > DEEPEST_FORMULA:
+        if depth > MAX_FORMULA_DEPTH:
             return False
     return True
 

@@ -8,7 +8,7 @@ from lima_ray.config import Sampling
 from serve.conversations.chat_window import SEEDS
 
 RANDOM_SEED = -1
-LONGEST_REPLY = 4096
+MAX_REPLY_TOKENS = 4096
 HELP = {name: field.description or "" for name, field in Sampling.model_fields.items()}
 DEFAULTS = Sampling()
 
@@ -54,7 +54,7 @@ def sampling_controls() -> list[gr.components.Component]:
             info="Most tokens of a reply; 0 gives it all the room that the context has.",
             precision=0,
             minimum=0,
-            maximum=LONGEST_REPLY,
+            maximum=MAX_REPLY_TOKENS,
         ),
     ]
 
