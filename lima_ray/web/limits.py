@@ -117,7 +117,7 @@ class LimitsMiddleware:
 
         Args:
             app: finds each body whole.
-            kinds: bounds by the path that their requests begin with; others have none, and no body.
+            limits: by the path that their requests begin with; others have none, and no body.
             forwarded: whether a proxy of ours stands before us, which names the client.
             proxies: which the proxy before us may name in the client's place.
         """

@@ -39,7 +39,7 @@ class SessionMiddleware:
 
         Args:
             app: what is protected; it finds the session in `scope["state"]`.
-            passes: the cookies.
+            cookies: of sessions.
             windows: whose each window is.
             max_body_bytes: a larger request is answered 413.
         """

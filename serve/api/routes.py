@@ -38,7 +38,7 @@ def build_api(
     Args:
         models: what answers.
         keys: accepted as `Authorization: Bearer KEY` under /v1; none at all needs none.
-        kinds: bounds of the requests, by the path that they begin with.
+        limits: bounds of the requests, by the path that they begin with.
         page: the chat page, under /chat.
         names: of this server, to which requests may be addressed; none takes any.
         forwarded: see `lima_ray.web.limits.LimitsMiddleware`.
