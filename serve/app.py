@@ -33,6 +33,7 @@ from serve.api.errors import error_body, invalid_fields
 from serve.api.routes import build_api
 from serve.api.schema import ChatRequest
 from serve.arguments import Access, Args
+from serve.conversations.store import Store
 from serve.engines.pool import ModelPool
 from serve.engines.settings import EngineSettings
 from serve.page.reverse_proxy import ReverseProxy, run_app
@@ -221,13 +222,13 @@ class PageReplica:
     """The chat page of a replica."""
 
     def __init__(self, title: str, login_file: str | None, database: str) -> None:
-        from serve.conversations.store import Store
+        # Gradio takes seconds and memory that the engine's replicas have no use for.
         from serve.page.layout import PageSettings, build_page
 
         if not login_file:
             refuse_open_port("login for the page", "login_file or page=false")
         app_name = serve.get_replica_context().app_name
-        client = EngineClient(serve.get_deployment_handle("EngineReplica", app_name))
+        client = EngineClient(serve.get_deployment_handle("Engine", app_name))
         settings = PageSettings(title=title, login_file=Path(login_file) if login_file else None)
         self.app = build_page(client, Store(database), settings)
         self.alive, self.begun = AsyncExitStack(), asyncio.Lock()

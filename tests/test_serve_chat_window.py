@@ -14,9 +14,9 @@ from lima_ray.records.verdict import prompt_id
 from lima_ray.web.sessions import Session
 from serve.conversations import client as speaking
 from serve.conversations.autosave import Autosave
-from serve.conversations.chat_window import MAX_CHARACTERS, ChatWindow, ReplyOptions
+from serve.conversations.chat_window import ChatWindow, ReplyOptions
 from serve.conversations.comparison import ComparisonWindow, Contestant
-from serve.conversations.dialogue import Dialogue, Turn
+from serve.conversations.dialogue import MAX_CHARACTERS, Dialogue, Turn
 from serve.conversations.store import Store
 from serve.page import rendering
 

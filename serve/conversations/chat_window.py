@@ -12,15 +12,27 @@ from lima_ray.errors import UserError
 from lima_ray.records.verdict import Verdict, prompt_id
 from lima_ray.web.sessions import Session
 from serve.conversations.autosave import Autosave
-from serve.conversations.client import ChatClient, ReplyTiming, request_body, stream_reply
-from serve.conversations.dialogue import Dialogue, Turn, clean, now
+from serve.conversations.client import (
+    ChatClient,
+    ReplyTiming,
+    outcome,
+    request_body,
+    stream_reply,
+)
+from serve.conversations.dialogue import (
+    MAX_CHARACTERS,
+    MAX_TURNS,
+    SEEDS,
+    Dialogue,
+    Turn,
+    check_text,
+    clean,
+    now,
+)
 
 REDRAW_S = 0.05
 SAVE_EVERY_S = 2.0
 """So much of a reply is lost at most where the page's replica dies."""
-MAX_CHARACTERS = 32_000
-MAX_TURNS = 400
-SEEDS = 2**31
 
 
 @dataclass(frozen=True)
@@ -248,44 +260,6 @@ class ChatWindow:
         turns = self.dialogue.turns
         places = range(min(place, len(turns) - 1), -1, -1)
         return next((p for p in places if turns[p].role == "user"), None)
-
-
-def check_text(text: str) -> str:
-    """Return a message as it may be sent.
-
-    Raises:
-        UserError: it is empty or too long.
-    """
-    said = clean(text).strip()
-    if not said:
-        raise UserError("The message is empty.")
-    if len(said) > MAX_CHARACTERS:
-        raise UserError(
-            f"The message has {len(said):,} letters; at most {MAX_CHARACTERS:,} are taken. "
-            "Shorten it or send it in parts."
-        )
-    return said
-
-
-def outcome(turn: Turn, timing: ReplyTiming) -> str:
-    """Return what a reader must know of how a reply ended."""
-    said = bool(turn.content.strip())
-    notes = []
-    if turn.dropped_messages:
-        messages = "message" if turn.dropped_messages == 1 else "messages"
-        notes.append(
-            f"The conversation has outgrown the model's context: the oldest "
-            f"{turn.dropped_messages} {messages} were left out."
-        )
-    if timing.error:
-        notes.append(timing.error if not said else f"The reply broke off: {timing.error}")
-    elif turn.finish_reason == "length":
-        notes.append("The reply hit its length limit and may be cut off.")
-    elif turn.finish_reason == "stopped":
-        notes.append("Stopped; what was said so far is kept." if said else "Stopped.")
-    elif not said:
-        notes.append("The model ended its reply without a word.")
-    return " ".join(notes)
 
 
 def thumb_verdict(dialogue: Dialogue, place: int, annotator: str) -> Verdict:

@@ -161,3 +161,24 @@ def take(chunk: dict[str, Any], turn: Turn, timing: ReplyTiming) -> None:
     if usage := chunk.get("usage"):
         turn.prompt_tokens = usage["prompt_tokens"]
         turn.completion_tokens = usage["completion_tokens"]
+
+
+def outcome(turn: Turn, timing: ReplyTiming) -> str:
+    """Return what a reader must know of how a reply ended."""
+    said = bool(turn.content.strip())
+    notes = []
+    if turn.dropped_messages:
+        messages = "message" if turn.dropped_messages == 1 else "messages"
+        notes.append(
+            f"The conversation has outgrown the model's context: the oldest "
+            f"{turn.dropped_messages} {messages} were left out."
+        )
+    if timing.error:
+        notes.append(timing.error if not said else f"The reply broke off: {timing.error}")
+    elif turn.finish_reason == "length":
+        notes.append("The reply hit its length limit and may be cut off.")
+    elif turn.finish_reason == "stopped":
+        notes.append("Stopped; what was said so far is kept." if said else "Stopped.")
+    elif not said:
+        notes.append("The model ended its reply without a word.")
+    return " ".join(notes)

@@ -14,9 +14,24 @@ from typing import Any, Literal
 
 from lima_ray.errors import UserError
 from lima_ray.records.verdict import Verdict, prompt_id
-from serve.conversations.chat_window import MAX_CHARACTERS, MAX_TURNS, SEEDS, check_text, outcome
-from serve.conversations.client import ChatClient, ReplyTiming, request_body, stream_reply
-from serve.conversations.dialogue import Dialogue, Turn, clean, new_id, now
+from serve.conversations.client import (
+    ChatClient,
+    ReplyTiming,
+    outcome,
+    request_body,
+    stream_reply,
+)
+from serve.conversations.dialogue import (
+    MAX_CHARACTERS,
+    MAX_TURNS,
+    SEEDS,
+    Dialogue,
+    Turn,
+    check_text,
+    clean,
+    new_id,
+    now,
+)
 
 Vote = Literal["A", "B", "neither"]
 REDRAW_S = 0.08

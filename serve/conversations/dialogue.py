@@ -12,6 +12,9 @@ SOURCE = "chat"
 TITLE_CHARACTERS = 60
 UNTITLED = "New conversation"
 SECOND = "(second window)"
+MAX_CHARACTERS = 32_000
+MAX_TURNS = 400
+SEEDS = 2**31
 
 
 def new_id() -> str:
@@ -116,3 +119,20 @@ class Dialogue:
                 raise UserError(f"turn {number} is empty; edit it or retry before exporting")
         turns = tuple(turn.content.strip() for turn in self.turns)
         return Example(turns, id=self.id, source=SOURCE, system=self.system.strip() or None)
+
+
+def check_text(text: str) -> str:
+    """Return a message as it may be sent.
+
+    Raises:
+        UserError: it is empty or too long.
+    """
+    said = clean(text).strip()
+    if not said:
+        raise UserError("The message is empty.")
+    if len(said) > MAX_CHARACTERS:
+        raise UserError(
+            f"The message has {len(said):,} letters; at most {MAX_CHARACTERS:,} are taken. "
+            "Shorten it or send it in parts."
+        )
+    return said

@@ -4,8 +4,8 @@ from typing import Any
 
 import gradio as gr
 
-from serve.conversations.chat_window import MAX_CHARACTERS, ChatWindow
-from serve.conversations.dialogue import UNTITLED, Dialogue
+from serve.conversations.chat_window import ChatWindow
+from serve.conversations.dialogue import MAX_CHARACTERS, UNTITLED, Dialogue
 from serve.page import rendering
 from serve.page.markdown import LATEX, plain
 from serve.page.sampling_controls import sampling_controls, seed_control
@@ -62,9 +62,7 @@ class ChatView:
             self.model = gr.Dropdown(
                 [], show_label=False, container=False, label="Model", elem_id="model", scale=2
             )
-            self.gear = gr.Button(
-                "EngineSettings", size="sm", elem_id="gear", scale=0, min_width=80
-            )
+            self.gear = gr.Button("Settings", size="sm", elem_id="gear", scale=0, min_width=80)
             self.export = gr.Button("Export", size="sm", elem_id="export", scale=0, min_width=80)
             self.delete = gr.Button("Delete", size="sm", elem_id="delete", scale=0, min_width=80)
         self.saving = gr.HTML(elem_id="saving")

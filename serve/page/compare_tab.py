@@ -7,8 +7,9 @@ from weakref import WeakValueDictionary
 
 import gradio as gr
 
-from serve.conversations.chat_window import MAX_CHARACTERS, ChatWindow
+from serve.conversations.chat_window import ChatWindow
 from serve.conversations.comparison import ComparisonWindow, Contestant, Round, Vote
+from serve.conversations.dialogue import MAX_CHARACTERS
 from serve.page import rendering
 from serve.page.chat_handlers import ChatHandlers, owns
 from serve.page.chat_view import Update

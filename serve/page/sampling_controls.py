@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from lima_ray.config import Sampling
-from serve.conversations.chat_window import SEEDS
+from serve.conversations.dialogue import SEEDS
 
 RANDOM_SEED = -1
 MAX_REPLY_TOKENS = 4096
