@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from starlette.testclient import TestClient
-from test_web_sessions import Silent
+from test_web_middleware import Silent
 
 from lima_ray.web.payload import MAX_NAME_CHARACTERS
 from serve.conversations.store import Store

@@ -90,7 +90,7 @@ class Database:
         """Call a method in a thread of the store's own, and wait a bounded time.
 
         Raises:
-            StoreError: the database is away, slow, or refuses.
+            DatabaseError: the database is away, slow, or refuses.
         """
         loop = asyncio.get_running_loop()
         call = loop.run_in_executor(self.workers, lambda: method(self, *args, **kwargs))

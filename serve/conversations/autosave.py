@@ -125,7 +125,7 @@ class Autosave:
             nothing, and the change is written.
 
         Raises:
-            StoreError: the database fails.
+            DatabaseError: the database fails.
         """
         try:
             await self.store.off_loop(change.method, *change.begin())

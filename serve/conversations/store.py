@@ -37,7 +37,7 @@ class Store(SessionStore):
 
         Raises:
             Conflict: it is not the version that was read; nothing is written.
-            StoreError: the database is away, or the id is another owner's.
+            DatabaseError: the database is away, or the id is another owner's.
         """
         with self.transaction(writes=True) as session:
             row = session.get(DialogueRow, dialogue.id, with_for_update=True)

@@ -111,7 +111,7 @@ class EngineLoop:
             every_s: see `Subscription`.
 
         Raises:
-            Busy: the queue is full.
+            QueueFull: the queue is full.
             EngineFailed: the engine is broken, or closing.
         """
         if self.failure or self.closing or self.engine is None:

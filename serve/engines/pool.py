@@ -1,6 +1,6 @@
 """The models of a replica: loaded by name, promoted and rolled back under way, let go when idle.
 
-    models = Models(Settings(slots=32))
+    models = ModelPool(EngineSettings(slots=32))
     await models.configure(catalogue("runs/NAME/export"))
     served = await models.get("NAME")        # the engine's loop, its revision
 

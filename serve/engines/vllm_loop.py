@@ -144,7 +144,7 @@ class VllmLoop:
             every_s: see `Subscription`.
 
         Raises:
-            Busy: the queue is full.
+            QueueFull: the queue is full.
             EngineFailed: the server is broken.
         """
         if self.failure or self.engine is None:
