@@ -249,7 +249,7 @@ def test_verdicts_of_earlier_databases_are_read_and_moved(store: Store) -> None:
     texts = {"conversations": ["Hi"], "system": "Be short.", "replies": ["Hello"]}
     record = {"id": "thumb-1", "kind": "thumbs", "annotator": "anna", "models": ["m"]} | texts
     record |= {"order": [0], "verdict": "up", "conversation": "old"}
-    with store.session() as session:
+    with store.transaction() as session:
         session.add(
             VerdictRow(id="thumb-1", owner="anna", kind="thumbs", record=record, created=now())
         )
