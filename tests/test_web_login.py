@@ -11,6 +11,7 @@ from test_web_middleware import Silent
 
 from lima_ray.web.limits import RateLimit
 from lima_ray.web.login import CLIENT_GUESSES, GUESSES
+from lima_ray.web.passwords import login_line
 from lima_ray.web.sessions import COOKIE
 from serve.conversations.store import Store
 from serve.page.layout import PageSettings, build_page
@@ -18,9 +19,9 @@ from serve.page.layout import PageSettings, build_page
 
 @pytest.fixture
 def closed(tmp_path: Path) -> Iterator[list[TestClient]]:
-    """Two replicas of a page with logins."""
+    """Two replicas of a page with logins, one in plain text and one as a hash."""
     logins = tmp_path / "logins"
-    logins.write_text("anna:sesame\nbert:other\n")
+    logins.write_text(f"anna:sesame\n{login_line('bert', 'other')}\n")
     stores = [Store(f"sqlite:///{tmp_path}/chat.sqlite") for _ in range(2)]
     settings = PageSettings(login_file=logins)
     pages = [build_page(Silent(), store, settings) for store in stores]  # pyright: ignore
