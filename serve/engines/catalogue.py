@@ -5,9 +5,8 @@ from pathlib import Path
 from lima_ray import example
 from lima_ray.config import durable, resolve
 from lima_ray.errors import UserError
-from lima_ray.generate import name_of
 from lima_ray.lineage import check_base
-from lima_ray.run import Run
+from lima_ray.run import Run, name_of
 
 SHOWN_EXAMPLES = 4
 MAX_EXAMPLE_CHARACTERS = 200
