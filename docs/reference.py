@@ -27,8 +27,8 @@ from lima_ray.command_line import COMMANDS, docstring  # noqa: E402
 from lima_ray.config import Recipe, Step  # noqa: E402
 from lima_ray.families import FAMILIES  # noqa: E402
 from serve import store  # noqa: E402
+from serve.api.schema import ChatRequest, CompletionRequest  # noqa: E402
 from serve.arguments import fields as serve_fields  # noqa: E402
-from serve.schema import ChatRequest, CompletionRequest  # noqa: E402
 from tune.axis import Axis  # noqa: E402
 from tune.space import Expectation, Sweep  # noqa: E402
 
@@ -39,6 +39,7 @@ OWN_PARSERS: dict[str, Any] = {
     "compare": "lima_ray.compare:CompareCommand",
     "base": "lima_ray.base:build",
     "store": (store.conversations, store.verdicts),
+    "login": "serve.login:login",
 }
 """What a command takes whose entry in COMMANDS does not name it."""
 SECTIONS = {field.annotation: name for name, field in Recipe.model_fields.items()}

@@ -55,6 +55,7 @@ COMMANDS = {
     "serve": Command("serve.arguments"),
     "promote": Command("serve.promote", "serve.arguments:PromoteCommand"),
     "store": Command("serve.store"),
+    "login": Command("serve.login"),
     "haproxy": Command("serve.haproxy"),
 }
 """In the order in which one meets them."""

@@ -40,6 +40,7 @@ from lima_ray.prompts import read_prompts
 from lima_ray.records.example import Example
 from lima_ray.records.reply import Reply
 from lima_ray.replies import Generation, ReplyDirectory, Script
+from lima_ray.run import name_of
 
 RECENT_REPLIES = 200
 
@@ -110,13 +111,6 @@ def model_dir(reference: str) -> Path:
             raise UserError(f"{reference} has no export yet; training has not ended")
     check_base(str(path))
     return path
-
-
-def name_of(path: Path) -> str:
-    """What a model's directory is called in replies: its run, with the epoch if it is one."""
-    if path.name == "export":
-        return path.parent.name
-    return f"{path.parents[1].name}-{path.name}" if path.parent.name == "epochs" else path.name
 
 
 def identity(job: Generation, path: Path | None, rows: list[Example]) -> dict[str, Any]:

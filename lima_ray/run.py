@@ -275,3 +275,10 @@ def link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def name_of(path: Path) -> str:
+    """Return what replies call a model's directory: its run, with the epoch if it is one."""
+    if path.name == "export":
+        return path.parent.name
+    return f"{path.parents[1].name}-{path.name}" if path.parent.name == "epochs" else path.name

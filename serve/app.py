@@ -6,31 +6,37 @@
 
 Two deployments. `Engine` holds the models and answers HTTP itself, so that no token takes a hop
 between processes. `Page` draws the chat page, scaled apart; its requests under /chat come by way of
-an engine's replica, and it speaks to the models by handle.
+an engine's replica, and it calls the models by handle.
 """
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig, RequestRouterConfig
+from ray.serve.context import _get_global_client
 
-from lima_ray.config import durable
 from lima_ray.errors import UserError
-from serve import answer, haproxy
-from serve.access import Access, read_keys, refuse_open_port
-from serve.api import build_api
-from serve.forward import Forward, run
-from serve.limits import Kind
-from serve.models import Models, Settings, catalogue
-from serve.refusal import Refusal, invalid
-from serve.schema import ChatRequest
+from lima_ray.web.limits import RequestLimit
+from lima_ray.web.requests import HttpError, is_loopback
+from serve import haproxy
+from serve.api import completion, responses
+from serve.api.authentication import read_keys
+from serve.api.errors import error_body, invalid_fields
+from serve.api.routes import build_api
+from serve.api.schema import ChatRequest
+from serve.arguments import Access, Args
+from serve.conversations.store import Store
+from serve.engines.pool import ModelPool
+from serve.engines.settings import EngineSettings
+from serve.page.reverse_proxy import ReverseProxy, run_app
 
 PAGE_REQUESTS = 512
 """Requests of the page that a replica of the engine holds at once: an open window has two."""
@@ -46,68 +52,14 @@ DRAIN_S = 300.0
 """What replies under way have for their end when a replica is to go."""
 PAGE_DRAIN_S = 5.0
 """What a page's short requests have for their end."""
+OPEN = "LIMA_SERVE_OPEN"
+"""Environment variable that allows an open port without keys or logins."""
 log = logging.getLogger("ray.serve")
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
 
-class Args(Settings, Access):
-    """What `serve run serve.app:build NAME=VALUE` and the `args` of a config file may set."""
-
-    # Errors show no values: a database's URL may hold a password.
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        validate_default=True,
-        hide_input_in_errors=True,
-    )
-
-    model: str | dict[str, str] = "runs/miniature/export"
-    """Directory of a run, an export or a base; several as NAME=DIR,NAME=DIR. The first is the
-    default. A run brings along its epochs (NAME-05) and its base (base), loaded when asked for."""
-    replicas: int = Field(default=1, ge=1)
-    """Replicas of the engine, each with all models."""
-    max_replicas: int | None = Field(default=None, ge=1)
-    """Scale the engine up to so many as its requests grow; none keeps `replicas`."""
-    cpus: float = Field(default=1, ge=0)
-    """CPU cores that a replica claims of Ray."""
-    page: bool = True
-    """Serve the chat page under /chat."""
-    page_replicas: int = Field(default=1, ge=1)
-    """Replicas of the page; a visitor stays with one."""
-    title: str = "lima_ray"
-    """Name of the page."""
-    database: str = "sqlite:///runs/chat.sqlite"
-    """Where the page keeps conversations and votes: SQLite, or PostgreSQL by
-    postgresql+psycopg://..., which all nodes must reach where the page has several replicas."""
-
-    @field_validator("model")
-    @classmethod
-    def _models_are_there(cls, model: str | dict[str, str]) -> dict[str, str]:
-        """Names and absolute paths."""
-        try:
-            return catalogue(model)
-        except UserError as error:
-            raise ValueError(str(error)) from error
-
-    @field_validator("database")
-    @classmethod
-    def _file_is_absolute(cls, url: str) -> str:
-        """SQLite's file must not depend on where a replica runs."""
-        scheme, _, name = url.partition(":///")
-        if scheme.startswith("sqlite") and name and name != ":memory:":
-            return f"{scheme}:///{durable(Path(name))}"
-        return url
-
-    @model_validator(mode="after")
-    def _replicas_agree(self) -> Self:
-        if self.max_replicas is not None and self.max_replicas < self.replicas:
-            raise ValueError(f"max_replicas {self.max_replicas} is below replicas {self.replicas}")
-        return self
-
-
 def build(args: Args) -> Application:
-    """The application, for `serve run` and `serve deploy`.
+    """Build the application, for `serve run` and `serve deploy`.
 
     Args:
         args: models, sizes, and who may enter.
@@ -119,7 +71,7 @@ def build(args: Args) -> Application:
 
 
 def application(args: Args, previous: dict[str, str] | None = None) -> Application:
-    """The application, with the models that a rollback returns to."""
+    """Build the application, with the models that a rollback returns to."""
     assert isinstance(args.model, dict)
     if haproxy.splices():
         log.warning(
@@ -129,10 +81,10 @@ def application(args: Args, previous: dict[str, str] | None = None) -> Applicati
         )
     page = None
     if args.page:
-        page = Page.options(num_replicas=args.page_replicas).bind(
+        page = PageReplica.options(num_replicas=args.page_replicas).bind(
             args.title, args.login_file, args.database
         )
-    settings = Settings(**args.model_dump(include=set(Settings.model_fields)))
+    settings = EngineSettings(**args.model_dump(include=set(EngineSettings.model_fields)))
     access = Access(**args.model_dump(include=set(Access.model_fields)))
     own_gpus = args.gpus if args.engine == "slots" else 0  # vLLM's process claims its own
     most = 2 * (api_requests(settings) + PAGE_REQUESTS) + SPARE  # and the bodies on their way
@@ -145,7 +97,7 @@ def application(args: Args, previous: dict[str, str] | None = None) -> Applicati
                 "target_ongoing_requests": args.slots,
             }
         }
-    engine = Engine.options(
+    engine = EngineReplica.options(
         **scale,
         max_ongoing_requests=most,
         max_queued_requests=most,
@@ -163,12 +115,13 @@ def application(args: Args, previous: dict[str, str] | None = None) -> Applicati
     return engine.bind(settings, access, page)
 
 
-def api_requests(settings: Settings) -> int:
-    """Requests of the API that a replica holds at once."""
+def api_requests(settings: EngineSettings) -> int:
+    """Return how many requests of the API a replica holds at once."""
     return (settings.slots + settings.queue) * settings.keep_loaded + LISTS
 
 
 @serve.deployment(
+    name="Engine",
     graceful_shutdown_timeout_s=DRAIN_S,
     graceful_shutdown_wait_loop_s=0.5,
     health_check_period_s=5,
@@ -177,72 +130,74 @@ def api_requests(settings: Settings) -> int:
     backpressure_config=BackpressureConfig(status_code=429, retry_after_s=5),
 )
 @serve.ingress()
-class Engine:
+class EngineReplica:
     """The models of a replica, behind HTTP and a handle."""
 
-    def __init__(self, settings: Settings, access: Access, page: Any) -> None:
+    def __init__(self, settings: EngineSettings, access: Access, page: Any) -> None:
         self.keys = read_keys(access.api_keys_file)
         if not self.keys:
             refuse_open_port("key", "api_keys_file")
-        self.models_here = Models(settings)
+        self.pool = ModelPool(settings)
         self.settings, self.access, self.page = settings, access, page
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve these models; Serve calls this at the start and at each promotion."""
-        await self.models_here.configure(user_config["models"])
+        await self.pool.configure(user_config["models"])
 
     def __serve_build_asgi_app__(self) -> Any:
-        """The API, and the way to the page."""
+        """Return the API, with the page behind it."""
         settings, access = self.settings, self.access
-        page = Forward(self.page) if self.page else None
+        page = ReverseProxy(self.page) if self.page else None
         of_client = max(access.client_requests, settings.slots + settings.queue)
-        kinds = {
-            "/v1": Kind("the API", api_requests(settings), of_client, access.body_bytes),
-            "/chat": Kind("the page", PAGE_REQUESTS, access.client_requests, PAGE_BODY_BYTES),
+        limits = {
+            "/v1": RequestLimit("the API", api_requests(settings), of_client, access.body_bytes),
+            "/chat": RequestLimit(
+                "the page", PAGE_REQUESTS, access.client_requests, PAGE_BODY_BYTES
+            ),
         }
         names = access.names(page is not None)
         behind = haproxy.enabled()
-        return build_api(self.models_here, self.keys, kinds, page, names, behind, access.proxies)
+        return build_api(self.pool, self.keys, limits, page, names, behind, access.proxies)
 
     async def check_health(self) -> None:
         """Have Serve replace this replica where an engine is broken or hangs."""
-        if self.models_here.problem:
-            raise RuntimeError(self.models_here.problem)
+        if self.pool.problem:
+            raise RuntimeError(self.pool.problem)
 
     async def state(self) -> dict[str, Any]:
-        """What this replica serves, for `serve.promote`."""
+        """Return what this replica serves, for `serve.promote`."""
         replica = serve.get_replica_context().replica_id.unique_id
-        return {"replica": replica, "models": self.models_here.state()}
+        return {"replica": replica, "models": self.pool.state()}
 
     async def models(self) -> list[dict[str, Any]]:
-        """Entries of GET /v1/models, for the page."""
-        return self.models_here.listing()
+        """Return the entries of GET /v1/models, for the page."""
+        return self.pool.listing()
 
     async def chat(self, body: dict[str, Any]) -> AsyncGenerator[list[dict[str, Any]], None]:
-        """Chunks of a chat completion, for the page; an error is the last of them."""
+        """Yield the chunks of a chat completion, for the page; an error is the last of them."""
         try:
             ask = ChatRequest.model_validate(body | {"stream": True})
-            chunks = answer.chunks(await answer.prepare(self.models_here, ask))
+            chunks = responses.stream_chunks(await completion.prepare(self.pool, ask))
             async for batch in chunks:
                 yield batch
         except ValidationError as error:
-            yield [invalid(error.errors()).body()]
-        except Refusal as refusal:
-            yield [refusal.body()]
+            yield [error_body(invalid_fields(error.errors()))]
+        except HttpError as refusal:
+            yield [error_body(refusal)]
 
 
-class Handle:
-    """The engine as the page speaks to it (`serve.speaker.Speaker`)."""
+class EngineClient:
+    """The engine by its handle, as the page calls it (a `ChatClient`)."""
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
 
     async def models(self) -> list[dict[str, Any]]:
-        """Entries of GET /v1/models."""
+        """Return the entries of GET /v1/models."""
         return await self.engine.models.remote()
 
     async def chat(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """Chunks; leaving early cancels the request in the engine."""
+        """Yield chunks; leaving early cancels the request in the engine."""
         stream = self.engine.options(stream=True).chat.remote(body)
         try:
             async for batch in stream:
@@ -253,6 +208,7 @@ class Handle:
 
 
 @serve.deployment(
+    name="Page",
     max_ongoing_requests=2 * PAGE_REQUESTS,
     # An open window holds a request for as long as it is open, also where its client or the replica
     # between has died, so waiting longer only holds up the end. Replies are saved as they come, and
@@ -262,19 +218,19 @@ class Handle:
     ray_actor_options={"num_cpus": 0},
     request_router_config=RequestRouterConfig(request_router_class=ROUTER),  # pyright: ignore[reportArgumentType]
 )
-class Page:
+class PageReplica:
     """The chat page of a replica."""
 
     def __init__(self, title: str, login_file: str | None, database: str) -> None:
-        from serve.chat import PageSettings, build_page
-        from serve.store import Store
+        # Gradio takes seconds and memory that the engine's replicas have no use for.
+        from serve.page.layout import PageSettings, build_page
 
         if not login_file:
             refuse_open_port("login for the page", "login_file or page=false")
         app_name = serve.get_replica_context().app_name
-        speaker = Handle(serve.get_deployment_handle("Engine", app_name))
+        client = EngineClient(serve.get_deployment_handle("Engine", app_name))
         settings = PageSettings(title=title, login_file=Path(login_file) if login_file else None)
-        self.app = build_page(speaker, Store(database), settings)
+        self.app = build_page(client, Store(database), settings)
         self.alive, self.begun = AsyncExitStack(), asyncio.Lock()
         self.started = False
 
@@ -283,7 +239,7 @@ class Page:
     ) -> AsyncGenerator[list[dict[str, Any]], None]:
         """Answer one HTTP request with ASGI messages."""
         await self.start()
-        messages = run(self.app, scope, body)
+        messages = run_app(self.app, scope, body)
         try:
             async for batch in messages:
                 yield batch  # pyright: ignore[reportReturnType]
@@ -296,3 +252,26 @@ class Page:
             if not self.started:
                 await self.alive.enter_async_context(self.app.router.lifespan_context(self.app))
                 self.started = True
+
+
+def refuse_open_port(lack: str, argument: str) -> None:
+    """Refuse to serve to all where others than this machine's users reach the port.
+
+    Args:
+        lack: what would keep them out.
+        argument: of the app, that gives it.
+
+    Raises:
+        UserError: what to do instead.
+    """
+    if haproxy.enabled():
+        host = "0.0.0.0"  # whatever Serve is told
+    else:
+        client = _get_global_client()
+        host = client.http_config.host if client else None
+    if host is None or os.environ.get(OPEN) or is_loopback(host):
+        return
+    raise UserError(
+        f"the port is open on {host or 'every interface'} and there is no {lack}. Set {argument}, "
+        f"or bind 127.0.0.1, or set {OPEN}=1 where a firewall keeps others away"
+    )

@@ -48,7 +48,7 @@ exec {binary} -dS "$@"
 
 
 def program() -> Path:
-    """What Ray can start as HAProxy, in the cache folder.
+    """Return what Ray can start as HAProxy, in the cache folder.
 
     Raises:
         UserError: there is no HAProxy here.

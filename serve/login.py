@@ -1,143 +1,44 @@
-"""The login page: a form, and the way out."""
+"""Make a line of the login file: a name, and the hash of a password that is asked for.
 
-import asyncio
-from collections import OrderedDict, deque
-from contextlib import suppress
-from html import escape
-from time import monotonic
+    python -m serve.login anna >> logins.txt
 
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route
-
-from serve.gate import secure
-from serve.store import Store, StoreError
-from serve.visitor import Passes, baked
-
-WRONG_WAIT_S = 1.0
-"""A wrong password waits."""
-WINDOW_S = 300.0
-GUESSES = 10
-NAME_GUESSES = 30
-CLIENT_GUESSES = 100
-"""Wrong passwords in that time: of one address for one name, for one name by whomever, and of one
-address, which many may share; more are not looked at. One who guesses for a name so keeps its owner
-from logging in, not from what he has open."""
-KEPT = 10_000
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}: log in</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-:root {{ color-scheme: light dark; --ground: #f7f7f5; --card: #fff; --ink: #1f2328;
-  --faint: #6b7280; --line: #e3e3de; --accent: #3f6b5c; --wrong: #b42318; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --ground: #161817; --card: #1e2120;
-  --ink: #e8e8e4; --faint: #9aa19c; --line: #333836; --accent: #6fa08f; --wrong: #f97066; }} }}
-* {{ box-sizing: border-box; }}
-body {{ margin: 0; min-height: 100vh; display: grid; place-items: center; padding: 1rem;
-  background: var(--ground); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }}
-form {{ width: min(22rem, 100%); padding: 2rem; border: 1px solid var(--line);
-  border-radius: 14px; background: var(--card); }}
-h1 {{ margin: 0 0 1.25rem; font-size: 1.25rem; font-weight: 600; }}
-label {{ display: block; margin-bottom: 1rem; font-size: .875rem; color: var(--faint); }}
-input {{ display: block; width: 100%; margin-top: .25rem; padding: .6rem .75rem; font: inherit;
-  color: var(--ink); background: var(--ground); border: 1px solid var(--line);
-  border-radius: 8px; }}
-input:focus-visible, button:focus-visible {{ outline: 2px solid var(--accent);
-  outline-offset: 1px; }}
-button {{ width: 100%; padding: .65rem; border: 0; border-radius: 8px; font: inherit;
-  font-weight: 600; color: var(--card); background: var(--accent); cursor: pointer; }}
-p {{ margin: 0 0 1rem; font-size: .875rem; color: var(--wrong); }}
-</style></head><body>
-<form method="post"><h1>{title}</h1>{wrong}
-<label>Name<input name="name" autocomplete="username" autofocus required maxlength="200"></label>
-<label>Password<input name="password" type="password" autocomplete="current-password" required
-  maxlength="1000"></label>
-<button>Log in</button></form></body></html>
+Where the input is no terminal, its first line is the password.
 """
-WRONG = '<p role="alert">Name and password do not match. Try again.</p>'
-MANY = '<p role="alert">Too many wrong passwords. Try again in {minutes} min.</p>'
+
+import sys
+from getpass import getpass
+
+import tyro
+
+from lima_ray import flags
+from lima_ray.errors import UserError
+from lima_ray.web.passwords import login_line
 
 
-class Guesses:
-    """How often something was tried of late, by key."""
+def login(name: tyro.conf.Positional[str]) -> None:
+    """Print a line of the login file.
 
-    def __init__(self, most: int, window_s: float = WINDOW_S) -> None:
-        self.most, self.window_s = most, window_s
-        self.times: OrderedDict[str, deque[float]] = OrderedDict()
+    Args:
+        name: of the login.
 
-    def wait_s(self, key: str) -> float:
-        """Seconds until the next try; 0 where there may be one now."""
-        times = self.times.get(key) or deque()
-        while times and times[0] <= monotonic() - self.window_s:
-            times.popleft()
-        return 0 if len(times) < self.most else times[0] + self.window_s - monotonic()
-
-    def count(self, key: str) -> None:
-        """A try."""
-        self.times.setdefault(key, deque(maxlen=self.most)).append(monotonic())
-        self.times.move_to_end(key)
-        if len(self.times) > KEPT:
-            self.times.popitem(last=False)
-
-    def take_back(self, key: str) -> None:
-        """The last try was right, which says nothing of those before."""
-        if times := self.times.get(key):
-            times.pop()
-
-    def forget(self, key: str) -> None:
-        """It was right."""
-        self.times.pop(key, None)
+    Raises:
+        UserError: a name or a password that no line can hold, or two that differ.
+    """
+    if sys.stdin.isatty():
+        password = getpass(f"password of {name}: ")
+        if getpass("again: ") != password:
+            raise UserError("the two passwords differ; nothing is made")
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    print(login_line(name, password))
 
 
-def login_routes(passes: Passes, title: str, store: Store) -> list[Route]:
-    """`/login` and `/logout`, below the page's own path."""
-    by_both, by_name = Guesses(GUESSES), Guesses(NAME_GUESSES)
-    by_client = Guesses(CLIENT_GUESSES)
+def main(argv: list[str] | None = None) -> None:
+    """`python -m serve.login NAME`."""
+    flags.read(login, "python -m serve.login", __doc__, argv)
 
-    def form(status: int = 200, wrong: str = "") -> Response:
-        return HTMLResponse(PAGE.format(title=escape(title), wrong=wrong), status)
 
-    async def login(request: Request) -> Response:
-        if request.method != "POST":
-            return form()
-        fields = await request.form(max_files=0, max_fields=4)
-        name, password = str(fields.get("name", ""))[:200], str(fields.get("password", ""))
-        client = request.client.host if request.client else ""
-        both = f"{client}\n{name}"
-        wait_s = max(by_both.wait_s(both), by_name.wait_s(name), by_client.wait_s(client))
-        if wait_s:
-            minutes = -int(-wait_s // 60)
-            late = form(429, MANY.format(minutes=minutes))
-            late.headers["Retry-After"] = str(60 * minutes)
-            return late
-        # Counted before it is looked at, so that tries at the same time count too.
-        by_both.count(both)
-        by_name.count(name)
-        by_client.count(client)
-        visitor = passes.log_in(name, password)
-        if visitor is None:
-            await asyncio.sleep(WRONG_WAIT_S)
-            return form(401, WRONG)
-        by_both.forget(both)
-        by_name.forget(name)
-        by_client.take_back(client)
-        return back(request, passes.issue(visitor))
+if __name__ == "__main__":
+    from lima_ray.command_line import run
 
-    async def logout(request: Request) -> Response:
-        visitor = request.state.visitor
-        if visitor is not None:
-            passes.ended.add(visitor.session)
-            with suppress(StoreError):  # the database is away; here the cookie has ended already
-                await store.off_loop(Store.end_session, visitor.session, visitor.lasts_s)
-        return back(request, "")
-
-    def back(request: Request, cookie: str) -> Response:
-        home = RedirectResponse(f"{request.scope.get('root_path', '')}/", 303)
-        home.headers.append("set-cookie", baked(cookie, secure(request.scope)))
-        return home
-
-    return [
-        Route("/login", login, methods=["GET", "POST"]),
-        Route("/logout", logout, methods=["POST"]),
-    ]
+    run("login")

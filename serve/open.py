@@ -31,27 +31,25 @@ from ray import serve
 
 from lima_ray.config import explain
 from lima_ray.errors import UserError
-from serve.app import Args, build
-from serve.arguments import MINIATURE, OpenCommand
+from serve.app import build
+from serve.arguments import MINIATURE, Args, OpenCommand
+
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
-def open_page(model: str = MINIATURE, port: int = 8000, browser: bool = True) -> None:
+def main(given: OpenCommand) -> None:
     """Serve until Ctrl-C.
-
-    Args:
-        model: directory of a run, an export or a base; several as NAME=DIR,NAME=DIR.
-        port: on 127.0.0.1.
-        browser: open the page in the browser, where there is a screen.
 
     Raises:
         UserError: no model there, or the port is taken.
     """
+    port = given.port
     check_free(port)
-    if model == MINIATURE and not Path(MINIATURE).is_dir():
+    if given.model == MINIATURE and not Path(MINIATURE).is_dir():
         print("no miniature yet: training it first, which takes minutes", flush=True)
         subprocess.run([sys.executable, "-m", "lima_ray.miniature.demo"], check=True)
     try:
-        args = Args.model_validate({"model": model})
+        args = Args.model_validate({"model": given.model})
     except ValidationError as error:
         raise UserError(explain(error, "arguments")) from error
     print(f"loading {', '.join(list(args.model)[:1])} ...", flush=True)
@@ -69,7 +67,7 @@ def open_page(model: str = MINIATURE, port: int = 8000, browser: bool = True) ->
     serve.run(build(args), logging_config=QUIET)
     url = f"http://127.0.0.1:{port}/chat/"
     print(f"chat page    {url}\nAPI          http://127.0.0.1:{port}/v1\nCtrl-C ends", flush=True)
-    if browser and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
+    if given.browser and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
         webbrowser.open(url)
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
@@ -78,9 +76,6 @@ def open_page(model: str = MINIATURE, port: int = 8000, browser: bool = True) ->
             time.sleep(3600)
     print("\nending")
     ray.shutdown()
-
-
-QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def check_free(port: int) -> None:
@@ -98,8 +93,3 @@ def check_free(port: int) -> None:
         except OSError as error:
             way_out = "give another --port"
             raise UserError(f"port {port} is taken ({error.strerror}); {way_out}") from error
-
-
-def main(given: OpenCommand) -> None:
-    """`python -m serve.open [MODEL]`."""
-    open_page(given.model, given.port, given.browser)

@@ -27,32 +27,22 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
 from lima_ray.errors import UserError
-from serve.app import Args, application
-from serve.arguments import PromoteCommand
-from serve.models import catalogue
+from serve.app import application
+from serve.arguments import Args, PromoteCommand
+from serve.engines.catalogue import catalogue
 
 ENGINE = "Engine"
 WAIT_S = 600.0
 
 
-def promote(
-    model: str = "",
-    rollback: bool = False,
-    app: str = "",
-    address: str = "auto",
-) -> None:
+def main(given: PromoteCommand) -> None:
     """Change the models of a running app.
-
-    Args:
-        model: directory of a run, an export or a base, for the default name; or NAME=DIR.
-        rollback: back to the models before the last promotion, instead of MODEL.
-        app: name of the Serve application; without it the one there is.
-        address: of the Ray cluster.
 
     Raises:
         UserError: no such app or model, or a model that cannot be loaded.
     """
-    if bool(model) == rollback:
+    address = given.address
+    if bool(given.model) == given.rollback:
         raise UserError("give a MODEL, or --rollback")
     try:
         ray.init(
@@ -64,15 +54,15 @@ def promote(
     if client is None:
         raise UserError("no Serve app runs on this cluster")
     details = client.get_serve_details()
-    name = app or only_app(details)
+    name = given.app or only_app(details)
     config = engine_config(details, name)
     before = config["user_config"]
-    if rollback:
+    if given.rollback:
         if not before.get("previous"):
             raise UserError(f"{name} had no promotion to take back")
         after = {"models": before["previous"], "previous": before["models"]}
     else:
-        after = {"models": changed(before["models"], model), "previous": before["models"]}
+        after = {"models": changed(before["models"], given.model), "previous": before["models"]}
     try:
         configure(client, details["applications"], name, before | after)
         await_models(client, name, after["models"])
@@ -82,7 +72,7 @@ def promote(
 
 
 def only_app(details: dict[str, Any]) -> str:
-    """The app with an engine, where there is one only."""
+    """Return the app with an engine, where there is one only."""
     found = [n for n, app in details["applications"].items() if ENGINE in app["deployments"]]
     if len(found) != 1:
         names = ", ".join(found) or "none"
@@ -91,7 +81,7 @@ def only_app(details: dict[str, Any]) -> str:
 
 
 def engine_config(details: dict[str, Any], name: str) -> dict[str, Any]:
-    """Settings of an app's engine as they are now."""
+    """Return the settings of an app's engine as they are now."""
     app = details["applications"].get(name)
     if app is None or ENGINE not in app["deployments"]:
         raise UserError(
@@ -101,7 +91,7 @@ def engine_config(details: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def changed(models: dict[str, str], model: str) -> dict[str, str]:
-    """The models with one of them replaced, or added."""
+    """Return the models with one of them replaced, or added."""
     name, found, path = model.rpartition("=")
     name = name if found else next(iter(models))
     return models | catalogue({name: path})
@@ -158,8 +148,3 @@ def tell(done: dict[str, dict[str, Any]], models: dict[str, str]) -> None:
     for name, revision in sorted(found, key=str):
         if revision:
             print(f"{name} answers with revision {revision}, from {models[name]}")
-
-
-def main(given: PromoteCommand) -> None:
-    """`python -m serve.promote MODEL`."""
-    promote(given.model, given.rollback, given.app, given.address)

@@ -29,7 +29,7 @@ FLAGS = [
 ]
 
 
-class EngineSpeaker:
+class EngineChatClient:
     """The API's two calls, straight on engines in this process."""
 
     def __init__(self, engines: dict[str, Engine], examples: list[str]) -> None:

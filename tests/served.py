@@ -16,10 +16,11 @@ from transformers import AutoModelForCausalLM
 
 from lima_ray.model import add_tokens, save_tokenizer_and_config
 from lima_ray.tokenizer import eot_id, load_tokenizer
-from serve.api import build_api
-from serve.limits import Kind
-from serve.loop import EngineLoop
-from serve.models import Models, Settings
+from lima_ray.web.limits import RequestLimit
+from serve.api.routes import build_api
+from serve.engines.engine_loop import EngineLoop
+from serve.engines.pool import ModelPool
+from serve.engines.settings import EngineSettings
 
 START_S = 60.0
 
@@ -29,7 +30,7 @@ class Hosted:
     """A server under test."""
 
     url: str
-    models: Models
+    models: ModelPool
     loop: asyncio.AbstractEventLoop
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -63,11 +64,11 @@ def hosted(
     found: dict[str, Any] = {}
 
     async def main() -> None:
-        kinds = {"/v1": Kind("the API", 10_000, of_client, body_bytes)}
-        models = Models(Settings(**{"threads": 1, "slots": 4, **settings}))
+        limits = {"/v1": RequestLimit("the API", 10_000, of_client, body_bytes)}
+        models = ModelPool(EngineSettings(**{"threads": 1, "slots": 4, **settings}))
         await models.configure({name: str(path) for name, path in paths.items()})
         config = uvicorn.Config(
-            build_api(models, keys, kinds, names=names),
+            build_api(models, keys, limits, names=names),
             "127.0.0.1",
             port,
             lifespan="off",

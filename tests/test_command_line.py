@@ -16,8 +16,7 @@ from lima_ray.config import PACKAGE, RECIPES, Recipe, Step, parse
 from lima_ray.errors import UserError
 from lima_ray.lineage import check_base
 from lima_ray.replies import Generation
-from serve.app import Args
-from serve.arguments import fields
+from serve.arguments import Args, fields
 from tune.arguments import SweepCommand
 
 HEAVY = ("torch", "ray", "transformers", "scipy", "deepspeed", "gradio", "matplotlib")

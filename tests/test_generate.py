@@ -25,10 +25,11 @@ from lima_ray.endpoint import Endpoint
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
 from lima_ray.errors import UserError
-from lima_ray.generate import Generation, generate, name_of
+from lima_ray.generate import Generation, generate
 from lima_ray.model import add_tokens, save_tokenizer_and_config
 from lima_ray.records.reply import Reply, read_replies
 from lima_ray.replies import ReplyDirectory
+from lima_ray.run import name_of
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
 SHORT = Sampling(max_tokens=40)

@@ -14,7 +14,7 @@ import numpy as np
 from lima_ray import cluster, stats
 from lima_ray.config import Recipe, portable, validate
 from lima_ray.errors import UserError
-from lima_ray.generate import generate, identity, name_of
+from lima_ray.generate import generate, identity
 from lima_ray.judges import JUDGES
 from lima_ray.judging.perplexity import perplexity
 from lima_ray.prompts import read_prompts
@@ -23,7 +23,7 @@ from lima_ray.records.quality import Quality, problem_file
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Verdict
 from lima_ray.replies import ASKED, Generation
-from lima_ray.run import Run
+from lima_ray.run import Run, name_of
 
 
 def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:

@@ -1,0 +1,65 @@
+"""The chat tab's events: which click calls what, with which fields, and what it draws."""
+
+from typing import Any
+
+import gradio as gr
+
+from serve.page.chat_handlers import ChatHandlers
+
+DOWNLOAD = """(file) => {
+  if (!file) return;
+  const {name, text} = JSON.parse(file);
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([text], {type: 'application/jsonl'}));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}"""
+SETTINGS = "() => document.querySelector('#right .toggle-button').click()"
+ADDRESS = """(id) => history.replaceState(null, '',
+  location.pathname + (id ? '?c=' + encodeURIComponent(id) : ''))"""
+ASK = "(...fields) => [...fields.slice(0, -1), window.limaChat.mayLose('%s')]"
+"""Has the user confirm what would lose their own work; `ChatView.sure` is the last input."""
+
+
+def wire(handlers: ChatHandlers, page: gr.Blocks) -> None:
+    """Say what each click does."""
+    view = handlers.view
+    here = [view.window, view.opened]
+    how = [view.model, view.system, view.seed, *view.sampling]
+    shown = [
+        view.window, view.chat, view.said, view.notice, view.meter, view.composer, view.opened,
+        view.name,
+    ]  # fmt: skip
+    kept = [view.saving, view.past, view.no_past, view.timer]
+    whole = [*shown, *kept, view.model, view.system]
+    live: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    long: dict[str, Any] = {**live, "concurrency_limit": None}
+    asked, chat = [*here, *how, view.sure], view.chat
+    steps = [
+        page.load(handlers.load, view.window, whole, **live),
+        view.composer.submit(handlers.say, [*here, view.composer, *how], shown, **long),
+        chat.example_select(handlers.example, [*here, *how], shown, **long),
+        chat.retry(handlers.retry, asked, shown, js=ASK % "retry", **long),
+        chat.edit(handlers.edit, asked, shown, js=ASK % "edit", **long),
+        chat.undo(handlers.undo, [*here, view.sure], shown, js=ASK % "undo", **live),
+        chat.like(handlers.like, here, shown, **live),
+        view.new.click(handlers.begin, view.window, whole, **live),
+        view.past.input(handlers.reopen, [view.window, view.past], whole, **live),
+        view.name.submit(handlers.rename, [*here, view.name], shown, **live),
+        view.name.blur(handlers.rename, [*here, view.name], shown, **live),
+        view.delete.click(
+            handlers.remove, [view.window, view.sure], whole, js=ASK % "delete", **live
+        ),
+    ]
+    for step in steps:
+        step.then(handlers.settle, here, whole, **live)
+    view.timer.tick(handlers.settle, here, whole, **live)
+    view.opened.change(None, view.opened, None, js=ADDRESS, **live)
+    view.gear.click(None, js=SETTINGS, api_visibility="private")
+    view.composer.stop(handlers.stop, view.window, None, queue=False, **live)
+    view.model.change(handlers.greet, [view.window, view.model], [chat, view.meter], **live)
+    view.export.click(handlers.write, here, [view.file, view.notice], **live).then(
+        None, view.file, None, js=DOWNLOAD, **live
+    )
+    page.unload(handlers.unload)

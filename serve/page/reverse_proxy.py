@@ -1,0 +1,100 @@
+"""HTTP requests that one deployment takes and another answers.
+
+A Serve application has one deployment that the proxy knows: here the engine's, since a hop more
+would cost the API most of its speed. The page's requests are few, and go on to a replica of the
+page's own deployment by handle:
+
+    api.mount("/chat", ReverseProxy(handle))              # in the engine's replica
+    async for messages in run_app(app, scope, body): ...  # in the page's
+
+Requests with the same session cookie go to the same replica (consistent hashing).
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lima_ray.web.middleware import cookie_of
+from lima_ray.web.requests import client_left, replay_body
+
+CARRIED = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string")
+CARRIED += ("root_path", "headers", "client", "server")
+LEAVE_S = 1.0
+"""What an app has for its own ending once the client left."""
+
+
+class ReverseProxy:
+    """An ASGI app whose requests are answered by the deployment behind a handle."""
+
+    def __init__(self, handle: Any, method: str = "asgi") -> None:
+        """Forward to a deployment.
+
+        Args:
+            handle: of a deployment that routes by session.
+            method: its method that takes (scope, body) and yields ASGI messages.
+        """
+        self.handle = handle.options(stream=True, method_name=method)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send on one request, and its answer's messages as they come back."""
+        if scope["type"] != "http":
+            return
+        body = (await receive()).get("body", b"")  # `LimitsMiddleware` gives it whole
+        carried = {name: scope[name] for name in CARRIED if name in scope}
+        session = cookie_of(Headers(scope=scope))
+        handle = self.handle.options(session_id=session) if session else self.handle
+        answer = handle.remote(carried, body)
+        sending = asyncio.ensure_future(pass_on(answer, send))
+        gone = asyncio.ensure_future(client_left(receive))
+        try:
+            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            answer.cancel()
+            sending.cancel()
+            gone.cancel()
+            await asyncio.gather(sending, gone, return_exceptions=True)
+
+
+async def pass_on(answer: Any, send: Send) -> None:
+    """Send what comes back."""
+    async for messages in answer:
+        for message in messages:
+            await send(message)
+
+
+async def run_app(app: ASGIApp, scope: Scope, body: bytes) -> AsyncGenerator[list[Message], None]:
+    """Yield an app's answer to one request, the messages that have come by now at once.
+
+    Closing tells the app that the client left.
+    """
+    messages: list[Message] = []
+    news, gone = asyncio.Event(), asyncio.Event()
+
+    async def leave() -> Message:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+        news.set()
+
+    task = asyncio.ensure_future(app(scope, replay_body(body, leave), send))
+    task.add_done_callback(lambda _: news.set())
+    try:
+        while not (task.done() and not messages):
+            await news.wait()
+            news.clear()
+            if messages:
+                taken, messages[:] = list(messages), []
+                yield taken
+        task.result()
+    finally:
+        gone.set()
+        if not task.done():
+            await asyncio.wait({task}, timeout=LEAVE_S)
+            task.cancel()

@@ -1,0 +1,78 @@
+"""The arguments of the application, and what they refuse."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+from ray.serve import Application
+from ray.serve.schema import ServeDeploySchema
+
+from lima_ray.errors import UserError
+from serve.app import build, refuse_open_port
+from serve.arguments import Args
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"modle": "x"}, "modle"),
+    ({"model": "no/such/dir"}, "no model at no/such/dir"),
+    ({"model": "a=no/such/dir"}, "no model at no/such/dir"),
+    ({"model": "a="}, "NAME=DIR"),
+    ({"model": {}}, "NAME=DIR"),
+    ({"model": "tests"}, r"no config\.json"),
+    ({"slots": 0}, "greater than or equal to 1"),
+    ({"queue": -1}, "greater than or equal to 0"),
+    ({"keep_loaded": 0}, "greater than or equal to 1"),
+    ({"stuck_after_s": 0}, "greater than 0"),
+    ({"replicas": 0}, "greater than or equal to 1"),
+    ({"replicas": 3, "max_replicas": 2}, "max_replicas 2 is below replicas 3"),
+    ({"body_bytes": 10}, "greater than or equal to 1024"),
+    ({"page": "maybe"}, "boolean"),
+    ({"api_keys_file": "no/keys.txt"}, "there is no file"),
+    ({"login_file": "no/logins.txt"}, "there is no file"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), WRONG, ids=str)
+def test_wrong_arguments_are_refused(brief_dir: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Args.model_validate({"model": str(brief_dir)} | fields)
+
+
+def test_a_password_is_in_no_message(brief_dir: Path) -> None:
+    fields = {"model": str(brief_dir), "database": "postgresql://anna:sesame@db/lima"}
+    for wrong in ({"replicas": 3, "max_replicas": 2}, {"databse": "x"}, {"slots": 0}):
+        with pytest.raises(ValidationError) as error:
+            Args.model_validate(fields | wrong)
+        assert "sesame" not in str(error.value)
+
+
+def test_arguments_come_as_text(brief_dir: Path, tmp_path: Path) -> None:
+    """As `serve run serve.app:build NAME=VALUE` gives them."""
+    args = Args.model_validate({"model": str(brief_dir), "slots": "7", "page": "false"})
+    assert args.slots == 7 and args.page is False
+    assert args.database.startswith("sqlite:////")
+
+
+def test_the_config_file_builds_its_app(brief_dir: Path) -> None:
+    config = yaml.safe_load((REPOSITORY / "serve" / "config.yaml").read_text())
+    schema = ServeDeploySchema.model_validate(config)
+    assert schema.http_options.host == "127.0.0.1"
+    (app,) = schema.applications
+    assert app.import_path == "serve.app:build"
+    # Its model is a run's, which a fresh clone has yet to train.
+    built = build(Args.model_validate((app.args or {}) | {"model": str(brief_dir)}))
+    assert isinstance(built, Application)
+
+
+def test_an_open_port_needs_keys_and_logins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    with pytest.raises(
+        UserError, match=r"open on 0\.0\.0\.0 and there is no login.*LIMA_SERVE_OPEN"
+    ):
+        refuse_open_port("login for the page", "login_file")
+    monkeypatch.setenv("LIMA_SERVE_OPEN", "1")
+    refuse_open_port("key", "api_keys_file")
