@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from lima_ray.engine.detokenizer import decode
-from lima_ray.engine.requests import Event, Logprob, Reply, Request
+from lima_ray.engine.requests import Completion, Event, Logprob, Request
 from lima_ray.errors import UserError
 from serve.listener import Busy, EngineFailed, Listener
 from serve.models import AnyEngine, Models, Served
@@ -321,7 +321,7 @@ def listening(answer: Answer) -> Iterator[Listener]:
 
 async def whole(answer: Answer) -> Json:
     """The answer at once."""
-    replies: dict[int, Reply] = {}
+    replies: dict[int, Completion] = {}
     logprobs: dict[int, list[Logprob]] = {}
     with listening(answer) as listener:
         async for events in listener:
@@ -342,7 +342,9 @@ async def whole(answer: Answer) -> Json:
     return body
 
 
-def choice_of(answer: Answer, index: int, reply: Reply, logprobs: list[Logprob] | None) -> Json:
+def choice_of(
+    answer: Answer, index: int, reply: Completion, logprobs: list[Logprob] | None
+) -> Json:
     """A finished choice."""
     choice: Json = {"index": index}
     if answer.chat:
@@ -416,7 +418,7 @@ def choice_number(event: Event) -> int:
     return int(event.id.rpartition("/")[2])
 
 
-def finish(reply: Reply) -> str:
+def finish(reply: Completion) -> str:
     """OpenAI's finish_reason: stop for EOT and stop strings, length for the end of the room."""
     return "stop" if reply.stopped or reply.stopped_by is not None else "length"
 

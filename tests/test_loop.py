@@ -14,7 +14,7 @@ from served import wait_until
 
 from lima_ray.config import Sampling
 from lima_ray.engine.engine import Engine
-from lima_ray.engine.requests import Event, Reply, Request
+from lima_ray.engine.requests import Completion, Event, Request
 from lima_ray.errors import UserError
 from serve.listener import Busy, EngineFailed
 from serve.loop import EngineLoop, Listener
@@ -170,7 +170,7 @@ def test_all_wake_at_one_beat_but_for_what_comes_first_and_last() -> None:
         left: list[Listener] = []
         meters = Meters("beat")
         one, other = (Listener({id}, left.append, meters, every_s=60) for id in "ab")
-        reply = Reply("a", "", [1, 2, 3], True, 1)
+        reply = Completion("a", "", [1, 2, 3], True, 1)
         with one, other:
             events, others = aiter(one), aiter(other)
             one.hear(Event("a", 1))
