@@ -12,8 +12,7 @@ import torch
 from lima_ray.cluster import connect, cpus_per_worker, wants_gpus, worker_environment
 from lima_ray.config import Cluster
 from lima_ray.engine.engine import Engine
-from lima_ray.engine.requests import Reply as Answer
-from lima_ray.engine.requests import Request
+from lima_ray.engine.requests import CompletionOutput, Request
 from lima_ray.errors import UserError
 from lima_ray.records.reply import Reply
 from lima_ray.replies import Generation, Key, Script, check_room
@@ -71,7 +70,7 @@ class Speaker:
             records.append(script.heard(self.job.name, self.job.sampling, "", False, 0))
         return records
 
-    def hear(self, reply: Answer) -> list[Reply]:
+    def hear(self, reply: CompletionOutput) -> list[Reply]:
         """Take a reply, and ask what follows it."""
         script = self.open.pop(reply.id)
         record = script.heard(

@@ -88,7 +88,7 @@ class Usage(BaseModel):
     completion_tokens: int | None = None
 
 
-class Completion(BaseModel):
+class CompletionOutput(BaseModel):
     """What is read of an answer; anything else makes no sense."""
 
     choices: list[Choice] = Field(min_length=1)
@@ -226,7 +226,7 @@ class Client(AbstractAsyncContextManager["Client"]):
             ValueError: it makes no sense.
         """
         try:
-            completion = Completion.model_validate_json(response.content)
+            completion = CompletionOutput.model_validate_json(response.content)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "body"

@@ -14,7 +14,7 @@ from lima_ray.config import Sampling
 from lima_ray.engine.cpu.forward import CpuForward
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.loading import SLOT_ATTENTION, register_slot_attention
-from lima_ray.engine.requests import Event, Reply, Request
+from lima_ray.engine.requests import CompletionOutput, Event, Request
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1)
 VOCAB = 320
@@ -56,12 +56,12 @@ def hub_greedy(model: Any, ids: list[int], max_tokens: int, penalty: float) -> l
     return out[0, len(ids) :].tolist()
 
 
-def answer(engine: Engine, requests: Iterable[Request]) -> dict[str, Reply]:
+def answer(engine: Engine, requests: Iterable[Request]) -> dict[str, CompletionOutput]:
     """Replies by id."""
     return {reply.id: reply for reply in engine.generate(requests)}
 
 
-def told(engine: Engine, request: Request) -> tuple[list[Event], Reply]:
+def told(engine: Engine, request: Request) -> tuple[list[Event], CompletionOutput]:
     """Every event of a request, and its reply."""
     engine.submit(request)
     events: list[Event] = []

@@ -14,7 +14,7 @@ from lima_ray.engine.cpu.batch_invariant import SiLU
 from lima_ray.engine.cpu.linear import KernelLinear, PackedLinear, PlainLinear
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.forward import SlotToken
-from lima_ray.engine.requests import Reply, Request
+from lima_ray.engine.requests import CompletionOutput, Request
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,7 +37,9 @@ class Recording(Engine):
             self.kept.setdefault(by_slot[slot], []).append(logits_V.clone())
         return logits_BV
 
-    def run(self, company: list[Request], mine: Request, enters_at: int) -> tuple[Reply, Any]:
+    def run(
+        self, company: list[Request], mine: Request, enters_at: int
+    ) -> tuple[CompletionOutput, Any]:
         """Answer a request that enters at a step of others' decoding."""
         self.kept.clear()
         for request in company:

@@ -18,7 +18,7 @@ from transformers import (
 from lima_ray import base
 from lima_ray.config import Sampling
 from lima_ray.engine.engine import Engine
-from lima_ray.engine.requests import Reply, Request
+from lima_ray.engine.requests import CompletionOutput, Request
 from lima_ray.errors import UserError
 from lima_ray.tokenizer import eot_id
 
@@ -115,7 +115,7 @@ def test_slots_are_kept_full_and_requests_taken_one_by_one(engine: Engine) -> No
             taken.append(request.id)
             yield request
 
-    replies: list[Reply] = []
+    replies: list[CompletionOutput] = []
     for reply in engine.generate(source()):
         replies.append(reply)
         assert len(taken) <= len(replies) + engine.slots
@@ -132,7 +132,7 @@ def test_a_step_tells_one_token_of_every_active_request(engine: Engine) -> None:
     for request in requests:
         engine.submit(request)
     told: dict[str, list[int]] = {}
-    replies: dict[str, Reply] = {}
+    replies: dict[str, CompletionOutput] = {}
     while engine.in_flight:
         waiting = engine.in_flight
         events = engine.step()

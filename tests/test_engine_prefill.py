@@ -8,7 +8,7 @@ from engines import CHUNK, answer, cpu_forward
 from lima_ray.config import Sampling
 from lima_ray.engine.cpu.kv_slots import SMALLEST_CAPACITY
 from lima_ray.engine.engine import PREFILL_TOKENS_A_STEP, Engine
-from lima_ray.engine.requests import Reply, Request
+from lima_ray.engine.requests import CompletionOutput, Request
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,7 +25,7 @@ def test_long_prompts_are_read_between_the_tokens_of_others(
     for request in long:
         engine.submit(request)
     seen: list[list[str]] = []
-    replies: dict[str, Reply] = {}
+    replies: dict[str, CompletionOutput] = {}
     while engine.in_flight:
         events = engine.step()
         seen.append([event.id for event in events])
@@ -50,7 +50,11 @@ def test_a_long_prompt_holds_up_neither_streams_nor_a_short_prompt_behind_it(
     for request in (stream, long):
         engine.submit(request)
     engine.step()
-    chunks, begun, replies = [engine.active["long"].prefilled], dict[str, int](), dict[str, Reply]()
+    chunks, begun, replies = (
+        [engine.active["long"].prefilled],
+        dict[str, int](),
+        dict[str, CompletionOutput](),
+    )
     for request in short:
         engine.submit(request)
     for step in range(60):

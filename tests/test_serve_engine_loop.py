@@ -14,7 +14,7 @@ from served import wait_until
 
 from lima_ray.config import Sampling
 from lima_ray.engine.engine import Engine
-from lima_ray.engine.requests import Event, Reply, Request
+from lima_ray.engine.requests import CompletionOutput, Event, Request
 from lima_ray.errors import UserError
 from serve.engines.engine_loop import EngineLoop, Subscription
 from serve.engines.metrics import EngineMetrics
@@ -170,7 +170,7 @@ def test_all_wake_at_one_beat_but_for_what_comes_first_and_last() -> None:
         left: list[Subscription] = []
         metrics = EngineMetrics("beat")
         one, other = (Subscription({id}, left.append, metrics, every_s=60) for id in "ab")
-        reply = Reply("a", "", [1, 2, 3], True, 1)
+        reply = CompletionOutput("a", "", [1, 2, 3], True, 1)
         with one, other:
             events, others = aiter(one), aiter(other)
             one.receive(Event("a", 1))

@@ -32,7 +32,7 @@ from lima_ray.engine.cuda_graphs import CudaGraphForward
 from lima_ray.engine.detokenizer import Detokenizer, decode
 from lima_ray.engine.forward import Forward
 from lima_ray.engine.loading import load, stop_token_ids
-from lima_ray.engine.requests import ActiveRequest, Event, Reply, Request
+from lima_ray.engine.requests import ActiveRequest, CompletionOutput, Event, Request
 from lima_ray.engine.sampling import sample, token_logprob
 from lima_ray.errors import UserError
 from lima_ray.families import context_of
@@ -163,7 +163,7 @@ class Engine:
             for a, token, logits_V in zip(decoding, tokens, model_logits, strict=True)
         ]
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Reply]:
+    def generate(self, requests: Iterable[Request]) -> Iterator[CompletionOutput]:
         """Answer requests, taken as slots come free, and yield replies as they finish.
 
         Raises:
@@ -249,10 +249,10 @@ class Engine:
         reply = self.finish(active, eot) if finished else None
         return Event(request.id, token, text if request.stream else "", logprob, reply)
 
-    def finish(self, active: ActiveRequest, eot: bool) -> Reply:
+    def finish(self, active: ActiveRequest, eot: bool) -> CompletionOutput:
         """Free the slot of a request, and return its reply."""
         request, detokenizer = active.request, active.detokenizer
         self.cancel(request.id)
         text = active.text if detokenizer else decode(self.tokenizer, active.tokens)
         stopped_by = detokenizer.stopped_by if detokenizer and not eot else None
-        return Reply(request.id, text, active.tokens, eot, len(request.ids), stopped_by)
+        return CompletionOutput(request.id, text, active.tokens, eot, len(request.ids), stopped_by)

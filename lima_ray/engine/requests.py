@@ -37,8 +37,8 @@ class Logprob:
 
 
 @dataclass(frozen=True)
-class Reply:
-    """A finished reply."""
+class CompletionOutput:
+    """The finished reply of a request."""
 
     id: str
     text: str
@@ -66,7 +66,7 @@ class Event:
     text: str = ""
     """New text, where the request asked for a stream; a token may bring none."""
     logprob: Logprob | None = None
-    reply: Reply | None = None
+    reply: CompletionOutput | None = None
 
 
 @dataclass

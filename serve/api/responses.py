@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
-from lima_ray.engine.requests import Event, Logprob, Reply
+from lima_ray.engine.requests import CompletionOutput, Event, Logprob
 from lima_ray.errors import UserError
 from lima_ray.web.requests import HttpError
 from serve.api.completion import Completion, Json
@@ -36,7 +36,7 @@ def subscribed(completion: Completion) -> Iterator[Subscription]:
 
 async def full_response(completion: Completion) -> Json:
     """Return the whole response, once all choices are finished."""
-    replies: dict[int, Reply] = {}
+    replies: dict[int, CompletionOutput] = {}
     logprobs: dict[int, list[Logprob]] = {}
     with subscribed(completion) as subscription:
         async for events in subscription:
@@ -58,7 +58,7 @@ async def full_response(completion: Completion) -> Json:
 
 
 def choice_of(
-    completion: Completion, index: int, reply: Reply, logprobs: list[Logprob] | None
+    completion: Completion, index: int, reply: CompletionOutput, logprobs: list[Logprob] | None
 ) -> Json:
     """Return a finished choice."""
     choice: Json = {"index": index}
@@ -133,7 +133,7 @@ def choice_number(event: Event) -> int:
     return int(event.id.rpartition("/")[2])
 
 
-def finish_reason(reply: Reply) -> str:
+def finish_reason(reply: CompletionOutput) -> str:
     """Return OpenAI's finish_reason: stop for EOT and stop strings, else length."""
     return "stop" if reply.stopped or reply.stopped_by is not None else "length"
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 
-from lima_ray.engine.requests import Event, Logprob, Reply, Request
+from lima_ray.engine.requests import CompletionOutput, Event, Logprob, Request
 from lima_ray.errors import UserError
 from lima_ray.tokenizer import prompt_ids, text_ids
 from serve.engines.metrics import EngineMetrics
@@ -243,14 +243,14 @@ class VllmLoop:
 
 def finished(
     request: Request, choice: dict[str, Any], said: str, tokens: list[int]
-) -> Reply | None:
+) -> CompletionOutput | None:
     """Return the reply, with its last piece."""
     if choice["finish_reason"] is None:
         return None
     halted = choice.get("stop_reason")
     by = halted if isinstance(halted, str) else None
     stopped = choice["finish_reason"] == "stop" and by is None
-    return Reply(request.id, said, list(tokens), stopped, len(request.ids), by)
+    return CompletionOutput(request.id, said, list(tokens), stopped, len(request.ids), by)
 
 
 def read_logprobs(choice: dict[str, Any]) -> list[Logprob | None]:
