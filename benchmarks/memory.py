@@ -21,7 +21,7 @@ from conftest import dialogues
 from gang import gang
 
 from lima_ray import base, example
-from lima_ray.config import Recipe, validate
+from lima_ray.config.recipe import Recipe, validate
 from lima_ray.data import training_data
 from lima_ray.encoded import Rows
 from lima_ray.loop import build_engine, train_step

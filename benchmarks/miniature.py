@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 
 from lima_ray import stats, train
-from lima_ray.config import load, resolve
+from lima_ray.config.recipe import load, resolve
 from lima_ray.miniature.demo import GROUPS, measure
 from lima_ray.records.quality import Quality, assessed
 from lima_ray.records.verdict import Verdict

@@ -21,7 +21,7 @@ import tyro
 from ray import tune
 
 from lima_ray import train
-from lima_ray.config import validate
+from lima_ray.config.recipe import validate
 from lima_ray.judging import assessment
 from lima_ray.records.verdict import read_verdicts
 from lima_ray.run import Run

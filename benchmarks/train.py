@@ -23,7 +23,7 @@ import tyro
 import yaml
 
 from lima_ray import base, example, microbatch
-from lima_ray.config import Recipe, validate
+from lima_ray.config.recipe import Recipe, validate
 from lima_ray.data import training_data
 from lima_ray.encoded import Rows
 from lima_ray.model import load_model

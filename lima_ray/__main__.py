@@ -7,9 +7,9 @@ lima_ray --version
 import sys
 
 from lima_ray import __version__
-from lima_ray.command_line import COMMANDS, docstring, make_importable, run
-from lima_ray.errors import UserError, plain_errors
-from lima_ray.flags import nearest
+from lima_ray.config.command_line import COMMANDS, docstring, make_importable, run
+from lima_ray.config.errors import UserError, plain_errors
+from lima_ray.config.flags import nearest
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ from typing import Annotated, Self
 
 import tyro
 
-from lima_ray.config import Recipe, Sampling, Section, Select, read_flags
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe, Sampling, Section, Select, read_flags
 from lima_ray.run import Run
 
 

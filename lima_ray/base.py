@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from lima_ray import example, flags
-from lima_ray.errors import UserError
+from lima_ray import example
+from lima_ray.config import flags
+from lima_ray.config.errors import UserError
 from lima_ray.records.files import open_to_readers
 
 
@@ -157,6 +158,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     run("base")

@@ -11,7 +11,7 @@ another seed, /undo takes the last exchange back, /save FILE appends the convers
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     sys.exit(run("chat"))
 
@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from lima_ray.arguments import ChatCommand
-from lima_ray.config import Sampling
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Sampling
+from lima_ray.config.terminal import printable
 from lima_ray.endpoint import KEY_ENV, check_url, key_in, retry_after_s, shown
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
-from lima_ray.errors import UserError
 from lima_ray.generate import model_dir
 from lima_ray.records.example import Example
-from lima_ray.terminal import printable
 
 Speak = Callable[[list[str], int], Iterator[str]]
 """A reply to a dialogue, with a seed, piece by piece; closing it cancels."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.export import need_room
 from lima_ray.model import size
 from lima_ray.records.files import write_json

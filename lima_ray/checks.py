@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lima_ray import example
-from lima_ray.config import Recipe
+from lima_ray.config.errors import UserError, listed
+from lima_ray.config.recipe import Recipe
 from lima_ray.data import encoding, training_data
 from lima_ray.encoded import Rows
-from lima_ray.errors import UserError, listed
 from lima_ray.families import config_of, context_of
 from lima_ray.judges import check_prompts, try_judge
 from lima_ray.prompts import read_prompts

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lima_ray.config import Section, read_flags
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Section, read_flags
+from lima_ray.config.terminal import printable
 from lima_ray.records.files import writing
 from lima_ray.records.reply import Reply, read_replies
-from lima_ray.terminal import printable
 
 Place = tuple[str, int, int]
 """Id of a prompt, number of the sample, and the turn."""
@@ -191,6 +191,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     run("compare")

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from lima_ray.cluster import connect, cpus_per_worker, wants_gpus, worker_environment
-from lima_ray.config import Cluster
+from lima_ray.config.cluster import connect, cpus_per_worker, wants_gpus, worker_environment
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Cluster
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import CompletionOutput, Request
-from lima_ray.errors import UserError
 from lima_ray.records.reply import Reply
 from lima_ray.replies import Generation, Key, Script, check_room
 

@@ -17,7 +17,7 @@ by these rules:
 4. A cut inside the first user turn would leave nothing to learn; such rows are named and refused.
 """
 
-from lima_ray.config import Step, parse
+from lima_ray.config.recipe import Step, parse
 from lima_ray.data.training_data import prepare
 from lima_ray.inspection import show
 
@@ -37,6 +37,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     run("encode")

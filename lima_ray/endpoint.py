@@ -24,8 +24,8 @@ import httpx2
 import tyro
 from pydantic import BaseModel, Field, ValidationError
 
-from lima_ray.config import Sampling, Section
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Sampling, Section
 
 LONGEST_WAIT_S = 600.0
 LONGEST_BACKOFF_S = 60.0

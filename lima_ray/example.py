@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 import tyro
 
-from lima_ray import flags, forms
-from lima_ray.errors import SHOWN_ERRORS, UserError
+from lima_ray import forms
+from lima_ray.config import flags
+from lima_ray.config.errors import SHOWN_ERRORS, UserError
+from lima_ray.config.terminal import printable
 from lima_ray.reading import rows_of
 from lima_ray.records.example import Example
-from lima_ray.terminal import printable
 
 
 def read(
@@ -161,6 +162,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     run("example")

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast as Tokenizer
 from transformers.utils import logging
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.families import context_of
 from lima_ray.lineage import MIB
 from lima_ray.model import DTYPES, generation_config, save_tokenizer_and_config, size, whole

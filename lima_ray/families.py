@@ -9,8 +9,8 @@ error. `tests/test_families.py` compares each family here; others are refused be
 from dataclasses import dataclass
 from typing import Any
 
-from lima_ray.config import Recipe, resolve
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe, resolve
 
 PLAIN = ("self_attn", "mlp")
 SANDWICH = ("post_attention_layernorm", "post_feedforward_layernorm")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.records.files import decode_json
 
 BOM = b"\xef\xbb\xbf"

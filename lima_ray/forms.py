@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from lima_ray.config import nearest
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import nearest
 
 ROLES = {
     "user": "user",

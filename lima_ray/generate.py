@@ -17,7 +17,7 @@ that did not stop: the model has no room to answer.
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     sys.exit(run("generate"))
 
@@ -30,11 +30,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lima_ray.config import durable, resolve
+from lima_ray.config.display import ProgressDisplay
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import durable, resolve
 from lima_ray.decode import decode_here, decode_on_cluster
-from lima_ray.display import ProgressDisplay
 from lima_ray.endpoint import Client, ask, check_url
-from lima_ray.errors import UserError
 from lima_ray.lineage import check_base, hash_base
 from lima_ray.prompts import read_prompts
 from lima_ray.records.example import Example

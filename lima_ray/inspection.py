@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from lima_ray import microbatch
-from lima_ray.config import Recipe, nearest
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe, nearest
+from lima_ray.config.terminal import printable
 from lima_ray.encoded import Rows
-from lima_ray.errors import UserError
 from lima_ray.records.example import Example
-from lima_ray.terminal import printable
 from lima_ray.tokenizer import described
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from lima_ray import grader
-from lima_ray.config import Select
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Select
 from lima_ray.miniature import judge as miniature
 from lima_ray.records.example import Example
 from lima_ray.records.reply import Reply

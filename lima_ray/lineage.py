@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lima_ray.config import resolve
-from lima_ray.errors import UserError
-from lima_ray.flags import nearest
+from lima_ray.config.errors import UserError
+from lima_ray.config.flags import nearest
+from lima_ray.config.recipe import resolve
 
 MIB = 1 << 20
 HUB_S = 10

@@ -19,9 +19,9 @@ from torch import distributed as dist
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lima_ray import checkpoint, export
-from lima_ray.config import Recipe
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe
 from lima_ray.encoded import Rows
-from lima_ray.errors import UserError
 from lima_ray.flops import step_flops
 from lima_ray.loss import forward
 from lima_ray.metrics import MetricsLog, StepResult

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from lima_ray.config import Recipe
+from lima_ray.config.recipe import Recipe
 from lima_ray.flops import peak_flops
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.journal import Journal

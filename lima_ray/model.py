@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from lima_ray import attention, layers
-from lima_ray.config import Model, Recipe, resolve
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Model, Recipe, resolve
 from lima_ray.families import config_of, context_of, family_of
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

@@ -2,8 +2,8 @@
 
 from contextlib import AbstractContextManager
 
-from lima_ray.config import Recipe
-from lima_ray.display import ProgressDisplay
+from lima_ray.config.display import ProgressDisplay
+from lima_ray.config.recipe import Recipe
 from lima_ray.records.quality import assessed, problems
 from lima_ray.restarts import failures
 from lima_ray.run import Run

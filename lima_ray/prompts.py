@@ -3,7 +3,7 @@
 from collections import Counter
 
 from lima_ray import example
-from lima_ray.errors import SHOWN_ERRORS, UserError, listed
+from lima_ray.config.errors import SHOWN_ERRORS, UserError, listed
 from lima_ray.records.example import Example
 
 

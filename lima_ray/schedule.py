@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lima_ray import microbatch
-from lima_ray.config import Optim, Recipe
+from lima_ray.config.recipe import Optim, Recipe
 from lima_ray.encoded import Rows
 
 

@@ -14,7 +14,7 @@ finished run, or again with another judge or range. What is assessed already is 
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.command_line import run as run_command
+    from lima_ray.config.command_line import run as run_command
 
     sys.exit(run_command("select"))
 
@@ -24,10 +24,11 @@ from typing import Any
 import ray
 from transformers import AutoTokenizer
 
-from lima_ray import checks, cluster, probe
+from lima_ray import checks, probe
 from lima_ray.arguments import Selection
-from lima_ray.config import Recipe
-from lima_ray.errors import UserError
+from lima_ray.config import cluster
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe
 from lima_ray.figure import epoch_curves
 from lima_ray.judging.assessment import assess_remotely, outdated
 from lima_ray.prompts import read_prompts

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lima_ray.errors import Stopped
+from lima_ray.config.errors import Stopped
 from lima_ray.run import Run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

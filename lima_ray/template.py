@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.turns import Encoded, Form, Stretch, any_of, marks, stretches, tokenise
 
 Message = dict[str, str]

@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lima_ray.config import resolve
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import resolve
 from lima_ray.records.example import Example
 from lima_ray.template import encode_prompt, form_of
 from lima_ray.turns import any_of, named_ids

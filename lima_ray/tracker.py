@@ -4,8 +4,8 @@ import importlib.util
 import os
 from typing import Any, Protocol
 
-from lima_ray.config import Recipe
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe
 from lima_ray.run import Run
 
 

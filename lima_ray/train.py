@@ -11,7 +11,7 @@ on from the last state after a crash, also with another number of workers.
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     sys.exit(run("train"))
 
@@ -26,7 +26,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from transformers import PreTrainedTokenizerFast
 
 from lima_ray import checks, select
-from lima_ray.cluster import (
+from lima_ray.config.cluster import (
     check_resources,
     connect,
     cpus_per_worker,
@@ -35,10 +35,10 @@ from lima_ray.cluster import (
     wants_gpus,
     worker_environment,
 )
-from lima_ray.config import Recipe, Step, portable
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe, Step, portable
 from lima_ray.data import training_data
 from lima_ray.encoded import Rows
-from lima_ray.errors import UserError
 from lima_ray.families import check_base_model
 from lima_ray.figure import loss_curve
 from lima_ray.judging import assessment

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lima_ray.config import validate
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import validate
 from lima_ray.phases import Phases
 from lima_ray.run import Run
 

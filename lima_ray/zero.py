@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from lima_ray.config import Recipe
+from lima_ray.config.recipe import Recipe
 
 OPTIMIZER_BYTES = 12
 """fp32 master weight and AdamW's two averages, per trained parameter."""

@@ -23,7 +23,7 @@ from ray.serve import Application
 from ray.serve.config import BackpressureConfig, RequestRouterConfig
 from ray.serve.context import _get_global_client
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.web.limits import RequestLimit
 from lima_ray.web.requests import HttpError, is_loopback
 from serve import haproxy

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Self
 import tyro
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from lima_ray.config import Section, durable
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Section, durable
 from lima_ray.web.requests import Network
 from serve.engines.catalogue import catalogue
 from serve.engines.settings import EngineSettings
@@ -187,6 +187,6 @@ def networks(names: str) -> tuple[Network, ...]:
 
 
 if __name__ == "__main__":
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     run("serve")

@@ -20,8 +20,8 @@ import os
 import shlex
 from pathlib import Path
 
-from lima_ray import cache
-from lima_ray.errors import UserError
+from lima_ray.config import cache
+from lima_ray.config.errors import UserError
 
 BINARY_PATH = "RAY_SERVE_HAPROXY_BINARY_PATH"
 HEAD_S = 10
@@ -88,6 +88,6 @@ def main(_: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     run("haproxy")

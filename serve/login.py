@@ -10,8 +10,8 @@ from getpass import getpass
 
 import tyro
 
-from lima_ray import flags
-from lima_ray.errors import UserError
+from lima_ray.config import flags
+from lima_ray.config.errors import UserError
 from lima_ray.web.passwords import login_line
 
 
@@ -39,6 +39,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     run("login")

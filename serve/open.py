@@ -10,7 +10,7 @@ Starts a Ray of its own on loopback, tells the address when the page answers, an
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     sys.exit(run("open"))
 
@@ -29,8 +29,8 @@ import ray
 from pydantic import ValidationError
 from ray import serve
 
-from lima_ray.config import explain
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import explain
 from serve.app import build
 from serve.arguments import MINIATURE, Args, OpenCommand
 

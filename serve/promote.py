@@ -13,7 +13,7 @@ Where the model cannot be loaded, the old one goes on and so does the app's conf
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     sys.exit(run("promote"))
 
@@ -26,7 +26,7 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from serve.app import application
 from serve.arguments import Args, PromoteCommand
 from serve.engines.catalogue import catalogue

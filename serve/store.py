@@ -14,7 +14,7 @@ from typing import TypeVar
 from tyro.extras import SubcommandApp
 
 from lima_ray import example
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.records.files import write_jsonl
 from lima_ray.web.database import DEFAULT_URL, DatabaseError, masked
 from serve.conversations.store import Store
@@ -82,6 +82,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     run("store")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lima_ray import cache
+from lima_ray.config import cache
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_what_others_could_have_written_is_made_again(home: Path) -> None:
 def test_another_users_folder_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = cache.kept("script", made).parent
     if os.geteuid():
-        monkeypatch.setattr("lima_ray.cache.os.geteuid", lambda: folder.stat().st_uid + 1)
+        monkeypatch.setattr("lima_ray.config.cache.os.geteuid", lambda: folder.stat().st_uid + 1)
     else:
         os.chown(folder, 12345, -1)
     with pytest.raises(PermissionError, match=r"another user's; let XDG_CACHE_HOME"):

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import ray_cluster
 
-from lima_ray import cluster, restarts
-from lima_ray.config import Recipe
-from lima_ray.errors import UserError
+from lima_ray import restarts
+from lima_ray.config import cluster
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe
 from lima_ray.progress import Progress
 from lima_ray.run import Run
 from lima_ray.schedule import Schedule

@@ -10,10 +10,11 @@ import pytest
 import tyro
 from huggingface_hub import constants
 
-from lima_ray import __version__, flags
-from lima_ray.command_line import COMMANDS, docstring, read, run
-from lima_ray.config import PACKAGE, RECIPES, Recipe, Step, parse
-from lima_ray.errors import UserError
+from lima_ray import __version__
+from lima_ray.config import flags
+from lima_ray.config.command_line import COMMANDS, docstring, read, run
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import PACKAGE, RECIPES, Recipe, Step, parse
 from lima_ray.lineage import check_base
 from lima_ray.replies import Generation
 from serve.arguments import Args, fields

@@ -9,7 +9,7 @@ import pytest
 
 from lima_ray import compare
 from lima_ray.compare import CompareCommand
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 
 
 def replies(folder: Path, model: str, texts: dict[str, str], **more: Any) -> Path:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lima_ray.config import (
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import (
     PACKAGE,
     RECIPES,
     Recipe,
@@ -18,7 +19,6 @@ from lima_ray.config import (
     resolve,
     validate,
 )
-from lima_ray.errors import UserError
 
 PAPER = {  # LIMA section 3
     "data.train": "GAIR/lima",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lima_ray.config import Recipe, load
+from lima_ray.config.recipe import Recipe, load
 from lima_ray.records.files import write_json
 from tune.dispatcher import Dispatcher, Task
 from tune.trial import Job

@@ -12,10 +12,10 @@ from transformers import (
     AutoModelForCausalLM,
 )
 
-from lima_ray.config import Data
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Data
 from lima_ray.data.encoding import encode
 from lima_ray.engine.engine import Engine
-from lima_ray.errors import UserError
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

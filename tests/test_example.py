@@ -12,7 +12,7 @@ import pytest
 from hub import TOKEN, Hub, serving
 from pyarrow import parquet
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.example import normal_prompt, read, write
 from lima_ray.records.example import Example
 

@@ -20,9 +20,9 @@ from transformers import (
 )
 
 from lima_ray import export, probe, zero
-from lima_ray.config import Recipe
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
-from lima_ray.errors import UserError
 from lima_ray.loop import build_engine, train_step
 from lima_ray.model import load_model
 from lima_ray.run import Run

@@ -12,9 +12,9 @@ from shapes import LATENT as LATENT_SHAPE
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lima_ray import attention, train
-from lima_ray.config import Recipe
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe
 from lima_ray.engine.engine import Engine
-from lima_ray.errors import UserError
 from lima_ray.families import FAMILIES, context_of, family_of, undecodable
 from lima_ray.model import add_residual_dropout
 

@@ -18,13 +18,13 @@ import ray
 from chat_server import KEY, Server, refused, said, serving
 from conftest import ray_cluster
 
-from lima_ray.command_line import COMMANDS
-from lima_ray.command_line import read as command_arguments
-from lima_ray.config import Sampling
+from lima_ray.config.command_line import COMMANDS
+from lima_ray.config.command_line import read as command_arguments
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Sampling
 from lima_ray.endpoint import Endpoint
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
-from lima_ray.errors import UserError
 from lima_ray.generate import Generation, generate
 from lima_ray.model import add_tokens, save_tokenizer_and_config
 from lima_ray.records.reply import Reply, read_replies

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lima_ray import example
-from lima_ray.config import Sampling, load, resolve
+from lima_ray.config.recipe import Sampling, load, resolve
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
 from lima_ray.miniature import prose, rows, world

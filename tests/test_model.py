@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lima_ray.config import Recipe
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe
 from lima_ray.data.encoding import encode
 from lima_ray.encoded import Rows
-from lima_ray.errors import UserError
 from lima_ray.example import read
 from lima_ray.flops import step_flops
 from lima_ray.lineage import check_base

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.records.reply import Reply, read_replies
 
 LINE = {

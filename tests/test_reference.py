@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lima_ray import config
-from lima_ray.command_line import COMMANDS
+from lima_ray.config import recipe
+from lima_ray.config.command_line import COMMANDS
 from tune import space
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +47,7 @@ def test_recipe_and_sweep_that_the_documents_show_are_valid(tmp_path: Path) -> N
         shown |= dict(re.findall(r"^```yaml\n# (\w+\.yaml)\n(.*?)^```", text, re.M | re.S))
     for name, text in shown.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    recipe = config.load(str(tmp_path / "my_recipe.yaml"))
+    recipe = recipe.load(str(tmp_path / "my_recipe.yaml"))
     assert (recipe.select.judge, recipe.cluster.workers) == ("endpoint", 7)
     sweep = space.load(str(tmp_path / "my_sweep.yaml"))
     space.check_names(sweep)

@@ -16,8 +16,8 @@ import pytest
 from matplotlib import image
 from rich.console import Console
 
-from lima_ray import command_line
-from lima_ray.config import load as load_recipe
+from lima_ray.config import command_line
+from lima_ray.config.recipe import load as load_recipe
 from lima_ray.records.files import write_json, write_jsonl
 from lima_ray.records.quality import Quality
 from lima_ray.records.verdict import Verdict

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from gang import gang
 
-from lima_ray.config import Recipe
+from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
 from lima_ray.loop import train
 from lima_ray.phases import Phases

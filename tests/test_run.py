@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from conftest import dialogues
 
-from lima_ray.config import Recipe
-from lima_ray.errors import UserError, plain_errors
+from lima_ray.config.errors import UserError, plain_errors
+from lima_ray.config.recipe import Recipe
 from lima_ray.example import write
 from lima_ray.records.files import write_json
 from lima_ray.records.quality import Quality, assessed

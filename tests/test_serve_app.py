@@ -29,7 +29,7 @@ from ray.serve.schema import ServeDeploySchema
 from served import export, wait_until
 
 from lima_ray import base
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from serve import haproxy, promote
 
 LONG: dict[str, Any] = {

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from ray.serve import Application
 from ray.serve.schema import ServeDeploySchema
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from serve.app import build, refuse_open_port
 from serve.arguments import Args
 

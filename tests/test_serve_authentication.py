@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from serve.api.authentication import read_keys
 
 

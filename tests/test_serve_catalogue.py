@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lima_ray.config import Recipe
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe
 from serve.engines.catalogue import catalogue, examples_of
 
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from served import wait_until
 
-from lima_ray.config import Sampling
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Sampling
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import CompletionOutput, Event, Request
-from lima_ray.errors import UserError
 from serve.engines.engine_loop import EngineLoop, Subscription
 from serve.engines.metrics import EngineMetrics
 from serve.engines.subscription import EngineFailed, QueueFull

@@ -11,7 +11,7 @@ import pytest
 from browser import free_port
 from served import wait_until
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from serve import haproxy
 
 CONFIGURATION = """

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from served import Hosted, hosted, wait_until
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.web.requests import HttpError
 from serve.api import completion, responses
 from serve.engines.pool import ModelPool

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.conformance.checks import CHECKS
 from benchmarks.conformance.peer import Check, Peer
-from lima_ray.config import PACKAGE, Data
+from lima_ray.config.recipe import PACKAGE, Data
 from lima_ray.data.encoding import encode
 from lima_ray.records.example import Example
 from lima_ray.tokenizer import eot_id, load_tokenizer

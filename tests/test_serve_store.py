@@ -13,7 +13,7 @@ from threading import Barrier
 import pytest
 
 from lima_ray import example
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.records.verdict import Verdict, prompt_id
 from lima_ray.web.database import DatabaseError, masked
 from serve.conversations.dialogue import Dialogue, Turn, now

@@ -11,8 +11,8 @@ import yaml
 from chat_server import Server, serving
 
 from lima_ray import checks
-from lima_ray.config import PACKAGE
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import PACKAGE
 from tune import space, trial
 from tune.search import check_scheduler
 from tune.space import SETTINGS, SWEEPS, base_recipe, check_names, load, points

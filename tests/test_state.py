@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from lima_ray.checkpoint import load_state, save_state, sound_state, universal_tag
-from lima_ray.config import Recipe
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
-from lima_ray.errors import UserError
 from lima_ray.loop import build_engine, train, train_step
 from lima_ray.phases import Phases
 from lima_ray.probe import check_export

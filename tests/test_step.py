@@ -8,7 +8,7 @@ from gang import gang
 from torch import distributed as dist
 
 from benchmarks.gpu.reference import AdamState, plain_gradients, step_errors
-from lima_ray.config import Recipe
+from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
 from lima_ray.encoded import Rows
 from lima_ray.loop import build_engine, train_step

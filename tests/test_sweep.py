@@ -17,8 +17,8 @@ import yaml
 from conftest import ray_cluster
 from sweeps import ROWS, quick_sweep, starts, trainings
 
-from lima_ray.config import load as load_recipe
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import load as load_recipe
 from lima_ray.records.quality import assessed
 from tune import sweep
 from tune.claim import Claim

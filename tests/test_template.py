@@ -14,12 +14,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lima_ray.base import llama_config
-from lima_ray.config import Data, Sampling
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Data, Sampling
 from lima_ray.data import encoding
 from lima_ray.data.training_data import preflight
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
-from lima_ray.errors import UserError
 from lima_ray.records.example import Example
 from lima_ray.template import encode_dialogues, form_of, render
 from lima_ray.tokenizer import described, eot_id, load_tokenizer, prompt_ids, template_eot, text_ids

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from lima_ray.chat import say
-from lima_ray.errors import UserError, plain_errors
-from lima_ray.terminal import printable
+from lima_ray.config.errors import UserError, plain_errors
+from lima_ray.config.terminal import printable
 
 EVIL = "a\x1b]0;title\x07b\x1b[2Jc\x9b31md\rover\x7f\u202eabc\u2066\ttab\nline"
 EVIL += "\u200e\u200f\u061c\ud800"

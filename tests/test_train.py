@@ -18,8 +18,8 @@ import torch
 from conftest import dialogues, ray_cluster
 
 from lima_ray import train
-from lima_ray.config import Recipe
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe
 from lima_ray.example import write
 from lima_ray.run import Run
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lima_ray.command_line import run
-from lima_ray.errors import UserError
+from lima_ray.config.command_line import run
+from lima_ray.config.errors import UserError
 from lima_ray.web.passwords import login_line, read_logins
 from lima_ray.web.sessions import SessionCookies
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import model_validator
 from ray.tune.search import sample
 
-from lima_ray.config import Section, resolve
+from lima_ray.config.recipe import Section, resolve
 
 DOMAINS = {
     "choice": lambda values: sample.Categorical(values).uniform(),

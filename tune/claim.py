@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from filelock import BaseFileLock
 
-from lima_ray.config import Recipe, flatten
-from lima_ray.config import differences as changed_settings
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe, flatten
+from lima_ray.config.recipe import differences as changed_settings
 from lima_ray.records.files import lock, write_text
 from tune.space import Point, Sweep
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lima_ray.config import Recipe, resolve
+from lima_ray.config.recipe import Recipe, resolve
 from lima_ray.flops import BF16_PEAK, step_flops
 from lima_ray.prompts import read_prompts
 from lima_ray.zero import OPTIMIZER_BYTES

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import ray
 
-from lima_ray.config import validate
+from lima_ray.config.recipe import validate
 from lima_ray.records.quality import assessed
 from tune.journal import SweepJournal
 from tune.trial import Job

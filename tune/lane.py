@@ -20,9 +20,9 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from lima_ray import example, select, train
-from lima_ray.cluster import forwarded, worker_environment
-from lima_ray.config import validate
-from lima_ray.errors import UserError
+from lima_ray.config.cluster import forwarded, worker_environment
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import validate
 from lima_ray.judging import assessment
 from lima_ray.judging.perplexity import dialogue_losses
 from lima_ray.phases import Phases

@@ -7,9 +7,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from lima_ray.cluster import forwarded, wants_gpus, worker_environment
-from lima_ray.config import Cluster
-from lima_ray.errors import UserError
+from lima_ray.config.cluster import forwarded, wants_gpus, worker_environment
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Cluster
 from tune.dispatcher import Dispatcher
 from tune.lane import Assessor, Lane
 from tune.space import Sweep

@@ -9,7 +9,7 @@ the sweep still runs. Written beside them: report.md, its pictures, and best.yam
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     sys.exit(run("report"))
 
@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from tune import page, picture
 from tune.arguments import ReportCommand as Command
 from tune.finding import Finding, finding

@@ -10,7 +10,7 @@ was found, whether it agrees with the paper or not, by the rule that each sweep 
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     sys.exit(run("reproduce"))
 
@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from lima_ray.config import durable
+from lima_ray.config.recipe import durable
 from lima_ray.records.files import write_json
 from tune import pool, report, search, sweep
 from tune.arguments import ReproduceCommand as Command

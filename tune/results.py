@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from lima_ray.config import Recipe, validate
+from lima_ray.config.recipe import Recipe, validate
 from lima_ray.records.journal import Journal
 from lima_ray.records.quality import Quality, assessed
 from lima_ray.records.verdict import Verdict, read_verdicts

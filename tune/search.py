@@ -16,9 +16,9 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
-from lima_ray import cluster
-from lima_ray.config import Recipe, validate
-from lima_ray.errors import UserError
+from lima_ray.config import cluster
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe, validate
 from lima_ray.records.quality import assessed
 from tune.dispatcher import ask
 from tune.results import Study

@@ -14,7 +14,7 @@ before the first training starts. A sweep that was killed goes on with
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.command_line import run as run_command
+    from lima_ray.config.command_line import run as run_command
 
     sys.exit(run_command("sweep"))
 
@@ -25,8 +25,8 @@ from pathlib import Path
 import ray
 from rich.console import Console
 
-from lima_ray.config import Recipe, durable
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe, durable
 from tune import cost, pace, pool, report, search, space, trial
 from tune.arguments import SweepCommand as Command
 from tune.claim import Claim

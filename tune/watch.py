@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from lima_ray.display import ProgressDisplay
+from lima_ray.config.display import ProgressDisplay
 from lima_ray.run import Run
 from tune import pace
 from tune.cost import Cost

@@ -35,7 +35,7 @@ from benchmarks.gpu.reference import (
     step_errors,
 )
 from lima_ray import base, example
-from lima_ray.config import Recipe, load, validate
+from lima_ray.config.recipe import Recipe, load, validate
 from lima_ray.data import training_data
 from lima_ray.encoded import Rows
 from lima_ray.loop import build_engine, train, train_step

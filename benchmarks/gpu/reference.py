@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch.nn.functional import cross_entropy
 
-from lima_ray.config import Optim
+from lima_ray.config.recipe import Optim
 from lima_ray.encoded import Rows
 from lima_ray.metrics import StepResult
 from lima_ray.microbatch import Step

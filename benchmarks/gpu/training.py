@@ -36,7 +36,7 @@ from benchmarks.gpu.process_group import process_group
 from benchmarks.gpu.record import Record
 from benchmarks.train import TABLE_1
 from lima_ray import attention
-from lima_ray.config import Recipe, validate
+from lima_ray.config.recipe import Recipe, validate
 from lima_ray.encoded import Rows
 from lima_ray.flops import peak_flops, step_flops
 from lima_ray.loop import train_step, wrap

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lima_ray.config import Data
+from lima_ray.config.errors import SHOWN_ERRORS, UserError
+from lima_ray.config.recipe import Data
 from lima_ray.encoded import Rows
-from lima_ray.errors import SHOWN_ERRORS, UserError
 from lima_ray.records.example import Example
 from lima_ray.template import encode_dialogues
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lima_ray import example
-from lima_ray.config import Data, Recipe
+from lima_ray.config.errors import UserError, listed
+from lima_ray.config.recipe import Data, Recipe
 from lima_ray.data.encoding import encode
 from lima_ray.encoded import Rows
-from lima_ray.errors import UserError, listed
 from lima_ray.records.example import Example
 from lima_ray.tokenizer import eot_id, load_tokenizer
 

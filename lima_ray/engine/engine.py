@@ -27,6 +27,7 @@ from pathlib import Path
 
 import torch
 
+from lima_ray.config.errors import UserError
 from lima_ray.engine.cpu.forward import CpuForward
 from lima_ray.engine.cuda_graphs import CudaGraphForward
 from lima_ray.engine.detokenizer import Detokenizer, decode
@@ -34,7 +35,6 @@ from lima_ray.engine.forward import Forward
 from lima_ray.engine.loading import load, stop_token_ids
 from lima_ray.engine.requests import ActiveRequest, CompletionOutput, Event, Request
 from lima_ray.engine.sampling import sample, token_logprob
-from lima_ray.errors import UserError
 from lima_ray.families import context_of
 from lima_ray.tokenizer import prompt_ids, text_ids
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from lima_ray import cluster, stats
-from lima_ray.config import Recipe, portable, validate
-from lima_ray.errors import UserError
+from lima_ray import stats
+from lima_ray.config import cluster
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe, portable, validate
 from lima_ray.generate import generate, identity
 from lima_ray.judges import JUDGES
 from lima_ray.judging.perplexity import perplexity

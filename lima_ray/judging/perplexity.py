@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 from lima_ray import checks, microbatch
-from lima_ray.config import Recipe
+from lima_ray.config.recipe import Recipe
 from lima_ray.loss import forward, load_packed
 
 

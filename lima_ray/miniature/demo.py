@@ -10,7 +10,7 @@ of `lima_ray.train`.
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.command_line import run
+    from lima_ray.config.command_line import run
 
     sys.exit(run("demo"))
 
@@ -22,14 +22,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from lima_ray import stats, train
-from lima_ray.config import Recipe, Sampling, Step, resolve
+from lima_ray.config.recipe import Recipe, Sampling, Step, resolve
+from lima_ray.config.terminal import printable
 from lima_ray.generate import Generation, generate
 from lima_ray.miniature.judge import judge
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Verdict
 from lima_ray.run import Run
-from lima_ray.terminal import printable
 
 ROWS = "lima_ray/miniature/rows"
 GROUPS = {

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.miniature.rows import formed
 from lima_ray.miniature.world import ATTRIBUTES, Entity, by_name, entities, values
 from lima_ray.records.example import Example

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from lima_ray.errors import plain_errors
+from lima_ray.config.errors import plain_errors
 from lima_ray.example import write
 from lima_ray.miniature.prose import (
     capital,

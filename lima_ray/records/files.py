@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 
 
 def write_json(path: Path, value: object) -> None:

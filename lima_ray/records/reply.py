@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.records.files import read_jsonl
 
 NEEDED = ("id", "sample", "turn", "reply", "model", "stopped")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.records.files import read_jsonl
 
 Kind = Literal["audit", "grade", "pairwise", "safety", "thumbs", "loss"]

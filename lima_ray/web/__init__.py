@@ -1,4 +1,4 @@
 """What every page of ours shares: sessions, login, middleware, the database, the theme.
 
-Imports `lima_ray.config` and `lima_ray.errors` alone.
+Imports `lima_ray.config.recipe` and `lima_ray.config.errors` alone.
 """

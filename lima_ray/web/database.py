@@ -23,7 +23,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.orm import DeclarativeBase, Session
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 
 DEFAULT_URL = "sqlite:///runs/chat.sqlite"
 POSTGRESQL = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 
 HASH = "$argon2"
 """Begins a hash; anything else is a password in plain text."""

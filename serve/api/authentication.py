@@ -3,7 +3,7 @@
 import hmac
 from pathlib import Path
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.web.requests import HttpError
 
 

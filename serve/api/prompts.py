@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.web.requests import HttpError
 from serve.api.schema import ChatRequest, CompletionRequest, Message
 from serve.engines.pool import AnyEngine

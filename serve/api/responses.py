@@ -3,8 +3,8 @@
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
+from lima_ray.config.errors import UserError
 from lima_ray.engine.requests import CompletionOutput, Event, Logprob
-from lima_ray.errors import UserError
 from lima_ray.web.requests import HttpError
 from serve.api.completion import Completion, Json
 from serve.engines.subscription import EngineFailed, QueueFull, Subscription

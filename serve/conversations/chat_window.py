@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.records.verdict import Verdict, prompt_id
 from lima_ray.web.sessions import Session
 from serve.conversations.autosave import Autosave

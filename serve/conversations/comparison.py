@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.records.verdict import Verdict, prompt_id
 from serve.conversations.client import (
     ChatClient,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.records.example import Example
 
 SOURCE = "chat"

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from lima_ray import example
-from lima_ray.config import durable, resolve
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import durable, resolve
 from lima_ray.lineage import check_base
 from lima_ray.run import Run, name_of
 

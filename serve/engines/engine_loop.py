@@ -20,9 +20,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from lima_ray.config.errors import UserError
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Event, Request
-from lima_ray.errors import UserError
 from serve.engines.metrics import EngineMetrics
 from serve.engines.subscription import EngineFailed, QueueFull, Subscription
 

@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
+from lima_ray.config.errors import UserError
 from lima_ray.engine.engine import Engine
-from lima_ray.errors import UserError
 from lima_ray.lineage import hash_base
 from lima_ray.web.requests import HttpError
 from serve.engines.catalogue import examples_of

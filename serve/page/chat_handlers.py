@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 from lima_ray.web.sessions import Session
 from serve.conversations.autosave import Autosave
 from serve.conversations.chat_window import ChatWindow, ReplyOptions

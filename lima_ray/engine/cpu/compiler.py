@@ -1,7 +1,7 @@
 """How `kernels.c` becomes a library: compiled when first needed, kept, and switched off.
 
 It is compiled by `cc`, or what CC names, into a cache folder that only this user may write
-(lima_ray/cache.py). Where that cannot be, and with LIMA_KERNELS=0, `available` is false and
+(lima_ray/config/cache.py). Where that cannot be, and with LIMA_KERNELS=0, `available` is false and
 PyTorch computes it all (`reference.py`).
 
 The threads are those that PyTorch keeps: the library is linked without OpenMP's own, so that it
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch  # noqa: F401  The library takes its OpenMP.
 
-from lima_ray import cache
+from lima_ray.config import cache
 
 SOURCE = Path(__file__).with_name("kernels.c")
 COMPILE = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC", "-c")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lima_ray.terminal import printable
+from lima_ray.config.terminal import printable
 
 SHOWN_ERRORS = 5
 """Of many alike, as many as a message names."""

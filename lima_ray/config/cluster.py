@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from lima_ray.config import Cluster, Recipe
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Cluster, Recipe
 
 ADDRESS_ENV = "RAY_ADDRESS"
 ANSWERS_WITHIN_S = 5.0

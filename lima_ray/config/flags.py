@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 import tyro
 from pydantic import BaseModel
 
-from lima_ray.errors import UserError
+from lima_ray.config.errors import UserError
 
 Kinds = dict[str, bool]
 """Flags without their dashes, and whether each is a switch."""

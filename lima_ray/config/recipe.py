@@ -20,9 +20,9 @@ import tyro
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lima_ray import flags
-from lima_ray.errors import UserError
-from lima_ray.flags import nearest
+from lima_ray.config import flags
+from lima_ray.config.errors import UserError
+from lima_ray.config.flags import nearest
 
 PACKAGE = Path(__file__).parent
 RECIPES = PACKAGE / "recipes"

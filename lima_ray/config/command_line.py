@@ -4,7 +4,7 @@ Ray, torch and transformers take seconds to import; `--help` or a mistyped flag 
 So a command whose module imports them has its arguments elsewhere, and its module begins with
 
     if __name__ == "__main__":
-        from lima_ray.command_line import run
+        from lima_ray.config.command_line import run
 
         sys.exit(run("train"))
 
@@ -23,9 +23,9 @@ from typing import Any
 
 import tyro
 
-from lima_ray.cluster import prepare_environment
-from lima_ray.config import PACKAGE, Step, parse, read_flags
-from lima_ray.errors import UserError, plain_errors
+from lima_ray.config.cluster import prepare_environment
+from lima_ray.config.errors import UserError, plain_errors
+from lima_ray.config.recipe import PACKAGE, Step, parse, read_flags
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Command:
 
 
 COMMANDS = {
-    "demo": Command("lima_ray.miniature.demo", "lima_ray.config:Step"),
+    "demo": Command("lima_ray.miniature.demo", "lima_ray.config.recipe:Step"),
     "example": Command("lima_ray.example"),
     "encode": Command("lima_ray.encode"),
-    "train": Command("lima_ray.train", "lima_ray.config:Step"),
+    "train": Command("lima_ray.train", "lima_ray.config.recipe:Step"),
     "select": Command("lima_ray.select", "lima_ray.arguments:read_selection"),
     "generate": Command("lima_ray.generate", "lima_ray.replies:Generation"),
     "compare": Command("lima_ray.compare"),
