@@ -16,8 +16,8 @@ from lima_ray import stats, train
 from lima_ray.config.recipe import load, resolve
 from lima_ray.miniature.demo import GROUPS, measure
 from lima_ray.records.quality import Quality, assessed
+from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict
-from lima_ray.run import Run
 
 
 def main(seeds: tuple[int, ...] = (0, 1, 2), runs_dir: str = "runs") -> None:

@@ -23,8 +23,8 @@ from ray import tune
 from lima_ray import train
 from lima_ray.config.recipe import validate
 from lima_ray.judging import assessment
+from lima_ray.records.run import Run
 from lima_ray.records.verdict import read_verdicts
-from lima_ray.run import Run
 from tune import pool, search, sweep, trial
 from tune.claim import Claim
 from tune.results import Study

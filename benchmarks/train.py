@@ -28,7 +28,7 @@ from lima_ray.data import training_data
 from lima_ray.encoded import Rows
 from lima_ray.model import load_model
 from lima_ray.records.example import Example
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 from lima_ray.schedule import Schedule
 
 mpl.use("Agg")

@@ -8,7 +8,7 @@ import tyro
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, Sampling, Section, Select, read_flags
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 
 
 class ChatCommand(Section):

@@ -21,7 +21,7 @@ from lima_ray.config.errors import UserError
 from lima_ray.export import need_room
 from lima_ray.model import size
 from lima_ray.records.files import write_json
-from lima_ray.run import MANIFEST, Run, SavedState
+from lima_ray.records.run import MANIFEST, Run, SavedState
 from lima_ray.state_files import CheckedFiles, damaged, nothing_runs
 
 POLL_S = 1.0

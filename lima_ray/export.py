@@ -21,9 +21,9 @@ from transformers.utils import logging
 
 from lima_ray.config.errors import UserError
 from lima_ray.families import context_of
-from lima_ray.lineage import MIB
 from lima_ray.model import DTYPES, generation_config, save_tokenizer_and_config, size, whole
 from lima_ray.records.files import open_to_readers, write_json
+from lima_ray.records.lineage import MIB
 
 GROUP_BYTES = 4 << 30
 """Weights that rank 0 holds whole in memory; more go through a scratch file."""

@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 
 from lima_ray.records.quality import Quality
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 
 mpl.use("Agg")
 

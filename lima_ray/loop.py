@@ -29,7 +29,7 @@ from lima_ray.microbatch import Step
 from lima_ray.model import kernels, load_model, precision, size
 from lima_ray.phases import Phases
 from lima_ray.probe import probe
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 from lima_ray.schedule import Schedule, plan_epoch, step_seed
 from lima_ray.zero import Clipping, bucket_size, deepspeed_config, settle_stage
 

@@ -13,7 +13,7 @@ from lima_ray.config.recipe import Recipe
 from lima_ray.flops import peak_flops
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.journal import Journal
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 from lima_ray.tracker import open_tracker
 
 

@@ -20,7 +20,7 @@ from lima_ray.encoded import Rows
 from lima_ray.loss import forward, load_packed
 from lima_ray.model import DTYPES, dtype_name
 from lima_ray.records.files import read_json, write_json
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 
 PROBE_TOKENS = 1024
 """Tokens of the rows that are compared, at least one row."""

@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager
 from lima_ray.config.display import ProgressDisplay
 from lima_ray.config.recipe import Recipe
 from lima_ray.records.quality import assessed, problems
+from lima_ray.records.run import Run
 from lima_ray.restarts import failures
-from lima_ray.run import Run
 from lima_ray.schedule import Schedule
 
 POLL_S = 0.5

@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.train import UserCallback
 
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 
 FILE = "failures.log"
 

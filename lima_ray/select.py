@@ -33,7 +33,7 @@ from lima_ray.figure import epoch_curves
 from lima_ray.judging.assessment import assess_remotely, outdated
 from lima_ray.prompts import read_prompts
 from lima_ray.records.quality import Quality, assessed
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 
 
 def choose(run: Run, recipe: Recipe, say: Callable[[str], None] = print) -> int:

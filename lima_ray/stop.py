@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lima_ray.config.errors import Stopped
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 
 
 class Tracker(Protocol):

@@ -42,12 +42,12 @@ from lima_ray.encoded import Rows
 from lima_ray.families import check_base_model
 from lima_ray.figure import loss_curve
 from lima_ray.judging import assessment
-from lima_ray.lineage import check_base, hash_arrays, hash_base
 from lima_ray.phases import Phases
 from lima_ray.progress import Progress
 from lima_ray.records.files import open_to_readers, writing
+from lima_ray.records.lineage import check_base, hash_arrays, hash_base
+from lima_ray.records.run import Run
 from lima_ray.restarts import NoteFailures
-from lima_ray.run import Run
 from lima_ray.schedule import Schedule
 from lima_ray.stop import in_thread, stoppable
 from lima_ray.tokenizer import described

@@ -10,7 +10,7 @@ from typing import Any
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import validate
 from lima_ray.phases import Phases
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 
 
 def train_worker(config: dict[str, Any]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.progress import Progress
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 from lima_ray.schedule import Schedule
 
 

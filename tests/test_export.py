@@ -25,7 +25,7 @@ from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
 from lima_ray.loop import build_engine, train_step
 from lima_ray.model import load_model
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 from lima_ray.schedule import plan_epoch
 from lima_ray.tokenizer import load_tokenizer
 

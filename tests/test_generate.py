@@ -28,8 +28,8 @@ from lima_ray.engine.requests import Request
 from lima_ray.generate import Generation, generate
 from lima_ray.model import add_tokens, save_tokenizer_and_config
 from lima_ray.records.reply import Reply, read_replies
+from lima_ray.records.run import name_of
 from lima_ray.replies import ReplyDirectory
-from lima_ray.run import name_of
 from lima_ray.tokenizer import eot_id, load_tokenizer
 
 SHORT = Sampling(max_tokens=40)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lima_ray.records.files import write_json
 from lima_ray.records.quality import Quality
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 from tune import pace
 from tune.cost import Cost
 from tune.watch import Watch

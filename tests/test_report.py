@@ -20,8 +20,8 @@ from lima_ray.config import command_line
 from lima_ray.config.recipe import load as load_recipe
 from lima_ray.records.files import write_json, write_jsonl
 from lima_ray.records.quality import Quality
+from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict
-from lima_ray.run import Run
 from lima_ray.stats import crossed
 from tune import picture, report, space
 from tune.charts import bars, line, stacked

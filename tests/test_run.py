@@ -20,7 +20,7 @@ from lima_ray.config.recipe import Recipe
 from lima_ray.example import write
 from lima_ray.records.files import write_json
 from lima_ray.records.quality import Quality, assessed
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 from lima_ray.stop import in_thread, stoppable
 from lima_ray.train import summary
 

@@ -25,7 +25,7 @@ from lima_ray.judging.perplexity import dialogue_losses, perplexity
 from lima_ray.progress import Progress
 from lima_ray.records.files import write_json
 from lima_ray.records.quality import Quality, assessed, problems
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 from lima_ray.schedule import Schedule
 from tune import sweep
 

@@ -18,7 +18,7 @@ from lima_ray.loop import build_engine, train, train_step
 from lima_ray.phases import Phases
 from lima_ray.probe import check_export
 from lima_ray.records.files import write_json
-from lima_ray.run import MANIFEST, Run
+from lima_ray.records.run import MANIFEST, Run
 from lima_ray.schedule import Schedule, plan_epoch
 from lima_ray.train import finished
 

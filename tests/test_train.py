@@ -21,7 +21,7 @@ from lima_ray import train
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.example import write
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 
 
 @pytest.fixture(scope="module", autouse=True)

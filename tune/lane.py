@@ -29,8 +29,8 @@ from lima_ray.phases import Phases
 from lima_ray.probe import check_export
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.quality import assessed
+from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict
-from lima_ray.run import Run
 from tune.dispatcher import Task, ask
 from tune.trial import Job
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lima_ray.records.files import read_json
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 from tune.cost import Cost
 
 FEWEST_STEPS = 5

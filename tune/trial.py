@@ -22,7 +22,7 @@ from lima_ray.families import check_base_model, config_of, context_of
 from lima_ray.judges import check_prompts, try_judge
 from lima_ray.records.example import Example
 from lima_ray.records.files import lock
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 from tune.claim import WAY_OUT
 from tune.space import Point, Sweep
 

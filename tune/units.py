@@ -1,6 +1,6 @@
 """Seconds and bytes as people read them."""
 
-from lima_ray.lineage import MIB
+from lima_ray.records.lineage import MIB
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ import ray
 from ray.exceptions import RayError
 
 from lima_ray.config.display import ProgressDisplay
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 from tune import pace
 from tune.cost import Cost
 from tune.pool import Pool

@@ -22,7 +22,7 @@ from benchmarks.gpu.record import Record
 from benchmarks.sizes import SIZES
 from benchmarks.train import drawn_examples
 from lima_ray import base, example
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 
 
 @dataclass(frozen=True)

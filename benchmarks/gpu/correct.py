@@ -41,7 +41,7 @@ from lima_ray.encoded import Rows
 from lima_ray.loop import build_engine, train, train_step
 from lima_ray.phases import Phases
 from lima_ray.records.example import Example
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 from lima_ray.schedule import Schedule, plan_epoch
 
 STEPS = 3

@@ -22,9 +22,9 @@ from lima_ray.prompts import read_prompts
 from lima_ray.records.files import read_json, write_json, write_jsonl
 from lima_ray.records.quality import Quality, problem_file
 from lima_ray.records.reply import Reply
+from lima_ray.records.run import Run, name_of
 from lima_ray.records.verdict import Verdict
 from lima_ray.replies import ASKED, Generation
-from lima_ray.run import Run, name_of
 
 
 def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:

@@ -28,8 +28,8 @@ from lima_ray.generate import Generation, generate
 from lima_ray.miniature.judge import judge
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.reply import Reply
+from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict
-from lima_ray.run import Run
 
 ROWS = "lima_ray/miniature/rows"
 GROUPS = {

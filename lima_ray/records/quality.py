@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from lima_ray.records.files import read_json
-from lima_ray.run import Run
+from lima_ray.records.run import Run
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 from lima_ray import example
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import durable, resolve
-from lima_ray.lineage import check_base
-from lima_ray.run import Run, name_of
+from lima_ray.records.lineage import check_base
+from lima_ray.records.run import Run, name_of
 
 SHOWN_EXAMPLES = 4
 MAX_EXAMPLE_CHARACTERS = 200

@@ -24,7 +24,7 @@ import torch
 
 from lima_ray.config.errors import UserError
 from lima_ray.engine.engine import Engine
-from lima_ray.lineage import hash_base
+from lima_ray.records.lineage import hash_base
 from lima_ray.web.requests import HttpError
 from serve.engines.catalogue import examples_of
 from serve.engines.engine_loop import EngineLoop
