@@ -23,10 +23,10 @@ from gang import gang
 from lima_ray import base, example
 from lima_ray.config.recipe import Recipe, validate
 from lima_ray.data import training_data
-from lima_ray.encoded import Rows
+from lima_ray.data.rows import Rows
+from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.loop import build_engine, train_step
 from lima_ray.schedule import plan_epoch
-from lima_ray.tokenizer import load_tokenizer
 
 GIB = 2**30
 

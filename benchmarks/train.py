@@ -22,10 +22,10 @@ import torch
 import tyro
 import yaml
 
-from lima_ray import base, example, microbatch
+from lima_ray import base, example
 from lima_ray.config.recipe import Recipe, validate
-from lima_ray.data import training_data
-from lima_ray.encoded import Rows
+from lima_ray.data import packing, training_data
+from lima_ray.data.rows import Rows
 from lima_ray.model import load_model
 from lima_ray.records.example import Example
 from lima_ray.records.run import Run
@@ -97,7 +97,7 @@ def main(
         examples, out, steps, hidden, layers, vocab, workers or cores, tokens_per_micro_batch
     )
     tokenizer, _, rows = training_data.prepare(recipe)
-    plan = microbatch.plan_epoch(
+    plan = packing.plan_epoch(
         rows.lengths_R,
         seed=recipe.seed,
         epoch=0,
@@ -185,7 +185,7 @@ def run_trl(
     form: str,
     recipe: Recipe,
     rows: Rows,
-    plan: list[microbatch.Step],
+    plan: list[packing.Step],
     out: Path,
     threads: int,
 ) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from lima_ray import example
 from lima_ray.config.errors import UserError, listed
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import encoding, training_data
-from lima_ray.encoded import Rows
+from lima_ray.data.prompts import read_prompts
+from lima_ray.data.rows import Rows
+from lima_ray.data.tokenizer import prompt_ids
 from lima_ray.families import config_of, context_of
 from lima_ray.judges import check_prompts, try_judge
-from lima_ray.prompts import read_prompts
 from lima_ray.records.example import Example
 from lima_ray.replies import Script, check_room
-from lima_ray.tokenizer import prompt_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

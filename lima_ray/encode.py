@@ -18,8 +18,8 @@ by these rules:
 """
 
 from lima_ray.config.recipe import Step, parse
+from lima_ray.data.inspection import show
 from lima_ray.data.training_data import prepare
-from lima_ray.inspection import show
 
 
 class EncodeStep(Step):

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import tyro
 
-from lima_ray import forms
 from lima_ray.config import flags
 from lima_ray.config.errors import SHOWN_ERRORS, UserError
 from lima_ray.config.terminal import printable
-from lima_ray.reading import rows_of
+from lima_ray.data import forms
+from lima_ray.data.reading import rows_of
 from lima_ray.records.example import Example
 
 

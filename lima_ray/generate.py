@@ -33,9 +33,9 @@ from typing import Any
 from lima_ray.config.display import ProgressDisplay
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import durable, resolve
+from lima_ray.data.prompts import read_prompts
 from lima_ray.decode import decode_here, decode_on_cluster
 from lima_ray.endpoint import Client, ask, check_url
-from lima_ray.prompts import read_prompts
 from lima_ray.records.example import Example
 from lima_ray.records.lineage import check_base, hash_base
 from lima_ray.records.reply import Reply

@@ -21,11 +21,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from lima_ray import checkpoint, export
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
-from lima_ray.encoded import Rows
+from lima_ray.data.packing import Step
+from lima_ray.data.rows import Rows
 from lima_ray.flops import step_flops
 from lima_ray.loss import forward
 from lima_ray.metrics import MetricsLog, StepResult
-from lima_ray.microbatch import Step
 from lima_ray.model import kernels, load_model, precision, size
 from lima_ray.phases import Phases
 from lima_ray.probe import probe

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from lima_ray import attention
-from lima_ray.encoded import Rows
-from lima_ray.microbatch import MicroBatch
+from lima_ray.data.packing import MicroBatch
+from lima_ray.data.rows import Rows
 
 
 def forward(model: Any, batch: MicroBatch, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:

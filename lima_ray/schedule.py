@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lima_ray import microbatch
 from lima_ray.config.recipe import Optim, Recipe
-from lima_ray.encoded import Rows
+from lima_ray.data import packing
+from lima_ray.data.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Schedule:
     @classmethod
     def of(cls, recipe: Recipe, rows: int) -> "Schedule":
         """The schedule for a number of training rows."""
-        epoch_steps = microbatch.steps_per_epoch(rows, recipe.optim.batch_examples)
+        epoch_steps = packing.steps_per_epoch(rows, recipe.optim.batch_examples)
         return cls(epoch_steps * recipe.optim.epochs, epoch_steps, recipe)
 
     def learning_rate(self, step: int) -> float:
@@ -50,9 +50,9 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def plan_epoch(recipe: Recipe, rows: Rows, epoch: int, workers: int) -> list[microbatch.Step]:
+def plan_epoch(recipe: Recipe, rows: Rows, epoch: int, workers: int) -> list[packing.Step]:
     """The epoch's plan for this recipe."""
-    return microbatch.plan_epoch(
+    return packing.plan_epoch(
         rows.lengths_R,
         seed=recipe.seed,
         epoch=epoch,

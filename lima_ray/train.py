@@ -38,7 +38,8 @@ from lima_ray.config.cluster import (
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, Step, portable
 from lima_ray.data import training_data
-from lima_ray.encoded import Rows
+from lima_ray.data.rows import Rows
+from lima_ray.data.tokenizer import described
 from lima_ray.families import check_base_model
 from lima_ray.figure import loss_curve
 from lima_ray.judging import assessment
@@ -50,7 +51,6 @@ from lima_ray.records.run import Run
 from lima_ray.restarts import NoteFailures
 from lima_ray.schedule import Schedule
 from lima_ray.stop import in_thread, stoppable
-from lima_ray.tokenizer import described
 from lima_ray.tracker import check_tracker
 from lima_ray.worker import train_worker
 

@@ -14,15 +14,14 @@ from bases import BASES, llama
 from conftest import dialogues
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lima_ray import inspection
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Data, Recipe
-from lima_ray.data import encoding
+from lima_ray.data import encoding, inspection
+from lima_ray.data.rows import Rows
+from lima_ray.data.tokenizer import eot_id, load_tokenizer, word_start
 from lima_ray.data.training_data import leaks, load_examples, preflight, prepare
-from lima_ray.encoded import Rows
 from lima_ray.example import read, write
 from lima_ray.records.example import Example
-from lima_ray.tokenizer import eot_id, load_tokenizer, word_start
 
 DIALOGUES = {
     "one exchange": Example(("Why the sun?", "the cat."), "a"),

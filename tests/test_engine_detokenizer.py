@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from bases import BASES
 
+from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.engine.detokenizer import Detokenizer
-from lima_ray.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module", params=BASES)

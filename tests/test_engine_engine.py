@@ -18,9 +18,9 @@ from transformers import (
 from lima_ray import base
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Sampling
+from lima_ray.data.tokenizer import eot_id
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import CompletionOutput, Request
-from lima_ray.tokenizer import eot_id
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

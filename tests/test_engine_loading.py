@@ -15,8 +15,8 @@ from transformers import (
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Data
 from lima_ray.data.encoding import encode
+from lima_ray.data.tokenizer import eot_id, load_tokenizer
 from lima_ray.engine.engine import Engine
-from lima_ray.tokenizer import eot_id, load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -23,11 +23,11 @@ from lima_ray import export, probe, zero
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
+from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.loop import build_engine, train_step
 from lima_ray.model import load_model
 from lima_ray.records.run import Run
 from lima_ray.schedule import plan_epoch
-from lima_ray.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("alone")
 CPU = torch.device("cpu")

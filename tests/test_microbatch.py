@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from lima_ray.microbatch import MicroBatch, Step, plan_epoch, steps_per_epoch
+from lima_ray.data.packing import MicroBatch, Step, plan_epoch, steps_per_epoch
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from transformers import AutoModelForCausalLM
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.encoding import encode
-from lima_ray.encoded import Rows
+from lima_ray.data.rows import Rows
+from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.example import read
 from lima_ray.flops import step_flops
 from lima_ray.loss import forward
 from lima_ray.model import load_model, residual_dropout_rates
 from lima_ray.records.lineage import check_base
 from lima_ray.schedule import learning_rate, step_seed
-from lima_ray.tokenizer import load_tokenizer
 
 CPU = torch.device("cpu")
 

@@ -15,9 +15,9 @@ from pyarrow import parquet
 from test_example import LIMA, OPENAI, complaint, save
 
 from lima_ray.config.recipe import Sampling
+from lima_ray.data.prompts import read_prompts
+from lima_ray.data.reading import rows_of
 from lima_ray.example import read
-from lima_ray.prompts import read_prompts
-from lima_ray.reading import rows_of
 from lima_ray.records.files import write_jsonl
 from lima_ray.replies import Script
 

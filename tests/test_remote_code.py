@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lima_ray.config.errors import UserError
+from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.records.lineage import hash_base
-from lima_ray.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
 FILES = [

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from lima_ray.tokenizer import load_tokenizer
+from lima_ray.data.tokenizer import load_tokenizer
 from serve.api import prompts
 
 

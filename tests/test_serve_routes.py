@@ -21,8 +21,8 @@ from benchmarks.conformance.checks import CHECKS
 from benchmarks.conformance.peer import Check, Peer
 from lima_ray.config.recipe import PACKAGE, Data
 from lima_ray.data.encoding import encode
+from lima_ray.data.tokenizer import eot_id, load_tokenizer
 from lima_ray.records.example import Example
-from lima_ray.tokenizer import eot_id, load_tokenizer
 
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
 GREEDY: Any = {"temperature": 0, "extra_body": {"repetition_penalty": 1}}

@@ -10,11 +10,11 @@ from torch import distributed as dist
 from benchmarks.gpu.reference import AdamState, plain_gradients, step_errors
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
-from lima_ray.encoded import Rows
+from lima_ray.data.rows import Rows
+from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.loop import build_engine, train_step
 from lima_ray.model import load_model
 from lima_ray.schedule import Schedule, plan_epoch
-from lima_ray.tokenizer import load_tokenizer
 
 STEPS = 3
 CPU = torch.device("cpu")

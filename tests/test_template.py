@@ -17,12 +17,19 @@ from lima_ray.base import llama_config
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Data, Sampling
 from lima_ray.data import encoding
+from lima_ray.data.chat_template import encode_dialogues, form_of, render
+from lima_ray.data.tokenizer import (
+    described,
+    eot_id,
+    load_tokenizer,
+    prompt_ids,
+    template_eot,
+    text_ids,
+)
 from lima_ray.data.training_data import preflight
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
 from lima_ray.records.example import Example
-from lima_ray.template import encode_dialogues, form_of, render
-from lima_ray.tokenizer import described, eot_id, load_tokenizer, prompt_ids, template_eot, text_ids
 
 LONG = Data(max_tokens=10**6)
 # As SmolLM2 has it.

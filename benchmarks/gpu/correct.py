@@ -37,7 +37,7 @@ from benchmarks.gpu.reference import (
 from lima_ray import base, example
 from lima_ray.config.recipe import Recipe, load, validate
 from lima_ray.data import training_data
-from lima_ray.encoded import Rows
+from lima_ray.data.rows import Rows
 from lima_ray.loop import build_engine, train, train_step
 from lima_ray.phases import Phases
 from lima_ray.records.example import Example

@@ -11,9 +11,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lima_ray.config.recipe import Optim
-from lima_ray.encoded import Rows
+from lima_ray.data.packing import Step
+from lima_ray.data.rows import Rows
 from lima_ray.metrics import StepResult
-from lima_ray.microbatch import Step
 from lima_ray.model import whole
 
 Tensors = dict[str, torch.Tensor]

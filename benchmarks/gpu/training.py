@@ -37,11 +37,11 @@ from benchmarks.gpu.record import Record
 from benchmarks.train import TABLE_1
 from lima_ray import attention
 from lima_ray.config.recipe import Recipe, validate
-from lima_ray.encoded import Rows
+from lima_ray.data.packing import Step
+from lima_ray.data.rows import Rows
 from lima_ray.flops import peak_flops, step_flops
 from lima_ray.loop import train_step, wrap
 from lima_ray.loss import forward
-from lima_ray.microbatch import Step
 from lima_ray.model import add_lora, add_residual_dropout
 from lima_ray.schedule import plan_epoch
 from lima_ray.zero import deepspeed_config

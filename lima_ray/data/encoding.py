@@ -1,7 +1,7 @@
 """Dialogues to token ids and a loss mask.
 
 A row is what the chat template renders, so training and serving see the same ids; each token
-belongs to a turn (lima_ray/template.py), and a reply's are learned. A row longer than `max_tokens`
+belongs to a turn (lima_ray/data/chat_template.py), and a reply's are learned. A row longer than `max_tokens`
 is cut by the rules that stand in lima_ray/encode.py.
 """
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from lima_ray.config.errors import SHOWN_ERRORS, UserError
 from lima_ray.config.recipe import Data
-from lima_ray.encoded import Rows
+from lima_ray.data.chat_template import encode_dialogues
+from lima_ray.data.rows import Rows
 from lima_ray.records.example import Example
-from lima_ray.template import encode_dialogues
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -9,9 +9,9 @@ from lima_ray import example
 from lima_ray.config.errors import UserError, listed
 from lima_ray.config.recipe import Data, Recipe
 from lima_ray.data.encoding import encode
-from lima_ray.encoded import Rows
+from lima_ray.data.rows import Rows
+from lima_ray.data.tokenizer import eot_id, load_tokenizer
 from lima_ray.records.example import Example
-from lima_ray.tokenizer import eot_id, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

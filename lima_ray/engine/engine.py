@@ -28,6 +28,7 @@ from pathlib import Path
 import torch
 
 from lima_ray.config.errors import UserError
+from lima_ray.data.tokenizer import prompt_ids, text_ids
 from lima_ray.engine.cpu.forward import CpuForward
 from lima_ray.engine.cuda_graphs import CudaGraphForward
 from lima_ray.engine.detokenizer import Detokenizer, decode
@@ -36,7 +37,6 @@ from lima_ray.engine.loading import load, stop_token_ids
 from lima_ray.engine.requests import ActiveRequest, CompletionOutput, Event, Request
 from lima_ray.engine.sampling import sample, token_logprob
 from lima_ray.families import context_of
-from lima_ray.tokenizer import prompt_ids, text_ids
 
 PREFILL_TOKENS_A_STEP = 512
 """Tokens of prompts computed between two tokens of the replies under way, at least one chunk."""
@@ -84,11 +84,11 @@ class Engine:
         return len(self.waiting) + len(self.active)
 
     def prompt(self, turns: Sequence[str], system: str | None = None) -> list[int]:
-        """Return the token ids of a dialogue to reply to; see `lima_ray.tokenizer.prompt_ids`."""
+        """Return the token ids of a dialogue to reply to; see `lima_ray.data.tokenizer.prompt_ids`."""
         return prompt_ids(self.tokenizer, turns, system)
 
     def text_ids(self, text: str) -> list[int]:
-        """Return the token ids of plain text to continue; see `lima_ray.tokenizer.text_ids`."""
+        """Return the token ids of plain text to continue; see `lima_ray.data.tokenizer.text_ids`."""
         return text_ids(self.tokenizer, text)
 
     def check(self, request: Request) -> None:

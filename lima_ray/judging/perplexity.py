@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from lima_ray import checks, microbatch
+from lima_ray import checks
 from lima_ray.config.recipe import Recipe
+from lima_ray.data import packing
 from lima_ray.loss import forward, load_packed
 
 
@@ -38,7 +39,7 @@ def dialogue_losses(
     batches = [(row,) for row in range(len(rows))]
     if packed:
         budget = recipe.train.tokens_per_micro_batch
-        (batches,) = microbatch.pack(np.arange(len(rows)), rows.lengths_R, 1, budget).ranks
+        (batches,) = packing.pack(np.arange(len(rows)), rows.lengths_R, 1, budget).ranks
     with torch.inference_mode():
         losses = [float(forward(weights, batch, rows)[0]) for batch in batches]
     tokens = [int(rows.supervised_R[list(batch)].sum()) for batch in batches]

@@ -17,8 +17,8 @@ from typing import Any
 import httpx2
 
 from lima_ray.config.errors import UserError
+from lima_ray.data.tokenizer import prompt_ids, text_ids
 from lima_ray.engine.requests import CompletionOutput, Event, Logprob, Request
-from lima_ray.tokenizer import prompt_ids, text_ids
 from serve.engines.metrics import EngineMetrics
 from serve.engines.subscription import EngineFailed, QueueFull, Subscription
 

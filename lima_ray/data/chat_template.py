@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from lima_ray.config.errors import UserError
-from lima_ray.turns import Encoded, Form, Stretch, any_of, marks, stretches, tokenise
+from lima_ray.data.turns import Encoded, Form, Stretch, any_of, marks, stretches, tokenise
 
 Message = dict[str, str]
 ASKED, SAID = "Aqxj1", "Bqxj2"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import resolve
+from lima_ray.data.chat_template import encode_prompt, form_of
+from lima_ray.data.turns import any_of, named_ids
 from lima_ray.records.example import Example
-from lima_ray.template import encode_prompt, form_of
-from lima_ray.turns import any_of, named_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -233,7 +233,7 @@ def chat_template(bos: str, eot: str, control: set[str], start: str) -> str:
     """The Jinja template of LIMA's form; a system message stands before the first user turn.
 
     A turn that spells a control token (`<s>` in a piece of HTML, say) is taken as text by
-    `lima_ray.template`, which says so by `names_are_text`. For other programs, which would take it
+    `lima_ray.data.chat_template`, which says so by `names_are_text`. For other programs, which would take it
     for control, a zero-width space is put after its first character.
     """
     content = "((system if loop.first else '') + message['content'])"

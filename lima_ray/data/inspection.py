@@ -7,13 +7,13 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from lima_ray import microbatch
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, nearest
 from lima_ray.config.terminal import printable
-from lima_ray.encoded import Rows
+from lima_ray.data import packing
+from lima_ray.data.rows import Rows
+from lima_ray.data.tokenizer import described
 from lima_ray.records.example import Example
-from lima_ray.tokenizer import described
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -106,7 +106,7 @@ def histogram(console: Console, lengths_R: np.ndarray, bars: int = 10, width: in
 def packed_micro_batches(console: Console, recipe: Recipe, rows: Rows) -> None:
     """Print how the plan fills its micro-batches, and what padding would have cost."""
     lengths = rows.lengths_R
-    plan = microbatch.plan_epoch(
+    plan = packing.plan_epoch(
         lengths,
         seed=recipe.seed,
         epoch=0,

@@ -7,7 +7,7 @@ from typing import Any
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import resolve
-from lima_ray.files import OPENERS, READERS, Placed, file_rows, kind_of, stem_of
+from lima_ray.data.file_formats import OPENERS, READERS, Placed, file_rows, kind_of, stem_of
 
 SHARD = re.compile(r"(?P<name>.*?)[-_.]?((?P<number>\d+)-of-(?P<of>\d+)(-[0-9a-f]{8,})?|\d{3,})")
 """A file's stem such as `train-00000-of-00003` or `part-00000`; `rows2` is none."""
