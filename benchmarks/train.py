@@ -26,7 +26,7 @@ from lima_ray import base, example
 from lima_ray.config.recipe import Recipe, validate
 from lima_ray.data import packing, training_data
 from lima_ray.data.rows import Rows
-from lima_ray.model import load_model
+from lima_ray.model.loading import load_model
 from lima_ray.records.example import Example
 from lima_ray.records.run import Run
 from lima_ray.schedule import Schedule

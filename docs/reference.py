@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from lima_ray.arguments import Choice  # noqa: E402
 from lima_ray.config.command_line import COMMANDS, docstring  # noqa: E402
 from lima_ray.config.recipe import Recipe, Step  # noqa: E402
-from lima_ray.families import FAMILIES  # noqa: E402
+from lima_ray.model.families import FAMILIES  # noqa: E402
 from serve import store  # noqa: E402
 from serve.api.schema import ChatRequest, CompletionRequest  # noqa: E402
 from serve.arguments import fields as serve_fields  # noqa: E402

@@ -10,7 +10,7 @@ import torch
 from torch import distributed as dist
 
 from lima_ray.config.recipe import Recipe
-from lima_ray.flops import peak_flops
+from lima_ray.model.flops import peak_flops
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.journal import Journal
 from lima_ray.records.run import Run

@@ -24,7 +24,7 @@ from typing import Any
 import ray
 from transformers import AutoTokenizer
 
-from lima_ray import checks, probe
+from lima_ray import checks
 from lima_ray.arguments import Selection
 from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
@@ -32,6 +32,7 @@ from lima_ray.config.recipe import Recipe
 from lima_ray.data.prompts import read_prompts
 from lima_ray.figure import epoch_curves
 from lima_ray.judging.assessment import assess_remotely, outdated
+from lima_ray.model import export_check
 from lima_ray.records.quality import Quality, assessed
 from lima_ray.records.run import Run
 
@@ -116,14 +117,14 @@ def unjudged(run: Run, epoch: int, error: UserError) -> str:
 
 
 def check_export(run: Run, recipe: Recipe) -> str:
-    """See that the export is the model that was trained; see `lima_ray.probe.check_export`.
+    """See that the export is the model that was trained; see `lima_ray.model.export_check.check_export`.
 
     On a cluster with GPUs that takes a task with one, elsewhere this process.
     """
     dtype = recipe.checkpoint.weights_dtype
     if ray.is_initialized() and cluster.wants_gpus(recipe.cluster):
-        return cluster.remotely(probe.check_export, recipe, run, dtype)
-    return probe.check_export(run, dtype)
+        return cluster.remotely(export_check.check_export, recipe, run, dtype)
+    return export_check.check_export(run, dtype)
 
 
 def again(run: Run, recipe: Recipe) -> int:

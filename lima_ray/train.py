@@ -40,9 +40,9 @@ from lima_ray.config.recipe import Recipe, Step, portable
 from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import described
-from lima_ray.families import check_base_model
 from lima_ray.figure import loss_curve
 from lima_ray.judging import assessment
+from lima_ray.model.families import check_base_model
 from lima_ray.phases import Phases
 from lima_ray.progress import Progress
 from lima_ray.records.files import open_to_readers, writing

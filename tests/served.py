@@ -15,7 +15,7 @@ from browser import free_port
 from transformers import AutoModelForCausalLM
 
 from lima_ray.data.tokenizer import eot_id, load_tokenizer
-from lima_ray.model import add_tokens, save_tokenizer_and_config
+from lima_ray.model.loading import add_tokens, save_tokenizer_and_config
 from lima_ray.web.limits import RequestLimit
 from serve.api.routes import build_api
 from serve.engines.engine_loop import EngineLoop

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from lima_ray.attention import packed_attention, varlen_attention
+from lima_ray.model.attention import packed_attention, varlen_attention
 
 LENGTHS = [37, 1, 128, 300]
 HEADS, GROUPS, WIDTH = 8, 2, 64

@@ -13,7 +13,7 @@ from torch.nn.functional import silu as torch_silu
 
 from lima_ray.engine.cpu import compiler, kernels, reference
 from lima_ray.engine.cpu.kv_layer import Batch, LayerCache
-from lima_ray.layers import rotate
+from lima_ray.model.cpu_layers import rotate
 
 SHAPES = [(12, 12, 64), (12, 4, 64), (8, 1, 128), (5, 5, 80), (6, 2, 22), (3, 1, 8)]
 """Query heads, key heads and their width."""

@@ -19,13 +19,14 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from lima_ray import export, probe, zero
+from lima_ray import zero
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
 from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.loop import build_engine, train_step
-from lima_ray.model import load_model
+from lima_ray.model import export, export_check
+from lima_ray.model.loading import load_model
 from lima_ray.records.run import Run
 from lima_ray.schedule import plan_epoch
 
@@ -189,7 +190,7 @@ def exported(recipe: Recipe) -> Run:
     engine = build_engine(recipe, tokenizer, CPU)
     for step in plan_epoch(recipe, rows, 0, 1):
         train_step(engine, step, rows, 1e-2)
-    lineage = {"epoch": 1, "trained": probe.asdict(probe.probe(engine, rows))}
+    lineage = {"epoch": 1, "trained": export_check.asdict(export_check.probe(engine, rows))}
     dtype = recipe.checkpoint.weights_dtype
     export.save_weights(engine.module, tokenizer, run.epoch_dir(1), lineage, dtype)
     engine.destroy()
@@ -209,7 +210,7 @@ def exported(recipe: Recipe) -> Run:
 )
 def test_the_loss_of_the_export_is_the_trainers_own(recipe: Recipe, point: dict[str, Any]) -> None:
     run = exported(recipe.override(point))
-    told = probe.check_export(run, "auto")
+    told = export_check.check_export(run, "auto")
     assert told.startswith("export loaded again: loss ")
     found = json.loads(run.export_check_file.read_text())
     exact = {} in (point, {k: v for k, v in point.items() if k != "model.lora_rank"})
@@ -217,7 +218,7 @@ def test_the_loss_of_the_export_is_the_trainers_own(recipe: Recipe, point: dict[
     assert found["loaded"]["loss"] == expected
     weights = run.export_dir / "model.safetensors"
     weights.write_bytes(b"")  # what is checked already is not loaded again
-    assert probe.check_export(run, "auto") == told
+    assert export_check.check_export(run, "auto") == told
 
 
 def test_an_export_that_differs_is_removed(recipe: Recipe) -> None:
@@ -227,7 +228,7 @@ def test_an_export_that_differs_is_removed(recipe: Recipe) -> None:
     file.unlink()
     save_file({n: w.neg() for n, w in weights.items()}, file, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"not the model that was trained: loss \d.*report"):
-        probe.check_export(run, "auto")
+        export_check.check_export(run, "auto")
     assert not run.export_dir.exists()
 
 
@@ -238,12 +239,12 @@ def test_an_export_that_lacks_weights_is_refused(recipe: Recipe) -> None:
     file.unlink()
     save_file(dict(list(weights.items())[:-1]), file, metadata={"format": "pt"})
     with pytest.raises(UserError, match="was not saved whole: 1 missing weights"):
-        probe.check_export(run, "auto")
+        export_check.check_export(run, "auto")
 
 
 def test_rounding_that_is_asked_for_is_told(recipe: Recipe) -> None:
     run = exported(recipe.override({"checkpoint.weights_dtype": "bf16"}))
-    told = probe.check_export(run, "bf16")
+    told = export_check.check_export(run, "bf16")
     assert " in bfloat16, " in told and " as trained in float32" in told
 
 

@@ -11,12 +11,13 @@ from shapes import EXPERTS, SMALL
 from shapes import LATENT as LATENT_SHAPE
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lima_ray import attention, train
+from lima_ray import train
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.engine.engine import Engine
-from lima_ray.families import FAMILIES, context_of, family_of, undecodable
-from lima_ray.model import add_residual_dropout
+from lima_ray.model import attention
+from lima_ray.model.families import FAMILIES, context_of, family_of, undecodable
+from lima_ray.model.loading import add_residual_dropout
 
 SIZES: dict[str, Any] = {
     "vocab_size": 320,

@@ -27,7 +27,7 @@ from lima_ray.endpoint import Endpoint
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
 from lima_ray.generate import Generation, generate
-from lima_ray.model import add_tokens, save_tokenizer_and_config
+from lima_ray.model.loading import add_tokens, save_tokenizer_and_config
 from lima_ray.records.reply import Reply, read_replies
 from lima_ray.records.run import name_of
 from lima_ray.replies import ReplyDirectory

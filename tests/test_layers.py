@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, rotate_half
 
-from lima_ray.layers import Normalise, Rotate, apply_rotary
+from lima_ray.model.cpu_layers import Normalise, Rotate, apply_rotary
 
 torch.manual_seed(0)
 

@@ -15,9 +15,9 @@ from lima_ray.data.encoding import encode
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.example import read
-from lima_ray.flops import step_flops
-from lima_ray.loss import forward
-from lima_ray.model import load_model, residual_dropout_rates
+from lima_ray.model.flops import step_flops
+from lima_ray.model.loading import load_model, residual_dropout_rates
+from lima_ray.model.loss import forward
 from lima_ray.records.lineage import check_base
 from lima_ray.schedule import learning_rate, step_seed
 

@@ -15,8 +15,8 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
 from lima_ray.loop import build_engine, train, train_step
+from lima_ray.model.export_check import check_export
 from lima_ray.phases import Phases
-from lima_ray.probe import check_export
 from lima_ray.records.files import write_json
 from lima_ray.records.run import MANIFEST, Run
 from lima_ray.schedule import Schedule, plan_epoch

@@ -13,7 +13,7 @@ from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.loop import build_engine, train_step
-from lima_ray.model import load_model
+from lima_ray.model.loading import load_model
 from lima_ray.schedule import Schedule, plan_epoch
 
 STEPS = 3

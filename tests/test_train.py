@@ -108,7 +108,7 @@ def trainers_logits(recipe: Recipe, run: Run, ids: list[list[int]]) -> torch.Ten
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
     from transformers import AutoTokenizer
 
-    from lima_ray.model import load_model
+    from lima_ray.model.loading import load_model
 
     state = run.latest_state()
     assert state is not None

@@ -25,8 +25,8 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import validate
 from lima_ray.judging import assessment
 from lima_ray.judging.perplexity import dialogue_losses
+from lima_ray.model.export_check import check_export
 from lima_ray.phases import Phases
-from lima_ray.probe import check_export
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.quality import assessed
 from lima_ray.records.run import Run

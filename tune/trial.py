@@ -18,8 +18,8 @@ from lima_ray import checks, example, generate, train
 from lima_ray.config.errors import UserError, listed
 from lima_ray.config.recipe import Model, Recipe, Train, durable, located, portable, validate
 from lima_ray.data import training_data
-from lima_ray.families import check_base_model, config_of, context_of
 from lima_ray.judges import check_prompts, try_judge
+from lima_ray.model.families import check_base_model, config_of, context_of
 from lima_ray.records.example import Example
 from lima_ray.records.files import lock
 from lima_ray.records.run import Run

@@ -14,7 +14,7 @@ from lima_ray.config.recipe import Optim
 from lima_ray.data.packing import Step
 from lima_ray.data.rows import Rows
 from lima_ray.metrics import StepResult
-from lima_ray.model import whole
+from lima_ray.model.loading import whole
 
 Tensors = dict[str, torch.Tensor]
 AVERAGES = ("exp_avg", "exp_avg_sq")

@@ -35,14 +35,14 @@ from transformers.models.llama import modeling_llama
 from benchmarks.gpu.process_group import process_group
 from benchmarks.gpu.record import Record
 from benchmarks.train import TABLE_1
-from lima_ray import attention
 from lima_ray.config.recipe import Recipe, validate
 from lima_ray.data.packing import Step
 from lima_ray.data.rows import Rows
-from lima_ray.flops import peak_flops, step_flops
 from lima_ray.loop import train_step, wrap
-from lima_ray.loss import forward
-from lima_ray.model import add_lora, add_residual_dropout
+from lima_ray.model import attention
+from lima_ray.model.flops import peak_flops, step_flops
+from lima_ray.model.loading import add_lora, add_residual_dropout
+from lima_ray.model.loss import forward
 from lima_ray.schedule import plan_epoch
 from lima_ray.zero import deepspeed_config
 

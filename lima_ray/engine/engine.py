@@ -36,7 +36,7 @@ from lima_ray.engine.forward import Forward
 from lima_ray.engine.loading import load, stop_token_ids
 from lima_ray.engine.requests import ActiveRequest, CompletionOutput, Event, Request
 from lima_ray.engine.sampling import sample, token_logprob
-from lima_ray.families import context_of
+from lima_ray.model.families import context_of
 
 PREFILL_TOKENS_A_STEP = 512
 """Tokens of prompts computed between two tokens of the replies under way, at least one chunk."""

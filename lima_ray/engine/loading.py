@@ -13,7 +13,7 @@ from transformers.utils import logging
 from lima_ray.config.errors import UserError
 from lima_ray.data.tokenizer import TOKENIZER_FILES, check_sentencepiece, template_eot
 from lima_ray.engine.cpu.batch_invariant import make_batch_invariant
-from lima_ray.families import undecodable
+from lima_ray.model.families import undecodable
 
 SLOT_ATTENTION = "lima_slots"
 """Name of `slot_attention` in transformers' registry."""

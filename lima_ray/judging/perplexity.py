@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from lima_ray import checks
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import packing
-from lima_ray.loss import forward, load_packed
+from lima_ray.model.loss import forward, load_packed
 
 
 def perplexity(model: Path, recipe: Recipe) -> float:

@@ -22,13 +22,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import LlamaForCausalLM
 from transformers.utils import logging
 
-from lima_ray import attention
-from lima_ray import layers as fast
 from lima_ray.base import llama_config, train_tokenizer
 from lima_ray.config.errors import plain_errors
 from lima_ray.data.rows import Rows
-from lima_ray.loss import forward
 from lima_ray.miniature.prose import documents
+from lima_ray.model import attention
+from lima_ray.model import cpu_layers as fast
+from lima_ray.model.loss import forward
 from lima_ray.records.files import open_to_readers
 
 CONTEXT = 512

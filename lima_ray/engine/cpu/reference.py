@@ -12,7 +12,7 @@ from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from lima_ray.engine.cpu.kv_layer import Batch, LayerCache
 from lima_ray.engine.cpu.threads import threads_allowed, threads_if
-from lima_ray.layers import rotate
+from lima_ray.model.cpu_layers import rotate
 
 WORTH_THREADS_KEYS = 2**21
 """Elements of all sequences' keys from which a layer's attention is shared among threads."""

@@ -20,8 +20,8 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from transformers.utils import logging
 
 from lima_ray.config.errors import UserError
-from lima_ray.families import context_of
-from lima_ray.model import DTYPES, generation_config, save_tokenizer_and_config, size, whole
+from lima_ray.model.families import context_of
+from lima_ray.model.loading import DTYPES, generation_config, save_tokenizer_and_config, size, whole
 from lima_ray.records.files import open_to_readers, write_json
 from lima_ray.records.lineage import MIB
 

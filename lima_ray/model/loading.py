@@ -12,10 +12,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from lima_ray import attention, layers
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Model, Recipe, resolve
-from lima_ray.families import config_of, context_of, family_of
+from lima_ray.model import attention, cpu_layers
+from lima_ray.model.families import config_of, context_of, family_of
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Causal = Any
@@ -53,7 +53,7 @@ def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Ca
 
         _apply_liger_kernel_to_instance(model=model, fused_linear_cross_entropy=False)
     if device.type == "cpu" and model.dtype == torch.float32:
-        layers.use(model)
+        cpu_layers.use(model)
     add_tokens(model, len(tokenizer))
     model.config.eos_token_id = tokenizer.eos_token_id
     model.config.pad_token_id = tokenizer.pad_token_id

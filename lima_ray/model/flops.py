@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lima_ray.attention import head_width
+from lima_ray.model.attention import head_width
 
 BF16_PEAK = {
     "H100 PCIe": 756e12,

@@ -10,9 +10,9 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
-from lima_ray import attention
 from lima_ray.data.packing import MicroBatch
 from lima_ray.data.rows import Rows
+from lima_ray.model import attention
 
 
 def forward(model: Any, batch: MicroBatch, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,8 +17,8 @@ from torch import distributed as dist
 
 from lima_ray.config.errors import UserError
 from lima_ray.data.rows import Rows
-from lima_ray.loss import forward, load_packed
-from lima_ray.model import DTYPES, dtype_name
+from lima_ray.model.loading import DTYPES, dtype_name
+from lima_ray.model.loss import forward, load_packed
 from lima_ray.records.files import read_json, write_json
 from lima_ray.records.run import Run
 
