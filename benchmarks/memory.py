@@ -25,8 +25,8 @@ from lima_ray.config.recipe import Recipe, validate
 from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
-from lima_ray.loop import build_engine, train_step
-from lima_ray.schedule import plan_epoch
+from lima_ray.training.loop import build_engine, train_step
+from lima_ray.training.schedule import plan_epoch
 
 GIB = 2**30
 

@@ -29,7 +29,7 @@ from lima_ray.data.rows import Rows
 from lima_ray.model.loading import load_model
 from lima_ray.records.example import Example
 from lima_ray.records.run import Run
-from lima_ray.schedule import Schedule
+from lima_ray.training.schedule import Schedule
 
 mpl.use("Agg")
 

@@ -43,16 +43,16 @@ from lima_ray.data.tokenizer import described
 from lima_ray.figure import loss_curve
 from lima_ray.judging import assessment
 from lima_ray.model.families import check_base_model
-from lima_ray.phases import Phases
-from lima_ray.progress import Progress
 from lima_ray.records.files import open_to_readers, writing
 from lima_ray.records.lineage import check_base, hash_arrays, hash_base
 from lima_ray.records.run import Run
-from lima_ray.restarts import NoteFailures
-from lima_ray.schedule import Schedule
-from lima_ray.stop import in_thread, stoppable
-from lima_ray.tracker import check_tracker
-from lima_ray.worker import train_worker
+from lima_ray.training.failures import NoteFailures
+from lima_ray.training.phases import Phases
+from lima_ray.training.progress import Progress
+from lima_ray.training.schedule import Schedule
+from lima_ray.training.signals import in_thread, stoppable
+from lima_ray.training.trackers import check_tracker
+from lima_ray.training.worker import train_worker
 
 COLLECTIVE_TIMEOUT_S = 1800
 

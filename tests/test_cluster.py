@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from conftest import ray_cluster
 
-from lima_ray import restarts
 from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
-from lima_ray.progress import Progress
 from lima_ray.records.run import Run
-from lima_ray.schedule import Schedule
+from lima_ray.training import failures
+from lima_ray.training.progress import Progress
+from lima_ray.training.schedule import Schedule
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "localhost:{}"])
@@ -68,12 +68,12 @@ def test_a_task_has_the_judges_key_that_the_driver_has(
 
 def test_why_workers_failed_is_noted_by_rank(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    assert restarts.failures(run) == []
+    assert failures.failures(run) == []
     died = RuntimeError("The actor died. Worker exit detail: Worker unexpectedly exits with code 2")
-    callback = restarts.NoteFailures(run)
+    callback = failures.NoteFailures(run)
     callback.after_exception(None, {1: died, 0: died})
     callback.after_exception(None, {1: ValueError("Traceback\n  x\nValueError: no room")})
-    assert restarts.failures(run) == [
+    assert failures.failures(run) == [
         "workers 0, 1 failed: its process ended unexpectedly (killed, out of memory, or crashed)",
         "worker 1 failed: ValueError: ValueError: no room",
     ]

@@ -19,16 +19,16 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from lima_ray import zero
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
 from lima_ray.data.tokenizer import load_tokenizer
-from lima_ray.loop import build_engine, train_step
 from lima_ray.model import export, export_check
 from lima_ray.model.loading import load_model
 from lima_ray.records.run import Run
-from lima_ray.schedule import plan_epoch
+from lima_ray.training import zero
+from lima_ray.training.loop import build_engine, train_step
+from lima_ray.training.schedule import plan_epoch
 
 pytestmark = pytest.mark.usefixtures("alone")
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ from lima_ray.model.flops import step_flops
 from lima_ray.model.loading import load_model, residual_dropout_rates
 from lima_ray.model.loss import forward
 from lima_ray.records.lineage import check_base
-from lima_ray.schedule import learning_rate, step_seed
+from lima_ray.training.schedule import learning_rate, step_seed
 
 CPU = torch.device("cpu")
 

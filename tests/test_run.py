@@ -21,8 +21,8 @@ from lima_ray.example import write
 from lima_ray.records.files import write_json
 from lima_ray.records.quality import Quality, assessed
 from lima_ray.records.run import Run
-from lima_ray.stop import in_thread, stoppable
 from lima_ray.train import summary
+from lima_ray.training.signals import in_thread, stoppable
 
 CARD = {part: {"hash": "0"} for part in ("data", "base")}
 

@@ -22,11 +22,11 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, flatten, load
 from lima_ray.judging import assessment
 from lima_ray.judging.perplexity import dialogue_losses, perplexity
-from lima_ray.progress import Progress
 from lima_ray.records.files import write_json
 from lima_ray.records.quality import Quality, assessed, problems
 from lima_ray.records.run import Run
-from lima_ray.schedule import Schedule
+from lima_ray.training.progress import Progress
+from lima_ray.training.schedule import Schedule
 from tune import sweep
 
 

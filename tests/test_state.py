@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from lima_ray.checkpoint import load_state, save_state, sound_state, universal_tag
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
-from lima_ray.loop import build_engine, train, train_step
 from lima_ray.model.export_check import check_export
-from lima_ray.phases import Phases
 from lima_ray.records.files import write_json
 from lima_ray.records.run import MANIFEST, Run
-from lima_ray.schedule import Schedule, plan_epoch
 from lima_ray.train import finished
+from lima_ray.training.checkpoint import load_state, save_state, sound_state, universal_tag
+from lima_ray.training.loop import build_engine, train, train_step
+from lima_ray.training.phases import Phases
+from lima_ray.training.schedule import Schedule, plan_epoch
 
 pytestmark = pytest.mark.usefixtures("alone")
 CPU = torch.device("cpu")

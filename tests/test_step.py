@@ -12,9 +12,9 @@ from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
-from lima_ray.loop import build_engine, train_step
 from lima_ray.model.loading import load_model
-from lima_ray.schedule import Schedule, plan_epoch
+from lima_ray.training.loop import build_engine, train_step
+from lima_ray.training.schedule import Schedule, plan_epoch
 
 STEPS = 3
 CPU = torch.device("cpu")

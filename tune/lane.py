@@ -26,11 +26,11 @@ from lima_ray.config.recipe import validate
 from lima_ray.judging import assessment
 from lima_ray.judging.perplexity import dialogue_losses
 from lima_ray.model.export_check import check_export
-from lima_ray.phases import Phases
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.quality import assessed
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict
+from lima_ray.training.phases import Phases
 from tune.dispatcher import Task, ask
 from tune.trial import Job
 
@@ -92,7 +92,7 @@ def work(config: dict[str, Any]) -> None:
     phases = Phases(time.time())
     import torch
 
-    from lima_ray import loop
+    from lima_ray.training import loop
 
     del loop
     phases.done("worker_imports")
@@ -114,7 +114,7 @@ def train_job(dispatcher: Any, lane: int, job: Job, phases: Phases) -> None:
     from ray.train.torch import get_device
     from torch import distributed as dist
 
-    from lima_ray.loop import train as train_recipe
+    from lima_ray.training.loop import train as train_recipe
 
     first = dist.get_rank() == 0
 

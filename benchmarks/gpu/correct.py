@@ -38,11 +38,11 @@ from lima_ray import base, example
 from lima_ray.config.recipe import Recipe, load, validate
 from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
-from lima_ray.loop import build_engine, train, train_step
-from lima_ray.phases import Phases
 from lima_ray.records.example import Example
 from lima_ray.records.run import Run
-from lima_ray.schedule import Schedule, plan_epoch
+from lima_ray.training.loop import build_engine, train, train_step
+from lima_ray.training.phases import Phases
+from lima_ray.training.schedule import Schedule, plan_epoch
 
 STEPS = 3
 FP32_BOUNDS = {"loss": 1e-5, "gradient": 1e-4, "update": 1e-3}

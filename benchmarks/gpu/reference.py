@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 from lima_ray.config.recipe import Optim
 from lima_ray.data.packing import Step
 from lima_ray.data.rows import Rows
-from lima_ray.metrics import StepResult
 from lima_ray.model.loading import whole
+from lima_ray.training.metrics import StepResult
 
 Tensors = dict[str, torch.Tensor]
 AVERAGES = ("exp_avg", "exp_avg_sq")

@@ -38,13 +38,13 @@ from benchmarks.train import TABLE_1
 from lima_ray.config.recipe import Recipe, validate
 from lima_ray.data.packing import Step
 from lima_ray.data.rows import Rows
-from lima_ray.loop import train_step, wrap
 from lima_ray.model import attention
 from lima_ray.model.flops import peak_flops, step_flops
 from lima_ray.model.loading import add_lora, add_residual_dropout
 from lima_ray.model.loss import forward
-from lima_ray.schedule import plan_epoch
-from lima_ray.zero import deepspeed_config
+from lima_ray.training.loop import train_step, wrap
+from lima_ray.training.schedule import plan_epoch
+from lima_ray.training.zero import deepspeed_config
 
 LLAMA3_8B = {
     "vocab_size": 128256,

@@ -9,8 +9,8 @@ from typing import Any
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import validate
-from lima_ray.phases import Phases
 from lima_ray.records.run import Run
+from lima_ray.training.phases import Phases
 
 
 def train_worker(config: dict[str, Any]) -> dict[str, str]:
@@ -29,7 +29,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
     import torch
     from ray.train.torch import get_device
 
-    from lima_ray.loop import train
+    from lima_ray.training.loop import train
 
     phases.done("worker_imports")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

@@ -4,7 +4,7 @@ DeepSpeed writes pickles, which may run code as they are read. Here only tensors
 the few classes that DeepSpeed itself stores are read from them (`weights_only` of torch.load), so
 who may write to the runs folder cannot run code that way.
 
-    python -m lima_ray.state_files STATE OUT   converts a state to a universal checkpoint
+    python -m lima_ray.training.state_files STATE OUT   converts a state to a universal checkpoint
 """
 
 import os

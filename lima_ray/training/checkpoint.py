@@ -22,7 +22,7 @@ from lima_ray.model.export import need_room
 from lima_ray.model.loading import size
 from lima_ray.records.files import write_json
 from lima_ray.records.run import MANIFEST, Run, SavedState
-from lima_ray.state_files import CheckedFiles, damaged, nothing_runs
+from lima_ray.training.state_files import CheckedFiles, damaged, nothing_runs
 
 POLL_S = 1.0
 DAMAGED = "damaged-"
@@ -167,7 +167,13 @@ def universal_tag(state: SavedState) -> str:
     if dist.get_rank() == 0:
         partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        command = [sys.executable, "-m", "lima_ray.state_files", str(state.folder), str(partial)]
+        command = [
+            sys.executable,
+            "-m",
+            "lima_ray.training.state_files",
+            str(state.folder),
+            str(partial),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"the state could not be converted:\n{done.stderr[-2000:]}")

@@ -18,21 +18,21 @@ import torch
 from torch import distributed as dist
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lima_ray import checkpoint
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.packing import Step
 from lima_ray.data.rows import Rows
-from lima_ray.metrics import MetricsLog, StepResult
 from lima_ray.model import export
 from lima_ray.model.export_check import probe
 from lima_ray.model.flops import step_flops
 from lima_ray.model.loading import kernels, load_model, precision, size
 from lima_ray.model.loss import forward
-from lima_ray.phases import Phases
 from lima_ray.records.run import Run
-from lima_ray.schedule import Schedule, plan_epoch, step_seed
-from lima_ray.zero import Clipping, bucket_size, deepspeed_config, settle_stage
+from lima_ray.training import checkpoint
+from lima_ray.training.metrics import MetricsLog, StepResult
+from lima_ray.training.phases import Phases
+from lima_ray.training.schedule import Schedule, plan_epoch, step_seed
+from lima_ray.training.zero import Clipping, bucket_size, deepspeed_config, settle_stage
 
 
 def train(

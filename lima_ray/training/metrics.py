@@ -14,7 +14,7 @@ from lima_ray.model.flops import peak_flops
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.journal import Journal
 from lima_ray.records.run import Run
-from lima_ray.tracker import open_tracker
+from lima_ray.training.trackers import open_tracker
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from lima_ray.config.display import ProgressDisplay
 from lima_ray.config.recipe import Recipe
 from lima_ray.records.quality import assessed, problems
 from lima_ray.records.run import Run
-from lima_ray.restarts import failures
-from lima_ray.schedule import Schedule
+from lima_ray.training.failures import failures
+from lima_ray.training.schedule import Schedule
 
 POLL_S = 0.5
 LOG_EVERY_S = 10.0
