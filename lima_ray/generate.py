@@ -34,13 +34,13 @@ from lima_ray.config.display import ProgressDisplay
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import durable, resolve
 from lima_ray.data.prompts import read_prompts
-from lima_ray.decode import decode_here, decode_on_cluster
-from lima_ray.endpoint import Client, ask, check_url
+from lima_ray.generation.endpoint import Client, ask, check_url
+from lima_ray.generation.job import Generation, ReplyDirectory, Script
+from lima_ray.generation.local import decode_here, decode_on_cluster
 from lima_ray.records.example import Example
 from lima_ray.records.lineage import check_base, hash_base
 from lima_ray.records.reply import Reply
 from lima_ray.records.run import name_of
-from lima_ray.replies import Generation, ReplyDirectory, Script
 
 RECENT_REPLIES = 200
 

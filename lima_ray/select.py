@@ -24,13 +24,13 @@ from typing import Any
 import ray
 from transformers import AutoTokenizer
 
-from lima_ray import checks
 from lima_ray.arguments import Selection
 from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.prompts import read_prompts
 from lima_ray.figure import epoch_curves
+from lima_ray.judging import preflight
 from lima_ray.judging.assessment import assess_remotely, outdated
 from lima_ray.model import export_check
 from lima_ray.records.quality import Quality, assessed
@@ -146,11 +146,11 @@ def again(run: Run, recipe: Recipe) -> int:
         raise UserError(
             f"{run.path} holds no weights to choose from; train it first: python -m lima_ray.train"
         )
-    checks.check(recipe)
+    preflight.check(recipe)
     if recipe.data.dev != (own := run.recipe()).data.dev:
-        checks.check_leaks(own, read_prompts(str(recipe.data.dev), "dev"))
+        preflight.check_leaks(own, read_prompts(str(recipe.data.dev), "dev"))
     tokenizer: Any = AutoTokenizer.from_pretrained(run.tokenizer_dir, trust_remote_code=False)
-    checks.try_out(recipe, tokenizer, run.epoch_dir(kept[-1]))
+    preflight.try_out(recipe, tokenizer, run.epoch_dir(kept[-1]))
     return choose(run, recipe)
 
 

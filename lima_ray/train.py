@@ -25,7 +25,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from transformers import PreTrainedTokenizerFast
 
-from lima_ray import checks, select
+from lima_ray import select
 from lima_ray.config.cluster import (
     check_resources,
     connect,
@@ -41,7 +41,7 @@ from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import described
 from lima_ray.figure import loss_curve
-from lima_ray.judging import assessment
+from lima_ray.judging import assessment, preflight
 from lima_ray.model.families import check_base_model
 from lima_ray.records.files import open_to_readers, writing
 from lima_ray.records.lineage import check_base, hash_arrays, hash_base
@@ -143,7 +143,7 @@ def prepare(recipe: Recipe, encoded: training_data.Encoded | None = None) -> Pre
     """
     made = check(recipe, encoded)
     if not Run(recipe.run_dir).export_dir.exists():  # a finished run needs none of it
-        checks.try_out(recipe, made.tokenizer)
+        preflight.try_out(recipe, made.tokenizer)
     return made
 
 
@@ -152,7 +152,7 @@ def check(recipe: Recipe, encoded: training_data.Encoded | None = None) -> Prepa
     check_base(recipe.model.base)
     check_base_model(recipe)
     check_tracker(recipe.log.tracker)
-    checks.check(recipe)
+    preflight.check(recipe)
     tokenizer, examples, rows = encoded or training_data.prepare(recipe)
     data = {
         "from": recipe.data.train,

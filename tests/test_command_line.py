@@ -15,8 +15,8 @@ from lima_ray.config import flags
 from lima_ray.config.command_line import COMMANDS, docstring, read, run
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import PACKAGE, RECIPES, Recipe, Step, parse
+from lima_ray.generation.job import Generation
 from lima_ray.records.lineage import check_base
-from lima_ray.replies import Generation
 from serve.arguments import Args, fields
 from tune.arguments import SweepCommand
 

@@ -11,8 +11,8 @@ from chat_server import DROP, KEY, Response, Server, refused, said, serving
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Sampling
-from lima_ray.endpoint import Answer, Client, Endpoint, ask, retry_after_s
-from lima_ray.grader import grade, parse
+from lima_ray.generation.endpoint import Answer, Client, Endpoint, ask, retry_after_s
+from lima_ray.judging.grade import grade, parse
 from lima_ray.records.reply import Reply
 
 SAMPLING = Sampling()

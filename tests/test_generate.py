@@ -23,14 +23,14 @@ from lima_ray.config.command_line import read as command_arguments
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Sampling
 from lima_ray.data.tokenizer import eot_id, load_tokenizer
-from lima_ray.endpoint import Endpoint
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
 from lima_ray.generate import Generation, generate
+from lima_ray.generation.endpoint import Endpoint
+from lima_ray.generation.job import ReplyDirectory
 from lima_ray.model.loading import add_tokens, save_tokenizer_and_config
 from lima_ray.records.reply import Reply, read_replies
 from lima_ray.records.run import name_of
-from lima_ray.replies import ReplyDirectory
 
 SHORT = Sampling(max_tokens=40)
 WORDS = ("the", "cat", "sun", "reads", "moon", "writes", "slowly", "green", "river", "why", "how")

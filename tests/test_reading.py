@@ -18,8 +18,8 @@ from lima_ray.config.recipe import Sampling
 from lima_ray.data.prompts import read_prompts
 from lima_ray.data.reading import rows_of
 from lima_ray.example import read
+from lima_ray.generation.job import Script
 from lima_ray.records.files import write_jsonl
-from lima_ray.replies import Script
 
 MESSAGES = OPENAI["messages"]
 ROWS = [{"messages": MESSAGES, "id": f"r{n}", "n": n} for n in range(3)]

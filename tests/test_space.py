@@ -10,9 +10,9 @@ import pytest
 import yaml
 from chat_server import Server, serving
 
-from lima_ray import checks
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import PACKAGE
+from lima_ray.judging import preflight
 from tune import space, trial
 from tune.search import check_scheduler
 from tune.space import SETTINGS, SWEEPS, base_recipe, check_names, load, points
@@ -100,7 +100,7 @@ def test_losses_are_compared_on_the_same_tokens_at_every_point(tmp_path: Path) -
     sweep = load(written(tmp_path, metric="perplexity", set=fields, axes=axes, seeds=[0]))
     made = trial.prepare(sweep, base_recipe(sweep), points(sweep))
     assert len({job.id for job, _ in made}) == 4 and len({job.key for job, _ in made}) == 1
-    encoded = [checks.held_out(job.heldout(), prepared.tokenizer) for job, prepared in made]
+    encoded = [preflight.held_out(job.heldout(), prepared.tokenizer) for job, prepared in made]
     for rows in encoded:
         assert np.array_equal(rows.mask_N, encoded[0].mask_N)
 

@@ -14,11 +14,12 @@ from typing import Any
 
 from filelock import BaseFileLock
 
-from lima_ray import checks, example, generate, train
+from lima_ray import example, generate, train
 from lima_ray.config.errors import UserError, listed
 from lima_ray.config.recipe import Model, Recipe, Train, durable, located, portable, validate
 from lima_ray.data import training_data
-from lima_ray.judges import check_prompts, try_judge
+from lima_ray.judging import preflight
+from lima_ray.judging.registry import check_prompts, try_judge
 from lima_ray.model.families import check_base_model, config_of, context_of
 from lima_ray.records.example import Example
 from lima_ray.records.files import lock
@@ -225,14 +226,14 @@ def prepare_one(sweep: Sweep, base: Recipe, measure: Measuring, point: Point, se
             f"({measure.reference}): {listed([row.id for row, _ in leaked])}; remove them"
         )
     prepared = train.check(recipe, found)
-    checks.check_dev(recipe, prepared.tokenizer)
+    preflight.check_dev(recipe, prepared.tokenizer)
     if measure.by_loss:
         heldout = measured_by_loss(recipe, measure.reference, measure.max_tokens)
         check_base_model(heldout)
-        checks.held_out(heldout, prepared.tokenizer)
+        preflight.held_out(heldout, prepared.tokenizer)
     else:
         context = context_of(config_of(recipe.model.base))
-        checks.check_fit(measure.rows, measure.reference, prepared.tokenizer, context, recipe)
+        preflight.check_fit(measure.rows, measure.reference, prepared.tokenizer, context, recipe)
     decides = [recipe.identity(), prepared.lineage["data"], prepared.lineage["base"]]
     judged = [contents(recipe.data.dev), contents(recipe.data.heldout)]
     chooses = [judged, recipe.select.model_dump(), recipe.sampling.model_dump()]

@@ -44,7 +44,7 @@ COMMANDS = {
     "encode": Command("lima_ray.encode"),
     "train": Command("lima_ray.train", "lima_ray.config.recipe:Step"),
     "select": Command("lima_ray.select", "lima_ray.arguments:read_selection"),
-    "generate": Command("lima_ray.generate", "lima_ray.replies:Generation"),
+    "generate": Command("lima_ray.generate", "lima_ray.generation.job:Generation"),
     "compare": Command("lima_ray.compare"),
     "chat": Command("lima_ray.chat", "lima_ray.arguments:ChatCommand"),
     "base": Command("lima_ray.base"),

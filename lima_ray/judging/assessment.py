@@ -17,14 +17,14 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, portable, validate
 from lima_ray.data.prompts import read_prompts
 from lima_ray.generate import generate, identity
-from lima_ray.judges import JUDGES
+from lima_ray.generation.job import ASKED, Generation
 from lima_ray.judging.perplexity import perplexity
+from lima_ray.judging.registry import JUDGES
 from lima_ray.records.files import read_json, write_json, write_jsonl
 from lima_ray.records.quality import Quality, problem_file
 from lima_ray.records.reply import Reply
 from lima_ray.records.run import Run, name_of
 from lima_ray.records.verdict import Verdict
-from lima_ray.replies import ASKED, Generation
 
 
 def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:

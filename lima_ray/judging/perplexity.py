@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from lima_ray import checks
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import packing
+from lima_ray.judging import preflight
 from lima_ray.model.loss import forward, load_packed
 
 
@@ -34,7 +34,7 @@ def dialogue_losses(
     """
     assert recipe.data.heldout
     tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    rows = checks.held_out(recipe, tokenizer)
+    rows = preflight.held_out(recipe, tokenizer)
     weights, _ = load_packed(model, "auto" if torch.cuda.is_available() else torch.float32)
     batches = [(row,) for row in range(len(rows))]
     if packed:

@@ -15,10 +15,10 @@ from lima_ray.data import encoding, training_data
 from lima_ray.data.prompts import read_prompts
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import prompt_ids
-from lima_ray.judges import check_prompts, try_judge
+from lima_ray.generation.job import Script, check_room
+from lima_ray.judging.registry import check_prompts, try_judge
 from lima_ray.model.families import config_of, context_of
 from lima_ray.records.example import Example
-from lima_ray.replies import Script, check_room
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

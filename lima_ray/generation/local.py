@@ -14,8 +14,8 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Cluster
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import CompletionOutput, Request
+from lima_ray.generation.job import Generation, Key, Script, check_room
 from lima_ray.records.reply import Reply
-from lima_ray.replies import Generation, Key, Script, check_room
 
 SLICE_S = 0.5
 """How long a worker decodes before it hands over what is finished and is given more."""

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from lima_ray import grader
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Select
+from lima_ray.judging import grade
 from lima_ray.miniature import judge as miniature
 from lima_ray.records.example import Example
 from lima_ray.records.reply import Reply
@@ -37,12 +37,12 @@ def judge_exactly(replies: list[Reply], _: Select) -> list[Verdict]:
 
 def judge_by_endpoint(replies: list[Reply], select: Select) -> list[Verdict]:
     """Verdicts by a model behind an OpenAI-compatible endpoint."""
-    return grader.grade(replies, select.endpoint, select.endpoint_model)
+    return grade.grade(replies, select.endpoint, select.endpoint_model)
 
 
 JUDGES = {
     "exact": Judge(judge_exactly, miniature.check, lambda *_: None),
-    "endpoint": Judge(judge_by_endpoint, lambda _: None, grader.try_out),
+    "endpoint": Judge(judge_by_endpoint, lambda _: None, grade.try_out),
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import PACKAGE, Sampling
-from lima_ray.endpoint import Client, Endpoint, ask
+from lima_ray.generation.endpoint import Client, Endpoint, ask
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Status, Verdict
 

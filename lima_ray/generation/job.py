@@ -14,7 +14,7 @@ from pydantic import Field
 
 from lima_ray.config.errors import SHOWN_ERRORS, UserError, listed
 from lima_ray.config.recipe import Sampling, Section, differences, flatten
-from lima_ray.endpoint import Endpoint
+from lima_ray.generation.endpoint import Endpoint
 from lima_ray.records.example import Example
 from lima_ray.records.files import lock, write_json, write_jsonl
 from lima_ray.records.journal import Journal
