@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from lima_ray import stats, train
+from lima_ray import train
 from lima_ray.config.recipe import load, resolve
 from lima_ray.miniature.demo import GROUPS, measure
 from lima_ray.records.quality import Quality, assessed
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict
+from lima_ray.results import intervals
 
 
 def main(seeds: tuple[int, ...] = (0, 1, 2), runs_dir: str = "runs") -> None:
@@ -89,7 +90,7 @@ def excellent(verdicts: list[Verdict]) -> str:
 
 def interval(values: list[bool], verdicts: list[Verdict]) -> str:
     """A share in percent, and its interval over prompts."""
-    low, high = stats.mean_interval([float(v) for v in values], [v.id for v in verdicts])
+    low, high = intervals.mean_interval([float(v) for v in values], [v.id for v in verdicts])
     return f"{np.mean(values):.1%} [{100 * low:.1f}, {100 * high:.1f}]"
 
 

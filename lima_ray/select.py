@@ -29,12 +29,12 @@ from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.prompts import read_prompts
-from lima_ray.figure import epoch_curves
 from lima_ray.judging import preflight
 from lima_ray.judging.assessment import assess_remotely, outdated
 from lima_ray.model import export_check
 from lima_ray.records.quality import Quality, assessed
 from lima_ray.records.run import Run
+from lima_ray.results.figures import epoch_curves
 
 
 def choose(run: Run, recipe: Recipe, say: Callable[[str], None] = print) -> int:

@@ -40,12 +40,12 @@ from lima_ray.config.recipe import Recipe, Step, portable
 from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import described
-from lima_ray.figure import loss_curve
 from lima_ray.judging import assessment, preflight
 from lima_ray.model.families import check_base_model
 from lima_ray.records.files import open_to_readers, writing
 from lima_ray.records.lineage import check_base, hash_arrays, hash_base
 from lima_ray.records.run import Run
+from lima_ray.results.figures import loss_curve
 from lima_ray.training.failures import NoteFailures
 from lima_ray.training.phases import Phases
 from lima_ray.training.progress import Progress

@@ -22,7 +22,7 @@ from lima_ray.records.files import write_json, write_jsonl
 from lima_ray.records.quality import Quality
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict
-from lima_ray.stats import crossed
+from lima_ray.results.intervals import crossed
 from tune import picture, report, space
 from tune.charts import bars, line, stacked
 from tune.claim import Claim

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lima_ray.records.verdict import read_verdicts
-from lima_ray.stats import Estimate, crossed
+from lima_ray.results.intervals import Estimate, crossed
 from tune.results import METRICS, Outcome, Study, by_prompt
 from tune.space import Point
 

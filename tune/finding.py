@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from lima_ray.stats import Estimate, difference
+from lima_ray.results.intervals import Estimate, difference
 from tune.epochs import dev_grades_P
 from tune.results import Outcome, Study
 from tune.space import Expectation, Point

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lima_ray.results.units import duration
 from tune.finding import finding
 from tune.results import Outcome, Study
 from tune.rows import Row, best, epoch_rows, filled, notes, point_rows
-from tune.units import duration
 from tune.wording import counted
 
 ERROR_LINES = 3

@@ -17,7 +17,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from lima_ray.stats import Estimate
+from lima_ray.results.intervals import Estimate
 from tune.charts import BLUE, GREY, INK, VERMILION, bars, line, margin, places, stacked
 from tune.epochs import Epoch, epochs
 from tune.landscape import heat_map, parallel

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lima_ray.stats import Estimate, holm
+from lima_ray.results.intervals import Estimate, holm
 from tune.axis import short
 from tune.epochs import epochs
 from tune.results import Study

@@ -27,6 +27,7 @@ from rich.console import Console
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, durable
+from lima_ray.results.units import duration, size
 from tune import cost, pace, pool, report, search, space, trial
 from tune.arguments import SweepCommand as Command
 from tune.claim import Claim
@@ -36,7 +37,6 @@ from tune.pool import Pool
 from tune.results import Study
 from tune.rows import PERPLEXITY
 from tune.space import Point, Sweep
-from tune.units import duration, size
 from tune.watch import Watch
 from tune.wording import counted
 

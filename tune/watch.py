@@ -10,10 +10,10 @@ from ray.exceptions import RayError
 
 from lima_ray.config.display import ProgressDisplay
 from lima_ray.records.run import Run
+from lima_ray.results.units import duration
 from tune import pace
 from tune.cost import Cost
 from tune.pool import Pool
-from tune.units import duration
 
 POLL_S = 1.0
 LOG_EVERY_S = 60.0

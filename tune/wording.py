@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from lima_ray.stats import Estimate
+from lima_ray.results.intervals import Estimate
 from tune.axis import label, short
 from tune.results import Study
 from tune.space import Point

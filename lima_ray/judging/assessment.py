@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from lima_ray import stats
 from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, portable, validate
@@ -25,6 +24,7 @@ from lima_ray.records.quality import Quality, problem_file
 from lima_ray.records.reply import Reply
 from lima_ray.records.run import Run, name_of
 from lima_ray.records.verdict import Verdict
+from lima_ray.results import intervals
 
 
 def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
@@ -51,7 +51,7 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
     if not graded:
         raise UserError(f"the judge gave no readable verdict on the {len(verdicts)} replies")
     prompts, grades = zip(*graded, strict=True)
-    low, high = stats.mean_interval(grades, prompts)
+    low, high = intervals.mean_interval(grades, prompts)
     quality = Quality(
         epoch=epoch,
         grade=float(np.mean(grades)),

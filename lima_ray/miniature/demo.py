@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lima_ray import stats, train
+from lima_ray import train
 from lima_ray.config.recipe import Recipe, Sampling, Step, resolve
 from lima_ray.config.terminal import printable
 from lima_ray.generate import Generation, generate
@@ -30,6 +30,7 @@ from lima_ray.records.files import write_jsonl
 from lima_ray.records.reply import Reply
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict
+from lima_ray.results import intervals
 
 ROWS = "lima_ray/miniature/rows"
 GROUPS = {
@@ -193,7 +194,7 @@ def known(verdicts: list[Verdict]) -> str:
 def share(verdicts: list[Verdict]) -> str:
     """`excellent / pass / fail [interval]` of some verdicts, in percent."""
     counts = [sum(v.verdict == kind for v in verdicts) for kind in ("excellent", "pass", "fail")]
-    low, high = stats.wilson(counts[0] + counts[1], len(verdicts))
+    low, high = intervals.wilson(counts[0] + counts[1], len(verdicts))
     percents = " / ".join(f"{100 * count / len(verdicts):.0f}" for count in counts)
     return f"{percents}  [{100 * low:.0f}, {100 * high:.0f}]"
 
