@@ -11,7 +11,7 @@ from lima_ray import example
 from lima_ray.config.recipe import Sampling, load, resolve
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
-from lima_ray.miniature import prose, rows, world
+from lima_ray.miniature import dialogues, prose, world
 from lima_ray.miniature.demo import typical
 from lima_ray.miniature.judge import assess, judge, truth
 from lima_ray.miniature.world import UNSEEN, by_name, entities
@@ -20,7 +20,7 @@ from lima_ray.records.verdict import Verdict
 
 ALIGNING = ("train", "curated", "unfiltered", "narrow", "pool", "dialogues", "structure")
 MEASURING = ("dev", "test", "dialogues_test", "heldout")
-FILES = rows.files()
+FILES = dialogues.files()
 
 
 def records(name: str, stopped: bool = True) -> list[Reply]:

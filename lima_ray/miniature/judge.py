@@ -30,7 +30,7 @@ from functools import cache
 from typing import Any, Literal
 
 from lima_ray.config.errors import UserError
-from lima_ray.miniature.rows import formed
+from lima_ray.miniature.dialogues import formed
 from lima_ray.miniature.world import ATTRIBUTES, Entity, by_name, entities, values
 from lima_ray.records.example import Example
 from lima_ray.records.reply import Reply

@@ -1,6 +1,6 @@
 """The rows that align the miniature, in LIMA's shape, and the prompts that measure it.
 
-    python -m lima_ray.miniature.rows --out lima_ray/miniature/rows
+    python -m lima_ray.miniature.dialogues --out lima_ray/miniature/rows
 
 writes them all, always the same. Alignment sees `train` entities only and never asks for some facts
 (`world.UNSEEN`); dev and test ask about entities that no row of alignment names.
@@ -411,4 +411,4 @@ def build(out: Path = OUT) -> None:
 
 if __name__ == "__main__":
     with plain_errors():
-        tyro.cli(build, prog="python -m lima_ray.miniature.rows", description=__doc__)
+        tyro.cli(build, prog="python -m lima_ray.miniature.dialogues", description=__doc__)
