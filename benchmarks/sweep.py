@@ -25,14 +25,15 @@ from lima_ray.config.recipe import validate
 from lima_ray.judging import assessment
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import read_verdicts
-from tune import pool, search, sweep, trial
-from tune.claim import Claim
+from tune import sweep, training
 from tune.results import Study
+from tune.sweep_directory import Claim
+from tune.workers import pool, tune_trials
 
 SHORT = str(Path(__file__).parent / "twelve.yaml")
 
 
-def cold_trial(config: dict[str, Any], jobs: list[trial.Job]) -> None:
+def cold_trial(config: dict[str, Any], jobs: list[training.Job]) -> None:
     """One training by a Train run of its own, then its measuring."""
     job = jobs[config["number"]]
     recipe = validate(job.recipe)
@@ -46,8 +47,8 @@ def cold(name: str, trials: int, runs: Path) -> list[Run]:
     """Run a sweep's points cold."""
     read = sweep.plan(sweep.Command(sweep=name, seeds=[0], runs_dir=str(runs)))
     base = read.base.override({"cluster.cpus_per_worker": 1})
-    made = trial.prepare(read.sweep, base, read.points[:trials])
-    search.connect()
+    made = training.prepare(read.sweep, base, read.points[:trials])
+    tune_trials.connect()
     jobs = [job for job, _ in made]
     at_once = int(ray.cluster_resources()["CPU"])
     results = tune.Tuner(
@@ -64,7 +65,7 @@ def cold(name: str, trials: int, runs: Path) -> list[Run]:
 def warm(name: str, trials: int, runs: Path) -> list[Run]:
     """Run a sweep's points as the product does."""
     todo = sweep.plan(sweep.Command(sweep=name, seeds=[0], runs_dir=str(runs)))
-    search.connect()
+    tune_trials.connect()
     at_once, gpus = pool.room(todo.sweep, todo.base.cluster, trials)
     few = replace(todo, points=todo.points[:trials], made=todo.made[:trials])
     with Claim(few.path) as claim:

@@ -10,8 +10,8 @@ import pytest
 
 from lima_ray.config.recipe import Recipe, load
 from lima_ray.records.files import write_json
-from tune.dispatcher import Dispatcher, Task
-from tune.trial import Job
+from tune.training import Job
+from tune.workers.training_queue import Dispatcher, Task
 
 
 @pytest.fixture

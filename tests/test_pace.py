@@ -14,7 +14,7 @@ from lima_ray.records.quality import Quality
 from lima_ray.records.run import Run
 from tune import pace
 from tune.cost import Cost
-from tune.watch import Watch
+from tune.workers.progress import Watch
 
 COST = Cost(4, flops=4e12, dev_replies=40, replies=120, kept_bytes=0, most_bytes=0)
 

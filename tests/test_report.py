@@ -23,13 +23,14 @@ from lima_ray.records.quality import Quality
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict
 from lima_ray.results.intervals import crossed
-from tune import picture, report, space
-from tune.charts import bars, line, stacked
-from tune.claim import Claim
-from tune.landscape import heat_map, parallel
+from tune import report, space
+from tune.reports import figure
+from tune.reports.charts import bars, line, stacked
+from tune.reports.multi_axis_charts import heat_map, parallel
+from tune.reports.tables import point_rows
 from tune.results import Study
-from tune.rows import point_rows
 from tune.space import Sweep
+from tune.sweep_directory import Claim
 
 PROMPTS = 40
 TWO = {"data.train": {"grid": {"filtered": "curated.jsonl", "unfiltered": "raw.jsonl"}}}
@@ -416,19 +417,19 @@ def test_each_kind_of_study_has_its_picture(kind: str, tmp_path: Path) -> None:
     tree, chart = GRIDS[kind]
     sweep = sweep_of(tmp_path, seeds=[0, 1], **tree)
     points = space.points(sweep)
-    assert picture.draw(Study.load(tmp_path / "sweeps" / "mine")) == []
+    assert figure.draw(Study.load(tmp_path / "sweeps" / "mine")) == []
     for point in points[: max(1, len(points) - 1)]:  # the last point failed
         for seed in sweep.seeds:
             train(tmp_path, sweep, point.number, seed, 4 + 0.2 * seed + 0.3 * point.number)
     if len(points) > 1:
         end(tmp_path, sweep, points[-1].number, 0, "failed", error="out of memory")
     study = Study.load(tmp_path / "sweeps" / "mine")
-    assert picture.chart_of(study) is chart
-    check_picture(picture.draw(study), FILLED.get(chart, 1000))
+    assert figure.chart_of(study) is chart
+    check_picture(figure.draw(study), FILLED.get(chart, 1000))
 
 
 def test_epochs_have_their_picture(tmp_path: Path) -> None:
-    check_picture(picture.draw(epochs_study(tmp_path, 0.2, [0.1, 0.2])))
+    check_picture(figure.draw(epochs_study(tmp_path, 0.2, [0.1, 0.2])))
 
 
 def test_failed_and_missing_trainings_are_said(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from chat_server import Server, serving
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import PACKAGE
 from lima_ray.judging import preflight
-from tune import space, trial
-from tune.search import check_scheduler
+from tune import space, training
 from tune.space import SETTINGS, SWEEPS, base_recipe, check_names, load, points
+from tune.workers.tune_trials import check_scheduler
 
 ROWS = PACKAGE / "miniature" / "rows"
 RATES = {"optim.learning_rate": {"grid": [1e-4, 3e-4]}}
@@ -32,7 +32,7 @@ def written(folder: Path, **tree: Any) -> str:
 def test_studies_that_ship_can_run_on_the_miniature(path: Path) -> None:
     sweep = load(path.stem)
     check_names(sweep)
-    made = trial.prepare(sweep, base_recipe(sweep), points(sweep))
+    made = training.prepare(sweep, base_recipe(sweep), points(sweep))
     assert len(made) == len(points(sweep)) * len(sweep.seeds) and len(sweep.seeds) >= 3
     assert len({job.id for job, _ in made}) == len(made)
     assert sweep.claim and sweep.name == path.stem
@@ -58,7 +58,7 @@ def test_one_line_puts_a_study_on_another_base(
             Path(file).parent.mkdir(exist_ok=True)
             rows = "dialogues_test" if "dialogues_test" in file else "test"
             shutil.copy(ROWS / f"{rows}.jsonl", file)
-    trial.measuring(sweep, base_recipe(sweep))
+    training.measuring(sweep, base_recipe(sweep))
     for point in made:
         recipe = base_recipe(sweep).override(point.values)
         assert recipe.select.judge != "none"
@@ -78,14 +78,14 @@ def test_a_setting_leaves_the_axes_of_ones_own_file_alone(tmp_path: Path) -> Non
 def test_perplexity_needs_dialogues_and_no_judge(tmp_path: Path) -> None:
     fields = {"select.judge": "none", "data.rows": 8, "data.test": None}
     sweep = load(written(tmp_path, metric="perplexity", set=fields, axes=RATES, seeds=[0]))
-    made = trial.prepare(sweep, base_recipe(sweep), points(sweep))
+    made = training.prepare(sweep, base_recipe(sweep), points(sweep))
     assert all(job.by_loss and "heldout-loss-" in job.key for job, _ in made)
     none = sweep.model_copy(update={"set": fields | {"data.heldout": None}})
     with pytest.raises(UserError, match=r"neither prompts nor the recipe's data\.heldout"):
-        trial.measuring(none, base_recipe(none))
+        training.measuring(none, base_recipe(none))
     with pytest.raises(UserError, match=r"`metric: perplexity` needs no judge"):
         other = sweep.model_copy(update={"metric": "grade"})
-        trial.measuring(other, base_recipe(other))
+        training.measuring(other, base_recipe(other))
     asha = sweep.model_copy(update={"asha": True})
     with pytest.raises(UserError, match=r"asha and optuna go by the grades"):
         check_scheduler(asha, base_recipe(asha))
@@ -98,7 +98,7 @@ def test_losses_are_compared_on_the_same_tokens_at_every_point(tmp_path: Path) -
         "data.max_tokens": {"grid": [64, 512]},
     }
     sweep = load(written(tmp_path, metric="perplexity", set=fields, axes=axes, seeds=[0]))
-    made = trial.prepare(sweep, base_recipe(sweep), points(sweep))
+    made = training.prepare(sweep, base_recipe(sweep), points(sweep))
     assert len({job.id for job, _ in made}) == 4 and len({job.key for job, _ in made}) == 1
     encoded = [preflight.held_out(job.heldout(), prepared.tokenizer) for job, prepared in made]
     for rows in encoded:
@@ -113,13 +113,13 @@ def test_a_judge_is_asked_only_where_something_is_left_to_judge(tmp_path: Path) 
     sweep = load(written(tmp_path, set=fields, seeds=[0, 1]))
     base = base_recipe(sweep)
     with pytest.raises(UserError, match=r"was asked 3 times and gave no answer"):
-        trial.prepare(sweep, base, points(sweep))
-    measure = trial.measuring(sweep, base)
+        training.prepare(sweep, base, points(sweep))
+    measure = training.measuring(sweep, base)
     for seed in sweep.seeds:
-        job, _ = trial.prepare_one(sweep, base, measure, points(sweep)[0], seed)
+        job, _ = training.prepare_one(sweep, base, measure, points(sweep)[0], seed)
         job.measured.mkdir(parents=True)
         (job.measured / "verdicts.jsonl").touch()
-    assert len(trial.prepare(sweep, base, points(sweep))) == 2
+    assert len(training.prepare(sweep, base, points(sweep))) == 2
 
 
 def test_recipes_and_settings_are_found_beside_the_file_that_names_them(
@@ -239,7 +239,7 @@ def test_every_invalid_point_is_listed_before_anything_starts(tmp_path: Path) ->
         )
     )
     with pytest.raises(UserError) as error:
-        trial.prepare(sweep, base_recipe(sweep), points(sweep))
+        training.prepare(sweep, base_recipe(sweep), points(sweep))
     told = str(error.value)
     assert "6 of 8 trainings cannot run" in told
     assert "model.residual_dropout is 1.5: input should be less than 1" in told
@@ -266,13 +266,13 @@ def test_a_metric_that_nothing_gives_is_refused(
 ) -> None:
     sweep = load(written(tmp_path, axes=RATES, **tree))
     with pytest.raises(UserError, match=expected):
-        trial.prepare(sweep, base_recipe(sweep), points(sweep))
+        training.prepare(sweep, base_recipe(sweep), points(sweep))
 
 
 def test_a_training_is_named_by_what_decides_it(tmp_path: Path) -> None:
     def ids(**tree: Any) -> list[str]:
         sweep = load(written(tmp_path, seeds=[0], **tree))
-        return [job.id for job, _ in trial.prepare(sweep, base_recipe(sweep), points(sweep))]
+        return [job.id for job, _ in training.prepare(sweep, base_recipe(sweep), points(sweep))]
 
     rows = tmp_path / "rows.jsonl"
     rows.write_text(Path("lima_ray/miniature/rows/curated.jsonl").read_text())
@@ -284,7 +284,7 @@ def test_a_training_is_named_by_what_decides_it(tmp_path: Path) -> None:
     assert ids(set={"data.train": str(rows)} | none_added, axes=RATES) == plain
     assert not {*ids(set={"data.train": str(rows), "data.rows": 90}, axes=RATES)} & {*plain}
     rows.write_text("".join(rows.read_text().splitlines(keepends=True)[1:]))
-    trial.encoded.cache_clear()
+    training.encoded.cache_clear()
     assert not {*ids(set={"data.train": str(rows)}, axes=RATES)} & {*plain}
 
 
@@ -306,7 +306,7 @@ def test_changed_dev_prompts_make_another_training(tmp_path: Path) -> None:
     def id() -> str:
         tree = {"set": {"data.dev": str(dev)}, "seeds": [0]}
         sweep = load(written(tmp_path, **tree))
-        return trial.prepare(sweep, base_recipe(sweep), points(sweep))[0][0].id
+        return training.prepare(sweep, base_recipe(sweep), points(sweep))[0][0].id
 
     dev.write_text("".join(lines))
     first = id()

@@ -21,9 +21,9 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import load as load_recipe
 from lima_ray.records.quality import assessed
 from tune import sweep
-from tune.claim import Claim
 from tune.results import Study
 from tune.sweep import Command
+from tune.sweep_directory import Claim
 
 
 @pytest.fixture(scope="module")

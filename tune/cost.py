@@ -15,7 +15,7 @@ from lima_ray.data.prompts import read_prompts
 from lima_ray.model.flops import BF16_PEAK, step_flops
 from lima_ray.results.units import duration
 from lima_ray.training.zero import OPTIMIZER_BYTES
-from tune.trial import Made
+from tune.training import Made
 
 MFU = 0.4
 """Share of a GPU's peak that training is taken to reach."""

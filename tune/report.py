@@ -24,13 +24,24 @@ from rich.table import Table
 from rich.text import Text
 
 from lima_ray.config.errors import UserError
-from tune import page, picture
 from tune.arguments import ReportCommand as Command
-from tune.finding import Finding, finding
+from tune.reports import figure, page
+from tune.reports.finding import Finding, finding
+from tune.reports.tables import (
+    AUDITS,
+    CHOSEN,
+    DEV,
+    INTERVAL,
+    STOP,
+    P,
+    best,
+    epoch_rows,
+    notes,
+    point_rows,
+)
+from tune.reports.wording import counted, unit
 from tune.results import Study
-from tune.rows import AUDITS, CHOSEN, DEV, INTERVAL, STOP, P, best, epoch_rows, notes, point_rows
 from tune.space import Point
-from tune.wording import counted, unit
 
 __all__ = ["Finding", "finding", "show", "table", "write"]
 
@@ -96,7 +107,7 @@ def write(study: Study) -> Path:
     Returns:
         the report.
     """
-    pictures = picture.draw(study)
+    pictures = figure.draw(study)
     if point := study.best():
         (study.path / BEST).write_text(best_recipe(study, point), encoding="utf-8")
     report = study.path / REPORT

@@ -27,9 +27,10 @@ import psutil
 
 from lima_ray.config.recipe import durable
 from lima_ray.records.files import write_json
-from tune import pool, report, search, sweep
+from tune import report, sweep
 from tune.arguments import ReproduceCommand as Command
 from tune.results import Outcome, Study
+from tune.workers import pool, tune_trials
 
 PAGE = "README.md"
 
@@ -44,7 +45,7 @@ def reproduce(command: Command) -> Path:
     same |= {"runs_dir": command.runs_dir}
     plans = [sweep.plan(sweep.Command(sweep=name, **same)) for name in command.studies]
     studies = []
-    search.connect()
+    tune_trials.connect()
     cluster, path = plans[0].base.cluster, plans[0].path
     at_once, gpus = pool.room(plans[0].sweep, cluster, sum(len(plan.made) for plan in plans))
     with (

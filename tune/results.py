@@ -23,8 +23,8 @@ from lima_ray.records.quality import Quality, assessed
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict, read_verdicts
 from lima_ray.results.intervals import Estimate, crossed, difference
-from tune.journal import ASKED, ENDED
 from tune.space import Point, Sweep
+from tune.sweep_journal import ASKED, ENDED
 
 Status = Literal["done", "failed", "stopped"]
 

@@ -28,17 +28,18 @@ from rich.console import Console
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, durable
 from lima_ray.results.units import duration, size
-from tune import cost, pace, pool, report, search, space, trial
+from tune import cost, pace, report, space, training
 from tune.arguments import SweepCommand as Command
-from tune.claim import Claim
-from tune.dispatcher import ask
-from tune.journal import SweepJournal
-from tune.pool import Pool
+from tune.reports.tables import PERPLEXITY
+from tune.reports.wording import counted
 from tune.results import Study
-from tune.rows import PERPLEXITY
 from tune.space import Point, Sweep
-from tune.watch import Watch
-from tune.wording import counted
+from tune.sweep_directory import Claim
+from tune.sweep_journal import SweepJournal
+from tune.workers import pool, tune_trials
+from tune.workers.pool import Pool
+from tune.workers.progress import Watch
+from tune.workers.training_queue import ask
 
 TABLE_WIDTH = 100
 """Characters of the report's table in a log, which has no width of its own."""
@@ -53,7 +54,7 @@ class Plan:
     """What all points share."""
     points: list[Point]
     """None where a searcher proposes them."""
-    made: list[trial.Made]
+    made: list[training.Made]
     """The trainings; of a searcher's sweep those of the recipe without any change."""
     path: Path
     """The sweep's directory."""
@@ -69,13 +70,13 @@ def plan(command: Command) -> Plan:
     changes = {"name": command.name, "seeds": command.seeds, "concurrent": command.concurrent}
     sweep = space.changed(sweep, {name: value for name, value in changes.items() if value})
     space.check_names(sweep)
-    search.check_search(sweep)
+    tune_trials.check_search(sweep)
     base = space.base_recipe(sweep)
     if command.runs_dir:
         base = base.override({"runs_dir": command.runs_dir})
-    search.check_scheduler(sweep, base)
+    tune_trials.check_scheduler(sweep, base)
     points = [] if sweep.search == "optuna" else space.points(sweep)
-    made = trial.prepare(sweep, base, points or [Point(-1, {}, {})])
+    made = training.prepare(sweep, base, points or [Point(-1, {}, {})])
     return Plan(sweep, base, points, made, durable(Path(base.runs_dir)) / "sweeps" / sweep.name)
 
 
@@ -105,7 +106,7 @@ def carry_out(
     with Claim(path) as claim:
         ids = [job.id for job, _ in todo.made]
         claim.check(sweep, todo.base, todo.points, ids, resume)
-        search.connect()
+        tune_trials.connect()
         at_once, gpus = pool.room(sweep, todo.base.cluster, len(todo.made))
         tell(todo, at_once, gpus)
         if dry_run:
@@ -179,14 +180,14 @@ def finish(todo: Plan, claim: Claim, at_once: int, gpus: bool, warm: Pool | None
     study = Study.load(path)
     settled = {(o.point, o.seed) for o in study.outcomes if o.status != "failed"}
     begun = {job.point for job, _ in todo.made if (job.point, job.seed) not in settled}
-    journal, jobs = SweepJournal(path), dict[int, list[trial.Job]]()
+    journal, jobs = SweepJournal(path), dict[int, list[training.Job]]()
     names: dict[tuple[int, int], str] = {}
     missing = {job.point for job, _ in todo.made if not job.is_measured()}
     for job, prepared in todo.made if todo.points else ():
         if job.point in begun - missing:  # other sweeps have trained and measured it
             journal.ended(job, {(job.point, job.seed)}, "done", "", 0)
         elif job.point in begun:
-            claim.locks.append(trial.claim(job, prepared))
+            claim.locks.append(training.claim(job, prepared))
             jobs.setdefault(job.point, []).append(job)
             names[job.point, job.seed] = f"{study.points[job.point].name}, seed {job.seed}"
     total = len(names)
@@ -199,10 +200,10 @@ def finish(todo: Plan, claim: Claim, at_once: int, gpus: bool, warm: Pool | None
         actors.begin(sweep, path)
         runs = [job.run for job, _ in todo.made]
         with Watch(actors, names, total, runs, needed(todo, at_once), at_once) as watch:
-            trials = search.Trials(
+            trials = tune_trials.Trials(
                 sweep, todo.base, actors.dispatcher, jobs, study.next_number, path
             )
-            search.run(trials, -(-at_once // len(sweep.seeds)) + 1, study)
+            tune_trials.run(trials, -(-at_once // len(sweep.seeds)) + 1, study)
             while ask(actors.dispatcher.stopping.remote()):
                 pass
         if actors.broken:

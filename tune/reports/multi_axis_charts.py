@@ -10,9 +10,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from tune.axis import short
-from tune.charts import GREY, INK, PALE, VERMILION, logarithmic, mark, missing, places
+from tune.reports.charts import GREY, INK, PALE, VERMILION, logarithmic, mark, missing, places
+from tune.reports.wording import unit
 from tune.results import Study
-from tune.wording import unit
 
 SHADES = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.92, 256))).with_extremes(bad=PALE)
 """Without the last yellow, which a thin line on white loses."""

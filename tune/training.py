@@ -24,8 +24,8 @@ from lima_ray.model.families import check_base_model, config_of, context_of
 from lima_ray.records.example import Example
 from lima_ray.records.files import lock
 from lima_ray.records.run import Run
-from tune.claim import WAY_OUT
 from tune.space import Point, Sweep
+from tune.sweep_directory import WAY_OUT
 
 ID_DIGITS = 12
 Made = tuple["Job", train.Prepared]

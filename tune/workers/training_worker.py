@@ -31,8 +31,8 @@ from lima_ray.records.quality import assessed
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict
 from lima_ray.training.phases import Phases
-from tune.dispatcher import Task, ask
-from tune.trial import Job
+from tune.training import Job
+from tune.workers.training_queue import Task, ask
 
 GROUP_FAILURES = 20
 """Restarts of a lane's workers before the lane gives up."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lima_ray.records.journal import Journal
-from tune.trial import Job
+from tune.training import Job
 
 ENDED, ASKED = "trainings.jsonl", "asked.jsonl"
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lima_ray.results.units import duration
-from tune.finding import finding
+from tune.reports.finding import finding
+from tune.reports.tables import Row, best, epoch_rows, filled, notes, point_rows
+from tune.reports.wording import counted
 from tune.results import Outcome, Study
-from tune.rows import Row, best, epoch_rows, filled, notes, point_rows
-from tune.wording import counted
 
 ERROR_LINES = 3
 """Of a failed training's message that a page quotes."""

@@ -1,6 +1,6 @@
 """The dispatcher of a sweep: hands trainings to warm lanes, epochs to assessors, and news to Tune.
 
-One Ray actor. Lanes (tune/lane.py) ask it for the next training, assessors for the next epoch to
+One Ray actor. Lanes (tune/workers/training_worker.py) ask it for the next training, assessors for the next epoch to
 judge or training to conclude, Tune's trials for news of their point. How a training ended goes into
 the sweep's journal.
 """
@@ -19,8 +19,8 @@ import ray
 
 from lima_ray.config.recipe import validate
 from lima_ray.records.quality import assessed
-from tune.journal import SweepJournal
-from tune.trial import Job
+from tune.sweep_journal import SweepJournal
+from tune.training import Job
 
 WAIT_S = 5.0
 """How long a question waits for something to answer; whoever asked then asks again."""

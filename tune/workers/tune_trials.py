@@ -20,10 +20,10 @@ from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, validate
 from lima_ray.records.quality import assessed
-from tune.dispatcher import ask
 from tune.results import Study
 from tune.space import Sweep, point
-from tune.trial import Job, claim, measuring, prepare_one, try_judges
+from tune.training import Job, claim, measuring, prepare_one, try_judges
+from tune.workers.training_queue import ask
 
 TRIAL_FAILURES = 2
 """Restarts of a trial's driver; the trainings themselves are the dispatcher's to retry."""

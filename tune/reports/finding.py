@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 
 from lima_ray.results.intervals import Estimate, difference
-from tune.epochs import dev_grades_P
+from tune.reports.epochs import dev_grades_P
+from tune.reports.wording import GRADE, counted, group, matches, probability, unit
 from tune.results import Outcome, Study
 from tune.space import Expectation, Point
-from tune.wording import GRADE, counted, group, matches, probability, unit
 
 Answer = Literal["agrees", "disagrees", "not resolved"]
 

@@ -10,10 +10,8 @@ import numpy as np
 
 from lima_ray.results.intervals import Estimate, holm
 from tune.axis import short
-from tune.epochs import epochs
-from tune.results import Study
-from tune.space import Point
-from tune.wording import (
+from tune.reports.epochs import epochs
+from tune.reports.wording import (
     AUDIT,
     GRADE,
     UNITS,
@@ -27,6 +25,8 @@ from tune.wording import (
     seeds,
     unit,
 )
+from tune.results import Study
+from tune.space import Point
 
 Row = dict[str, str]
 INTERVAL = "[95 %]"

@@ -14,10 +14,10 @@ from matplotlib.ticker import LogLocator
 from matplotlib.transforms import offset_copy
 
 from tune.axis import short
+from tune.reports.tables import reference
+from tune.reports.wording import AUDIT, Unit, audit, paper, paper_level, unit
 from tune.results import Study
-from tune.rows import reference
 from tune.space import Point
-from tune.wording import AUDIT, Unit, audit, paper, paper_level, unit
 
 INK, GREY, PALE = "#333333", "#767676", "#e4e4e4"
 BLUE, SKY, VERMILION = "#0072b2", "#56b4e9", "#d55e00"

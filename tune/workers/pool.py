@@ -10,9 +10,9 @@ from ray.exceptions import RayError
 from lima_ray.config.cluster import forwarded, wants_gpus, worker_environment
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Cluster
-from tune.dispatcher import Dispatcher
-from tune.lane import Assessor, Lane
 from tune.space import Sweep
+from tune.workers.training_queue import Dispatcher
+from tune.workers.training_worker import Assessor, Lane
 
 RESTARTS = 3
 """Of a lane's or an assessor's actor."""
