@@ -117,7 +117,7 @@ def unjudged(run: Run, epoch: int, error: UserError) -> str:
 
 
 def check_export(run: Run, recipe: Recipe) -> str:
-    """See that the export is the model that was trained; see `lima_ray.model.export_check.check_export`.
+    """See that the export is the model that was trained (lima_ray/model/export_check.py).
 
     On a cluster with GPUs that takes a task with one, elsewhere this process.
     """

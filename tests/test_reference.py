@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lima_ray.config import recipe
 from lima_ray.config.command_line import COMMANDS
+from lima_ray.config.recipe import load as load_recipe
 from tune import space
 
 ROOT = Path(__file__).parents[1]
@@ -47,8 +47,8 @@ def test_recipe_and_sweep_that_the_documents_show_are_valid(tmp_path: Path) -> N
         shown |= dict(re.findall(r"^```yaml\n# (\w+\.yaml)\n(.*?)^```", text, re.M | re.S))
     for name, text in shown.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    recipe = recipe.load(str(tmp_path / "my_recipe.yaml"))
-    assert (recipe.select.judge, recipe.cluster.workers) == ("endpoint", 7)
+    made = load_recipe(str(tmp_path / "my_recipe.yaml"))
+    assert (made.select.judge, made.cluster.workers) == ("endpoint", 7)
     sweep = space.load(str(tmp_path / "my_sweep.yaml"))
     space.check_names(sweep)
     space.base_recipe(sweep)

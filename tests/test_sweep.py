@@ -133,7 +133,7 @@ def test_changed_rows_do_not_mix_either_and_harmless_changes_do(tmp_path: Path) 
     claimed(quick_sweep(tmp_path, set=fields))
     claimed(quick_sweep(tmp_path, set=fields | {"cluster.workers": 2}, retries=5, claim="new"))
     rows.write_text("".join(lines[10:]))
-    sweep.trial.encoded.cache_clear()
+    sweep.training.encoded.cache_clear()
     with pytest.raises(UserError, match=r"the rows, prompts or base .* have another content"):
         claimed(quick_sweep(tmp_path, set=fields))
 
@@ -237,11 +237,11 @@ def test_ctrl_c_ends_a_sweep_with_a_report_of_what_there_is(tmp_path: Path) -> N
 
 def test_two_sweeps_are_not_at_one_training(tmp_path: Path) -> None:
     job, prepared = sweep.plan(Command(sweep=str(quick_sweep(tmp_path)))).made[0]
-    lock = sweep.trial.claim(job, prepared)
+    lock = sweep.training.claim(job, prepared)
     with pytest.raises(UserError, match=f"another sweep is at the training {job.id}"):
-        sweep.trial.claim(job, prepared)
+        sweep.training.claim(job, prepared)
     lock.release()
-    sweep.trial.claim(job, prepared).release()
+    sweep.training.claim(job, prepared).release()
 
 
 @pytest.mark.slow

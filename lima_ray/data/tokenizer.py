@@ -233,8 +233,8 @@ def chat_template(bos: str, eot: str, control: set[str], start: str) -> str:
     """The Jinja template of LIMA's form; a system message stands before the first user turn.
 
     A turn that spells a control token (`<s>` in a piece of HTML, say) is taken as text by
-    `lima_ray.data.chat_template`, which says so by `names_are_text`. For other programs, which would take it
-    for control, a zero-width space is put after its first character.
+    `chat_template`, which says so by `names_are_text`. For other programs, which would take it for
+    control, a zero-width space is put after its first character.
     """
     content = "((system if loop.first else '') + message['content'])"
     spelt = content

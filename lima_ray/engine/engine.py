@@ -84,11 +84,11 @@ class Engine:
         return len(self.waiting) + len(self.active)
 
     def prompt(self, turns: Sequence[str], system: str | None = None) -> list[int]:
-        """Return the token ids of a dialogue to reply to; see `lima_ray.data.tokenizer.prompt_ids`."""
+        """Return the token ids of a dialogue to reply to; as `data.tokenizer` has it."""
         return prompt_ids(self.tokenizer, turns, system)
 
     def text_ids(self, text: str) -> list[int]:
-        """Return the token ids of plain text to continue; see `lima_ray.data.tokenizer.text_ids`."""
+        """Return the token ids of plain text to continue; as `data.tokenizer` has it."""
         return text_ids(self.tokenizer, text)
 
     def check(self, request: Request) -> None:

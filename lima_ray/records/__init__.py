@@ -1,4 +1,4 @@
-"""What the steps hand to each other: frozen types with one JSON form each, and the files they are in.
+"""What the steps hand to each other: frozen types, each with its JSON form, and their files.
 
 Imports `config` alone, and never torch.
 """

@@ -1,7 +1,6 @@
 """The dispatcher of a sweep: hands trainings to warm lanes, epochs to assessors, and news to Tune.
 
-One Ray actor. Lanes (tune/workers/training_worker.py) ask it for the next training, assessors for the next epoch to
-judge or training to conclude, Tune's trials for news of their point. How a training ended goes into
+One Ray actor. Lanes (training_worker.py) ask it for the next training, assessors for the next epoch to judge or training to conclude, Tune's trials for news of their point. How a training ended goes into
 the sweep's journal.
 """
 
