@@ -13,7 +13,8 @@ import numpy as np
 import tyro
 
 from lima_ray import train
-from lima_ray.config.recipe import load, resolve
+from lima_ray.config.loading import load
+from lima_ray.config.paths import resolve
 from lima_ray.miniature.demo import GROUPS, measure
 from lima_ray.records.quality import Quality, assessed
 from lima_ray.records.run import Run

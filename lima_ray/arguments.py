@@ -6,8 +6,10 @@ from typing import Annotated, Self
 
 import tyro
 
+from lima_ray.config.command_line import read_flags
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Recipe, Sampling, Section, Select, read_flags
+from lima_ray.config.recipe import Recipe
+from lima_ray.config.sections import Sampling, Section, Select
 from lima_ray.records.run import Run
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from lima_ray.arguments import ChatCommand
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.config.terminal import printable
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request

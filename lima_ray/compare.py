@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lima_ray.config.command_line import read_flags
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Section, read_flags
+from lima_ray.config.sections import Section
 from lima_ray.config.terminal import printable
 from lima_ray.records.files import writing
 from lima_ray.records.reply import Reply, read_replies

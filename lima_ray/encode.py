@@ -17,7 +17,7 @@ by these rules:
 4. A cut inside the first user turn would leave nothing to learn; such rows are named and refused.
 """
 
-from lima_ray.config.recipe import Step, parse
+from lima_ray.config.command_line import Step, parse
 from lima_ray.data.inspection import show
 from lima_ray.data.training_data import prepare
 

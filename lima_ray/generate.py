@@ -32,7 +32,7 @@ from typing import Any
 
 from lima_ray.config.display import ProgressDisplay
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import durable, resolve
+from lima_ray.config.paths import durable, resolve
 from lima_ray.data.prompts import read_prompts
 from lima_ray.generation.endpoint import Client, ask, check_url
 from lima_ray.generation.job import Generation, ReplyDirectory, Script

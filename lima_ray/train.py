@@ -35,8 +35,10 @@ from lima_ray.config.cluster import (
     wants_gpus,
     worker_environment,
 )
+from lima_ray.config.command_line import Step
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Recipe, Step, portable
+from lima_ray.config.loading import portable
+from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import described

@@ -14,7 +14,8 @@ import tyro
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Section, durable
+from lima_ray.config.paths import durable
+from lima_ray.config.sections import Section
 from lima_ray.web.requests import Network
 from serve.engines.catalogue import catalogue
 from serve.engines.settings import EngineSettings

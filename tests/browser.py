@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Event, Request
 

@@ -19,7 +19,8 @@ from chat_server import Server, serving
 from torch import distributed as dist
 
 from lima_ray import base
-from lima_ray.config.recipe import PACKAGE, Recipe, validate
+from lima_ray.config.paths import PACKAGE
+from lima_ray.config.recipe import Recipe, validate
 from lima_ray.engine.cpu import compiler
 from lima_ray.example import write
 from lima_ray.records.example import Example

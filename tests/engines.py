@@ -10,7 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
 )
 
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.engine.cpu.forward import CpuForward
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.loading import SLOT_ATTENTION, register_slot_attention

@@ -12,9 +12,10 @@ from huggingface_hub import constants
 
 from lima_ray import __version__
 from lima_ray.config import flags
-from lima_ray.config.command_line import COMMANDS, docstring, read, run
+from lima_ray.config.command_line import COMMANDS, Step, docstring, parse, read, run
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import PACKAGE, RECIPES, Recipe, Step, parse
+from lima_ray.config.paths import PACKAGE, RECIPES
+from lima_ray.config.recipe import Recipe
 from lima_ray.generation.job import Generation
 from lima_ray.records.lineage import check_base
 from serve.arguments import Args, fields

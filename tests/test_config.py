@@ -6,19 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lima_ray.config.command_line import Step, parse
+from lima_ray.config.differences import flatten
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import (
-    PACKAGE,
-    RECIPES,
-    Recipe,
-    Step,
-    durable,
-    flatten,
-    load,
-    parse,
-    resolve,
-    validate,
-)
+from lima_ray.config.loading import load
+from lima_ray.config.paths import PACKAGE, RECIPES, durable, resolve
+from lima_ray.config.recipe import Recipe, validate
 
 PAPER = {  # LIMA section 3
     "data.train": "GAIR/lima",

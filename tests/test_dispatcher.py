@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lima_ray.config.recipe import Recipe, load
+from lima_ray.config.loading import load
+from lima_ray.config.recipe import Recipe
 from lima_ray.records.files import write_json
 from tune.training import Job
 from tune.workers.training_queue import Dispatcher, Task

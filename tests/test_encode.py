@@ -15,7 +15,8 @@ from conftest import dialogues
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Data, Recipe
+from lima_ray.config.recipe import Recipe
+from lima_ray.config.sections import Data
 from lima_ray.data import encoding, inspection
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import eot_id, load_tokenizer, word_start

@@ -10,7 +10,7 @@ import pytest
 from chat_server import DROP, KEY, Response, Server, refused, said, serving
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.generation.endpoint import Answer, Client, Endpoint, ask, retry_after_s
 from lima_ray.judging.grade import grade, parse
 from lima_ray.records.reply import Reply

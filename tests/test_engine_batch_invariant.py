@@ -8,7 +8,7 @@ import torch
 from conftest import C_WORKS
 from engines import answer, cpu_forward, prompts
 
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.engine.cpu import compiler
 from lima_ray.engine.cpu.batch_invariant import SiLU
 from lima_ray.engine.cpu.linear import KernelLinear, PackedLinear, PlainLinear

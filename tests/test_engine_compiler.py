@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import C_WORKS
 
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.engine.cpu import compiler, kernels, reference
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request

@@ -17,7 +17,7 @@ from transformers import (
 
 from lima_ray import base
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.data.tokenizer import eot_id
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import CompletionOutput, Request

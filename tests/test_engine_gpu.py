@@ -9,7 +9,7 @@ import torch
 from conftest import dialogues
 from transformers import AutoModelForCausalLM
 
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.engine.cuda_graphs import CudaGraphForward
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Data
+from lima_ray.config.sections import Data
 from lima_ray.data.encoding import encode
 from lima_ray.data.tokenizer import eot_id, load_tokenizer
 from lima_ray.engine.engine import Engine

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from engines import CHUNK, answer, cpu_forward
 
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.engine.cpu.kv_slots import SMALLEST_CAPACITY
 from lima_ray.engine.engine import PREFILL_TOKENS_A_STEP, Engine
 from lima_ray.engine.requests import CompletionOutput, Request

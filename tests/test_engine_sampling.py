@@ -10,7 +10,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.engine.sampling import HEAD, sample
 
 

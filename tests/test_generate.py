@@ -21,7 +21,7 @@ from conftest import ray_cluster
 from lima_ray.config.command_line import COMMANDS
 from lima_ray.config.command_line import read as command_arguments
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.data.tokenizer import eot_id, load_tokenizer
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request

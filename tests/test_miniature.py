@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from lima_ray import example
-from lima_ray.config.recipe import Sampling, load, resolve
+from lima_ray.config.loading import load
+from lima_ray.config.paths import resolve
+from lima_ray.config.sections import Sampling
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
 from lima_ray.miniature import dialogues, prose, world

@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 from pyarrow import parquet
 from test_example import LIMA, OPENAI, complaint, save
 
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.data.prompts import read_prompts
 from lima_ray.data.reading import rows_of
 from lima_ray.example import read

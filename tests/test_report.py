@@ -17,7 +17,7 @@ from matplotlib import image
 from rich.console import Console
 
 from lima_ray.config import command_line
-from lima_ray.config.recipe import load as load_recipe
+from lima_ray.config.loading import load as load_recipe
 from lima_ray.records.files import write_json, write_jsonl
 from lima_ray.records.quality import Quality
 from lima_ray.records.run import Run

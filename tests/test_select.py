@@ -18,8 +18,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lima_ray import example, select, train
 from lima_ray.arguments import Choice
+from lima_ray.config.differences import flatten
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Recipe, flatten, load
+from lima_ray.config.loading import load
+from lima_ray.config.recipe import Recipe
 from lima_ray.judging import assessment
 from lima_ray.judging.perplexity import dialogue_losses, perplexity
 from lima_ray.records.files import write_json

@@ -13,7 +13,7 @@ import torch
 from served import wait_until
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import CompletionOutput, Event, Request
 from serve.engines.engine_loop import EngineLoop, Subscription

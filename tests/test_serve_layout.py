@@ -12,7 +12,7 @@ from browser import CHROMIUM, FLAGS, EngineChatClient, free_port, served
 from postgres import Postgres, postgres_missing
 
 from lima_ray import example
-from lima_ray.config.recipe import PACKAGE
+from lima_ray.config.paths import PACKAGE
 from lima_ray.engine.engine import Engine
 from lima_ray.records.verdict import Verdict
 from serve.conversations.dialogue import Turn

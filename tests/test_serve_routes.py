@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.conformance.checks import CHECKS
 from benchmarks.conformance.peer import Check, Peer
-from lima_ray.config.recipe import PACKAGE, Data
+from lima_ray.config.paths import PACKAGE
+from lima_ray.config.sections import Data
 from lima_ray.data.encoding import encode
 from lima_ray.data.tokenizer import eot_id, load_tokenizer
 from lima_ray.records.example import Example

@@ -18,7 +18,7 @@ from served import Hosted, hosted, wait_until
 
 from benchmarks.conformance.checks import CHECKS
 from benchmarks.conformance.peer import Peer
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
 

@@ -11,7 +11,7 @@ import yaml
 from chat_server import Server, serving
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import PACKAGE
+from lima_ray.config.paths import PACKAGE
 from lima_ray.judging import preflight
 from tune import space, training
 from tune.space import SETTINGS, SWEEPS, base_recipe, check_names, load, points

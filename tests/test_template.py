@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFas
 
 from lima_ray.base import llama_config
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Data, Sampling
+from lima_ray.config.sections import Data, Sampling
 from lima_ray.data import encoding
 from lima_ray.data.chat_template import encode_dialogues, form_of, render
 from lima_ray.data.tokenizer import (

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from lima_ray.config.recipe import Section
+from lima_ray.config.sections import Section
 
 STUDIES = (
     *("quality", "diversity", "quantity", "dialogues", "structure"),

@@ -6,7 +6,8 @@ from typing import Any, Self
 from pydantic import model_validator
 from ray.tune.search import sample
 
-from lima_ray.config.recipe import Section, resolve
+from lima_ray.config.paths import resolve
+from lima_ray.config.sections import Section
 
 DOMAINS = {
     "choice": lambda values: sample.Categorical(values).uniform(),

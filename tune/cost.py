@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lima_ray.config.recipe import Recipe, resolve
+from lima_ray.config.paths import resolve
+from lima_ray.config.recipe import Recipe
 from lima_ray.data.prompts import read_prompts
 from lima_ray.model.flops import BF16_PEAK, step_flops
 from lima_ray.results.units import duration

@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from lima_ray.config.recipe import durable
+from lima_ray.config.paths import durable
 from lima_ray.records.files import write_json
 from tune import report, sweep
 from tune.arguments import ReproduceCommand as Command

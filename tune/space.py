@@ -25,9 +25,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
+from lima_ray.config.differences import flatten
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import DEFAULT_RECIPE, Recipe, Section, flatten, nearest, read_yaml
-from lima_ray.config.recipe import load as load_recipe
+from lima_ray.config.loading import DEFAULT_RECIPE, read_yaml
+from lima_ray.config.loading import load as load_recipe
+from lima_ray.config.recipe import Recipe, nearest
+from lima_ray.config.sections import Section
 from tune.axis import Axis, label, short
 
 HERE = Path(__file__).parent

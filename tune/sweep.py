@@ -26,7 +26,8 @@ import ray
 from rich.console import Console
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Recipe, durable
+from lima_ray.config.paths import durable
+from lima_ray.config.recipe import Recipe
 from lima_ray.results.units import duration, size
 from tune import cost, pace, report, space, training
 from tune.arguments import SweepCommand as Command

@@ -8,9 +8,10 @@ from typing import Any
 import yaml
 from filelock import BaseFileLock
 
+from lima_ray.config.differences import differences as changed_settings
+from lima_ray.config.differences import flatten
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Recipe, flatten
-from lima_ray.config.recipe import differences as changed_settings
+from lima_ray.config.recipe import Recipe
 from lima_ray.records.files import lock, write_text
 from tune.space import Point, Sweep
 

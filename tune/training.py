@@ -16,7 +16,10 @@ from filelock import BaseFileLock
 
 from lima_ray import example, generate, train
 from lima_ray.config.errors import UserError, listed
-from lima_ray.config.recipe import Model, Recipe, Train, durable, located, portable, validate
+from lima_ray.config.loading import portable
+from lima_ray.config.paths import durable, located
+from lima_ray.config.recipe import Recipe, validate
+from lima_ray.config.sections import Model, Train
 from lima_ray.data import training_data
 from lima_ray.judging import preflight
 from lima_ray.judging.registry import check_prompts, try_judge

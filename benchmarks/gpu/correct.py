@@ -35,7 +35,8 @@ from benchmarks.gpu.reference import (
     step_errors,
 )
 from lima_ray import base, example
-from lima_ray.config.recipe import Recipe, load, validate
+from lima_ray.config.loading import load
+from lima_ray.config.recipe import Recipe, validate
 from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
 from lima_ray.records.example import Example

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch.nn.functional import cross_entropy
 
-from lima_ray.config.recipe import Optim
+from lima_ray.config.sections import Optim
 from lima_ray.data.packing import Step
 from lima_ray.data.rows import Rows
 from lima_ray.model.loading import whole

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Cluster, Recipe
+from lima_ray.config.recipe import Recipe
+from lima_ray.config.sections import Cluster
 
 ADDRESS_ENV = "RAY_ADDRESS"
 ANSWERS_WITHIN_S = 5.0

@@ -19,13 +19,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
+from pydantic import BaseModel, ValidationError
 
+from lima_ray.config import flags
 from lima_ray.config.cluster import prepare_environment
 from lima_ray.config.errors import UserError, plain_errors
-from lima_ray.config.recipe import PACKAGE, Step, parse, read_flags
+from lima_ray.config.loading import DEFAULT_RECIPE, load
+from lima_ray.config.paths import PACKAGE, RECIPES
+from lima_ray.config.recipe import Recipe, explain
+from lima_ray.config.sections import Section
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,10 @@ class Command:
 
 
 COMMANDS = {
-    "demo": Command("lima_ray.miniature.demo", "lima_ray.config.recipe:Step"),
+    "demo": Command("lima_ray.miniature.demo", "lima_ray.config.command_line:Step"),
     "example": Command("lima_ray.example"),
     "encode": Command("lima_ray.encode"),
-    "train": Command("lima_ray.train", "lima_ray.config.recipe:Step"),
+    "train": Command("lima_ray.train", "lima_ray.config.command_line:Step"),
     "select": Command("lima_ray.select", "lima_ray.arguments:read_selection"),
     "generate": Command("lima_ray.generate", "lima_ray.generation.job:Generation"),
     "compare": Command("lima_ray.compare"),
@@ -116,3 +121,68 @@ def make_importable(module: str) -> None:
         )
     if str(checkout) not in sys.path:
         sys.path.insert(0, str(checkout))
+
+
+POSITIONAL = (
+    "RECIPE, first, is a file or one that ships: "
+    f"{', '.join(sorted(path.stem for path in RECIPES.glob('*.yaml')))}; without it, "
+    f"{DEFAULT_RECIPE}."
+)
+
+
+Arguments = TypeVar("Arguments", bound=BaseModel)
+
+
+class Step(Section):
+    """What every step takes; a step with options of its own adds fields."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
+
+
+def parse(
+    step: type[Arguments], prog: str, doc: str | None, argv: list[str] | None = None
+) -> Arguments:
+    """Read `[RECIPE] [--section.field value ...]`; `--help` shows the recipe's own values.
+
+    Args:
+        step: `Step` or a subclass.
+        prog: how the step is called, such as `python -m lima_ray.train`.
+        doc: the step's module docstring, shown by `--help`.
+        argv: arguments; none takes the command line's.
+
+    Raises:
+        UserError: no such recipe, or flags that do not agree with each other or with the recipe.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    reference = args.pop(0) if args and not args[0].startswith("-") else DEFAULT_RECIPE
+    default = step.model_validate({"recipe": load(reference)})
+    return read_flags(
+        step, default, f"{prog} [RECIPE]", f"{doc or ''}\n{POSITIONAL}", args, reference
+    )
+
+
+def read_flags(
+    command: type[Arguments],
+    default: Arguments,
+    prog: str,
+    doc: str | None,
+    args: list[str] | None,
+    origin: str = "command line",
+) -> Arguments:
+    """Read `--section.field value ...` over defaults, which `--help` shows.
+
+    Args:
+        command: the section to read.
+        default: what stands where a flag is not given, or `tyro.MISSING_NONPROP`.
+        prog: how the command is called.
+        doc: its description.
+        args: the flags; none takes the command line's.
+        origin: named where flags do not agree.
+
+    Raises:
+        UserError: an unknown flag, or flags that do not agree with each other.
+    """
+    try:
+        return flags.read(command, prog, doc, args, default)
+    except ValidationError as error:
+        raise UserError(explain(error, origin)) from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lima_ray.config.errors import SHOWN_ERRORS, UserError
-from lima_ray.config.recipe import Data
+from lima_ray.config.sections import Data
 from lima_ray.data.chat_template import encode_dialogues
 from lima_ray.data.rows import Rows
 from lima_ray.records.example import Example

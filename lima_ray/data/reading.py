@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import resolve
+from lima_ray.config.paths import resolve
 from lima_ray.data.file_formats import OPENERS, READERS, Placed, file_rows, kind_of, stem_of
 
 SHARD = re.compile(r"(?P<name>.*?)[-_.]?((?P<number>\d+)-of-(?P<of>\d+)(-[0-9a-f]{8,})?|\d{3,})")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import resolve
+from lima_ray.config.paths import resolve
 from lima_ray.data.chat_template import encode_prompt, form_of
 from lima_ray.data.turns import any_of, named_ids
 from lima_ray.records.example import Example

@@ -7,7 +7,8 @@ import numpy as np
 
 from lima_ray import example
 from lima_ray.config.errors import UserError, listed
-from lima_ray.config.recipe import Data, Recipe
+from lima_ray.config.recipe import Recipe
+from lima_ray.config.sections import Data
 from lima_ray.data.encoding import encode
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import eot_id, load_tokenizer

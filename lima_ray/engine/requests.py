@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, field
 
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.engine.detokenizer import Detokenizer
 
 

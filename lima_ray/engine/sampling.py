@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from lima_ray.engine.requests import Logprob
 
 HEAD = 256

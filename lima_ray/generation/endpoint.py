@@ -25,7 +25,7 @@ import tyro
 from pydantic import BaseModel, Field, ValidationError
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Sampling, Section
+from lima_ray.config.sections import Sampling, Section
 
 LONGEST_WAIT_S = 600.0
 LONGEST_BACKOFF_S = 60.0

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field
 
+from lima_ray.config.differences import differences, flatten
 from lima_ray.config.errors import SHOWN_ERRORS, UserError, listed
-from lima_ray.config.recipe import Sampling, Section, differences, flatten
+from lima_ray.config.sections import Sampling, Section
 from lima_ray.generation.endpoint import Endpoint
 from lima_ray.records.example import Example
 from lima_ray.records.files import lock, write_json, write_jsonl

@@ -11,7 +11,7 @@ import torch
 
 from lima_ray.config.cluster import connect, cpus_per_worker, wants_gpus, worker_environment
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Cluster
+from lima_ray.config.sections import Cluster
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import CompletionOutput, Request
 from lima_ray.generation.job import Generation, Key, Script, check_room

@@ -13,7 +13,8 @@ import numpy as np
 
 from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Recipe, portable, validate
+from lima_ray.config.loading import portable
+from lima_ray.config.recipe import Recipe, validate
 from lima_ray.data.prompts import read_prompts
 from lima_ray.generate import generate, identity
 from lima_ray.generation.job import ASKED, Generation

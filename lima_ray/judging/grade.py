@@ -12,7 +12,8 @@ from string import Template
 from typing import Any
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import PACKAGE, Sampling
+from lima_ray.config.paths import PACKAGE
+from lima_ray.config.sections import Sampling
 from lima_ray.generation.endpoint import Client, Endpoint, ask
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Status, Verdict

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Select
+from lima_ray.config.sections import Select
 from lima_ray.judging import grade
 from lima_ray.miniature import judge as miniature
 from lima_ray.records.example import Example

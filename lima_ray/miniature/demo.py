@@ -22,7 +22,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from lima_ray import train
-from lima_ray.config.recipe import Recipe, Sampling, Step, resolve
+from lima_ray.config.command_line import Step
+from lima_ray.config.paths import resolve
+from lima_ray.config.recipe import Recipe
+from lima_ray.config.sections import Sampling
 from lima_ray.config.terminal import printable
 from lima_ray.generate import Generation, generate
 from lima_ray.miniature.judge import judge

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Recipe, resolve
+from lima_ray.config.paths import resolve
+from lima_ray.config.recipe import Recipe
 
 PLAIN = ("self_attn", "mlp")
 SANDWICH = ("post_attention_layernorm", "post_feedforward_layernorm")

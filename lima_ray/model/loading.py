@@ -13,7 +13,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Model, Recipe, resolve
+from lima_ray.config.paths import resolve
+from lima_ray.config.recipe import Recipe
+from lima_ray.config.sections import Model
 from lima_ray.model import attention, cpu_layers
 from lima_ray.model.families import config_of, context_of, family_of
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.flags import nearest
-from lima_ray.config.recipe import resolve
+from lima_ray.config.paths import resolve
 
 MIB = 1 << 20
 HUB_S = 10

@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
+from lima_ray.config.differences import differences
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Recipe, differences, validate
+from lima_ray.config.recipe import Recipe, validate
 from lima_ray.records.files import lock, read_json, write_json, write_text, writing
 from lima_ray.records.journal import Journal
 

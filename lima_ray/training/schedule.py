@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lima_ray.config.recipe import Optim, Recipe
+from lima_ray.config.recipe import Recipe
+from lima_ray.config.sections import Optim
 from lima_ray.data import packing
 from lima_ray.data.rows import Rows
 

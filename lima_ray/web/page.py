@@ -15,7 +15,7 @@ import gradio as gr
 from fastapi import FastAPI, Request
 from pydantic import Field
 
-from lima_ray.config.recipe import Section
+from lima_ray.config.sections import Section
 from lima_ray.web.database import DatabaseError
 from lima_ray.web.login import login_routes
 from lima_ray.web.middleware import SessionMiddleware

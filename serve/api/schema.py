@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from serve.api.errors import NEUTRAL
 
 UNSET = {

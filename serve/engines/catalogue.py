@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lima_ray import example
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import durable, resolve
+from lima_ray.config.paths import durable, resolve
 from lima_ray.records.lineage import check_base
 from lima_ray.records.run import Run, name_of
 

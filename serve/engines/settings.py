@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lima_ray.config.recipe import Section
+from lima_ray.config.sections import Section
 
 
 class EngineSettings(Section):

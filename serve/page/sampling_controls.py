@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from lima_ray.config.recipe import Sampling
+from lima_ray.config.sections import Sampling
 from serve.conversations.dialogue import SEEDS
 
 RANDOM_SEED = -1

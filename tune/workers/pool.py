@@ -9,7 +9,7 @@ from ray.exceptions import RayError
 
 from lima_ray.config.cluster import forwarded, wants_gpus, worker_environment
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Cluster
+from lima_ray.config.sections import Cluster
 from tune.space import Sweep
 from tune.workers.training_queue import Dispatcher
 from tune.workers.training_worker import Assessor, Lane

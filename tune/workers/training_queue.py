@@ -1,7 +1,8 @@
-"""The dispatcher of a sweep: hands trainings to warm lanes, epochs to assessors, and news to Tune.
+"""The queue of a sweep's trainings, which hands them to warm workers and epochs to assessors.
 
-One Ray actor. Lanes (training_worker.py) ask it for the next training, assessors for the next epoch to judge or training to conclude, Tune's trials for news of their point. How a training ended goes into
-the sweep's journal.
+One Ray actor. Worker groups (training_worker.py) ask it for the next training, assessors for the
+next epoch to judge or training to conclude, Tune's trials for news of their point. How a training
+ended goes into the sweep's journal.
 """
 
 import asyncio
