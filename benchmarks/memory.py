@@ -20,9 +20,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from conftest import dialogues
 from gang import gang
 
-from lima_ray import base, example
+from lima_ray import base
 from lima_ray.config.recipe import Recipe, validate
 from lima_ray.data import training_data
+from lima_ray.data.examples import write_examples
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.training.loop import build_engine, train_step
@@ -42,7 +43,7 @@ def main(hidden: int = 768, layers: int = 12, vocab: int = 4096, workers: int = 
     """
     with TemporaryDirectory() as folder:
         root = Path(folder)
-        example.write(dialogues(16), root / "train.jsonl")
+        write_examples(dialogues(16), root / "train.jsonl")
         base.build(str(root / "train.jsonl"), root / "base", hidden, layers, vocab=vocab)
         recipe = validate(
             {

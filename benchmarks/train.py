@@ -22,9 +22,10 @@ import torch
 import tyro
 import yaml
 
-from lima_ray import base, example
+from lima_ray import base
 from lima_ray.config.recipe import Recipe, validate
 from lima_ray.data import packing, training_data
+from lima_ray.data.examples import read_examples, write_examples
 from lima_ray.data.rows import Rows
 from lima_ray.model.loading import load_model
 from lima_ray.records.example import Example
@@ -92,7 +93,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     python = trl_python or make_environment(out)
     cores = len(os.sched_getaffinity(0))
-    examples = example.read(lima) if lima else drawn_examples()
+    examples = read_examples(lima) if lima else drawn_examples()
     recipe = prepare(
         examples, out, steps, hidden, layers, vocab, workers or cores, tokens_per_micro_batch
     )
@@ -148,8 +149,8 @@ def prepare(
     """Choose the rows of all steps, make the random base, and return the recipe both sides use."""
     chosen = np.random.default_rng(0).permutation(len(examples))
     kept = [examples[i] for i in chosen if len(examples[i].turns) == 2][: steps * BATCH]
-    example.write(kept, out / "train.jsonl")
-    example.write(examples, out / "all.jsonl")
+    write_examples(kept, out / "train.jsonl")
+    write_examples(examples, out / "all.jsonl")
     base.build(str(out / "all.jsonl"), out / "base", hidden=hidden, layers=layers, vocab=vocab)
     return validate(
         {

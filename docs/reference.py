@@ -22,9 +22,9 @@ from pydantic_core import PydanticUndefined
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lima_ray.arguments import Choice  # noqa: E402
 from lima_ray.config.command_line import COMMANDS, Step, docstring  # noqa: E402
 from lima_ray.config.recipe import Recipe  # noqa: E402
+from lima_ray.judging.choice import Choice  # noqa: E402
 from lima_ray.model.families import FAMILIES  # noqa: E402
 from serve import store  # noqa: E402
 from serve.api.schema import ChatRequest, CompletionRequest  # noqa: E402

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from lima_ray import example
 from lima_ray.config import flags
 from lima_ray.config.errors import UserError
+from lima_ray.data.examples import read_examples
 from lima_ray.records.files import open_to_readers
 
 
@@ -116,7 +116,7 @@ def texts_of(reference: str) -> Iterator[str]:
             raise UserError(f"no file {path}")
         yield from path.read_text(encoding="utf-8").splitlines()
         return
-    for row in example.read(reference, dialogues=False):
+    for row in read_examples(reference, dialogues=False):
         yield from row.turns
 
 

@@ -23,14 +23,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from lima_ray.arguments import ChatCommand
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Sampling
 from lima_ray.config.terminal import printable
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
-from lima_ray.generate import model_dir
+from lima_ray.generation.arguments import ChatCommand
 from lima_ray.generation.endpoint import KEY_ENV, check_url, key_in, retry_after_s, shown
+from lima_ray.generation.job import model_dir
 from lima_ray.records.example import Example
 
 Speak = Callable[[list[str], int], Iterator[str]]

@@ -7,127 +7,15 @@ files (JSON, CSV, Parquet ...), directories or datasets of the hub, checks every
 `{"conversations": [...], "source", "id"}`; `weights` beside these is 0 for a turn without loss.
 """
 
-import json
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import tyro
 
 from lima_ray.config import flags
-from lima_ray.config.errors import SHOWN_ERRORS, UserError
-from lima_ray.config.terminal import printable
-from lima_ray.data import forms
-from lima_ray.data.reading import rows_of
-from lima_ray.records.example import Example
-
-
-def read(
-    reference: str,
-    split: str = "train",
-    *,
-    dialogues: bool = True,
-    invalid: Literal["stop", "drop"] = "stop",
-    drop_flag: str = "",
-) -> list[Example]:
-    """Read every example of a file, a directory's split, or a dataset of the hub.
-
-    Args:
-        reference: path, or the hub's `owner/name`.
-        split: which file of a directory or split of a hub's dataset.
-        dialogues: every row must end with the assistant; otherwise prompts alone are rows too.
-        invalid: stop at rows that are not usable, or drop them and say which.
-        drop_flag: the caller's flag that drops them, for the message; empty where it has none.
-
-    Raises:
-        UserError: nothing there, nothing that can be read, or rows that are not usable.
-    """
-    examples, problems = [], []
-    for place, row in rows_of(reference, split):
-        try:
-            examples.append(example_of(row, place, dialogues))
-        except UserError as error:
-            problems.append(str(error))
-    if problems:
-        shown = "\n  ".join(problems[:SHOWN_ERRORS])
-        more = len(problems) - SHOWN_ERRORS
-        shown += f"\n  and {more} more" if more > 0 else ""
-        if invalid == "stop":
-            way_out = f", or drop such rows with {drop_flag}" if drop_flag else ""
-            raise UserError(
-                f"{len(problems)} of {len(problems) + len(examples)} rows are not usable; mend or "
-                f"remove them{way_out}:\n  {shown}"
-            )
-        print(printable(f"dropped {len(problems)} rows that are not usable:\n  {shown}"))
-    if not examples:
-        raise UserError(f"{reference} ({split}) holds no rows")
-    return examples
-
-
-def example_of(row: Any, place: str, dialogues: bool) -> Example:
-    """Make an Example of a raw row, whatever its form.
-
-    Raises:
-        UserError: what is wrong with the row at `place`.
-    """
-    parsed = forms.parse(row, place)
-    check_turns(parsed.turns, place, dialogues)
-    learned = () if all(parsed.learned) else tuple(parsed.learned)
-    if dialogues and learned and not any(learned[1::2]):
-        raise UserError(f"{place} has no reply that is learned: each has weight 0 or train false")
-    # A table has every key in every row, null where it has no value.
-    known = {*parsed.used, "source", "id"}
-    extra = {k: v for k, v in row.items() if k not in known and v is not None}
-    id_, source = row.get("id"), row.get("source")
-    return Example(
-        turns=tuple(parsed.turns),
-        id=str(place.rsplit("/", 1)[-1] if id_ is None else id_),
-        source=str(source or ""),
-        system=parsed.system,
-        learned=learned,
-        extra=json.loads(json.dumps(extra, default=str)),  # tables hold dates, decimals, bytes
-        place=place,
-    )
-
-
-def check_turns(turns: list[Any], where: str, dialogues: bool) -> None:
-    """Refuse dialogues that no chat could have produced."""
-    for number, turn in enumerate(turns, start=1):
-        if not isinstance(turn, str):
-            kind = type(turn).__name__
-            raise UserError(f"{where} turn {number} is a {kind} ({turn!r}); turns are strings")
-        if not turn.strip():
-            raise UserError(f"{where} turn {number} is empty")
-    if not turns:
-        raise UserError(f"{where} has no turns")
-    if dialogues and len(turns) % 2:
-        noun = "turn" if len(turns) == 1 else "turns"
-        raise UserError(
-            f"{where} has {len(turns)} {noun}; a dialogue ends with the assistant, so it needs an "
-            "even number"
-        )
-
-
-def write(examples: list[Example], path: Path) -> None:
-    """Write LIMA JSONL."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{e.to_line()}\n" for e in examples), encoding="utf-8")
-
-
-def normal_prompt(example: Example) -> str:
-    """The prompt as the leak check compares it: case and runs of white space do not count."""
-    return normal(example.prompt)
-
-
-def normal_dialogue(example: Example) -> tuple[str, ...]:
-    """All turns in that form."""
-    return tuple(map(normal, example.turns))
-
-
-def normal(text: str) -> str:
-    """A text in which case and runs of white space are alike."""
-    return " ".join(text.casefold().split())
+from lima_ray.data.examples import read_examples, write_examples
 
 
 def convert(
@@ -147,10 +35,14 @@ def convert(
         invalid: stop at rows that are not usable, or drop them.
     """
     rows_of_input = partial(
-        read, split=split, dialogues=not prompts, invalid=invalid, drop_flag="--invalid drop"
+        read_examples,
+        split=split,
+        dialogues=not prompts,
+        invalid=invalid,
+        drop_flag="--invalid drop",
     )
     examples = [e for reference in inputs for e in rows_of_input(reference)]
-    write(examples, out)
+    write_examples(examples, out)
     turns = Counter(len(e.turns) for e in examples)
     counts = ", ".join(f"{count} of {n} turns" for n, count in sorted(turns.items()))
     print(f"{out}: {len(examples)} rows ({counts})")

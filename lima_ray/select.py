@@ -24,13 +24,13 @@ from typing import Any
 import ray
 from transformers import AutoTokenizer
 
-from lima_ray.arguments import Selection
 from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.prompts import read_prompts
 from lima_ray.judging import preflight
 from lima_ray.judging.assessment import assess_remotely, outdated
+from lima_ray.judging.choice import Selection
 from lima_ray.model import export_check
 from lima_ray.records.quality import Quality, assessed
 from lima_ray.records.run import Run

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from tyro.extras import SubcommandApp
 
-from lima_ray import example
 from lima_ray.config.errors import UserError
+from lima_ray.data.examples import write_examples
 from lima_ray.records.files import write_jsonl
 from lima_ray.web.database import DEFAULT_URL, DatabaseError, masked
 from serve.conversations.store import Store
@@ -51,7 +51,7 @@ def conversations(out: Path, db: str = DEFAULT_URL) -> None:
             examples.append(dialogue.example())
         except UserError:
             unfinished += 1
-    example.write(examples, out)
+    write_examples(examples, out)
     print(f"{out}: {len(examples)} conversations; {unfinished} without a last reply are left out")
 
 

@@ -21,8 +21,8 @@ from torch import distributed as dist
 from lima_ray import base
 from lima_ray.config.paths import PACKAGE
 from lima_ray.config.recipe import Recipe, validate
+from lima_ray.data.examples import write_examples
 from lima_ray.engine.cpu import compiler
-from lima_ray.example import write
 from lima_ray.records.example import Example
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def alone() -> Iterator[None]:
 def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty-four dialogues as LIMA JSONL."""
     path = tmp_path_factory.mktemp("data") / "train.jsonl"
-    write(dialogues(24), path)
+    write_examples(dialogues(24), path)
     return path
 
 

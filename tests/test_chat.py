@@ -8,7 +8,7 @@ from pathlib import Path
 
 from served import Hosted
 
-from lima_ray import example
+from lima_ray.data.examples import read_examples
 
 BASE = "lima_ray/miniature/base"
 
@@ -38,7 +38,7 @@ def test_a_server_is_talked_to_and_the_dialogue_saved(host: Hosted, tmp_path: Pa
     flags = ("--name", "brief", "--system", "Be kind.", "--seed", "3")
     done = handlers(f"{host.url}/v1", *lines, flags=flags)
     assert done.returncode == 0, done.stderr
-    (row,) = example.read(str(rows))
+    (row,) = read_examples(str(rows))
     assert row.system == "Be kind."
     assert [row.turns[0], row.turns[2]] == ["the cat", "the river"]
     assert len(row.turns) == 4

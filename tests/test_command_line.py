@@ -16,7 +16,7 @@ from lima_ray.config.command_line import COMMANDS, Step, docstring, parse, read,
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import PACKAGE, RECIPES
 from lima_ray.config.recipe import Recipe
-from lima_ray.generation.job import Generation
+from lima_ray.generation.arguments import Generation
 from lima_ray.records.lineage import check_base
 from serve.arguments import Args, fields
 from tune.arguments import SweepCommand

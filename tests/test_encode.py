@@ -18,10 +18,10 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Data
 from lima_ray.data import encoding, inspection
+from lima_ray.data.examples import read_examples, write_examples
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import eot_id, load_tokenizer, word_start
 from lima_ray.data.training_data import leaks, load_examples, preflight, prepare
-from lima_ray.example import read, write
 from lima_ray.records.example import Example
 
 DIALOGUES = {
@@ -413,9 +413,11 @@ def test_preflight_names_leaks_with_the_prompts_they_equal(ours: PreTrainedToken
 def split_data(tmp_path: Path) -> Data:
     """A train file one of whose rows is a dev prompt and another a test prompt."""
     rows = [Example((f"Why {n}?", "the cat"), f"row-{n}") for n in range(4)]
-    write(rows, tmp_path / "train.jsonl")
-    write([Example(("WHY  1?",), "dev-0")], tmp_path / "dev.jsonl")
-    write([Example(("how?",), "t"), Example(("why 3?",), "test-0")], tmp_path / "test.jsonl")
+    write_examples(rows, tmp_path / "train.jsonl")
+    write_examples([Example(("WHY  1?",), "dev-0")], tmp_path / "dev.jsonl")
+    write_examples(
+        [Example(("how?",), "t"), Example(("why 3?",), "test-0")], tmp_path / "test.jsonl"
+    )
     folder = str(tmp_path)
     return Data(train=folder, dev=folder, test=folder, leaks="drop", max_tokens=64)
 
@@ -444,14 +446,14 @@ def test_prepare_drops_rows_with_nothing_to_learn_when_asked(
     recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "train.jsonl"
-    write([Example(("cat " * 80, "Hi"), "long"), Example(("Hi", "Hi"), "short")], path)
+    write_examples([Example(("cat " * 80, "Hi"), "long"), Example(("Hi", "Hi"), "short")], path)
     recipe = recipe.override({"data.train": str(path), "data.max_tokens": 16})
     with pytest.raises(UserError, match="no supervised token: long"):
         prepare(recipe)
     _, train, rows = prepare(recipe.override({"data.invalid": "drop"}))
     assert ([e.id for e in train], len(rows)) == (["short"], 1)
     assert "dropped 1 rows without a supervised token: long" in capsys.readouterr().out
-    write([Example(("cat " * 80, "Hi"), "long")], path)
+    write_examples([Example(("cat " * 80, "Hi"), "long")], path)
     with pytest.raises(UserError, match=f"no row of {path} is left to train on"):
         prepare(recipe.override({"data.invalid": "drop"}))
 
@@ -470,8 +472,8 @@ def test_shown_rows_read_as_they_are(
 def test_rows_to_show_are_picked(ours: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     words = [3, 9, 1, 7, 5]
     more = [Example(("cat " * n, "sun " * n), f"row-{n}") for n in words]
-    write(more, tmp_path / "rows.jsonl")
-    examples = read(str(tmp_path / "rows.jsonl"))
+    write_examples(more, tmp_path / "rows.jsonl")
+    examples = read_examples(str(tmp_path / "rows.jsonl"))
     rows = encoding.encode(examples, ours, Data(max_tokens=int(rows_of(more, ours)[4] * 1.2)))
     assert rows.cut_R.tolist() == [False, True, False, True, False]
 
@@ -499,12 +501,12 @@ def test_heldout_dialogues_that_are_trained_on(recipe: Recipe, tmp_path: Path) -
     rows = dialogues(4, seed=9)
     again = dataclasses.replace(rows[2], id="h2", turns=tuple(f" {t}\n" for t in rows[2].turns))
     other = dataclasses.replace(rows[3], id="h3", turns=(rows[3].turns[0], "else"))
-    write(rows, tmp_path / "train.jsonl")
-    write([*dialogues(3, seed=8), again, other], tmp_path / "heldout.jsonl")
+    write_examples(rows, tmp_path / "train.jsonl")
+    write_examples([*dialogues(3, seed=8), again, other], tmp_path / "heldout.jsonl")
     data = recipe.data.model_copy(update={"train": str(tmp_path), "heldout": str(tmp_path)})
     with pytest.raises(UserError, match=rf"^1 of the 5 held-out .* on: h2 \(= {rows[2].id}\); re"):
         load_examples(data)
-    write([*dialogues(3, seed=8), other], tmp_path / "heldout.jsonl")
+    write_examples([*dialogues(3, seed=8), other], tmp_path / "heldout.jsonl")
     assert len(load_examples(data)[0]) == 4
     with pytest.raises(UserError, match=r"^4 of the 4 held-out dialogues"):
         load_examples(data.model_copy(update={"heldout": str(tmp_path / "train.jsonl")}))
@@ -545,7 +547,7 @@ LIMA = Path(__file__).parents[2] / "shared/data/lima/llamafactory_lima.json"
 
 @pytest.mark.skipif(not LIMA.is_file(), reason=f"LIMA's rows are not at {LIMA}")
 def test_limas_own_rows(ours: PreTrainedTokenizerFast) -> None:
-    examples = read(str(LIMA))
+    examples = read_examples(str(LIMA))
     assert len(examples) == 1029
     assert sum(len(e.turns) > 2 for e in examples) == 29
     rows = encoding.encode(examples, ours, LONG)
@@ -571,7 +573,7 @@ def test_a_draw_of_rows_is_part_of_a_larger_one_and_depends_on_the_seed(recipe: 
 
 def test_added_rows_follow_those_of_train(recipe: Recipe, tmp_path: Path) -> None:
     more = [dataclasses.replace(row, id=f"more {row.id}") for row in dialogues(5, seed=9)]
-    write(more, tmp_path / "more.jsonl")
+    write_examples(more, tmp_path / "more.jsonl")
     added = {"data.added": str(tmp_path / "more.jsonl")}
 
     def of(**fields: int) -> list[str]:

@@ -13,7 +13,7 @@ from hub import TOKEN, Hub, serving
 from pyarrow import parquet
 
 from lima_ray.config.errors import UserError
-from lima_ray.example import normal_prompt, read, write
+from lima_ray.data.examples import normal_prompt, read_examples, write_examples
 from lima_ray.records.example import Example
 
 LIMA = {"conversations": ["Hi?", "Hello.", "Why?", "Because."], "source": "wikihow", "id": "w1"}
@@ -82,7 +82,7 @@ def save(path: Path, *rows: object) -> str:
 def complaint(path: Path | str, split: str = "train") -> str:
     """What `read` says about data it refuses."""
     with pytest.raises(UserError) as error:
-        read(str(path), split)
+        read_examples(str(path), split)
     return str(error.value)
 
 
@@ -100,13 +100,13 @@ def row_complaint(tmp_path: Path, row: object) -> str:
 def test_every_form_is_read(
     row: dict[str, Any], turns: tuple[str, ...], system: str | None, suffix: str, tmp_path: Path
 ) -> None:
-    (found,) = read(save(tmp_path / f"rows{suffix}", row))
+    (found,) = read_examples(save(tmp_path / f"rows{suffix}", row))
     assert (found.turns, found.system) == (turns, system)
     assert not found.extra
 
 
 def test_forms_mix_in_one_file(tmp_path: Path) -> None:
-    found = read(save(tmp_path / "rows.jsonl", *(row for row, _, _ in FORMS)))
+    found = read_examples(save(tmp_path / "rows.jsonl", *(row for row, _, _ in FORMS)))
     assert [e.turns for e in found] == [turns for _, turns, _ in FORMS]
 
 
@@ -126,17 +126,17 @@ def test_turns_that_are_not_learned_are_told(tmp_path: Path, name: str) -> None:
     ]
     messages = [{"role": role, "content": "Hm."} | told for role, told in said]
     path = tmp_path / "found.jsonl"
-    (found,) = read(save(path, {"messages": messages}))
+    (found,) = read_examples(save(path, {"messages": messages}))
     assert found.learned == (True, False, True, True)
-    write([found], path)
+    write_examples([found], path)
     assert json.loads(path.read_text())["weights"] == [1, 0, 1, 1]
-    (again,) = read(str(path))
+    (again,) = read_examples(str(path))
     assert again.extra == {}
     assert dataclasses.replace(again, id=found.id) == found
     wrong = {"messages": [messages[0], messages[1] | {name: 0.5}]}
     assert row_complaint(tmp_path, wrong).startswith(f"message 2 {name} is 0.5; a turn is learned")
     assert "has no reply that is learned" in row_complaint(tmp_path, {"messages": messages[:2]})
-    (found,) = read(save(path, {"messages": [m | {name: True} for m in messages]}))
+    (found,) = read_examples(save(path, {"messages": [m | {name: True} for m in messages]}))
     assert (found.learned, found.extra) == ((), {})
 
 
@@ -185,31 +185,31 @@ def test_half_a_character_is_found_anywhere_in_a_row(
 @pytest.mark.parametrize("name", ["bot", "model", "gpt", "assistant"])
 def test_names_of_the_assistant(tmp_path: Path, name: str) -> None:
     turns = [{"from": "prompter", "value": "Hi?"}, {"from": name, "value": "Hello."}]
-    (found,) = read(save(tmp_path / "rows.jsonl", {"conversations": turns}))
+    (found,) = read_examples(save(tmp_path / "rows.jsonl", {"conversations": turns}))
     assert found.turns == ("Hi?", "Hello.")
 
 
 def test_ids_are_the_rows_own_or_say_where_it_stands(tmp_path: Path) -> None:
     lines = save(tmp_path / "rows.jsonl", LIMA, OPENAI, SHAREGPT, OPENAI | {"id": 0})
-    assert [e.id for e in read(lines)] == ["w1", "rows.jsonl:2", "7", "0"]
+    assert [e.id for e in read_examples(lines)] == ["w1", "rows.jsonl:2", "7", "0"]
     array = save(tmp_path / "rows.json", LIMA, OPENAI)
-    assert [e.id for e in read(array)] == ["w1", "rows.json[1]"]
-    assert [e.source for e in read(array)] == ["wikihow", ""]
+    assert [e.id for e in read_examples(array)] == ["w1", "rows.json[1]"]
+    assert [e.source for e in read_examples(array)] == ["wikihow", ""]
 
 
 def test_written_rows_are_read_as_they_were(tmp_path: Path) -> None:
     odd = ["\u2028 line\nand\ttab", 'né "quoted" 🦙 \\', " spaces ", "<s></s>"]
     rows = [row for row, _, _ in FORMS] + [{"conversations": odd}]
     extra = {"score": [1, {"né": None}], "split": "ü"}
-    before = read(save(tmp_path / "rows.jsonl", *(row | extra for row in rows)))
+    before = read_examples(save(tmp_path / "rows.jsonl", *(row | extra for row in rows)))
     assert all(e.extra == extra for e in before)
-    write(before, tmp_path / "deep/er/out.jsonl")
-    assert read(str(tmp_path / "deep/er/out.jsonl")) == before
+    write_examples(before, tmp_path / "deep/er/out.jsonl")
+    assert read_examples(str(tmp_path / "deep/er/out.jsonl")) == before
 
 
 def test_written_rows_have_limas_form(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    write(read(save(tmp_path / "rows.jsonl", LIMA, ALPACA | {"text": "é"})), path)
+    write_examples(read_examples(save(tmp_path / "rows.jsonl", LIMA, ALPACA | {"text": "é"})), path)
     lines = path.read_text(encoding="utf-8").splitlines()
     assert json.loads(lines[0]) == LIMA
     assert json.loads(lines[1]) == {
@@ -310,7 +310,7 @@ def test_wrong_rows_are_named(tmp_path: Path, row: object, expected: str) -> Non
 def test_prompts_may_end_with_the_user(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"conversations": ["a"]}, {"conversations": ["a", "b", "c"]}]
     path = save(tmp_path / "rows.jsonl", *rows, {"instruction": "a"}, LIMA)
-    assert [len(e.turns) for e in read(path, dialogues=False)] == [1, 3, 1, 4]
+    assert [len(e.turns) for e in read_examples(path, dialogues=False)] == [1, 3, 1, 4]
 
 
 def test_only_the_first_wrong_rows_are_shown(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_wrong_rows_are_dropped_when_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = save(tmp_path / "rows.jsonl", LIMA, {"conversations": ["a"]}, OPENAI, ["x"])
-    assert [e.id for e in read(path, invalid="drop")] == ["w1", "rows.jsonl:3"]
+    assert [e.id for e in read_examples(path, invalid="drop")] == ["w1", "rows.jsonl:3"]
     said = capsys.readouterr().out
     assert said.startswith("dropped 2 rows that are not usable:")
     assert "rows.jsonl:2 has 1 turn" in said
@@ -334,7 +334,7 @@ def test_wrong_rows_are_dropped_when_asked(
 def test_nothing_left_after_dropping(tmp_path: Path) -> None:
     path = save(tmp_path / "rows.jsonl", ["x"])
     with pytest.raises(UserError, match="holds no rows"):
-        read(path, invalid="drop")
+        read_examples(path, invalid="drop")
 
 
 def test_normal_prompt_ignores_case_and_white_space() -> None:
@@ -356,7 +356,7 @@ def test_command_line_converts(tmp_path: Path) -> None:
     done = convert(first, Path(second).parent, "--out", out)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{out}: 4 rows (2 of 2 turns, 2 of 4 turns)\n"
-    assert read(str(out)) == read(first) + read(second)
+    assert read_examples(str(out)) == read_examples(first) + read_examples(second)
 
 
 def test_command_line_says_what_is_wrong_without_a_traceback(tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def of_hub(hub: Hub, dataset: str, tmp_path: Path, **env: str) -> tuple[list[Exa
     out.unlink(missing_ok=True)
     done = convert(dataset, "--out", out, env=hub.environ(tmp_path / "cache", **env))
     if done.returncode == 0:
-        return read(str(out)), ""
+        return read_examples(str(out)), ""
     assert done.returncode == 2, done.stderr
     return [], done.stderr
 

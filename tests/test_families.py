@@ -17,7 +17,7 @@ from lima_ray.config.recipe import Recipe
 from lima_ray.engine.engine import Engine
 from lima_ray.model import attention
 from lima_ray.model.families import FAMILIES, context_of, family_of, undecodable
-from lima_ray.model.loading import add_residual_dropout
+from lima_ray.model.residual_dropout import add_residual_dropout
 
 SIZES: dict[str, Any] = {
     "vocab_size": 320,

@@ -25,9 +25,10 @@ from lima_ray.config.sections import Sampling
 from lima_ray.data.tokenizer import eot_id, load_tokenizer
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
-from lima_ray.generate import Generation, generate
+from lima_ray.generate import Generation
 from lima_ray.generation.endpoint import Endpoint
-from lima_ray.generation.job import ReplyDirectory
+from lima_ray.generation.job import generate
+from lima_ray.generation.reply_directory import ReplyDirectory
 from lima_ray.model.loading import add_tokens, save_tokenizer_and_config
 from lima_ray.records.reply import Reply, read_replies
 from lima_ray.records.run import name_of

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lima_ray import example
 from lima_ray.config.loading import load
 from lima_ray.config.paths import resolve
 from lima_ray.config.sections import Sampling
+from lima_ray.data.examples import read_examples
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
 from lima_ray.miniature import dialogues, prose, world
@@ -40,7 +40,7 @@ def records(name: str, stopped: bool = True) -> list[Reply]:
 
 def test_the_committed_rows_are_what_the_command_writes() -> None:
     for name, made in FILES.items():
-        there = example.read(f"lima_ray/miniature/rows/{name}.jsonl", dialogues=False)
+        there = read_examples(f"lima_ray/miniature/rows/{name}.jsonl", dialogues=False)
         assert [e.to_line() for e in there] == [e.to_line() for e in made], name
 
 

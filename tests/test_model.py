@@ -12,12 +12,13 @@ from transformers import AutoModelForCausalLM
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.encoding import encode
+from lima_ray.data.examples import read_examples
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
-from lima_ray.example import read
 from lima_ray.model.flops import step_flops
-from lima_ray.model.loading import load_model, residual_dropout_rates
+from lima_ray.model.loading import load_model
 from lima_ray.model.loss import forward
+from lima_ray.model.residual_dropout import residual_dropout_rates
 from lima_ray.records.lineage import check_base
 from lima_ray.training.schedule import learning_rate, step_seed
 
@@ -27,7 +28,7 @@ CPU = torch.device("cpu")
 def loaded(recipe: Recipe) -> tuple[Any, Rows, Any]:
     """Tokenizer, rows and model of a recipe."""
     tokenizer = load_tokenizer(recipe.model.base)
-    rows = encode(read(recipe.data.train), tokenizer, recipe.data)
+    rows = encode(read_examples(recipe.data.train), tokenizer, recipe.data)
     return tokenizer, rows, load_model(recipe, tokenizer, CPU)
 
 
@@ -85,7 +86,7 @@ def test_checkpointed_layers_draw_the_same_dropout(recipe: Recipe) -> None:
 
 def test_packed_rows_do_not_see_each_other(recipe: Recipe) -> None:
     tokenizer = load_tokenizer(recipe.model.base)
-    rows = encode(read(recipe.data.train), tokenizer, recipe.data)
+    rows = encode(read_examples(recipe.data.train), tokenizer, recipe.data)
     model = load_model(recipe, tokenizer, CPU).eval()
     together = forward(model, (0, 1, 2), rows)
     alone = [forward(model, (row,), rows) for row in (0, 1, 2)]
@@ -142,7 +143,7 @@ def test_flops_count_what_a_profiler_counts(recipe: Recipe) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     tokenizer = load_tokenizer(recipe.model.base)
-    rows = encode(read(recipe.data.train), tokenizer, recipe.data)
+    rows = encode(read_examples(recipe.data.train), tokenizer, recipe.data)
     model = load_model(recipe, tokenizer, CPU)
     model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter:

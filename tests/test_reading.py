@@ -15,10 +15,10 @@ from pyarrow import parquet
 from test_example import LIMA, OPENAI, complaint, save
 
 from lima_ray.config.sections import Sampling
+from lima_ray.data.examples import read_examples
 from lima_ray.data.prompts import read_prompts
 from lima_ray.data.reading import rows_of
-from lima_ray.example import read
-from lima_ray.generation.job import Script
+from lima_ray.generation.scripts import Script
 from lima_ray.records.files import write_jsonl
 
 MESSAGES = OPENAI["messages"]
@@ -83,7 +83,7 @@ FILES: dict[str, Callable[[Path], object]] = {
 def test_every_kind_of_file_is_read(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     FILES[name](path)
-    found = read(str(path))
+    found = read_examples(str(path))
     assert [e.id for e in found] == ["r0", "r1", "r2"]
     assert {(e.turns, e.system) for e in found} == {(("Hi?", "Hello."), "Be brief.")}
     assert [str(e.extra["n"]) for e in found] == ["0", "1", "2"]
@@ -93,7 +93,10 @@ def test_every_kind_of_file_is_read(tmp_path: Path, name: str) -> None:
 def test_tables_of_text_are_taken_as_they_stand(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text('\ufeffinstruction,input,output\nName,,"007\n, ""NA"""\nnull,NaN,1e3\n')
-    assert [e.turns for e in read(str(path))] == [("Name", '007\n, "NA"'), ("null\n\nNaN", "1e3")]
+    assert [e.turns for e in read_examples(str(path))] == [
+        ("Name", '007\n, "NA"'),
+        ("null\n\nNaN", "1e3"),
+    ]
     path.write_text("instruction,output\na,b,c\n")
     assert complaint(path) == f"{path}:2 has more cells than the first line has names"
     path.write_bytes(b"instruction,output\na,\xe9\n")
@@ -104,7 +107,7 @@ def test_dates_and_bytes_of_tables_can_be_written(tmp_path: Path) -> None:
     rows = [{"prompt": "Hi?", "response": "Hello.", "at": pyarrow.scalar(0, pyarrow.date32())}]
     table = pyarrow.Table.from_pylist([rows[0] | {"at": rows[0]["at"].as_py(), "raw": b"a"}])
     parquet.write_table(table, tmp_path / "rows.parquet")
-    (found,) = read(str(tmp_path / "rows.parquet"))
+    (found,) = read_examples(str(tmp_path / "rows.parquet"))
     assert json.loads(found.to_line())["at"] == "1970-01-01"
     record = Script(found, 0).heard("m", Sampling(), "Hello.", stopped=True, n_tokens=2).to_json()
     assert record["at"] == "1970-01-01"  # a reply's line of JSON
@@ -196,9 +199,9 @@ def test_folders_that_are_not_clear(tmp_path: Path, names: list[str], said: str)
 def test_saved_datasets(tmp_path: Path) -> None:
     table = Dataset.from_list(ROWS)
     table.save_to_disk(tmp_path / "one")
-    assert [e.id for e in read(str(tmp_path / "one"))] == ["r0", "r1", "r2"]
+    assert [e.id for e in read_examples(str(tmp_path / "one"))] == ["r0", "r1", "r2"]
     DatasetDict({"train": table, "test": table.select([1])}).save_to_disk(tmp_path / "both")
-    assert [e.id for e in read(str(tmp_path / "both"), "test")] == ["r1"]
+    assert [e.id for e in read_examples(str(tmp_path / "both"), "test")] == ["r1"]
     assert complaint(tmp_path / "both", "dev").endswith("has no split 'dev'; it has train, test")
     next((tmp_path / "one").glob("*.arrow")).unlink()
     assert complaint(tmp_path / "one").startswith(f"{tmp_path}/one cannot be read as a saved")
@@ -238,12 +241,12 @@ def test_directory_holds_a_file_for_each_split(tmp_path: Path) -> None:
         save(tmp_path / f"{split}.{'json' if split == 'dev' else 'jsonl'}", row)
     (tmp_path / "README.md").touch()
     for split in ("train", "dev", "test"):
-        assert read(str(tmp_path), split)[0].prompt == split
+        assert read_examples(str(tmp_path), split)[0].prompt == split
 
 
 def test_a_directorys_only_file_is_its_train_split(tmp_path: Path) -> None:
     save(tmp_path / "rows.jsonl", LIMA)
-    assert len(read(str(tmp_path))) == 1
+    assert len(read_examples(str(tmp_path))) == 1
     assert complaint(tmp_path, "test") == (
         f"{tmp_path} has no test.jsonl, nor test in another form; it has rows.jsonl"
     )
@@ -256,7 +259,7 @@ def test_directory_without_data(tmp_path: Path) -> None:
 def test_blank_lines_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(f"\n{json.dumps(OPENAI)}\r\n  \n{json.dumps(OPENAI)}\n\n")
-    assert [e.id for e in read(str(path))] == ["rows.jsonl:2", "rows.jsonl:4"]
+    assert [e.id for e in read_examples(str(path))] == ["rows.jsonl:2", "rows.jsonl:4"]
 
 
 def test_missing_data(tmp_path: Path) -> None:

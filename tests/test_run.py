@@ -17,7 +17,7 @@ from conftest import dialogues
 
 from lima_ray.config.errors import UserError, plain_errors
 from lima_ray.config.recipe import Recipe
-from lima_ray.example import write
+from lima_ray.data.examples import write_examples
 from lima_ray.records.files import write_json
 from lima_ray.records.quality import Quality, assessed
 from lima_ray.records.run import Run
@@ -186,7 +186,7 @@ def raising() -> None:
 def test_a_stopped_command_goes_on(
     recipe: Recipe, tmp_path: Path, number: int, status: int
 ) -> None:
-    write(dialogues(24), tmp_path / "rows.jsonl")
+    write_examples(dialogues(24), tmp_path / "rows.jsonl")
     point = {"data.train": str(tmp_path / "rows.jsonl"), "optim.epochs": 300}
     recipe = recipe.override(point | {"checkpoint.weights_from_epoch": 300})
     recipe.save(tmp_path / "tiny.yaml")

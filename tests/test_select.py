@@ -16,13 +16,14 @@ from conftest import ray_cluster
 from sweeps import quick_sweep
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lima_ray import example, select, train
-from lima_ray.arguments import Choice
+from lima_ray import select, train
 from lima_ray.config.differences import flatten
 from lima_ray.config.errors import UserError
 from lima_ray.config.loading import load
 from lima_ray.config.recipe import Recipe
+from lima_ray.data.examples import read_examples, write_examples
 from lima_ray.judging import assessment
+from lima_ray.judging.choice import Choice
 from lima_ray.judging.perplexity import dialogue_losses, perplexity
 from lima_ray.records.files import write_json
 from lima_ray.records.quality import Quality, assessed, problems
@@ -42,8 +43,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """The miniature on a few of its rows, two epochs, one dev prompt of each kind."""
     folder = tmp_path_factory.mktemp("select")
     for name, step in (("train", 10), ("dev", 6), ("heldout", 15)):
-        rows = example.read(f"lima_ray/miniature/rows/{name}.jsonl", dialogues=False)[::step]
-        example.write(rows, folder / f"{name}.jsonl")
+        rows = read_examples(f"lima_ray/miniature/rows/{name}.jsonl", dialogues=False)[::step]
+        write_examples(rows, folder / f"{name}.jsonl")
     point = {f"data.{name}": str(folder / f"{name}.jsonl") for name in ("train", "dev", "heldout")}
     point |= {"runs_dir": str(folder / "runs"), "optim.epochs": 2, "optim.batch_examples": 16}
     point |= {"select.first_epoch": 1, "select.last_epoch": 2, "sampling.max_tokens": 64}
@@ -77,7 +78,7 @@ def test_perplexity_equals_plain_transformers(run: Run, small: Recipe) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     total = count = 0
-    for row in example.read(str(small.data.heldout)):
+    for row in read_examples(str(small.data.heldout)):
         ids = tokenizer.apply_chat_template(row.messages(), return_tensors="pt")["input_ids"]
         prompt = tokenizer.apply_chat_template(row.messages()[:1])["input_ids"]
         with torch.no_grad():
@@ -91,7 +92,7 @@ def test_perplexity_equals_plain_transformers(run: Run, small: Recipe) -> None:
     assert found == pytest.approx(expected, rel=1e-4)
     assert perplexity(folder, small) == pytest.approx(expected, rel=1e-4)
     losses_R, tokens_R = dialogue_losses(folder, small)
-    assert len(losses_R) == len(example.read(str(small.data.heldout)))
+    assert len(losses_R) == len(read_examples(str(small.data.heldout)))
     assert tokens_R.sum() == count and losses_R.sum() == pytest.approx(total, rel=1e-4)
 
 
@@ -356,8 +357,8 @@ def test_a_last_epoch_for_lack_of_a_judge_is_said(
 def test_another_choice_may_have_prompts_that_the_run_lacked(
     run: Run, small: Recipe, tmp_path: Path
 ) -> None:
-    rows = example.read("lima_ray/miniature/rows/dev.jsonl", dialogues=False)[1:50:25]
-    example.write(rows, tmp_path / "dev.jsonl")
+    rows = read_examples("lima_ray/miniature/rows/dev.jsonl", dialogues=False)[1:50:25]
+    write_examples(rows, tmp_path / "dev.jsonl")
     recipe = run.recipe()
     choice = Choice.of(recipe)
     assert choice.within(recipe) == recipe
@@ -376,8 +377,8 @@ def test_another_choice_may_have_prompts_that_the_run_lacked(
 def test_new_dev_prompts_that_the_run_was_trained_on_are_refused(
     run: Run, small: Recipe, tmp_path: Path
 ) -> None:
-    rows = example.read(small.data.train)[:2]
-    example.write(rows, tmp_path / "dev.jsonl")
+    rows = read_examples(small.data.train)[:2]
+    write_examples(rows, tmp_path / "dev.jsonl")
     other = run.recipe().override({"data.dev": str(tmp_path / "dev.jsonl")})
     with pytest.raises(UserError, match=rf"2 of these dev prompts .*{rows[0].id}"):
         select.again(run, other)

@@ -11,8 +11,8 @@ import pytest
 from browser import CHROMIUM, FLAGS, EngineChatClient, free_port, served
 from postgres import Postgres, postgres_missing
 
-from lima_ray import example
 from lima_ray.config.paths import PACKAGE
+from lima_ray.data.examples import read_examples
 from lima_ray.engine.engine import Engine
 from lima_ray.records.verdict import Verdict
 from serve.conversations.dialogue import Turn
@@ -260,7 +260,7 @@ def test_repaired_reply_becomes_training_data(window: Window, site: Site, tmp_pa
     with window.page.expect_download() as download:
         window.page.click("#export")
     download.value.save_as(tmp_path / "one.jsonl")
-    (row,) = example.read(str(tmp_path / "one.jsonl"))
+    (row,) = read_examples(str(tmp_path / "one.jsonl"))
     assert row.turns == (PROMPTS[0], "Paris, of course.")
     assert (row.system, row.source) == ("Be short.", "chat")
     kept = [d for d in site.store.dialogues() if d.id == row.id]

@@ -12,8 +12,8 @@ from threading import Barrier
 
 import pytest
 
-from lima_ray import example
 from lima_ray.config.errors import UserError
+from lima_ray.data.examples import read_examples
 from lima_ray.records.verdict import Verdict, prompt_id
 from lima_ray.web.database import DatabaseError, masked
 from serve.conversations.dialogue import Dialogue, Turn, now
@@ -275,7 +275,7 @@ def test_exports_are_training_data_and_verdicts(store: Store, url: str, tmp_path
     store.judge("anna", up)
     conversations(tmp_path / "out" / "data.jsonl", url)
     verdicts(tmp_path / "out" / "verdicts.jsonl", url)
-    (read,) = example.read(str(tmp_path / "out" / "data.jsonl"))
+    (read,) = read_examples(str(tmp_path / "out" / "data.jsonl"))
     assert read.turns == ("Capital of\nFrance? 🌍", "Paris.", "Sure?", "Yes.")
     assert (read.id, read.source, read.system) == (whole.id, "chat", "Be short.")
     lines = (tmp_path / "out" / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()

@@ -20,7 +20,7 @@ from conftest import dialogues, ray_cluster
 from lima_ray import train
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
-from lima_ray.example import write
+from lima_ray.data.examples import write_examples
 from lima_ray.records.run import Run
 
 
@@ -144,12 +144,12 @@ def test_a_finished_run_is_left_alone_and_another_recipe_refused(recipe: Recipe)
     assert train.fit(recipe.override({"cluster.workers": 2})).metrics_file.read_text() == before
     with pytest.raises(UserError, match=r"optim\.learning_rate 0\.001 \(now 0\.002\).*--name"):
         train.fit(recipe.override({"optim.learning_rate": 0.002}))
-    write(dialogues(24, seed=1), Path(recipe.data.train))
+    write_examples(dialogues(24, seed=1), Path(recipe.data.train))
     try:
         with pytest.raises(UserError, match="data's content"):
             train.fit(recipe)
     finally:
-        write(dialogues(24), Path(recipe.data.train))
+        write_examples(dialogues(24), Path(recipe.data.train))
     assert run.metrics_file.read_text() == before
 
 

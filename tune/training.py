@@ -14,13 +14,15 @@ from typing import Any
 
 from filelock import BaseFileLock
 
-from lima_ray import example, generate, train
+from lima_ray import train
 from lima_ray.config.errors import UserError, listed
 from lima_ray.config.loading import portable
 from lima_ray.config.paths import durable, located
 from lima_ray.config.recipe import Recipe, validate
 from lima_ray.config.sections import Model, Train
 from lima_ray.data import training_data
+from lima_ray.data.examples import read_examples
+from lima_ray.data.prompts import read_prompts
 from lima_ray.judging import preflight
 from lima_ray.judging.registry import check_prompts, try_judge
 from lima_ray.model.families import check_base_model, config_of, context_of
@@ -125,7 +127,7 @@ def measuring(sweep: Sweep, base: Recipe) -> Measuring:
     reference = sweep.file(sweep.prompts) or base.data.test
     if not reference:
         raise UserError(f"{sweep.name}: neither prompts nor the recipe's data.test names any")
-    rows = generate.read_prompts(reference, "test")
+    rows = read_prompts(reference, "test")
     check_prompts(rows, reference, base.select)
     groups = sorted({str(row.extra.get("group", "")) for row in rows} - {""})
     if sweep.group and sweep.group not in groups:
@@ -163,7 +165,7 @@ def dialogues(sweep: Sweep, base: Recipe) -> Measuring:
         )
     if sweep.group or sweep.every_epoch:
         raise UserError(f"{sweep.name}: perplexity is of all dialogues and of whole trainings")
-    rows = example.read(reference, "heldout")
+    rows = read_examples(reference, "heldout")
     return Measuring(reference, rows, 1, by_loss=True, max_tokens=base.data.max_tokens)
 
 
@@ -283,7 +285,7 @@ def contents(reference: str | None) -> str:
     """Hash of the rows of a file, or of a dataset; empty where there is none."""
     if reference is None:
         return ""
-    return digest([row.to_line() for row in example.read(reference, "dev", dialogues=False)])
+    return digest([row.to_line() for row in read_examples(reference, "dev", dialogues=False)])
 
 
 def rows_of(recipe: Recipe) -> str:

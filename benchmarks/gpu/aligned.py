@@ -21,7 +21,8 @@ import numpy as np
 from benchmarks.gpu.record import Record
 from benchmarks.sizes import SIZES
 from benchmarks.train import drawn_examples
-from lima_ray import base, example
+from lima_ray import base
+from lima_ray.data.examples import write_examples
 from lima_ray.records.run import Run
 
 
@@ -42,7 +43,7 @@ def run(record: Record) -> None:
     """Measure all of it."""
     with TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.jsonl"
-        example.write(drawn_examples()[:: 16 if record.smoke else 1], rows)
+        write_examples(drawn_examples()[:: 16 if record.smoke else 1], rows)
         for case in CASES:
             with record.attempt("aligned", **asdict(case)):
                 align(record, case, rows, Path(folder))

@@ -34,10 +34,11 @@ from benchmarks.gpu.reference import (
     plain_gradients,
     step_errors,
 )
-from lima_ray import base, example
+from lima_ray import base
 from lima_ray.config.loading import load
 from lima_ray.config.recipe import Recipe, validate
 from lima_ray.data import training_data
+from lima_ray.data.examples import write_examples
 from lima_ray.data.rows import Rows
 from lima_ray.records.example import Example
 from lima_ray.records.run import Run
@@ -82,7 +83,7 @@ def tiny_recipe(folder: Path, smoke: bool) -> Recipe:
         Example(tuple(" ".join(generator.choice(words, n)) for n in pair), id=f"row-{i}")
         for i, pair in enumerate(sizes)
     ]
-    example.write(rows, folder / "train.jsonl")
+    write_examples(rows, folder / "train.jsonl")
     shape = (64, 2, 4) if smoke else (512, 4, 8)
     base.build(
         str(folder / "train.jsonl"),

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from lima_ray.config.sections import Optim
 from lima_ray.data.packing import Step
 from lima_ray.data.rows import Rows
-from lima_ray.model.loading import whole
+from lima_ray.model.parameters import whole
 from lima_ray.training.metrics import StepResult
 
 Tensors = dict[str, torch.Tensor]

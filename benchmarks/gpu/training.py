@@ -40,8 +40,9 @@ from lima_ray.data.packing import Step
 from lima_ray.data.rows import Rows
 from lima_ray.model import attention
 from lima_ray.model.flops import peak_flops, step_flops
-from lima_ray.model.loading import add_lora, add_residual_dropout
+from lima_ray.model.lora import add_lora
 from lima_ray.model.loss import forward
+from lima_ray.model.residual_dropout import add_residual_dropout
 from lima_ray.training.loop import train_step, wrap
 from lima_ray.training.schedule import plan_epoch
 from lima_ray.training.zero import deepspeed_config

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from lima_ray import example
 from lima_ray.config.errors import SHOWN_ERRORS, UserError, listed
+from lima_ray.data.examples import read_examples
 from lima_ray.records.example import Example
 
 
@@ -13,7 +13,7 @@ def read_prompts(reference: str, split: str) -> list[Example]:
     Raises:
         UserError: the rows that are not so.
     """
-    rows = example.read(reference, split, dialogues=False)
+    rows = read_examples(reference, split, dialogues=False)
     twice = [id for id, count in Counter(row.id for row in rows).items() if count > 1]
     if twice:
         ids = listed(twice, SHOWN_ERRORS)

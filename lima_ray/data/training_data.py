@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lima_ray import example
 from lima_ray.config.errors import UserError, listed
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Data
 from lima_ray.data.encoding import encode
+from lima_ray.data.examples import normal_dialogue, normal_prompt, read_examples
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import eot_id, load_tokenizer
 from lima_ray.records.example import Example
@@ -67,8 +67,8 @@ def leaks(examples: list[Example], prompts: list[Example]) -> list[tuple[Example
     """Training rows whose prompt is a dev or test prompt, with the ids of those."""
     held_out: dict[str, list[str]] = {}
     for prompt in prompts:
-        held_out.setdefault(example.normal_prompt(prompt), []).append(prompt.id)
-    found = [(e, held_out.get(example.normal_prompt(e))) for e in examples]
+        held_out.setdefault(normal_prompt(prompt), []).append(prompt.id)
+    found = [(e, held_out.get(normal_prompt(e))) for e in examples]
     return [(e, same) for e, same in found if same]
 
 
@@ -85,7 +85,7 @@ def load_examples(data: Data, seed: int = 0) -> tuple[list[Example], list[Exampl
     Raises:
         UserError: rows that are not usable, or a held-out dialogue that is trained on.
     """
-    read = partial(example.read, invalid=data.invalid, drop_flag="--data.invalid drop")
+    read = partial(read_examples, invalid=data.invalid, drop_flag="--data.invalid drop")
     rows = read(data.train, "train")
     train = drawn(rows, data.rows, seed, "data.rows")
     if data.added and data.added_rows != 0:
@@ -105,7 +105,7 @@ def load_examples(data: Data, seed: int = 0) -> tuple[list[Example], list[Exampl
                 f"{listed([e.id for e in leaked])}"
             )
     if data.heldout:
-        check_heldout(train, example.read(data.heldout, "heldout"), data.heldout)
+        check_heldout(train, read_examples(data.heldout, "heldout"), data.heldout)
     return train, prompts
 
 
@@ -114,11 +114,11 @@ def check_heldout(train: list[Example], heldout: list[Example], reference: str) 
 
     Never dropped from training, as leaks may be: `data.heldout` may change when a run goes on.
     """
-    trained = {example.normal_dialogue(row): row.id for row in train}
+    trained = {normal_dialogue(row): row.id for row in train}
     same = [
         f"{row.id} (= {found})"
         for row in heldout
-        if (found := trained.get(example.normal_dialogue(row))) is not None
+        if (found := trained.get(normal_dialogue(row))) is not None
     ]
     if same:
         raise UserError(

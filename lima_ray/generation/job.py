@@ -1,239 +1,125 @@
-"""What is asked of a model and what it replied: the job, its scripts, the directory of replies."""
+"""Replies to every prompt, from a model here or an endpoint; a stopped job goes on where it was."""
 
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-from pydantic import Field
-
-from lima_ray.config.differences import differences, flatten
-from lima_ray.config.errors import SHOWN_ERRORS, UserError, listed
-from lima_ray.config.sections import Sampling, Section
-from lima_ray.generation.endpoint import Endpoint
+from lima_ray.config.errors import UserError
+from lima_ray.config.paths import durable, resolve
+from lima_ray.data.prompts import read_prompts
+from lima_ray.generation.arguments import Generation
+from lima_ray.generation.endpoint import Client, ask, check_url
+from lima_ray.generation.local import decode_here, decode_on_cluster
+from lima_ray.generation.progress import Meter
+from lima_ray.generation.reply_directory import ReplyDirectory
+from lima_ray.generation.scripts import Script
 from lima_ray.records.example import Example
-from lima_ray.records.files import lock, write_json, write_jsonl
-from lima_ray.records.journal import Journal
+from lima_ray.records.lineage import check_base, hash_base
 from lima_ray.records.reply import Reply
-
-Key = tuple[str, int]
-"""A row's id, and the number of the sample."""
-ASKED = "generate.json"
-"""What a directory of replies was asked."""
+from lima_ray.records.run import name_of
 
 
-class Generation(Section):
-    """Who replies to what, and where the replies go."""
-
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Directory of a run or an export; with --endpoint the name of a model there."""
-    prompts: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPTS")]
-    """Rows to reply to: a file (JSON, CSV, Parquet ...), a directory, or a dataset of the hub."""
-    out: Path
-    """Directory for replies.jsonl; the same directory goes on where an earlier command stopped."""
-    split: str = "test"
-    """Split of prompts that are a directory or a dataset of the hub."""
-    name: str = ""
-    """The model's name in the replies; empty takes the run's or the endpoint's."""
-    samples: int = Field(default=1, ge=1)
-    """Replies to each prompt; the paper takes 1, and 5 in its ablations."""
-    sampling: Sampling = Sampling()
-    workers: int = Field(default=0, ge=0)
-    """Engines over the Ray cluster; 0 takes one for each GPU, or for each node without any."""
-    cpus_per_worker: int | None = Field(default=None, ge=0)
-    """CPU cores that a worker claims of Ray; none shares out the cluster's on CPU and takes 1 on
-    GPU, 0 claims nothing and so starts beside a training that holds them all."""
-    slots: int = Field(default=32, ge=1)
-    """Replies that one engine decodes at once."""
-    server: Annotated[Endpoint, tyro.conf.arg(name="")] = Endpoint()
-
-
-@dataclass
-class Script:
-    """What one sample of one row asks, turn after turn, and the replies so far."""
-
-    row: Example
-    sample: int
-    replies: list[str] = field(default_factory=list)
-
-    @property
-    def key(self) -> Key:
-        """Row and sample."""
-        return self.row.id, self.sample
-
-    @property
-    def prompt(self) -> tuple[str, ...]:
-        """The row up to its last user turn; a reference reply after it is not shown."""
-        return self.row.turns[: (len(self.row.turns) - 1) // 2 * 2 + 1]
-
-    @property
-    def follow_ups(self) -> list[str]:
-        """What the user says after each reply but the last."""
-        return self.row.extra.get("follow_ups", [])
-
-    @property
-    def turns(self) -> int:
-        """Replies that the whole script asks for."""
-        return 1 + len(self.follow_ups)
-
-    @property
-    def finished(self) -> bool:
-        """Whether every turn has its reply."""
-        return len(self.replies) >= self.turns
-
-    @property
-    def dialogue(self) -> tuple[str, ...]:
-        """The turns to reply to next, the user's last."""
-        return *self.prompt, *chain.from_iterable(zip(self.replies, self.follow_ups, strict=False))
-
-    def seeded(self, sampling: Sampling) -> Sampling:
-        """The sampling of the next turn, with a seed that depends on nothing but what it is."""
-        name = json.dumps([sampling.seed, *self.key, len(self.replies)])
-        seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) >> 1
-        return sampling.model_copy(update={"seed": seed})
-
-    def heard(
-        self, model: str, sampling: Sampling, text: str, stopped: bool, n_tokens: int | None
-    ) -> Reply:
-        """Take the next turn's reply, and return its record."""
-        taken = {*Reply.__dataclass_fields__, "follow_ups"}
-        record = Reply(
-            id=self.row.id,
-            conversations=self.dialogue,
-            model=model,
-            sample=self.sample,
-            turn=len(self.replies),
-            reply=text,
-            stopped=stopped,
-            n_tokens=n_tokens,
-            seed=self.seeded(sampling).seed,
-            source=self.row.source,
-            system=self.row.system,
-            extra={k: v for k, v in self.row.extra.items() if k not in taken},
-        )
-        self.replies.append(text)
-        return record
-
-
-def check_room(
-    scripts: Iterable[Script],
-    prompt_ids: Callable[[Sequence[str], str | None], list[int]],
-    context: int,
-    sampling: Sampling,
-) -> int:
-    """Refuse prompts that leave no room for a reply.
+def generate(job: Generation, in_process: bool = False) -> list[Reply]:
+    """Reply to every prompt, or go on where an earlier call stopped.
 
     Args:
-        scripts: what is asked.
-        prompt_ids: token ids of a dialogue with a system message, as the model sees it.
-        context: of the model, in tokens.
-        sampling: its `max_tokens` bounds prompt and reply together.
+        job: who replies to what.
+        in_process: decode in this process instead of over the Ray cluster, for callers that are
+            workers themselves. An endpoint is always asked from this process.
 
     Returns:
-        most tokens of prompt and reply together.
+        all replies of `job.out`, in the order of rows, samples and turns.
 
     Raises:
-        UserError: the prompts that are too long.
+        UserError: bad input, prompts without room for a reply (they are named), a directory of
+            other replies, an endpoint that refuses; or some replies failed for good. What was
+            answered is kept in any case.
     """
-    limit = min(sampling.max_tokens, context)
-    prompts = {s.row.id: (s.prompt, s.row.system) for s in scripts}
-    lengths = {id: len(prompt_ids(*prompt)) for id, prompt in prompts.items()}
-    long = [f"{id} ({n} tokens)" for id, n in lengths.items() if n >= limit]
-    if long:
+    if job.server.url:
+        check_url(job.server.url)
+    rows = read_prompts(job.prompts, job.split)
+    order = [(row, sample) for sample in range(job.samples) for row in rows]
+    scripts = {(row.id, sample): Script(row, sample) for row, sample in order}
+    path = None if job.server.url else model_dir(job.model)
+    job = job.model_copy(update={"name": job.name or (name_of(path) if path else job.model)})
+    with ReplyDirectory(durable(job.out)) as replies:
+        replies.claim(identity(job, path, rows))
+        for record in replies.records:
+            scripts[record.id, record.sample].replies.append(record.reply)
+        todo = [script for script in scripts.values() if not script.finished]
+        if todo:
+            with Meter(sum(s.turns for s in scripts.values()), len(replies.records)) as meter:
+                if path is None:
+                    ask_endpoint(job, todo, replies, meter)
+                else:
+                    decode = decode_here if in_process else decode_on_cluster
+                    for record in decode(job, path, todo):
+                        replies.add(record)
+                        meter.add(record)
+        print(replies.summary(), flush=True)
+        if replies.failures:
+            raise UserError(
+                f"{replies.failures} of {len(scripts)} prompts got no reply (every sample "
+                f"counts); {replies.failed_file} says why, and the same command asks them again"
+            )
+        place = {row.id: number for number, row in enumerate(rows)}
+        replies.sort(lambda r: (place[r.id], r.sample, r.turn))
+        return replies.records
+
+
+def model_dir(reference: str) -> Path:
+    """The directory of a run's export, or of any Hugging Face model.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = resolve(reference)
+    if path is None:
         raise UserError(
-            f"{len(long)} of {len(prompts)} prompts leave no room for a reply: prompt and "
-            f"reply together have {limit} tokens, the less of sampling.max_tokens "
-            f"{sampling.max_tokens} and the model's context {context}. "
-            f"Shorten or remove {listed(long, SHOWN_ERRORS)}"
+            f"no model at {reference}: it is no directory; the name of a model behind a server "
+            "needs --endpoint URL"
         )
-    return limit
+    if (path / "recipe.yaml").exists():
+        path = path / "export"
+        if not path.exists():
+            raise UserError(f"{reference} has no export yet; training has not ended")
+    check_base(str(path))
+    return path
 
 
-class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
-    """A directory of replies: what was asked, every reply once, and what failed this time."""
+def identity(job: Generation, path: Path | None, rows: list[Example]) -> dict[str, Any]:
+    """What decides the replies; a directory holds those of one identity."""
+    digest = hashlib.sha256("\n".join(row.to_line() for row in rows).encode()).hexdigest()
+    decided = {"model": job.name, "prompts_hash": digest[:12], "samples": job.samples}
+    decided |= {"sampling": job.sampling.model_dump()}
+    if path:
+        return decided | {"model_hash": hash_base(str(path))}
+    asked = {"url": job.server.url, "model": job.model, "extra": job.server.extra}
+    return decided | {"endpoint": asked}
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.asked_file = path / ASKED
-        self.replies_file = path / "replies.jsonl"
-        self.failed_file = path / "failed.jsonl"
-        self.journal = Journal(self.replies_file)
-        self.records: list[Reply] = []
-        self.before = self.failures = 0
 
-    def __enter__(self) -> "ReplyDirectory":
-        self.lock = lock(
-            self.path / "lock", f"another process is writing to {self.replies_file}; wait for it"
+def ask_endpoint(
+    job: Generation, scripts: list[Script], replies: ReplyDirectory, meter: "Meter"
+) -> None:
+    """Have a model behind an endpoint reply."""
+    if job.sampling.repetition_penalty != 1 and not job.server.extra:
+        print(
+            f"sampling.repetition_penalty {job.sampling.repetition_penalty} is not sent: OpenAI's "
+            "API has none. --endpoint_extra sends it to servers that know it"
         )
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
-
-    def claim(self, asked: dict[str, Any]) -> None:
-        """Read what is there, drop a half-written last line, and see that it all fits together.
-
-        Raises:
-            UserError: the directory holds replies of another model, prompts or sampling.
-        """
-        there = self.replies_file.exists() and self.replies_file.stat().st_size > 0
-        if there and not self.asked_file.exists():
-            raise UserError(
-                f"{self.replies_file} is there, but no {self.asked_file.name}, so nothing tells "
-                "what it replies to; choose another --out"
+    async def talk(client: Client, script: Script) -> None:
+        while not script.finished:
+            messages = replace(script.row, turns=script.dialogue).messages()
+            try:
+                answer = await client.chat(messages, script.seeded(job.sampling))
+            except UserError as error:
+                raise UserError(f"{error}\n  it was asked for row {script.row.id}") from error
+            record = script.heard(
+                job.name, job.sampling, answer.text, answer.stopped, answer.n_tokens
             )
-        self.records = [
-            Reply.from_json(row, f"{self.replies_file}:{number}")
-            for number, row in enumerate(self.journal.records(), start=1)
-        ]
-        self.before = len(self.records)
-        if self.records:
-            self.compare(asked)
-        write_json(self.asked_file, asked)
-        self.replies_file.touch()
-        self.journal.repair()
-        self.failed_file.unlink(missing_ok=True)
+            replies.add(record)
+            meter.add(record)
 
-    def compare(self, asked: dict[str, Any]) -> None:
-        """Refuse to mix replies to one thing with replies to another."""
-        theirs = flatten(json.loads(self.asked_file.read_text()))
-        changed = [
-            f"{name} {values}" for name, values in differences(theirs, flatten(asked)).items()
-        ]
-        if changed:
-            raise UserError(
-                f"{self.path} holds {len(self.records)} replies made with another "
-                f"{', '.join(changed)}. Give these an --out of their own, or remove that directory"
-            )
-
-    def add(self, record: Reply) -> None:
-        """Write a reply so that it survives a kill."""
-        self.journal.append(record.to_json())
-        self.records.append(record)
-
-    def sort(self, order: Callable[[Reply], Any]) -> None:
-        """Put the replies, all of which have come, in an order; they came as they were done."""
-        ordered = sorted(self.records, key=order)
-        if ordered != self.records:
-            write_jsonl([record.to_json() for record in ordered], self.replies_file)
-        self.records = ordered
-
-    def add_failure(self, script: Script, error: str) -> None:
-        """Write what was asked in vain."""
-        self.failures += 1
-        row = {"id": script.row.id, "sample": script.sample, "turn": len(script.replies)}
-        Journal(self.failed_file).append(row | {"error": error})
-
-    def summary(self) -> str:
-        """Counts, in a line."""
-        new = len(self.records) - self.before
-        stopped = sum(r.stopped for r in self.records) / max(1, len(self.records))
-        return (
-            f"{self.replies_file}: {len(self.records)} replies ({new} new), {stopped:.0%} stopped"
-            f", {self.failures} failed"
-        )
+    ask(job.server, job.model, scripts, talk, replies.add_failure)

@@ -14,7 +14,8 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Cluster
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import CompletionOutput, Request
-from lima_ray.generation.job import Generation, Key, Script, check_room
+from lima_ray.generation.arguments import Generation
+from lima_ray.generation.scripts import Key, Script, check_room
 from lima_ray.records.reply import Reply
 
 SLICE_S = 0.5

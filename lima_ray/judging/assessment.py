@@ -16,10 +16,11 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.loading import portable
 from lima_ray.config.recipe import Recipe, validate
 from lima_ray.data.prompts import read_prompts
-from lima_ray.generate import generate, identity
-from lima_ray.generation.job import ASKED, Generation
+from lima_ray.generation.arguments import Generation
+from lima_ray.generation.job import generate, identity
+from lima_ray.generation.reply_directory import ASKED
 from lima_ray.judging.perplexity import perplexity
-from lima_ray.judging.registry import JUDGES
+from lima_ray.judging.registry import judge_of
 from lima_ray.records.files import read_json, write_json, write_jsonl
 from lima_ray.records.quality import Quality, problem_file
 from lima_ray.records.reply import Reply
@@ -98,7 +99,7 @@ def judged(
     """
     job = asking(model, prompts, out, recipe)
     replies = generate(job, in_process=True)
-    verdicts = JUDGES[recipe.select.judge].judge(replies, recipe.select)
+    verdicts = judge_of(recipe.select.judge).judge(replies, recipe.select)
     write_jsonl([verdict.to_json() for verdict in verdicts], out / "verdicts.jsonl")
     return replies, verdicts
 

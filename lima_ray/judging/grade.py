@@ -8,17 +8,18 @@ scored.
 """
 
 import re
+from pathlib import Path
 from string import Template
 from typing import Any
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.paths import PACKAGE
-from lima_ray.config.sections import Sampling
+from lima_ray.config.sections import Sampling, Select
 from lima_ray.generation.endpoint import Client, Endpoint, ask
+from lima_ray.judging.registry import Judge
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Status, Verdict
 
-WORDING = PACKAGE / "prompts" / "grade.txt"
+WORDING = Path(__file__).parent / "prompts" / "grade.txt"
 JUDGING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=1024)
 TRIES_OUT = 3
 TRY_OUT_S = 120.0
@@ -121,3 +122,11 @@ def parse(text: str) -> tuple[int | None, str]:
     reasoning, _, last = text.rstrip().rpartition("\n")
     level = LEVEL.fullmatch(last)
     return (int(level[1]), reasoning.strip()) if level else (None, text)
+
+
+def judge(replies: list[Reply], select: Select) -> list[Verdict]:
+    """Grade replies by the endpoint that a recipe names."""
+    return grade(replies, select.endpoint, select.endpoint_model)
+
+
+JUDGE = Judge(judge, lambda _: None, try_out)

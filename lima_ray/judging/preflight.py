@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lima_ray import example
 from lima_ray.config.errors import UserError, listed
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import encoding, training_data
+from lima_ray.data.examples import read_examples
 from lima_ray.data.prompts import read_prompts
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import prompt_ids
-from lima_ray.generation.job import Script, check_room
+from lima_ray.generation.scripts import Script, check_room
 from lima_ray.judging.registry import check_prompts, try_judge
 from lima_ray.model.families import config_of, context_of
 from lima_ray.records.example import Example
@@ -46,7 +46,7 @@ def check(recipe: Recipe) -> None:
     check_range(recipe)
     check_prompts(read_prompts(recipe.data.dev, "dev"), "data.dev", select)
     if recipe.data.heldout:
-        example.read(recipe.data.heldout, "heldout")
+        read_examples(recipe.data.heldout, "heldout")
 
 
 def check_range(recipe: Recipe) -> None:
@@ -137,7 +137,7 @@ def held_out(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> Rows:
         UserError: none of them has a supervised token, so they have no perplexity.
     """
     assert recipe.data.heldout
-    rows = encoding.encode(example.read(recipe.data.heldout, "heldout"), tokenizer, recipe.data)
+    rows = encoding.encode(read_examples(recipe.data.heldout, "heldout"), tokenizer, recipe.data)
     if not rows.supervised_R.any():
         raise UserError(
             f"data.heldout: no row of {recipe.data.heldout} has a supervised token; their first "

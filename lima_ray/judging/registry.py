@@ -2,17 +2,16 @@
 
 check_prompts(prompts, "data.dev", recipe.select)   # before anything is trained
 try_judge(recipe.select)
-verdicts = JUDGES[recipe.select.judge].judge(replies, recipe.select)
+verdicts = judge_of(recipe.select.judge).judge(replies, recipe.select)
 """
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Select
-from lima_ray.judging import grade
-from lima_ray.miniature import judge as miniature
 from lima_ray.records.example import Example
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Verdict
@@ -30,20 +29,17 @@ class Judge:
     """Given endpoint and model, raises `UserError` where it does not answer."""
 
 
-def judge_exactly(replies: list[Reply], _: Select) -> list[Verdict]:
-    """Verdicts by the miniature's rules."""
-    return miniature.judge(replies)
-
-
-def judge_by_endpoint(replies: list[Reply], select: Select) -> list[Verdict]:
-    """Verdicts by a model behind an OpenAI-compatible endpoint."""
-    return grade.grade(replies, select.endpoint, select.endpoint_model)
-
-
 JUDGES = {
-    "exact": Judge(judge_exactly, miniature.check, lambda *_: None),
-    "endpoint": Judge(judge_by_endpoint, lambda _: None, grade.try_out),
+    "exact": "lima_ray.miniature.judge:JUDGE",
+    "endpoint": "lima_ray.judging.grade:JUDGE",
 }
+"""Where each judge stands, by the name that `select.judge` has for it."""
+
+
+def judge_of(name: str) -> Judge:
+    """Return the judge of this name."""
+    module, _, attribute = JUDGES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def check_prompts(prompts: list[Example], field: str, select: Select) -> None:
@@ -58,7 +54,7 @@ def check_prompts(prompts: list[Example], field: str, select: Select) -> None:
         UserError: the first such prompt.
     """
     try:
-        JUDGES[select.judge].check_prompts(prompts)
+        judge_of(select.judge).check_prompts(prompts)
     except UserError as error:
         raise UserError(f"{field}: {error}") from error
 
@@ -76,4 +72,4 @@ def try_judge(select: Select) -> None:
 @lru_cache
 def _try_out(judge: str, endpoint: str, model: str) -> None:
     """Try a judge out once for all trainings of a sweep; one that failed is tried again."""
-    JUDGES[judge].try_out(endpoint, model)
+    judge_of(judge).try_out(endpoint, model)

@@ -27,7 +27,8 @@ from lima_ray.config.paths import resolve
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Sampling
 from lima_ray.config.terminal import printable
-from lima_ray.generate import Generation, generate
+from lima_ray.generate import Generation
+from lima_ray.generation.job import generate
 from lima_ray.miniature.judge import judge
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.reply import Reply

@@ -26,7 +26,7 @@ import numpy as np
 import tyro
 
 from lima_ray.config.errors import plain_errors
-from lima_ray.example import write
+from lima_ray.data.examples import write_examples
 from lima_ray.miniature.prose import (
     capital,
     filled,
@@ -405,7 +405,7 @@ def build(out: Path = OUT) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     for name, rows in files().items():
-        write(rows, out / f"{name}.jsonl")
+        write_examples(rows, out / f"{name}.jsonl")
         print(f"{out / name}.jsonl: {len(rows)} rows")
 
 

@@ -30,6 +30,7 @@ from functools import cache
 from typing import Any, Literal
 
 from lima_ray.config.errors import UserError
+from lima_ray.judging.registry import Judge
 from lima_ray.miniature.dialogues import formed
 from lima_ray.miniature.world import ATTRIBUTES, Entity, by_name, entities, values
 from lima_ray.records.example import Example
@@ -266,3 +267,6 @@ def without(text: str, entity: Entity) -> str:
 def plain(text: str) -> str:
     """Lower case, words only."""
     return " ".join(re.findall(r"[a-z]+", text.lower()))
+
+
+JUDGE = Judge(lambda replies, _: judge(replies), check, lambda *_: None)

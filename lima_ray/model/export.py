@@ -21,7 +21,8 @@ from transformers.utils import logging
 
 from lima_ray.config.errors import UserError
 from lima_ray.model.families import context_of
-from lima_ray.model.loading import DTYPES, generation_config, save_tokenizer_and_config, size, whole
+from lima_ray.model.loading import DTYPES, generation_config, save_tokenizer_and_config
+from lima_ray.model.parameters import size, whole
 from lima_ray.records.files import open_to_readers, write_json
 from lima_ray.records.lineage import MIB
 

@@ -1,8 +1,6 @@
-"""The model a run trains: base weights, the EOT row, residual dropout by depth, optional LoRA."""
+"""The model a run trains: base weights, EOT's row, and the precision and attention in use."""
 
 import importlib.util
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,10 @@ from lima_ray.config.paths import resolve
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Model
 from lima_ray.model import attention, cpu_layers
-from lima_ray.model.families import config_of, context_of, family_of
+from lima_ray.model.families import config_of, context_of
+from lima_ray.model.lora import add_lora
+from lima_ray.model.parameters import whole
+from lima_ray.model.residual_dropout import add_residual_dropout
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Causal = Any
@@ -145,25 +146,6 @@ def check_plain_attention(config: Any, max_tokens: int) -> None:
         )
 
 
-def whole(*parameters: nn.Parameter, change: bool = False) -> AbstractContextManager[Any]:
-    """Make partitioned parameters whole inside the context; others are whole already.
-
-    Args:
-        parameters: what to gather from all workers (every worker must ask for the same).
-        change: rank 0 changes them inside, and the others take its values after.
-    """
-    if not any(hasattr(p, "ds_id") for p in parameters):
-        return nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0 if change else None)
-
-
-def size(tensor: torch.Tensor) -> int:
-    """Elements of a parameter, partitioned or not, or of a buffer."""
-    return int(getattr(tensor, "ds_numel", tensor.numel()))
-
-
 def add_tokens(model: Causal, vocab: int) -> None:
     """Give tokens the base has no row for (a new EOT) the mean of its rows, in and out."""
     old = model.config.vocab_size
@@ -175,54 +157,6 @@ def add_tokens(model: Causal, vocab: int) -> None:
         with torch.no_grad(), whole(weight, change=True):
             if weight.numel():
                 weight[old:] = weight[:old].float().mean(dim=0).to(weight.dtype)
-
-
-def residual_dropout_rates(layers: int, last: float) -> list[float]:
-    """Dropout of each layer: 0 at the bottom, rising linearly to `last` (LIMA section 3)."""
-    return [last * layer / max(1, layers - 1) for layer in range(layers)]
-
-
-def add_residual_dropout(model: Causal, last: float) -> None:
-    """Drop elements of what attention and MLP add to the residual stream, in training only.
-
-    The hooks leave the weights' names alone, so the saved model is a plain one. Recomputed layers
-    (activation checkpointing) draw the same elements, since PyTorch replays their random state.
-    """
-    decoder = model.get_decoder().layers
-    adds = family_of(model.config).adds
-    for layer, rate in zip(decoder, residual_dropout_rates(len(decoder), last), strict=True):
-        if rate:
-            for name in adds:
-                layer.get_submodule(name).register_forward_hook(partial(_drop, rate))
-
-
-def _drop(rate: float, sublayer: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
-    """Forward hook: dropout on a sub-layer's output, which attention returns first of a tuple."""
-    if not sublayer.training:
-        return output
-    if isinstance(output, tuple):
-        return (nn.functional.dropout(output[0], rate), *output[1:])
-    return nn.functional.dropout(output, rate)
-
-
-def add_lora(model: Causal, settings: Model) -> Any:
-    """Freeze the model but for LoRA adapters on every linear layer, and its embeddings.
-
-    Embeddings and head train whole, because EOT's rows are new (or, in Llama 3, never trained).
-    """
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
-    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
-        module.weight.requires_grad_(True)
-    adapted.enable_input_require_grads()
-    return adapted
 
 
 def generation_config(tokenizer: Tokenizer, context: int) -> GenerationConfig:

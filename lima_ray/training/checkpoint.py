@@ -19,7 +19,7 @@ from torch import distributed as dist
 
 from lima_ray.config.errors import UserError
 from lima_ray.model.export import need_room
-from lima_ray.model.loading import size
+from lima_ray.model.parameters import size
 from lima_ray.records.files import write_json
 from lima_ray.records.run import MANIFEST, Run, SavedState
 from lima_ray.training.state_files import CheckedFiles, damaged, nothing_runs

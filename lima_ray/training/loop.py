@@ -25,8 +25,9 @@ from lima_ray.data.rows import Rows
 from lima_ray.model import export
 from lima_ray.model.export_check import probe
 from lima_ray.model.flops import step_flops
-from lima_ray.model.loading import kernels, load_model, precision, size
+from lima_ray.model.loading import kernels, load_model, precision
 from lima_ray.model.loss import forward
+from lima_ray.model.parameters import size
 from lima_ray.records.run import Run
 from lima_ray.training import checkpoint
 from lima_ray.training.metrics import MetricsLog, StepResult

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from lima_ray import example
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import durable, resolve
+from lima_ray.data.examples import read_examples
 from lima_ray.records.lineage import check_base
 from lima_ray.records.run import Run, name_of
 
@@ -73,7 +73,7 @@ def examples_of(path: Path) -> list[str]:
     if prompts is None:
         return []
     try:
-        rows = example.read(prompts, "test", dialogues=False)
+        rows = read_examples(prompts, "test", dialogues=False)
     except UserError:  # the rows need not be where the model is served
         return []
     short = [row for row in rows if len(row.prompt) <= MAX_EXAMPLE_CHARACTERS]

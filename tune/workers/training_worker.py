@@ -19,10 +19,11 @@ import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from lima_ray import example, select, train
+from lima_ray import select, train
 from lima_ray.config.cluster import forwarded, worker_environment
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import validate
+from lima_ray.data.examples import read_examples
 from lima_ray.judging import assessment
 from lima_ray.judging.perplexity import dialogue_losses
 from lima_ray.model.export_check import check_export
@@ -230,7 +231,7 @@ def measure_loss(job: Job) -> None:
     mean over dialogues is the loss of a token, and its exponential the perplexity.
     """
     losses_R, tokens_R = dialogue_losses(job.run.export_dir, job.heldout())
-    rows = example.read(job.prompts, "heldout")
+    rows = read_examples(job.prompts, "heldout")
     verdicts = [
         Verdict(
             id=f"{number:06}-{row.id}",  # ids of held-out rows may repeat

@@ -1,31 +1,14 @@
-"""Arguments of commands whose modules take seconds to import; light, to be read first."""
+"""What may differ when a run's epoch is chosen again; light to import, to be read first."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
-
-import tyro
+from typing import Self
 
 from lima_ray.config.command_line import read_flags
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Sampling, Section, Select
 from lima_ray.records.run import Run
-
-
-class ChatCommand(Section):
-    """What the command line says of a chat."""
-
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Directory of a run, an export or a base; or the URL of a server, ending in /v1."""
-    name: str = ""
-    """The model's name on the server; without it the server's first."""
-    system: str = ""
-    """A system message before the dialogue."""
-    seed: int = 0
-    """Seed of the first reply's draws; each later reply has the next."""
-    sampling: Sampling = Sampling()
-    """How to decode; its seed is not used, nor on a server its max_tokens."""
 
 
 class Prompted(Section):

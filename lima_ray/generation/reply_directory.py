@@ -1,0 +1,102 @@
+"""A directory of replies: what was asked, every reply once, and what failed this time."""
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from lima_ray.config.differences import differences, flatten
+from lima_ray.config.errors import UserError
+from lima_ray.generation.scripts import Script
+from lima_ray.records.files import lock, write_json, write_jsonl
+from lima_ray.records.journal import Journal
+from lima_ray.records.reply import Reply
+
+ASKED = "generate.json"
+"""What a directory of replies was asked."""
+
+
+class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
+    """A directory of replies: what was asked, every reply once, and what failed this time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.asked_file = path / ASKED
+        self.replies_file = path / "replies.jsonl"
+        self.failed_file = path / "failed.jsonl"
+        self.journal = Journal(self.replies_file)
+        self.records: list[Reply] = []
+        self.before = self.failures = 0
+
+    def __enter__(self) -> "ReplyDirectory":
+        self.lock = lock(
+            self.path / "lock", f"another process is writing to {self.replies_file}; wait for it"
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+    def claim(self, asked: dict[str, Any]) -> None:
+        """Read what is there, drop a half-written last line, and see that it all fits together.
+
+        Raises:
+            UserError: the directory holds replies of another model, prompts or sampling.
+        """
+        there = self.replies_file.exists() and self.replies_file.stat().st_size > 0
+        if there and not self.asked_file.exists():
+            raise UserError(
+                f"{self.replies_file} is there, but no {self.asked_file.name}, so nothing tells "
+                "what it replies to; choose another --out"
+            )
+        self.records = [
+            Reply.from_json(row, f"{self.replies_file}:{number}")
+            for number, row in enumerate(self.journal.records(), start=1)
+        ]
+        self.before = len(self.records)
+        if self.records:
+            self.compare(asked)
+        write_json(self.asked_file, asked)
+        self.replies_file.touch()
+        self.journal.repair()
+        self.failed_file.unlink(missing_ok=True)
+
+    def compare(self, asked: dict[str, Any]) -> None:
+        """Refuse to mix replies to one thing with replies to another."""
+        theirs = flatten(json.loads(self.asked_file.read_text()))
+        changed = [
+            f"{name} {values}" for name, values in differences(theirs, flatten(asked)).items()
+        ]
+        if changed:
+            raise UserError(
+                f"{self.path} holds {len(self.records)} replies made with another "
+                f"{', '.join(changed)}. Give these an --out of their own, or remove that directory"
+            )
+
+    def add(self, record: Reply) -> None:
+        """Write a reply so that it survives a kill."""
+        self.journal.append(record.to_json())
+        self.records.append(record)
+
+    def sort(self, order: Callable[[Reply], Any]) -> None:
+        """Put the replies, all of which have come, in an order; they came as they were done."""
+        ordered = sorted(self.records, key=order)
+        if ordered != self.records:
+            write_jsonl([record.to_json() for record in ordered], self.replies_file)
+        self.records = ordered
+
+    def add_failure(self, script: Script, error: str) -> None:
+        """Write what was asked in vain."""
+        self.failures += 1
+        row = {"id": script.row.id, "sample": script.sample, "turn": len(script.replies)}
+        Journal(self.failed_file).append(row | {"error": error})
+
+    def summary(self) -> str:
+        """Counts, in a line."""
+        new = len(self.records) - self.before
+        stopped = sum(r.stopped for r in self.records) / max(1, len(self.records))
+        return (
+            f"{self.replies_file}: {len(self.records)} replies ({new} new), {stopped:.0%} stopped"
+            f", {self.failures} failed"
+        )

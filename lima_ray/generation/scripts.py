@@ -1,0 +1,120 @@
+"""Scripted dialogues: what one sample of one row asks, turn after turn, and the replies so far."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+from lima_ray.config.errors import SHOWN_ERRORS, UserError, listed
+from lima_ray.config.sections import Sampling
+from lima_ray.records.example import Example
+from lima_ray.records.reply import Reply
+
+Key = tuple[str, int]
+"""A row's id, and the number of the sample."""
+
+
+@dataclass
+class Script:
+    """What one sample of one row asks, turn after turn, and the replies so far."""
+
+    row: Example
+    sample: int
+    replies: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> Key:
+        """Row and sample."""
+        return self.row.id, self.sample
+
+    @property
+    def prompt(self) -> tuple[str, ...]:
+        """The row up to its last user turn; a reference reply after it is not shown."""
+        return self.row.turns[: (len(self.row.turns) - 1) // 2 * 2 + 1]
+
+    @property
+    def follow_ups(self) -> list[str]:
+        """What the user says after each reply but the last."""
+        return self.row.extra.get("follow_ups", [])
+
+    @property
+    def turns(self) -> int:
+        """Replies that the whole script asks for."""
+        return 1 + len(self.follow_ups)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every turn has its reply."""
+        return len(self.replies) >= self.turns
+
+    @property
+    def dialogue(self) -> tuple[str, ...]:
+        """The turns to reply to next, the user's last."""
+        return *self.prompt, *chain.from_iterable(zip(self.replies, self.follow_ups, strict=False))
+
+    def seeded(self, sampling: Sampling) -> Sampling:
+        """The sampling of the next turn, with a seed that depends on nothing but what it is."""
+        name = json.dumps([sampling.seed, *self.key, len(self.replies)])
+        seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) >> 1
+        return sampling.model_copy(update={"seed": seed})
+
+    def heard(
+        self, model: str, sampling: Sampling, text: str, stopped: bool, n_tokens: int | None
+    ) -> Reply:
+        """Take the next turn's reply, and return its record."""
+        taken = {*Reply.__dataclass_fields__, "follow_ups"}
+        record = Reply(
+            id=self.row.id,
+            conversations=self.dialogue,
+            model=model,
+            sample=self.sample,
+            turn=len(self.replies),
+            reply=text,
+            stopped=stopped,
+            n_tokens=n_tokens,
+            seed=self.seeded(sampling).seed,
+            source=self.row.source,
+            system=self.row.system,
+            extra={k: v for k, v in self.row.extra.items() if k not in taken},
+        )
+        self.replies.append(text)
+        return record
+
+
+def check_room(
+    scripts: Iterable[Script],
+    prompt_ids: Callable[[Sequence[str], str | None], list[int]],
+    context: int,
+    sampling: Sampling,
+) -> int:
+    """Refuse prompts that leave no room for a reply.
+
+    Args:
+        scripts: what is asked.
+        prompt_ids: token ids of a dialogue with a system message, as the model sees it.
+        context: of the model, in tokens.
+        sampling: its `max_tokens` bounds prompt and reply together.
+
+    Returns:
+        most tokens of prompt and reply together.
+
+    Raises:
+        UserError: the prompts that are too long.
+    """
+    limit = min(sampling.max_tokens, context)
+    prompts = {s.row.id: (s.prompt, s.row.system) for s in scripts}
+    lengths = {id: len(prompt_ids(*prompt)) for id, prompt in prompts.items()}
+    long = [f"{id} ({n} tokens)" for id, n in lengths.items() if n >= limit]
+    if long:
+        raise UserError(
+            f"{len(long)} of {len(prompts)} prompts leave no room for a reply: prompt and "
+            f"reply together have {limit} tokens, the less of sampling.max_tokens "
+            f"{sampling.max_tokens} and the model's context {context}. "
+            f"Shorten or remove {listed(long, SHOWN_ERRORS)}"
+        )
+    return limit
+
+
+Key = tuple[str, int]
+"""A row's id, and the number of the sample."""
