@@ -114,7 +114,3 @@ def check_room(
             f"Shorten or remove {listed(long, SHOWN_ERRORS)}"
         )
     return limit
-
-
-Key = tuple[str, int]
-"""A row's id, and the number of the sample."""
