@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 import torch
 import tyro
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from conftest import dialogues
-from gang import gang
+from process_group import in_process_group
 
 from lima_ray import base
 from lima_ray.config.recipe import Recipe, validate
@@ -57,7 +57,7 @@ def main(hidden: int = 768, layers: int = 12, vocab: int = 4096, workers: int = 
         training_data.prepare(recipe)[2].save(root / "rows")
         print(f"{'ZeRO':>4}{'states GiB':>12}{'peak GiB':>10}{'peak/states':>13}")
         for stage in (0, 1, 2, 3):
-            results = gang(
+            results = in_process_group(
                 workers, measure, recipe.override({"train.zero_stage": stage}), root / "rows"
             )
             parameters, peak = results[0]
@@ -77,7 +77,7 @@ def state_bytes(parameters: int, stage: int, workers: int) -> float:
 
 
 def measure(recipe: Recipe, rows_file: Path) -> tuple[int, float]:
-    """In a gang: parameters, and peak GiB over what the process had before."""
+    """In a process group: parameters, and peak GiB over what the process had before."""
     rows, tokenizer = Rows.load(rows_file), load_tokenizer(recipe.model.base)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     engine = build_engine(recipe, tokenizer, torch.device("cpu"))

@@ -2,7 +2,7 @@
 
     python docs/reference.py
 
-The pages are committed; `tests/test_reference.py` holds that they are current.
+The pages are committed; `tests/test_docs_reference.py` holds that they are current.
 """
 
 import importlib

@@ -27,7 +27,7 @@ from transformers import AutoTokenizer
 from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
-from lima_ray.data.prompts import read_prompts
+from lima_ray.data.examples import read_prompts
 from lima_ray.judging import preflight
 from lima_ray.judging.assessment import assess_remotely, outdated
 from lima_ray.judging.choice import Selection

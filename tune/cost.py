@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lima_ray.config.paths import resolve
 from lima_ray.config.recipe import Recipe
-from lima_ray.data.prompts import read_prompts
+from lima_ray.data.examples import read_prompts
 from lima_ray.model.flops import BF16_PEAK, step_flops
 from lima_ray.results.units import duration
 from lima_ray.training.zero import OPTIMIZER_BYTES

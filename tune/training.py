@@ -21,8 +21,7 @@ from lima_ray.config.paths import durable, located
 from lima_ray.config.recipe import Recipe, validate
 from lima_ray.config.sections import Model, Train
 from lima_ray.data import training_data
-from lima_ray.data.examples import read_examples
-from lima_ray.data.prompts import read_prompts
+from lima_ray.data.examples import read_examples, read_prompts
 from lima_ray.judging import preflight
 from lima_ray.judging.registry import check_prompts, try_judge
 from lima_ray.model.families import check_base_model, config_of, context_of

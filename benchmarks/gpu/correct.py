@@ -1,7 +1,7 @@
 """Whether a GPU computes what is promised: steps, resume, the engine's replies, the miniature.
 
 - Steps of our engine (packing, each attention kernel, ZeRO 0 to 3) against plain PyTorch from the
-  same weights. In fp32 the bounds are those of tests/test_step.py. In bf16 the gradient may be no
+  same weights. In fp32 the bounds are those of test_training_step. In bf16 the gradient may be no
   farther from the fp32 one than 1.2 times what plain PyTorch in bf16 is.
 - A run that is stopped and resumed against one that is not, and that one against itself.
 - `pytest -m gpu`.
@@ -223,7 +223,7 @@ def run_tests(record: Record) -> None:
     """The engine's tests on a GPU."""
     with record.attempt("pytest -m gpu"):
         visible = {} if record.smoke else {"CUDA_VISIBLE_DEVICES": "0"}
-        tests = ["tests/test_engine_gpu.py", "tests/test_attention.py"]
+        tests = ["tests/test_engine_gpu.py", "tests/test_model_attention.py"]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *tests],
             env=os.environ | visible,

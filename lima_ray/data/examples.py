@@ -1,10 +1,11 @@
 """Examples: dialogues read from the forms people have them in, checked, and written in LIMA's."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-from lima_ray.config.errors import SHOWN_ERRORS, UserError
+from lima_ray.config.errors import SHOWN_ERRORS, UserError, listed
 from lima_ray.config.terminal import printable
 from lima_ray.data import forms
 from lima_ray.data.reading import rows_of
@@ -116,3 +117,23 @@ def normal_dialogue(example: Example) -> tuple[str, ...]:
 def normal(text: str) -> str:
     """A text in which case and runs of white space are alike."""
     return " ".join(text.casefold().split())
+
+
+def read_prompts(reference: str, split: str) -> list[Example]:
+    """Read rows whose ids differ and whose follow-ups are texts.
+
+    Raises:
+        UserError: the rows that are not so.
+    """
+    rows = read_examples(reference, split, dialogues=False)
+    twice = [id for id, count in Counter(row.id for row in rows).items() if count > 1]
+    if twice:
+        ids = listed(twice, SHOWN_ERRORS)
+        raise UserError(f"{reference} has several rows with the id {ids}; ids must differ")
+    for row in rows:
+        later = row.extra.get("follow_ups", [])
+        if not isinstance(later, list) or not all(isinstance(t, str) and t.strip() for t in later):
+            raise UserError(
+                f"{reference} row {row.id}: follow_ups is {later!r}; it needs a list of user turns"
+            )
+    return rows

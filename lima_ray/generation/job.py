@@ -7,7 +7,7 @@ from typing import Any
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import durable, resolve
-from lima_ray.data.prompts import read_prompts
+from lima_ray.data.examples import read_prompts
 from lima_ray.generation.arguments import Generation
 from lima_ray.generation.endpoint import Client, ask, check_url
 from lima_ray.generation.local import decode_here, decode_on_cluster

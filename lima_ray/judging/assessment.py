@@ -15,7 +15,7 @@ from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
 from lima_ray.config.loading import portable
 from lima_ray.config.recipe import Recipe, validate
-from lima_ray.data.prompts import read_prompts
+from lima_ray.data.examples import read_prompts
 from lima_ray.generation.arguments import Generation
 from lima_ray.generation.job import generate, identity
 from lima_ray.generation.reply_directory import ASKED

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from lima_ray.config.errors import UserError, listed
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import encoding, training_data
-from lima_ray.data.examples import read_examples
-from lima_ray.data.prompts import read_prompts
+from lima_ray.data.examples import read_examples, read_prompts
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import prompt_ids
 from lima_ray.generation.scripts import Script, check_room

@@ -3,7 +3,7 @@
 Packing rows, dropping what a sub-layer adds to the residual stream, and decoding in slots each
 assume things about a model that nothing checks while it runs: Mamba's state runs on from row to
 row, Nemotron's attention ignores where rows begin, GPT-OSS's sinks are left out, all without an
-error. `tests/test_families.py` compares each family here; others are refused before any work.
+error. `tests/test_model_families.py` compares each family here; others are refused before any work.
 """
 
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ from typing import Any
 import torch.multiprocessing
 
 
-def gang(workers: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+def in_process_group(workers: int, function: Callable[..., Any], *args: Any) -> list[Any]:
     """Call `function(*args)` in every process and return what each gave, by rank."""
     with socket.socket() as free, TemporaryDirectory() as folder:
         free.bind(("127.0.0.1", 0))

@@ -1,6 +1,6 @@
 """Losses are the same for any number of workers, and after a stop in the middle of an epoch.
 
-Each gang runs all its cases in turn, since starting processes is what takes the time.
+Each process group runs all its cases in turn, since starting processes is what takes the time.
 """
 
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gang import gang
+from process_group import in_process_group
 
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
@@ -39,7 +39,7 @@ class Killed(Exception):
 
 
 def train_all(recipes: list[Recipe], killed: bool) -> None:
-    """In a gang: train one recipe after the other, each cut off at STOP_AFTER if `killed`."""
+    """Train one recipe after the other, each cut off at STOP_AFTER if `killed`."""
     for recipe in recipes:
         try:
             train(
@@ -94,13 +94,13 @@ def losses(recipe: Recipe) -> list[float]:
 def test_stopped_runs_go_on_exactly(recipe: Recipe) -> None:
     whole = [prepare(recipe, "whole", case) for case in CASES]
     stopped = [prepare(recipe, "stopped", case) for case in CASES]
-    gang(2, train_all, whole, False)
-    gang(2, train_all, stopped, True)
+    in_process_group(2, train_all, whole, False)
+    in_process_group(2, train_all, stopped, True)
     for one in stopped:
         state = Run(one.run_dir).latest_state()
         assert state is not None
         assert (state.step, state.workers) == (2 if one.name == AT_WEIGHTS else 4, 2)
-    gang(2, train_all, stopped, False)
+    in_process_group(2, train_all, stopped, False)
     for one, other in zip(stopped, whole, strict=True):
         assert len(losses(one)) == 9
         assert losses(one) == losses(other), one.name
@@ -112,17 +112,17 @@ def test_stopped_runs_go_on_exactly(recipe: Recipe) -> None:
 def test_any_number_of_workers_gives_the_same_losses(recipe: Recipe) -> None:
     still = {"model.residual_dropout": 0.0}
     whole = {case: prepare(recipe, "whole", case, **still) for case in RESHARDED}
-    gang(2, train_all, list(whole.values()), False)
+    in_process_group(2, train_all, list(whole.values()), False)
     moved = {
         (workers, case): prepare(recipe, f"moved-{workers}", case, **still)
         for workers in (1, 4)
         for case in RESHARDED
     }
-    gang(2, train_all, list(moved.values()), True)
+    in_process_group(2, train_all, list(moved.values()), True)
     for workers in (1, 4):
         fresh = {case: prepare(recipe, f"fresh-{workers}", case, **still) for case in FRESH}
         going_on = {case: moved[workers, case] for case in RESHARDED}
-        gang(workers, train_all, [*going_on.values(), *fresh.values()], False)
+        in_process_group(workers, train_all, [*going_on.values(), *fresh.values()], False)
         for case, one in fresh.items():
             np.testing.assert_allclose(losses(one), losses(whole[case]), rtol=1e-4, err_msg=case)
         for case, one in going_on.items():

@@ -12,11 +12,10 @@ import pyarrow
 import pytest
 from datasets import Dataset, DatasetDict
 from pyarrow import parquet
-from test_example import LIMA, OPENAI, complaint, save
+from test_data_examples import LIMA, OPENAI, complaint, save
 
 from lima_ray.config.sections import Sampling
-from lima_ray.data.examples import read_examples
-from lima_ray.data.prompts import read_prompts
+from lima_ray.data.examples import read_examples, read_prompts
 from lima_ray.data.reading import rows_of
 from lima_ray.generation.scripts import Script
 from lima_ray.records.files import write_jsonl

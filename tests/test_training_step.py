@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gang import gang
+from process_group import in_process_group
 from torch import distributed as dist
 
 from benchmarks.gpu.reference import AdamState, plain_gradients, step_errors
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def compared(recipe: Recipe, rows_file: Path, points: list[dict]) -> list[list[dict[str, float]]]:
-    """In a gang: steps of our engine beside plain ones from the same weights, for each setting.
+    """Compare steps of our engine with plain ones from the same weights, for each setting.
 
     Returns:
         for each setting and step the errors, relative to what they are errors of.
@@ -73,7 +73,7 @@ def test_steps_equal_plain_pytorch(recipe: Recipe, tmp_path: Path, workers: int)
         for stage in (0, 2, 3)
         for tokens in (256, 700, 4096)
     ]
-    for errors in gang(workers, compared, recipe, tmp_path / "rows", points):
+    for errors in in_process_group(workers, compared, recipe, tmp_path / "rows", points):
         check(errors, points)
 
 
@@ -86,5 +86,5 @@ def test_offloaded_steps_equal_plain_pytorch(recipe: Recipe, tmp_path: Path) -> 
         {"train.zero_stage": 3, "train.offload_optimizer": True},
         {"train.zero_stage": 3, "train.offload_optimizer": True, "train.offload_params": True},
     ]
-    for errors in gang(2, compared, recipe, tmp_path / "rows", points):
+    for errors in in_process_group(2, compared, recipe, tmp_path / "rows", points):
         check(errors, points)
