@@ -15,9 +15,11 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFas
 
 from lima_ray.base import llama_config
 from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Data, Sampling
-from lima_ray.data import encoding
+from lima_ray.data import encoding, training_data
 from lima_ray.data.chat_template import encode_dialogues, form_of, render
+from lima_ray.data.examples import write_examples
 from lima_ray.data.tokenizer import (
     described,
     eot_id,
@@ -414,6 +416,26 @@ def test_rows_that_a_template_cannot_hold_are_named(
     assert text.startswith("the base's chat template cannot hold ")
     assert f"\n  {row.id}: {said}" in text
     assert "--model.chat_template paper" in text
+
+
+def test_rows_that_a_template_cannot_hold_are_dropped_where_the_recipe_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuses = "{% if messages | length > 3 %}{{ raise_exception('too long') }}{% endif %}" + CHATML
+    rows = [Example(("Hi", "the cat"), "fine"), Example(("Hi", "the cat") * 2, "long")]
+    write_examples(rows, tmp_path / "rows.jsonl")
+    recipe = Recipe.model_validate(
+        {
+            "data": {"train": str(tmp_path / "rows.jsonl"), "max_tokens": 64},
+            "model": {"base": str(saved(tmp_path, refuses))},
+        }
+    )
+    with pytest.raises(UserError, match=r"cannot hold 1 of 2 rows.*--data.invalid drop"):
+        training_data.prepare(recipe)
+    _, kept, encoded = training_data.prepare(recipe.override({"data.invalid": "drop"}))
+    assert [row.id for row in kept] == ["fine"] and len(encoded) == 1
+    said = "dropped 1 rows that the base's chat template cannot hold: long"
+    assert said in capsys.readouterr().out
 
 
 def test_of_several_templates_the_default_is_taken(tmp_path: Path) -> None:

@@ -206,5 +206,9 @@ def test_a_client_is_its_address_and_only_our_proxy_names_another() -> None:
     assert named("127.0.0.1", True, "6.6.6.6, 127.0.0.1") == "127.0.0.1"
     assert named("127.0.0.1", True, "192.0.2.1, 127.0.0.1", proxies="127.0.0.1") == "192.0.2.1"
     assert named("10.0.0.3", True, "", proxies=tls) == "10.0.0.3"
+    # Some proxies add the port.
+    assert named("127.0.0.1", True, "192.0.2.1:5060, 10.0.0.3:443", proxies=tls) == "192.0.2.1"
+    assert named("127.0.0.1", True, "[2001:db8::1]:443") == "2001:db8::1"
+    assert named("127.0.0.1", True, "2001:db8::1") == "2001:db8::1"
     with pytest.raises(ValueError, match="tls"):
         Access(trusted_proxies="10.0.0.3, tls.example")

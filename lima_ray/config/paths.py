@@ -39,9 +39,10 @@ def durable(path: Path) -> Path:
         UserError: it is an address, such as s3://bucket.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        address = str(path).replace(":/", "://", 1)
         raise UserError(
-            f"{path} is no folder: results go to a local or shared file system. Mount the bucket "
-            "or share, and name its folder"
+            f"{address} is no folder: results go to a local or shared file system. Mount the "
+            "bucket or share, and name its folder"
         )
     path = path.expanduser()
     inside_job = "runtime_resources" in Path.cwd().parts

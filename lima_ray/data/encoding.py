@@ -19,21 +19,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
+class UnrenderableRows(UserError):
+    """Rows that the base's chat template cannot hold."""
+
+    def __init__(self, message: str, rows: list[int]) -> None:
+        super().__init__(message)
+        self.rows = rows
+        """Their numbers."""
+
+
 def encode(examples: list[Example], tokenizer: "PreTrainedTokenizerFast", data: Data) -> Rows:
     """Encode dialogues; row i is `examples[i]`.
 
     Raises:
-        UserError: no dialogue is left to encode, or the chat template cannot render some.
+        UserError: no dialogue is left to encode.
+        UnrenderableRows: the chat template cannot render some.
     """
     if not examples:
         raise UserError(f"no row of {data.train} is left to train on; the rest was dropped")
     batch = encode_dialogues(tokenizer, [e.messages() for e in examples])
-    problems = [f"{e.id}: {b}" for e, b in zip(examples, batch, strict=True) if isinstance(b, str)]
+    problems = {number: b for number, b in enumerate(batch) if isinstance(b, str)}
     if problems:
-        shown = "\n  ".join(problems[:SHOWN_ERRORS])
-        raise UserError(
+        named = [f"{examples[number].id}: {said}" for number, said in problems.items()]
+        shown = "\n  ".join(named[:SHOWN_ERRORS])
+        raise UnrenderableRows(
             f"the base's chat template cannot hold {len(problems)} of {len(examples)} rows; mend "
-            f"or remove them, or take LIMA's form (--model.chat_template paper):\n  {shown}"
+            "or remove them (--data.invalid drop), or take LIMA's form (--model.chat_template "
+            f"paper):\n  {shown}",
+            list(problems),
         )
     batch = [b for b in batch if not isinstance(b, str)]
     rows = [encode_row(*b, data, e.learned) for b, e in zip(batch, examples, strict=True)]

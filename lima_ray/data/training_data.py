@@ -8,7 +8,7 @@ import numpy as np
 from lima_ray.config.errors import UserError, listed
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Data
-from lima_ray.data.encoding import encode
+from lima_ray.data.encoding import UnrenderableRows, encode
 from lima_ray.data.examples import normal_dialogue, normal_prompt, read_examples
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import eot_id, load_tokenizer
@@ -152,7 +152,18 @@ def prepare(recipe: Recipe) -> Encoded:
     train, prompts = load_examples(recipe.data, recipe.seed)
     model = recipe.model
     tokenizer = load_tokenizer(model.base, model.eot_token, model.chat_template)
-    rows = encode(train, tokenizer, recipe.data)
+    try:
+        rows = encode(train, tokenizer, recipe.data)
+    except UnrenderableRows as error:
+        if recipe.data.invalid != "drop":
+            raise
+        dropped = listed([train[number].id for number in error.rows])
+        print(
+            f"dropped {len(error.rows)} rows that the base's chat template cannot hold: {dropped}"
+        )
+        unrenderable = set(error.rows)
+        train = [e for number, e in enumerate(train) if number not in unrenderable]
+        rows = encode(train, tokenizer, recipe.data)
     if recipe.data.invalid == "drop" and (rows.supervised_R == 0).any():
         kept = rows.supervised_R > 0
         dropped = listed([e.id for e, keep in zip(train, kept, strict=True) if not keep])

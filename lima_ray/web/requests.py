@@ -2,6 +2,7 @@
 
 import ipaddress
 import math
+import re
 import socket
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
@@ -90,9 +91,15 @@ def client_address(
     named = ",".join(headers.getlist("x-forwarded-for")).split(",")
     believed = forwarded or client in LOOPBACK or is_trusted_proxy(client, proxies)
     while believed and named:
-        client = named.pop().strip()[:64] or client
+        client = without_port(named.pop().strip()[:64]) or client
         believed = is_trusted_proxy(client, proxies)
     return client
+
+
+def without_port(address: str) -> str:
+    """Return an address of X-Forwarded-For without the port that some proxies add."""
+    found = re.fullmatch(r"\[(.+)\](?::\d+)?|([^:]+):\d+", address)
+    return (found[1] or found[2]) if found else address
 
 
 def is_trusted_proxy(client: str, proxies: tuple[Network, ...]) -> bool:
