@@ -12,6 +12,7 @@ from shapes import EXPERTS, LATENT, SMALL
 from transformers import (
     AutoModelForCausalLM,
     DeepseekV3Config,
+    GenerationConfig,
     LlamaConfig,
     MixtralConfig,
     PretrainedConfig,
@@ -21,9 +22,11 @@ from transformers import (
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
+from lima_ray.config.sections import Sampling
 from lima_ray.data import training_data
 from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.model import export, export_check
+from lima_ray.model.families import context_of
 from lima_ray.model.loading import load_model
 from lima_ray.records.run import Run
 from lima_ray.training import zero
@@ -88,6 +91,28 @@ def test_the_export_computes_what_the_trained_model_does(
     loaded.save_pretrained(tmp_path / "plain")
     names = [set(load_file(tmp_path / f / "model.safetensors")) for f in ("01", "plain")]
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (Sampling(), (True, 0.7, 0.9, 1.2)),
+        (Sampling(temperature=1, top_p=0.5, repetition_penalty=1), (True, 1, 0.5, 1)),
+        (Sampling(temperature=0), (False, 1, 1, 1.2)),
+    ],
+)
+def test_others_decode_an_export_as_its_recipe_says(
+    recipe: Recipe, tmp_path: Path, sampling: Sampling, expected: tuple[float, ...]
+) -> None:
+    model, tokenizer = trained(recipe)
+    for longest in (32, 10**6):
+        limited = sampling.model_copy(update={"max_tokens": longest})
+        export.save_weights(model, tokenizer, tmp_path / "01", {}, sampling=limited)
+        told = GenerationConfig(do_sample=False, temperature=1.0, top_p=1.0)
+        told.update(**GenerationConfig.from_pretrained(tmp_path / "01").to_diff_dict())
+        names = ("do_sample", "temperature", "top_p", "repetition_penalty")
+        assert tuple(getattr(told, name) for name in names) == expected
+        assert told.max_length == min(longest, context_of(model.config))
 
 
 def test_weights_of_several_groups_are_the_same(

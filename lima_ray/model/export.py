@@ -20,8 +20,14 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from transformers.utils import logging
 
 from lima_ray.config.errors import UserError
+from lima_ray.config.sections import Sampling
 from lima_ray.model.families import context_of
-from lima_ray.model.loading import DTYPES, generation_config, save_tokenizer_and_config
+from lima_ray.model.loading import (
+    DTYPES,
+    PAPER,
+    generation_config,
+    save_tokenizer_and_config,
+)
 from lima_ray.model.parameters import size, whole
 from lima_ray.records.files import open_to_readers, write_json
 from lima_ray.records.lineage import MIB
@@ -37,7 +43,12 @@ Changes = dict[str, Callable[[], torch.Tensor]]
 
 
 def save_weights(
-    model: Any, tokenizer: Tokenizer, folder: Path, lineage: dict[str, Any], dtype: str = "auto"
+    model: Any,
+    tokenizer: Tokenizer,
+    folder: Path,
+    lineage: dict[str, Any],
+    dtype: str = "auto",
+    sampling: Sampling = PAPER,
 ) -> int:
     """Write weights as a complete Hugging Face model; every worker takes part, rank 0 writes.
 
@@ -47,6 +58,7 @@ def save_weights(
         folder: the directory to write; it appears when it is complete.
         lineage: what made these weights, saved as `lineage.json` with a hash of them.
         dtype: of the files, `bf16` or `fp32`; `auto` is the precision in use, fp32 for LoRA.
+        sampling: how others decode the model unless they are told otherwise.
 
     Returns:
         bytes written (on rank 0; 0 elsewhere).
@@ -81,10 +93,10 @@ def save_weights(
         (unfinished / ADAPTER / "README.md").unlink()  # a form to fill in
     in_use = plain.config.dtype
     # The base's own may be one that transformers refuses to write.
-    plain.generation_config = generation_config(tokenizer, context_of(plain.config))
+    plain.generation_config = generation_config(tokenizer, context_of(plain.config), sampling)
     plain.save_pretrained(unfinished, state_dict=weights, max_shard_size=GROUP_BYTES)
     plain.config.dtype = in_use  # which `save_pretrained` has changed
-    save_tokenizer_and_config(plain, tokenizer, unfinished, target or plain.dtype)
+    save_tokenizer_and_config(plain, tokenizer, unfinished, target or plain.dtype, sampling)
     del weights
     for scratch in unfinished.glob("gathered-*"):
         scratch.unlink()

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import resolve
 from lima_ray.config.recipe import Recipe
-from lima_ray.config.sections import Model
+from lima_ray.config.sections import Model, Sampling
 from lima_ray.model import attention, cpu_layers
 from lima_ray.model.families import config_of, context_of
 from lima_ray.model.lora import add_lora
@@ -21,6 +21,7 @@ from lima_ray.model.parameters import whole
 from lima_ray.model.residual_dropout import add_residual_dropout
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+PAPER = Sampling()
 Causal = Any
 """A `transformers` causal language model; its own annotations say less than Any."""
 
@@ -159,14 +160,15 @@ def add_tokens(model: Causal, vocab: int) -> None:
                 weight[old:] = weight[:old].float().mean(dim=0).to(weight.dtype)
 
 
-def generation_config(tokenizer: Tokenizer, context: int) -> GenerationConfig:
-    """The paper's decoding (LIMA section 4), which an export brings along."""
+def generation_config(tokenizer: Tokenizer, context: int, sampling: Sampling) -> GenerationConfig:
+    """Return how other programs decode an export unless they are told otherwise."""
+    # At temperature 0 nothing is drawn, and transformers warns of what would draw.
+    draws = {"temperature": sampling.temperature, "top_p": sampling.top_p}
     return GenerationConfig(
-        do_sample=True,
-        temperature=0.7,
-        top_p=0.9,
-        repetition_penalty=1.2,
-        max_length=min(2048, context),
+        do_sample=sampling.temperature > 0,
+        **(draws if sampling.temperature else {}),
+        repetition_penalty=sampling.repetition_penalty,
+        max_length=min(sampling.max_tokens, context),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -174,7 +176,11 @@ def generation_config(tokenizer: Tokenizer, context: int) -> GenerationConfig:
 
 
 def save_tokenizer_and_config(
-    model: Causal, tokenizer: Tokenizer, folder: Path, dtype: torch.dtype
+    model: Causal,
+    tokenizer: Tokenizer,
+    folder: Path,
+    dtype: torch.dtype,
+    sampling: Sampling = PAPER,
 ) -> None:
     """Write everything of a Hugging Face model but its weights.
 
@@ -183,11 +189,12 @@ def save_tokenizer_and_config(
         tokenizer: with EOT.
         folder: where to.
         dtype: of the weights in the files.
+        sampling: how others decode the model unless they are told otherwise.
     """
     config = type(model.config).from_dict(model.config.to_dict())
     config.use_cache = True
     config.dtype = dtype
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
-    generation_config(tokenizer, context_of(config)).save_pretrained(folder)
+    generation_config(tokenizer, context_of(config), sampling).save_pretrained(folder)
     tokenizer.save_pretrained(folder, save_jinja_files=False)

@@ -132,7 +132,7 @@ def save_epoch(
     """
     origin = origin | {"trained": asdict(probe(engine, rows))}
     folder, dtype = run.epoch_dir(origin["epoch"]), recipe.checkpoint.weights_dtype
-    return export.save_weights(engine.module, tokenizer, folder, origin, dtype)
+    return export.save_weights(engine.module, tokenizer, folder, origin, dtype, recipe.sampling)
 
 
 def refuse_not_finite(result: StepResult, step: int, rate: float, run: Run) -> None:
