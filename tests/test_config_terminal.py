@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lima_ray.chat import say
+from lima_ray.chat import print_reply
 from lima_ray.config.errors import UserError, plain_errors
 from lima_ray.config.terminal import printable
 
@@ -24,14 +24,14 @@ def test_replies_and_errors_are_printed_so(capsys: pytest.CaptureFixture[str]) -
     def speak(turns: list[str], seed: int) -> Iterator[str]:
         yield from EVIL
 
-    assert say(speak, ["hi"], 0) == ["hi", EVIL], "what is kept is what was said"
+    assert print_reply(speak, ["hi"], 0) == ["hi", EVIL], "what is kept is what was said"
     assert SAFE in capsys.readouterr().out
 
     def fail(turns: list[str], seed: int) -> Iterator[str]:
         raise UserError(EVIL)
         yield ""
 
-    say(fail, ["hi"], 0)
+    print_reply(fail, ["hi"], 0)
     assert f"({SAFE})" in capsys.readouterr().out
     with pytest.raises(SystemExit), plain_errors():
         raise UserError(EVIL)

@@ -11,7 +11,10 @@ from chat_server import DROP, KEY, Response, Server, refused, said, serving
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Sampling
-from lima_ray.generation.endpoint import Answer, Client, Endpoint, ask, retry_after_s
+from lima_ray.generation.client import Client
+from lima_ray.generation.endpoint import Endpoint
+from lima_ray.generation.request_pool import request_all
+from lima_ray.generation.responses import Completion, retry_after_s
 from lima_ray.judging.grade import grade, parse
 from lima_ray.records.reply import Reply
 
@@ -20,17 +23,17 @@ SAMPLING = Sampling()
 
 def chats(
     server: Server, questions: list[str], sampling: Sampling = SAMPLING, **settings: Any
-) -> tuple[dict[str, Answer], dict[str, str]]:
+) -> tuple[dict[str, Completion], dict[str, str]]:
     """Ask each question; what was answered and what failed."""
-    answers: dict[str, Answer] = {}
+    answers: dict[str, Completion] = {}
     failures: dict[str, str] = {}
 
-    async def talk(client: Client, question: str) -> None:
+    async def handle(client: Client, question: str) -> None:
         message = {"role": "user", "content": question}
         answers[question] = await client.chat([message], sampling)
 
     endpoint = Endpoint(**({"url": server.url, "backoff_s": 0.02, "timeout_s": 5} | settings))
-    ask(endpoint, "m", questions, talk, failures.__setitem__)
+    request_all(endpoint, "m", questions, handle, failures.__setitem__)
     return answers, failures
 
 
@@ -38,9 +41,9 @@ def test_answers_tell_whether_the_model_stopped(server: Server) -> None:
     server.first = {"cut": [said("half", "length", 7)], "bare": [said("", tokens=None)]}
     answers, failures = chats(server, ["why", "cut", "bare"])
     assert answers == {
-        "why": Answer("re: why", True, 3),
-        "cut": Answer("half", False, 7),
-        "bare": Answer("", True, None),
+        "why": Completion("re: why", True, 3),
+        "cut": Completion("half", False, 7),
+        "bare": Completion("", True, None),
     }
     assert not failures and len(server.requests) == 3
 
@@ -71,7 +74,7 @@ def test_answers_tell_whether_the_model_stopped(server: Server) -> None:
 def test_what_may_pass_is_tried_again(server: Server, trouble: Response) -> None:
     server.first = {"why": [trouble, trouble]}
     answers, failures = chats(server, ["why"])
-    assert answers == {"why": Answer("re: why", True, 3)} and not failures
+    assert answers == {"why": Completion("re: why", True, 3)} and not failures
     assert server.asked == ["why"] * 3
 
 

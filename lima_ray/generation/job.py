@@ -9,10 +9,12 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.paths import durable, resolve
 from lima_ray.data.examples import read_prompts
 from lima_ray.generation.arguments import Generation
-from lima_ray.generation.endpoint import Client, ask, check_url
+from lima_ray.generation.client import Client
+from lima_ray.generation.endpoint import check_url
 from lima_ray.generation.local import decode_here, decode_on_cluster
 from lima_ray.generation.progress import Meter
 from lima_ray.generation.reply_directory import ReplyDirectory
+from lima_ray.generation.request_pool import request_all
 from lima_ray.generation.scripts import Script
 from lima_ray.records.example import Example
 from lima_ray.records.lineage import check_base, hash_base
@@ -109,17 +111,17 @@ def ask_endpoint(
             "API has none. --endpoint_extra sends it to servers that know it"
         )
 
-    async def talk(client: Client, script: Script) -> None:
+    async def handle(client: Client, script: Script) -> None:
         while not script.finished:
             messages = replace(script.row, turns=script.dialogue).messages()
             try:
-                answer = await client.chat(messages, script.seeded(job.sampling))
+                completion = await client.chat(messages, script.seeded(job.sampling))
             except UserError as error:
                 raise UserError(f"{error}\n  it was asked for row {script.row.id}") from error
             record = script.heard(
-                job.name, job.sampling, answer.text, answer.stopped, answer.n_tokens
+                job.name, job.sampling, completion.text, completion.stopped, completion.n_tokens
             )
             replies.add(record)
             meter.add(record)
 
-    ask(job.server, job.model, scripts, talk, replies.add_failure)
+    request_all(job.server, job.model, scripts, handle, replies.add_failure)

@@ -14,7 +14,9 @@ from typing import Any
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Sampling, Select
-from lima_ray.generation.endpoint import Client, Endpoint, ask
+from lima_ray.generation.client import Client
+from lima_ray.generation.endpoint import Endpoint
+from lima_ray.generation.request_pool import request_all
 from lima_ray.judging.registry import Judge
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Status, Verdict
@@ -80,7 +82,7 @@ def grade(
         judge(number, None, error, "unanswered")
 
     server = Endpoint(url=endpoint, **settings)
-    ask(server, model, range(len(replies)), talk, failed)
+    request_all(server, model, range(len(replies)), talk, failed)
     return [verdicts[number] for number in range(len(replies))]
 
 
