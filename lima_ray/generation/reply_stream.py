@@ -56,7 +56,7 @@ def stream_from_server(url: str, name: str, system: str, sampling: Sampling) -> 
     A server that answers 503, as while it loads the model, is asked again.
 
     Raises:
-        UserError: no server there, or it has no such model.
+        UserError: no server there, or it has no such model; later also where a reply breaks off.
     """
     check_url(url)
     key = read_key(KEY_ENV)
@@ -79,17 +79,20 @@ def stream_from_server(url: str, name: str, system: str, sampling: Sampling) -> 
         messages = Example(tuple(turns), id="", system=system or None).messages()
         body = fields | {"messages": messages, "seed": seed}
         problem = ""
-        for _ in range(LOADING_TRIES):
-            with client.stream("POST", "/chat/completions", json=body) as response:
-                if response.status_code == 200:
-                    yield from _read_pieces(response)
-                    return
-                response.read()
+        try:
+            for _ in range(LOADING_TRIES):
+                with client.stream("POST", "/chat/completions", json=body) as response:
+                    if response.status_code == 200:
+                        yield from _read_pieces(response)
+                        return
+                    response.read()
                 problem = f"{response.status_code} {error_message(response)}"
                 if response.status_code != 503:
                     break
                 print("(loading) ", end="", flush=True)
                 time.sleep(retry_after_s(response) or 1)
+        except httpx2.RequestError as error:
+            problem = f"lost the connection to {url}: {error}"
         raise UserError(problem)
 
     return stream
@@ -102,7 +105,13 @@ def _model_names(client: httpx2.Client, url: str) -> list[str]:
         raise UserError(f"no server at {url}: {error}") from error
     if listed.status_code != 200:
         raise UserError(f"{url}/models answers {listed.status_code} {error_message(listed)}")
-    return [model["id"] for model in listed.json()["data"]]
+    try:
+        names = [str(model["id"]) for model in listed.json()["data"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{url}/models is no list of models; does the URL end in /v1?") from error
+    if not names:
+        raise UserError(f"{url} has no model")
+    return names
 
 
 def _read_pieces(response: httpx2.Response) -> Iterator[str]:

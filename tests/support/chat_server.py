@@ -38,6 +38,8 @@ class Server:
     held: Callable[[str], bool] = lambda question: False
     """Questions that are never answered."""
     grading: Callable[[str], str] = lambda question: f"re: {question}"
+    models: Response = (200, {}, b'{"data": [{"id": "m"}]}')
+    """What is told of the models."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -73,6 +75,10 @@ def serving(server: Server) -> Iterator[Server]:
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
+        def do_GET(self) -> None:
+            listing = self.path == "/v1/models"
+            self.respond(*(server.models if listing else refused(404, f"no {self.path}")))
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with server.lock:
@@ -89,6 +95,9 @@ def serving(server: Server) -> Iterator[Server]:
             if not status:
                 self.close_connection = True
                 return
+            self.respond(status, headers, content)
+
+        def respond(self, status: int, headers: dict[str, str], content: bytes) -> None:
             self.send_response(status)
             for name, value in (headers | {"Content-Length": str(len(content))}).items():
                 self.send_header(name, value)
