@@ -13,7 +13,7 @@ from lima_ray.data.examples import read_examples
 BASE = "lima_ray/miniature/base"
 
 
-def handlers(
+def run_chat(
     model: str, *lines: str, flags: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Run the command with these lines typed."""
@@ -23,7 +23,7 @@ def handlers(
 
 
 def test_it_replies_keeps_the_dialogue_and_begins_anew() -> None:
-    done = handlers(BASE, "What is the capital of Peru?", "", "word " * 600)
+    done = run_chat(BASE, "What is the capital of Peru?", "", "word " * 600)
     assert done.returncode == 0, done.stderr
     first, rest = done.stdout.split("(new conversation)")
     assert "model: " in first
@@ -36,7 +36,7 @@ def test_a_server_is_talked_to_and_the_dialogue_saved(host: Hosted, tmp_path: Pa
     rows = tmp_path / "rows.jsonl"
     lines = ("the cat", "/retry", "the sun", "/undo", "the river", f"/save {rows}", "/help")
     flags = ("--name", "brief", "--system", "Be kind.", "--seed", "3")
-    done = handlers(f"{host.url}/v1", *lines, flags=flags)
+    done = run_chat(f"{host.url}/v1", *lines, flags=flags)
     assert done.returncode == 0, done.stderr
     (row,) = read_examples(str(rows))
     assert row.system == "Be kind."
@@ -47,19 +47,19 @@ def test_a_server_is_talked_to_and_the_dialogue_saved(host: Hosted, tmp_path: Pa
 
 
 def test_what_is_wrong_with_a_server_is_said(host: Hosted) -> None:
-    done = handlers(f"{host.url}/v1", flags=("--name", "nobody"))
+    done = run_chat(f"{host.url}/v1", flags=("--name", "nobody"))
     assert done.returncode == 2
     assert "has no model 'nobody'; it has talker, brief, long" in done.stderr
-    done = handlers("http://127.0.0.1:9/v1")
+    done = run_chat("http://127.0.0.1:9/v1")
     assert done.returncode == 2
     assert "no server at http://127.0.0.1:9/v1" in done.stderr
     flags = ("--sampling.penalise_prompt", "--system", "word " * 9000, "--name", "long")
-    done = handlers(f"{host.url}/v1", "the cat", flags=flags)
+    done = run_chat(f"{host.url}/v1", "the cat", flags=flags)
     assert "(400 context_length_exceeded the prompt has" in done.stdout
 
 
 def test_no_model_there() -> None:
-    done = handlers("runs/nowhere/export")
+    done = run_chat("runs/nowhere/export")
     assert done.returncode == 2
     assert "no model at runs/nowhere/export" in done.stderr
 

@@ -21,7 +21,7 @@ from lima_ray.records.lineage import check_base
 from serve.arguments import Args, fields
 from tune.arguments import SweepCommand
 
-HEAVY = ("torch", "ray", "transformers", "scipy", "deepspeed", "gradio", "matplotlib")
+HEAVY = ("torch", "ray", "transformers", "scipy", "deepspeed", "gradio", "matplotlib", "openai")
 ROOT = PACKAGE.parent
 
 

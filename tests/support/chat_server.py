@@ -9,9 +9,16 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from lima_ray.config.sections import Sampling
+from lima_ray.generation.client import Client
+from lima_ray.generation.endpoint import Endpoint
+from lima_ray.generation.request_pool import request_all
+from lima_ray.generation.responses import Completion
+
 Response = tuple[int, dict[str, str], bytes]
 DROP: Response = (0, {}, b"")
 """Close the connection without a word."""
+SAMPLING = Sampling()
 KEY = "sk-right-and-secret"
 
 
@@ -124,3 +131,19 @@ def serving(server: Server) -> Iterator[Server]:
         listening.shutdown()
         listening.server_close()
         thread.join()
+
+
+def chats(
+    server: Server, questions: list[str], sampling: Sampling = SAMPLING, **settings: Any
+) -> tuple[dict[str, Completion], dict[str, str]]:
+    """Ask the server each question; return what was answered and what failed."""
+    answers: dict[str, Completion] = {}
+    failures: dict[str, str] = {}
+
+    async def handle(client: Client, question: str) -> None:
+        message = {"role": "user", "content": question}
+        answers[question] = await client.chat([message], sampling)
+
+    endpoint = Endpoint(**({"url": server.url, "backoff_s": 0.02, "timeout_s": 5} | settings))
+    request_all(endpoint, "m", questions, handle, failures.__setitem__)
+    return answers, failures
