@@ -9,16 +9,16 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Sampling
 from lima_ray.generation.client import Client
 from lima_ray.generation.endpoint import Endpoint
-from lima_ray.generation.responses import Completion
+from lima_ray.generation.responses import ChatCompletion
 
 
 def test_answers_tell_whether_the_model_stopped(server: Server) -> None:
     server.first = {"cut": [said("half", "length", 7)], "bare": [said("", tokens=None)]}
     answers, failures = chats(server, ["why", "cut", "bare"])
     assert answers == {
-        "why": Completion("re: why", True, 3),
-        "cut": Completion("half", False, 7),
-        "bare": Completion("", True, None),
+        "why": ChatCompletion("re: why", True, 3),
+        "cut": ChatCompletion("half", False, 7),
+        "bare": ChatCompletion("", True, None),
     }
     assert not failures and len(server.requests) == 3
 
@@ -49,7 +49,7 @@ def test_answers_tell_whether_the_model_stopped(server: Server) -> None:
 def test_what_may_pass_is_tried_again(server: Server, trouble: Response) -> None:
     server.first = {"why": [trouble, trouble]}
     answers, failures = chats(server, ["why"])
-    assert answers == {"why": Completion("re: why", True, 3)} and not failures
+    assert answers == {"why": ChatCompletion("re: why", True, 3)} and not failures
     assert server.asked == ["why"] * 3
 
 

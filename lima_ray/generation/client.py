@@ -22,7 +22,7 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Sampling
 from lima_ray.generation.endpoint import Endpoint, check_url, read_key
 from lima_ray.generation.responses import (
-    Completion,
+    ChatCompletion,
     error_message,
     read_completion,
     retry_after_s,
@@ -65,7 +65,7 @@ class Client(AbstractAsyncContextManager["Client"]):
     async def __aexit__(self, *_: object) -> None:
         await self.http.aclose()
 
-    async def chat(self, messages: list[dict[str, str]], sampling: Sampling) -> Completion:
+    async def chat(self, messages: list[dict[str, str]], sampling: Sampling) -> ChatCompletion:
         """Return the assistant's next turn.
 
         Args:

@@ -11,7 +11,7 @@ LONGEST_WAIT_S = 600.0
 
 
 @dataclass(frozen=True)
-class Completion:
+class ChatCompletion:
     """A reply, as the endpoint gave it."""
 
     text: str
@@ -41,7 +41,7 @@ class _Body(BaseModel):
     usage: _Usage | None = None
 
 
-def read_completion(response: httpx2.Response) -> Completion:
+def read_completion(response: httpx2.Response) -> ChatCompletion:
     """Take the completion out of a response.
 
     Raises:
@@ -59,7 +59,9 @@ def read_completion(response: httpx2.Response) -> Completion:
     if choice.finish_reason not in ("stop", "length"):
         raise ValueError(f"an answer that ended with {choice.finish_reason!r}")
     stopped = choice.finish_reason == "stop"
-    return Completion(choice.message.content, stopped, usage.completion_tokens if usage else None)
+    return ChatCompletion(
+        choice.message.content, stopped, usage.completion_tokens if usage else None
+    )
 
 
 def error_message(response: httpx2.Response) -> str:

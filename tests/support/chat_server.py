@@ -13,7 +13,7 @@ from lima_ray.config.sections import Sampling
 from lima_ray.generation.client import Client
 from lima_ray.generation.endpoint import Endpoint
 from lima_ray.generation.request_pool import request_all
-from lima_ray.generation.responses import Completion
+from lima_ray.generation.responses import ChatCompletion
 
 Response = tuple[int, dict[str, str], bytes]
 DROP: Response = (0, {}, b"")
@@ -135,9 +135,9 @@ def serving(server: Server) -> Iterator[Server]:
 
 def chats(
     server: Server, questions: list[str], sampling: Sampling = SAMPLING, **settings: Any
-) -> tuple[dict[str, Completion], dict[str, str]]:
+) -> tuple[dict[str, ChatCompletion], dict[str, str]]:
     """Ask the server each question; return what was answered and what failed."""
-    answers: dict[str, Completion] = {}
+    answers: dict[str, ChatCompletion] = {}
     failures: dict[str, str] = {}
 
     async def handle(client: Client, question: str) -> None:
