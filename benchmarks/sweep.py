@@ -28,7 +28,7 @@ from lima_ray.records.verdict import read_verdicts
 from tune import sweep, training
 from tune.results import Study
 from tune.sweep_directory import Claim
-from tune.workers import pool, tune_trials
+from tune.workers import tune_trials, worker_pool as pool
 
 SHORT = str(Path(__file__).parent / "twelve.yaml")
 

@@ -30,7 +30,7 @@ from lima_ray.records.files import write_json
 from tune import report, sweep
 from tune.arguments import ReproduceCommand as Command
 from tune.results import Outcome, Study
-from tune.workers import pool, tune_trials
+from tune.workers import tune_trials, worker_pool as pool
 
 PAGE = "README.md"
 

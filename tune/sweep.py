@@ -37,8 +37,8 @@ from tune.results import Study
 from tune.space import Point, Sweep
 from tune.sweep_directory import Claim
 from tune.sweep_journal import SweepJournal
-from tune.workers import pool, tune_trials
-from tune.workers.pool import Pool
+from tune.workers import tune_trials, worker_pool as pool
+from tune.workers.worker_pool import Pool
 from tune.workers.progress import Watch
 from tune.workers.training_queue import ask
 

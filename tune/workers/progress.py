@@ -13,7 +13,7 @@ from lima_ray.records.run import Run
 from lima_ray.results.units import duration
 from tune import pace
 from tune.cost import Cost
-from tune.workers.pool import Pool
+from tune.workers.worker_pool import Pool
 
 POLL_S = 1.0
 LOG_EVERY_S = 60.0
