@@ -27,19 +27,20 @@ from lima_ray.records.run import Run
 from lima_ray.records.verdict import read_verdicts
 from tune import sweep, training
 from tune.results import Study
-from tune.sweep_directory import Claim
-from tune.workers import tune_trials, worker_pool as pool
+from tune.sweep_directory import SweepDirectory
+from tune.workers.tune_trials import connect
+from tune.workers.worker_pool import trainings_at_once
 
 SHORT = str(Path(__file__).parent / "twelve.yaml")
 
 
-def cold_trial(config: dict[str, Any], jobs: list[training.Job]) -> None:
-    """One training by a Train run of its own, then its measuring."""
-    job = jobs[config["number"]]
-    recipe = validate(job.recipe)
+def cold_trial(config: dict[str, Any], trainings: list[training.Training]) -> None:
+    """Train one recipe by a Train run of its own, then measure it."""
+    one = trainings[config["number"]]
+    recipe = validate(one.recipe)
     run = train.fit(recipe)
-    prompts = assessment.Prompts(job.prompts, "test", job.samples)
-    _, verdicts = assessment.judged(run.export_dir, prompts, job.measured, recipe)
+    prompts = assessment.Prompts(one.prompts, "test", one.samples)
+    _, verdicts = assessment.judged(run.export_dir, prompts, one.measured, recipe)
     tune.report({"grade": float(np.mean([v.grade for v in verdicts if v.grade is not None]))})
 
 
@@ -47,31 +48,31 @@ def cold(name: str, trials: int, runs: Path) -> list[Run]:
     """Run a sweep's points cold."""
     read = sweep.plan(sweep.Command(sweep=name, seeds=[0], runs_dir=str(runs)))
     base = read.base.override({"cluster.cpus_per_worker": 1})
-    made = training.prepare(read.sweep, base, read.points[:trials])
-    tune_trials.connect()
-    jobs = [job for job, _ in made]
+    prepared = training.prepare(read.sweep, base, read.points[:trials])
+    connect()
+    trainings = [one for one, _ in prepared]
     at_once = int(ray.cluster_resources()["CPU"])
     results = tune.Tuner(
-        tune.with_resources(tune.with_parameters(cold_trial, jobs=jobs), {"memory": 1}),
-        param_space={"number": tune.grid_search(list(range(len(jobs))))},
+        tune.with_resources(tune.with_parameters(cold_trial, trainings=trainings), {"memory": 1}),
+        param_space={"number": tune.grid_search(list(range(len(trainings))))},
         tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
         run_config=tune.RunConfig(name="cold", storage_path=str(runs / "tune"), verbose=0),
     ).fit()
     if results.errors:
         raise SystemExit(f"{len(results.errors)} cold trials failed: {results.errors[0]}")
-    return [job.run for job in jobs]
+    return [one.run for one in trainings]
 
 
 def warm(name: str, trials: int, runs: Path) -> list[Run]:
     """Run a sweep's points as the product does."""
-    todo = sweep.plan(sweep.Command(sweep=name, seeds=[0], runs_dir=str(runs)))
-    tune_trials.connect()
-    at_once, gpus = pool.room(todo.sweep, todo.base.cluster, trials)
-    few = replace(todo, points=todo.points[:trials], made=todo.made[:trials])
-    with Claim(few.path) as claim:
-        claim.check(few.sweep, few.base, few.points, [job.id for job, _ in few.made], False)
-        claim.write()
-        sweep.finish(few, claim, at_once, gpus, None)
+    plan = sweep.plan(sweep.Command(sweep=name, seeds=[0], runs_dir=str(runs)))
+    connect()
+    at_once, gpus = trainings_at_once(plan.sweep, plan.base.cluster, trials)
+    few = replace(plan, points=plan.points[:trials], trainings=plan.trainings[:trials])
+    with SweepDirectory(few.path) as directory:
+        directory.check(few.sweep, few.base, few.points, few.ids, False)
+        directory.write()
+        sweep.run_trainings(few, directory, at_once, gpus, None)
     study = Study.load(few.path)
     return [study.done(point)[0].run for point in study.points]
 

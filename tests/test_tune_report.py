@@ -30,7 +30,7 @@ from tune.reports.multi_axis_charts import heat_map, parallel
 from tune.reports.tables import point_rows
 from tune.results import Study
 from tune.space import Sweep
-from tune.sweep_directory import Claim
+from tune.sweep_directory import SweepDirectory
 
 PROMPTS = 40
 TWO = {"data.train": {"grid": {"filtered": "curated.jsonl", "unfiltered": "raw.jsonl"}}}
@@ -43,9 +43,9 @@ def sweep_of(folder: Path, **tree: Any) -> Sweep:
     """A sweep that has begun in a folder, and nothing is done of it."""
     sweep = Sweep.model_validate({"name": "mine", "set": {"optim.epochs": 10}} | tree)
     base = space.base_recipe(sweep)
-    with Claim(folder / "sweeps" / sweep.name) as claim:
-        claim.check(sweep, base, space.points(sweep), [], resume=False)
-        claim.write()
+    with SweepDirectory(folder / "sweeps" / sweep.name) as directory:
+        directory.check(sweep, base, space.points(sweep), [], resume=False)
+        directory.write()
     return sweep
 
 

@@ -14,6 +14,7 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.paths import PACKAGE
 from lima_ray.judging import preflight
 from tune import space, training
+from tune.measurement import read_measurement
 from tune.space import SETTINGS, SWEEPS, base_recipe, check_names, load, points
 from tune.workers.tune_trials import check_scheduler
 
@@ -34,7 +35,7 @@ def test_studies_that_ship_can_run_on_the_miniature(path: Path) -> None:
     check_names(sweep)
     made = training.prepare(sweep, base_recipe(sweep), points(sweep))
     assert len(made) == len(points(sweep)) * len(sweep.seeds) and len(sweep.seeds) >= 3
-    assert len({job.id for job, _ in made}) == len(made)
+    assert len({one.id for one, _ in made}) == len(made)
     assert sweep.claim and sweep.name == path.stem
 
 
@@ -58,7 +59,7 @@ def test_one_line_puts_a_study_on_another_base(
             Path(file).parent.mkdir(exist_ok=True)
             rows = "dialogues_test" if "dialogues_test" in file else "test"
             shutil.copy(ROWS / f"{rows}.jsonl", file)
-    training.measuring(sweep, base_recipe(sweep))
+    read_measurement(sweep, base_recipe(sweep))
     for point in made:
         recipe = base_recipe(sweep).override(point.values)
         assert recipe.select.judge != "none"
@@ -79,13 +80,13 @@ def test_perplexity_needs_dialogues_and_no_judge(tmp_path: Path) -> None:
     fields = {"select.judge": "none", "data.rows": 8, "data.test": None}
     sweep = load(written(tmp_path, metric="perplexity", set=fields, axes=RATES, seeds=[0]))
     made = training.prepare(sweep, base_recipe(sweep), points(sweep))
-    assert all(job.by_loss and "heldout-loss-" in job.key for job, _ in made)
+    assert all(one.by_loss and "heldout-loss-" in one.key for one, _ in made)
     none = sweep.model_copy(update={"set": fields | {"data.heldout": None}})
     with pytest.raises(UserError, match=r"neither prompts nor the recipe's data\.heldout"):
-        training.measuring(none, base_recipe(none))
+        read_measurement(none, base_recipe(none))
     with pytest.raises(UserError, match=r"`metric: perplexity` needs no judge"):
         other = sweep.model_copy(update={"metric": "grade"})
-        training.measuring(other, base_recipe(other))
+        read_measurement(other, base_recipe(other))
     asha = sweep.model_copy(update={"asha": True})
     with pytest.raises(UserError, match=r"asha and optuna go by the grades"):
         check_scheduler(asha, base_recipe(asha))
@@ -99,8 +100,8 @@ def test_losses_are_compared_on_the_same_tokens_at_every_point(tmp_path: Path) -
     }
     sweep = load(written(tmp_path, metric="perplexity", set=fields, axes=axes, seeds=[0]))
     made = training.prepare(sweep, base_recipe(sweep), points(sweep))
-    assert len({job.id for job, _ in made}) == 4 and len({job.key for job, _ in made}) == 1
-    encoded = [preflight.held_out(job.heldout(), prepared.tokenizer) for job, prepared in made]
+    assert len({one.id for one, _ in made}) == 4 and len({one.key for one, _ in made}) == 1
+    encoded = [preflight.held_out(one.heldout(), prepared.tokenizer) for one, prepared in made]
     for rows in encoded:
         assert np.array_equal(rows.mask_N, encoded[0].mask_N)
 
@@ -114,11 +115,11 @@ def test_a_judge_is_asked_only_where_something_is_left_to_judge(tmp_path: Path) 
     base = base_recipe(sweep)
     with pytest.raises(UserError, match=r"was asked 3 times and gave no answer"):
         training.prepare(sweep, base, points(sweep))
-    measure = training.measuring(sweep, base)
+    measurement = read_measurement(sweep, base)
     for seed in sweep.seeds:
-        job, _ = training.prepare_one(sweep, base, measure, points(sweep)[0], seed)
-        job.measured.mkdir(parents=True)
-        (job.measured / "verdicts.jsonl").touch()
+        one, _ = training.prepare_one(sweep, base, measurement, points(sweep)[0], seed)
+        one.measured.mkdir(parents=True)
+        (one.measured / "verdicts.jsonl").touch()
     assert len(training.prepare(sweep, base, points(sweep))) == 2
 
 
@@ -272,7 +273,7 @@ def test_a_metric_that_nothing_gives_is_refused(
 def test_a_training_is_named_by_what_decides_it(tmp_path: Path) -> None:
     def ids(**tree: Any) -> list[str]:
         sweep = load(written(tmp_path, seeds=[0], **tree))
-        return [job.id for job, _ in training.prepare(sweep, base_recipe(sweep), points(sweep))]
+        return [one.id for one, _ in training.prepare(sweep, base_recipe(sweep), points(sweep))]
 
     rows = tmp_path / "rows.jsonl"
     rows.write_text(Path("lima_ray/miniature/rows/curated.jsonl").read_text())

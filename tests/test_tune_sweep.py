@@ -23,7 +23,8 @@ from lima_ray.records.quality import assessed
 from tune import sweep
 from tune.results import Study
 from tune.sweep import Command
-from tune.sweep_directory import Claim
+from tune.sweep_directory import SweepDirectory
+from tune.training import encoded, reserve
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +100,12 @@ def test_more_at_once_than_fits_is_refused(
     assert not (tmp_path / "runs").exists()
 
 
-def claimed(path: Path, name: str = "quick") -> None:
-    """Claim a sweep's directory as a first run does."""
+def write_directory(path: Path, name: str = "quick") -> None:
+    """Write a sweep's directory as a first run does."""
     plan = sweep.plan(Command(sweep=str(path), name=name))
-    with Claim(plan.path) as claim:
-        claim.check(plan.sweep, plan.base, plan.points, [job.id for job, _ in plan.made], True)
-        claim.write()
+    with SweepDirectory(plan.path) as directory:
+        directory.check(plan.sweep, plan.base, plan.points, plan.ids, True)
+        directory.write()
 
 
 @pytest.mark.parametrize(
@@ -119,10 +120,10 @@ def claimed(path: Path, name: str = "quick") -> None:
 def test_a_changed_sweep_does_not_mix_with_what_is_there(
     change: dict[str, Any], expected: str, tmp_path: Path
 ) -> None:
-    claimed(quick_sweep(tmp_path))
+    write_directory(quick_sweep(tmp_path))
     changed = quick_sweep(tmp_path, **change)
     with pytest.raises(UserError, match=f"(?s)another sweep of the name quick.*{expected}"):
-        claimed(changed)
+        write_directory(changed)
 
 
 def test_changed_rows_do_not_mix_either_and_harmless_changes_do(tmp_path: Path) -> None:
@@ -130,22 +131,24 @@ def test_changed_rows_do_not_mix_either_and_harmless_changes_do(tmp_path: Path) 
     lines = (ROWS / "curated.jsonl").read_text().splitlines(keepends=True)
     rows.write_text("".join(lines))
     fields = {"data.train": str(rows)}
-    claimed(quick_sweep(tmp_path, set=fields))
-    claimed(quick_sweep(tmp_path, set=fields | {"cluster.workers": 2}, retries=5, claim="new"))
+    write_directory(quick_sweep(tmp_path, set=fields))
+    write_directory(
+        quick_sweep(tmp_path, set=fields | {"cluster.workers": 2}, retries=5, claim="new")
+    )
     rows.write_text("".join(lines[10:]))
-    sweep.training.encoded.cache_clear()
+    encoded.cache_clear()
     with pytest.raises(UserError, match=r"the rows, prompts or base .* have another content"):
-        claimed(quick_sweep(tmp_path, set=fields))
+        write_directory(quick_sweep(tmp_path, set=fields))
 
 
 def test_two_processes_do_not_run_one_sweep(tmp_path: Path) -> None:
     path = quick_sweep(tmp_path)
     plan = sweep.plan(Command(sweep=str(path)))
-    with Claim(plan.path) as claim:
-        claim.check(plan.sweep, plan.base, plan.points, [job.id for job, _ in plan.made], False)
-        claim.write()
+    with SweepDirectory(plan.path) as directory:
+        directory.check(plan.sweep, plan.base, plan.points, plan.ids, False)
+        directory.write()
         with pytest.raises(UserError, match="another process runs the sweep"):
-            claimed(path)
+            write_directory(path)
 
 
 def test_a_dry_run_tells_the_cost_and_writes_nothing(
@@ -236,12 +239,12 @@ def test_ctrl_c_ends_a_sweep_with_a_report_of_what_there_is(tmp_path: Path) -> N
 
 
 def test_two_sweeps_are_not_at_one_training(tmp_path: Path) -> None:
-    job, prepared = sweep.plan(Command(sweep=str(quick_sweep(tmp_path)))).made[0]
-    lock = sweep.training.claim(job, prepared)
-    with pytest.raises(UserError, match=f"another sweep is at the training {job.id}"):
-        sweep.training.claim(job, prepared)
+    training, prepared = sweep.plan(Command(sweep=str(quick_sweep(tmp_path)))).trainings[0]
+    lock = reserve(training, prepared)
+    with pytest.raises(UserError, match=f"another sweep is at the training {training.id}"):
+        reserve(training, prepared)
     lock.release()
-    sweep.training.claim(job, prepared).release()
+    reserve(training, prepared).release()
 
 
 @pytest.mark.slow

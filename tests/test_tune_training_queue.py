@@ -1,4 +1,4 @@
-"""Who trains and judges what next, what failures cost, and what is written of it."""
+"""The queue: who trains and judges what next, what failures cost, and what is written of it."""
 
 import asyncio
 import json
@@ -11,8 +11,9 @@ import pytest
 from lima_ray.config.loading import load
 from lima_ray.config.recipe import Recipe
 from lima_ray.records.files import write_json
-from tune.training import Job
-from tune.workers.training_queue import Dispatcher, Task
+from tune.training import Training
+from tune.workers.queued_training import Assessment
+from tune.workers.training_queue import TrainingQueue
 
 
 @pytest.fixture
@@ -22,13 +23,13 @@ def recipe(tmp_path: Path) -> Recipe:
 
 
 @pytest.fixture
-def job(recipe: Recipe) -> Callable[..., Job]:
-    """Makes trainings."""
+def training(recipe: Recipe) -> Callable[..., Training]:
+    """Return a function that makes trainings."""
 
-    def make(id: str, point: int = 0, seed: int = 0) -> Job:
+    def make(id: str, point: int = 0, seed: int = 0) -> Training:
         tree = recipe.override({"seed": seed, "name": id}).model_dump()
         lineage = {"data": "a", "base": "b", "recipe": "c"}
-        return Job(id, point, seed, tree, lineage, "test.jsonl", 1, "test-1", "chosen")
+        return Training(id, point, seed, tree, lineage, "test.jsonl", 1, "test-1", "chosen")
 
     return make
 
@@ -39,59 +40,63 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def written(path: Path) -> list[dict[str, Any]]:
-    """Lines of the trainings that ended."""
+    """Read the lines of the trainings that ended."""
     return [json.loads(line) for line in (path / "trainings.jsonl").read_text().splitlines()]
 
 
-async def begun(path: Path, retries: int) -> Dispatcher:
-    """A dispatcher of a sweep in this directory."""
-    dispatcher = Dispatcher()
-    await dispatcher.begin(path, retries)
-    return dispatcher
+async def begun(path: Path, retries: int) -> TrainingQueue:
+    """Return a queue of a sweep in this directory."""
+    queue = TrainingQueue()
+    await queue.begin_sweep(path, retries)
+    return queue
 
 
-async def taken(dispatcher: Dispatcher, lane: int, fresh: bool = True) -> Job:
-    """The training that a lane is given."""
-    job = await dispatcher.take(lane, fresh)
-    assert isinstance(job, Job)
-    return job
+async def given_training(queue: TrainingQueue, group: int, fresh: bool = True) -> Training:
+    """Return the training that a worker group is given."""
+    training = await queue.next_training(group, fresh)
+    assert isinstance(training, Training)
+    return training
 
 
-async def held(dispatcher: Dispatcher, seat: int, fresh: bool = True) -> Task:
-    """The task that an assessor is given."""
-    task = await dispatcher.task(seat, fresh)
-    assert isinstance(task, Task)
-    return task
+async def given_assessment(queue: TrainingQueue, assessor: int, fresh: bool = True) -> Assessment:
+    """Return the assessment that an assessor is given."""
+    assessment = await queue.next_assessment(assessor, fresh)
+    assert isinstance(assessment, Assessment)
+    return assessment
 
 
-async def measure(dispatcher: Dispatcher, seat: int = 0) -> Task:
-    """Do the next task of an assessor as one does."""
-    task = await held(dispatcher, seat, False)
-    if task.epoch is None:
-        task.job.measured.mkdir(parents=True)
-        (task.job.measured / "verdicts.jsonl").write_text("")
-        task.job.run.export_dir.mkdir(parents=True, exist_ok=True)
-        write_json(task.job.run.export_dir / "lineage.json", {"epoch": 6})
-        await dispatcher.concluded(task.job.id)
+async def measure(queue: TrainingQueue, assessor: int = 0) -> Assessment:
+    """Do the next assessment as an assessor does."""
+    assessment = await given_assessment(queue, assessor, False)
+    if assessment.epoch is None:
+        assessment.training.measured.mkdir(parents=True)
+        (assessment.training.measured / "verdicts.jsonl").write_text("")
+        assessment.training.run.export_dir.mkdir(parents=True, exist_ok=True)
+        write_json(assessment.training.run.export_dir / "lineage.json", {"epoch": 6})
+        await queue.training_measured(assessment.training.id)
     else:
-        await dispatcher.assessed(task.job.id, task.epoch, float(task.epoch))
-    return task
+        await queue.epoch_assessed(
+            assessment.training.id, assessment.epoch, float(assessment.epoch)
+        )
+    return assessment
 
 
-def test_a_training_goes_from_lane_to_assessor_to_file(tmp_path: Path, job: Any) -> None:
+def test_a_training_goes_from_worker_group_to_assessor_to_file(
+    tmp_path: Path, training: Any
+) -> None:
     async def work() -> None:
-        dispatcher = await begun(tmp_path, 1)
-        await dispatcher.submit([job("one"), job("two", seed=1)])
-        first, second = [await taken(dispatcher, lane) for lane in (0, 1)]
+        queue = await begun(tmp_path, 1)
+        await queue.submit([training("one"), training("two", seed=1)])
+        first, second = [await given_training(queue, group) for group in (0, 1)]
         assert [first.id, second.id] == ["one", "two"]
         for id in ("one", "two"):
-            assert await dispatcher.saved(id, 1) == await dispatcher.saved(id, 2) == "go on"
-            await dispatcher.trained(id)
-        assert await dispatcher.news(0, -1) == ({}, False)
-        tasks = [await measure(dispatcher) for _ in range(6)]
-        order = [(task.job.id, task.epoch) for task in tasks]
+            assert await queue.weights_saved(id, 1) == await queue.weights_saved(id, 2) == "go on"
+            await queue.training_done(id)
+        assert await queue.wait_for_grades(0, -1) == ({}, False)
+        assessments = [await measure(queue) for _ in range(6)]
+        order = [(assessment.training.id, assessment.epoch) for assessment in assessments]
         assert order[:3] == [("one", 1), ("one", 2), ("one", None)]
-        assert await dispatcher.news(0, 0) == ({1: 1.0, 2: 2.0}, True)
+        assert await queue.wait_for_grades(0, 0) == ({1: 1.0, 2: 2.0}, True)
 
     run(work())
     assert [(line["id"], line["seed"], line["status"]) for line in written(tmp_path)] == [
@@ -100,113 +105,117 @@ def test_a_training_goes_from_lane_to_assessor_to_file(tmp_path: Path, job: Any)
     ]
 
 
-def test_what_is_told_of_a_training_is_the_chosen_epochs_grade(tmp_path: Path, job: Any) -> None:
+def test_the_status_of_a_training_is_the_chosen_epochs_grade(tmp_path: Path, training: Any) -> None:
     async def work() -> list[tuple[str, float, int]]:
-        dispatcher, told = await begun(tmp_path, 0), []
-        await dispatcher.submit([job("one")])
-        await dispatcher.take(0, True)
+        queue, shown = await begun(tmp_path, 0), []
+        await queue.submit([training("one")])
+        await queue.next_training(0, True)
         for epoch in (5, 6, 7):
-            await dispatcher.saved("one", epoch)
-            await measure(dispatcher)
-        await dispatcher.trained("one")
-        (before,) = await dispatcher.status()
-        await measure(dispatcher)
-        (after,) = await dispatcher.status()
+            await queue.weights_saved("one", epoch)
+            await measure(queue)
+        await queue.training_done("one")
+        (before,) = await queue.status()
+        await measure(queue)
+        (after,) = await queue.status()
         for one in (before, after):
-            told.append((one["state"], one["grade"], one["of_epoch"]))
-        return told
+            shown.append((one["state"], one["grade"], one["of_epoch"]))
+        return shown
 
     assert run(work()) == [("trained", 7.0, 7), ("done", 6.0, 6)]  # `measure` exports epoch 6
 
 
-def test_what_is_done_is_not_done_again_nor_written_twice(tmp_path: Path, job: Any) -> None:
+def test_what_is_done_is_not_done_again_nor_written_twice(tmp_path: Path, training: Any) -> None:
     async def work() -> None:
-        dispatcher = await begun(tmp_path, 0)
-        await dispatcher.submit([job("one")])
-        await dispatcher.take(0, True)
-        await dispatcher.trained("one")
-        await measure(dispatcher)
+        queue = await begun(tmp_path, 0)
+        await queue.submit([training("one")])
+        await queue.next_training(0, True)
+        await queue.training_done("one")
+        await measure(queue)
         later = await begun(tmp_path, 0)
-        await later.submit([job("one"), job("one", point=7, seed=3)])
-        assert not later.queue and not later.tasks
-        assert (await later.news(7, 0))[1]
+        await later.submit([training("one"), training("one", point=7, seed=3)])
+        assert not later.waiting and not later.assessments
+        assert (await later.wait_for_grades(7, 0))[1]
 
     run(work())
     assert [(line["point"], line["seed"]) for line in written(tmp_path)] == [(0, 0), (7, 3)]
 
 
-def test_a_trained_run_is_measured_without_a_lane(tmp_path: Path, job: Any) -> None:
+def test_a_trained_run_is_measured_without_a_worker_group(tmp_path: Path, training: Any) -> None:
     async def work() -> None:
-        one = job("one")
+        one = training("one")
         one.run.export_dir.mkdir(parents=True)
         (one.run.export_dir / "model.safetensors").write_text("")
-        dispatcher = await begun(tmp_path, 0)
-        await dispatcher.submit([one])
-        assert (await measure(dispatcher)).epoch is None
+        queue = await begun(tmp_path, 0)
+        await queue.submit([one])
+        assert (await measure(queue)).epoch is None
 
     run(work())
     assert written(tmp_path)[0]["status"] == "done"
 
 
-def test_a_lane_that_died_goes_on_and_then_fails_with_its_error(tmp_path: Path, job: Any) -> None:
+def test_a_worker_group_that_died_goes_on_and_then_fails_with_its_error(
+    tmp_path: Path, training: Any
+) -> None:
     async def work() -> None:
-        dispatcher = await begun(tmp_path, 1)
-        await dispatcher.submit([job("bad"), job("good", seed=1)])
-        assert (await taken(dispatcher, 0, True)).id == "bad"
-        assert (await taken(dispatcher, 0, True)).id == "bad"
-        await dispatcher.lane_error(0, "CUDA out of memory")
-        assert (await taken(dispatcher, 0, True)).id == "good"
-        assert (await dispatcher.status())[0]["state"] == "failed"
+        queue = await begun(tmp_path, 1)
+        await queue.submit([training("bad"), training("good", seed=1)])
+        assert (await given_training(queue, 0, True)).id == "bad"
+        assert (await given_training(queue, 0, True)).id == "bad"
+        await queue.group_failed(0, "CUDA out of memory")
+        assert (await given_training(queue, 0, True)).id == "good"
+        assert (await queue.status())[0]["state"] == "failed"
 
     run(work())
     (line,) = written(tmp_path)
     assert line["id"] == "bad" and line["error"] == "CUDA out of memory"
 
 
-def test_a_death_without_words_is_told_as_such(tmp_path: Path, job: Any) -> None:
+def test_a_death_without_an_error_is_reported_as_such(tmp_path: Path, training: Any) -> None:
     async def work() -> None:
-        dispatcher = await begun(tmp_path, 0)
-        await dispatcher.submit([job("bad"), job("good", seed=1)])
-        await dispatcher.take(0, True)
-        assert (await taken(dispatcher, 0, True)).id == "good"
+        queue = await begun(tmp_path, 0)
+        await queue.submit([training("bad"), training("good", seed=1)])
+        await queue.next_training(0, True)
+        assert (await given_training(queue, 0, True)).id == "good"
 
     run(work())
     assert written(tmp_path)[0]["error"] == "a worker died"
 
 
 def test_an_assessor_that_died_or_failed_is_retried_then_fails_its_training(
-    tmp_path: Path, job: Any
+    tmp_path: Path, training: Any
 ) -> None:
     async def work() -> None:
-        dispatcher = await begun(tmp_path, 1)
-        await dispatcher.submit([job("one")])
-        await dispatcher.take(0, True)
-        await dispatcher.saved("one", 1)
-        task = await held(dispatcher, 0)
-        again = await held(dispatcher, 0)
-        assert again == task
-        await dispatcher.task_failed(again, "the judge is away")
-        assert not dispatcher.tasks
-        assert await dispatcher.saved("one", 2) == "leave"
-        await dispatcher.trained("one")
-        assert not dispatcher.tasks
+        queue = await begun(tmp_path, 1)
+        await queue.submit([training("one")])
+        await queue.next_training(0, True)
+        await queue.weights_saved("one", 1)
+        assessment = await given_assessment(queue, 0)
+        again = await given_assessment(queue, 0)
+        assert again == assessment
+        await queue.assessment_failed(again, "the judge is away")
+        assert not queue.assessments
+        assert await queue.weights_saved("one", 2) == "leave"
+        await queue.training_done("one")
+        assert not queue.assessments
 
     run(work())
     (line,) = written(tmp_path)
     assert (line["status"], line["error"]) == ("failed", "the judge is away")
 
 
-def test_a_cancelled_point_stops_at_its_next_epoch(tmp_path: Path, job: Any) -> None:
+def test_a_cancelled_point_stops_at_its_next_epoch(tmp_path: Path, training: Any) -> None:
     async def work() -> None:
-        dispatcher = await begun(tmp_path, 1)
-        await dispatcher.submit([job("runs"), job("waits", seed=1), job("other", point=1)])
-        await dispatcher.take(0, True)
-        await dispatcher.cancel(0)
-        assert await dispatcher.saved("runs", 2) == "stop"
-        await dispatcher.trained("runs")
-        assert not await dispatcher.stopping()
-        assert (await taken(dispatcher, 0, False)).id == "other"
-        assert (await dispatcher.news(0, 0))[1]
+        queue = await begun(tmp_path, 1)
+        await queue.submit(
+            [training("runs"), training("waits", seed=1), training("other", point=1)]
+        )
+        await queue.next_training(0, True)
+        await queue.cancel(0)
+        assert await queue.weights_saved("runs", 2) == "stop"
+        await queue.training_done("runs")
+        assert not await queue.is_stopping()
+        assert (await given_training(queue, 0, False)).id == "other"
+        assert (await queue.wait_for_grades(0, 0))[1]
 
     run(work())
     assert [(line["id"], line["status"]) for line in written(tmp_path)] == [
@@ -215,47 +224,49 @@ def test_a_cancelled_point_stops_at_its_next_epoch(tmp_path: Path, job: Any) -> 
     ]
 
 
-def test_a_training_that_another_point_needs_is_not_stopped(tmp_path: Path, job: Any) -> None:
+def test_a_training_that_another_point_needs_is_not_stopped(tmp_path: Path, training: Any) -> None:
     async def work() -> None:
-        dispatcher = await begun(tmp_path, 1)
-        await dispatcher.submit([job("both"), job("both", point=1)])
-        await dispatcher.take(0, True)
-        await dispatcher.cancel(0)
-        assert await dispatcher.saved("both", 1) == "go on"
-        assert not dispatcher.queue
+        queue = await begun(tmp_path, 1)
+        await queue.submit([training("both"), training("both", point=1)])
+        await queue.next_training(0, True)
+        await queue.cancel(0)
+        assert await queue.weights_saved("both", 1) == "go on"
+        assert not queue.waiting
 
     run(work())
 
 
-def test_epochs_are_news_when_every_seed_that_lives_has_them(tmp_path: Path, job: Any) -> None:
+def test_grades_are_returned_when_every_seed_that_lives_has_them(
+    tmp_path: Path, training: Any
+) -> None:
     async def work() -> None:
-        dispatcher = await begun(tmp_path, 0)
-        await dispatcher.submit([job("one"), job("two", seed=1), job("three", seed=2)])
-        for lane in range(3):
-            await dispatcher.take(lane, True)
+        queue = await begun(tmp_path, 0)
+        await queue.submit([training("one"), training("two", seed=1), training("three", seed=2)])
+        for group in range(3):
+            await queue.next_training(group, True)
         for id, grade in (("one", 2.0), ("two", 4.0)):
-            await dispatcher.saved(id, 1)
-            await dispatcher.assessed(id, 1, grade)
-        waiting = asyncio.create_task(dispatcher.news(0, 0))
+            await queue.weights_saved(id, 1)
+            await queue.epoch_assessed(id, 1, grade)
+        waiting = asyncio.create_task(queue.wait_for_grades(0, 0))
         await asyncio.sleep(0.05)
         assert not waiting.done()
-        await dispatcher.failed("three", "no room")
+        await queue.training_failed("three", "no room")
         assert await waiting == ({1: 3.0}, False)
 
     run(work())
 
 
-def test_closing_with_an_error_fails_what_has_not_ended(tmp_path: Path, job: Any) -> None:
+def test_closing_with_an_error_fails_what_has_not_ended(tmp_path: Path, training: Any) -> None:
     async def work() -> None:
-        dispatcher = await begun(tmp_path, 0)
-        await dispatcher.submit([job("one"), job("two", seed=1)])
-        await dispatcher.take(0, True)
-        idle = asyncio.create_task(dispatcher.task(0, True))
-        await dispatcher.close("all trainers have given up")
-        assert await idle == "closed" and await dispatcher.take(1, True) == "closed"
+        queue = await begun(tmp_path, 0)
+        await queue.submit([training("one"), training("two", seed=1)])
+        await queue.next_training(0, True)
+        idle = asyncio.create_task(queue.next_assessment(0, True))
+        await queue.close("all trainers have given up")
+        assert await idle == "closed" and await queue.next_training(1, True) == "closed"
 
-        await dispatcher.submit([job("late", point=1)])
-        assert (await dispatcher.news(1, 0))[1]
+        await queue.submit([training("late", point=1)])
+        assert (await queue.wait_for_grades(1, 0))[1]
 
     run(work())
     assert {(line["id"], line["status"]) for line in written(tmp_path)} == {
@@ -265,32 +276,32 @@ def test_closing_with_an_error_fails_what_has_not_ended(tmp_path: Path, job: Any
     }
 
 
-def test_closing_leaves_a_training_for_a_later_start(tmp_path: Path, job: Any) -> None:
+def test_closing_leaves_a_training_for_a_later_start(tmp_path: Path, training: Any) -> None:
     async def work() -> None:
-        dispatcher = await begun(tmp_path, 0)
-        await dispatcher.submit([job("one")])
-        await dispatcher.take(0, True)
-        await dispatcher.close()
-        assert await dispatcher.saved("one", 1) == "leave"
+        queue = await begun(tmp_path, 0)
+        await queue.submit([training("one")])
+        await queue.next_training(0, True)
+        await queue.close()
+        assert await queue.weights_saved("one", 1) == "leave"
 
     run(work())
     assert not (tmp_path / "trainings.jsonl").exists()
 
 
-def test_what_a_lane_or_an_assessor_held_goes_to_others_when_it_is_lost(
-    tmp_path: Path, job: Any
+def test_what_a_worker_group_or_an_assessor_held_goes_to_others_when_it_is_lost(
+    tmp_path: Path, training: Any
 ) -> None:
     async def work() -> None:
-        dispatcher = await begun(tmp_path, 1)
-        await dispatcher.submit([job("one")])
-        await dispatcher.take(0, True)
-        await dispatcher.saved("one", 1)
-        task = await held(dispatcher, 0)
-        await dispatcher.lost("judges", 0, "gone")
-        assert await held(dispatcher, 1) == task
-        await dispatcher.lost("trainers", 0, "gone")
-        assert (await taken(dispatcher, 1, True)).id == "one"
-        await dispatcher.lost("trainers", 1, "gone too")
+        queue = await begun(tmp_path, 1)
+        await queue.submit([training("one")])
+        await queue.next_training(0, True)
+        await queue.weights_saved("one", 1)
+        assessment = await given_assessment(queue, 0)
+        await queue.assessor_lost(0, "gone")
+        assert await given_assessment(queue, 1) == assessment
+        await queue.group_lost(0, "gone")
+        assert (await given_training(queue, 1, True)).id == "one"
+        await queue.group_lost(1, "gone too")
 
     run(work())
     assert [(line["status"], line["error"]) for line in written(tmp_path)] == [
@@ -298,40 +309,42 @@ def test_what_a_lane_or_an_assessor_held_goes_to_others_when_it_is_lost(
     ]
 
 
-def test_news_of_a_sweep_before_is_nothing_to_the_next(tmp_path: Path, job: Any) -> None:
+def test_reports_of_a_sweep_before_are_nothing_to_the_next(tmp_path: Path, training: Any) -> None:
     async def work() -> None:
-        dispatcher = await begun(tmp_path, 0)
-        await dispatcher.submit([job("old")])
-        await dispatcher.take(0, True)
-        await dispatcher.begin(tmp_path, 0)
-        assert await dispatcher.saved("old", 1) == "leave"
-        await dispatcher.assessed("old", 1, 3.0)
-        await dispatcher.trained("old")
-        await dispatcher.failed("old", "x")
-        await dispatcher.submit([job("new")])
-        assert (await taken(dispatcher, 0, False)).id == "new"
+        queue = await begun(tmp_path, 0)
+        await queue.submit([training("old")])
+        await queue.next_training(0, True)
+        await queue.begin_sweep(tmp_path, 0)
+        assert await queue.weights_saved("old", 1) == "leave"
+        await queue.epoch_assessed("old", 1, 3.0)
+        await queue.training_done("old")
+        await queue.training_failed("old", "x")
+        await queue.submit([training("new")])
+        assert (await given_training(queue, 0, False)).id == "new"
 
     run(work())
 
 
-def test_a_training_stopped_for_one_point_goes_on_for_another(tmp_path: Path, job: Any) -> None:
+def test_a_training_stopped_for_one_point_goes_on_for_another(
+    tmp_path: Path, training: Any
+) -> None:
     async def work() -> None:
-        dispatcher = await begun(tmp_path, 0)
-        await dispatcher.submit([job("both")])
-        await dispatcher.take(0, True)
-        await dispatcher.cancel(0)
-        await dispatcher.submit([job("both", point=1)])
-        assert await dispatcher.saved("both", 1) == "go on" and not dispatcher.queue
+        queue = await begun(tmp_path, 0)
+        await queue.submit([training("both")])
+        await queue.next_training(0, True)
+        await queue.cancel(0)
+        await queue.submit([training("both", point=1)])
+        assert await queue.weights_saved("both", 1) == "go on" and not queue.waiting
 
     run(work())
 
 
 def test_a_searchers_point_keeps_its_number_when_its_trial_is_retried(tmp_path: Path) -> None:
     async def work() -> None:
-        dispatcher = await begun(tmp_path, 0)
-        numbers = [await dispatcher.number({"rate": rate}, 5) for rate in (0.1, 0.2, 0.1)]
+        queue = await begun(tmp_path, 0)
+        numbers = [await queue.point_number({"rate": rate}, 5) for rate in (0.1, 0.2, 0.1)]
         assert numbers == [5, 6, 5]
-        await dispatcher.refuse(6, [0, 1], "data.rows is 9999")
+        await queue.write_refused(6, [0, 1], "data.rows is 9999")
 
     run(work())
     assert [(line["point"], line["seed"], line["status"]) for line in written(tmp_path)] == [
@@ -340,14 +353,14 @@ def test_a_searchers_point_keeps_its_number_when_its_trial_is_retried(tmp_path: 
     ]
 
 
-def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path, job: Any) -> None:
+def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path, training: Any) -> None:
     file = tmp_path / "trainings.jsonl"
     file.write_text('{"id": "one", "point": 0, "seed": 0, "status": "done"}\n{"id": "tw')
 
     async def work() -> None:
-        dispatcher = await begun(tmp_path, 0)
-        await dispatcher.submit([job("two", seed=1)])
-        await dispatcher.failed("two", "no room")
+        queue = await begun(tmp_path, 0)
+        await queue.submit([training("two", seed=1)])
+        await queue.training_failed("two", "no room")
 
     run(work())
     assert [(line["id"], line["status"]) for line in written(tmp_path)] == [

@@ -1,4 +1,4 @@
-"""What a sweep will take, told before anything starts: trainings, operations, hours, bytes."""
+"""What a sweep will take, known before anything starts: trainings, operations, hours, bytes."""
 
 import shutil
 import time
@@ -16,7 +16,7 @@ from lima_ray.data.examples import read_prompts
 from lima_ray.model.flops import BF16_PEAK, step_flops
 from lima_ray.results.units import duration
 from lima_ray.training.zero import OPTIMIZER_BYTES
-from tune.training import Made
+from tune.training import PreparedTraining
 
 MFU = 0.4
 """Share of a GPU's peak that training is taken to reach."""
@@ -40,7 +40,7 @@ class Cost:
     """Weights and resume states at any time."""
 
     def times(self, count: int) -> "Cost":
-        """The cost of so many alike."""
+        """Return the cost of so many alike."""
         most = self.most_bytes + self.kept_bytes * (count - 1)
         return Cost(
             self.trainings * count,
@@ -52,37 +52,37 @@ class Cost:
         )
 
 
-def of(jobs: list[Made], at_once: int) -> Cost:
+def remaining_cost(trainings: list[PreparedTraining], at_once: int) -> Cost:
     """Add up what is left to train.
 
     Args:
-        jobs: every training of the sweep; those done cost nothing.
+        trainings: all of the sweep; those done cost nothing.
         at_once: how many run at a time.
     """
-    left = {job.id: (job, prepared) for job, prepared in jobs if not job.is_trained()}
+    left = {one.id: (one, inputs) for one, inputs in trainings if not one.is_trained()}
     flops = kept = running = 0.0
     dev_replies = replies = 0
-    for job, prepared in left.values():
+    for training, prepared in left.values():
         recipe = prepared.recipe
-        config, weights = model(str(job.recipe["model"]["base"]))
+        config, weights = config_and_size(str(training.recipe["model"]["base"]))
         schedule, lengths = prepared.schedule, prepared.rows.lengths_R
         epoch = step_flops(config, lengths, int(prepared.rows.supervised_R.sum()))
         flops += epoch * schedule.steps * recipe.optim.batch_examples / len(lengths)
         first = min(recipe.checkpoint.weights_from_epoch, recipe.optim.epochs)
         width, judged = weight_bytes(recipe), recipe.optim.epochs - first + 1
         if recipe.select.judge != "none":
-            dev_replies += judged * turns(recipe.data.dev, "dev") * recipe.select.samples
-        if not job.by_loss:
-            replies += turns(job.prompts, "test") * job.samples
+            dev_replies += judged * reply_count(recipe.data.dev, "dev") * recipe.select.samples
+        if not training.by_loss:
+            replies += reply_count(training.prompts, "test") * training.samples
         epochs = weights * width * judged
         state = weights * (width + OPTIMIZER_BYTES) * max(2, recipe.checkpoint.keep_states)
-        kept += {"all": epochs + state, "chosen": weights * width, "none": 0}[job.keep]
+        kept += {"all": epochs + state, "chosen": weights * width, "none": 0}[training.keep]
         running = max(running, epochs + state)
     return Cost(len(left), flops, dev_replies, replies, kept, kept + running * at_once)
 
 
 def weight_bytes(recipe: Recipe) -> int:
-    """Bytes of an exported weight; of the larger format where only the cluster will tell."""
+    """Return bytes of an exported weight; the larger format's where the cluster decides it."""
     if recipe.checkpoint.weights_dtype != "auto":
         return 2 if recipe.checkpoint.weights_dtype == "bf16" else 4
     bf16 = recipe.train.precision == "bf16" or (
@@ -92,8 +92,8 @@ def weight_bytes(recipe: Recipe) -> int:
 
 
 @lru_cache(maxsize=16)
-def model(base: str) -> tuple[Any, int]:
-    """A base's configuration, and how many weights it has."""
+def config_and_size(base: str) -> tuple[Any, int]:
+    """Return a base's configuration, and how many weights it has."""
     config = AutoConfig.from_pretrained(str(resolve(base) or base), trust_remote_code=False)
     with torch.device("meta"):
         loader: Any = AutoModelForCausalLM
@@ -102,14 +102,14 @@ def model(base: str) -> tuple[Any, int]:
 
 
 @lru_cache(maxsize=16)
-def turns(reference: str | None, split: str) -> int:
-    """Replies that prompts ask for, one sample of each."""
+def reply_count(reference: str | None, split: str) -> int:
+    """Count the replies that prompts ask for, one sample of each."""
     rows = read_prompts(reference, split) if reference else []
     return sum(1 + len(row.extra.get("follow_ups", [])) for row in rows)
 
 
 def arithmetic(cost: Cost, gpu: str | None) -> str:
-    """What training alone computes, in GPU hours, or core hours of this machine.
+    """Describe what training alone takes, in GPU hours, or core hours of this machine.
 
     Args:
         cost: of what is left.
@@ -129,7 +129,7 @@ def arithmetic(cost: Cost, gpu: str | None) -> str:
 
 
 def core_flops() -> float:
-    """Operations a second of one core of this machine, on fp32 matrices."""
+    """Measure the operations a second of one core of this machine, on fp32 matrices."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -145,6 +145,6 @@ def core_flops() -> float:
 
 
 def free_bytes(path: Path) -> int:
-    """Room on the disk that a directory is on, or will be."""
+    """Return the bytes free on the disk that a directory is on, or will be."""
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     return shutil.disk_usage(there).free

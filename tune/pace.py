@@ -1,7 +1,7 @@
 """How long trainings take here, by the steps and judged replies of some that have run or run now.
 
-found = pace.of(runs)                 # none where too few steps are done
-found.seconds(cost, at_once=2)        # of what is left
+pace = measure_pace(runs)            # none where too few steps are done
+pace.seconds(cost, at_once=2)        # of what is left
 """
 
 import math
@@ -20,7 +20,7 @@ NEWEST = 20
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of what trainings are made of."""
+    """How long parts of trainings take."""
 
     per_flop_s: float
     per_reply_s: float | None
@@ -31,7 +31,7 @@ class Pace:
     """When the first step was done, in seconds since the epoch."""
 
     def seconds(self, cost: Cost, at_once: int) -> float:
-        """How long trainings take with the judging that is known, once their workers are up.
+        """Return how long trainings take with the judging that is known, once their workers are up.
 
         A judge works beside each trainer, so the slower of the two decides; the replies that
         measure come when a training is done.
@@ -44,8 +44,8 @@ class Pace:
         return rounds * max(training_s, replying_s) + cost.replies * each * reply_s
 
 
-def of(runs: Iterable[Run]) -> Pace | None:
-    """What some runs have shown; none where they have too few steps."""
+def measure_pace(runs: Iterable[Run]) -> Pace | None:
+    """Measure the pace of some runs; none where they have too few steps."""
     step_s = flops = reply_s = 0.0
     replies, firsts = 0, list[float]()
     for run in runs:
@@ -66,10 +66,10 @@ def of(runs: Iterable[Run]) -> Pace | None:
     return Pace(step_s / flops, per_reply_s, len(firsts), min(firsts))
 
 
-def earlier(trials: Path, base_hash: str) -> list[Run]:
-    """The newest trainings in a folder that had the same base."""
+def earlier_runs(folder: Path, base_hash: str) -> list[Run]:
+    """Return the newest runs in a folder that trained the same base."""
     cards = sorted(
-        trials.glob("*/data_card.json"), key=lambda file: file.stat().st_mtime, reverse=True
+        folder.glob("*/data_card.json"), key=lambda file: file.stat().st_mtime, reverse=True
     )
     runs = [Run(card.parent) for card in cards[:NEWEST]]
     same = [run for run in runs if run.card().get("base", {}).get("hash") == base_hash]

@@ -30,7 +30,8 @@ from lima_ray.records.files import write_json
 from tune import report, sweep
 from tune.arguments import ReproduceCommand as Command
 from tune.results import Outcome, Study
-from tune.workers import tune_trials, worker_pool as pool
+from tune.workers.tune_trials import connect
+from tune.workers.worker_pool import WorkerPool, trainings_at_once
 
 PAGE = "README.md"
 
@@ -45,48 +46,50 @@ def reproduce(command: Command) -> Path:
     same |= {"runs_dir": command.runs_dir}
     plans = [sweep.plan(sweep.Command(sweep=name, **same)) for name in command.studies]
     studies = []
-    tune_trials.connect()
+    connect()
     cluster, path = plans[0].base.cluster, plans[0].path
-    at_once, gpus = pool.room(plans[0].sweep, cluster, sum(len(plan.made) for plan in plans))
+    at_once, gpus = trainings_at_once(
+        plans[0].sweep, cluster, sum(len(plan.trainings) for plan in plans)
+    )
     with (
-        Spent(path.with_name("reproduce.json")) as spent,
-        pool.Pool(cluster, at_once, gpus, path.parent / "lanes") as warm,
+        Stopwatch(path.with_name("reproduce.json")) as stopwatch,
+        WorkerPool(cluster, at_once, gpus, path.parent / "workers") as pool,
     ):
-        for number, todo in enumerate(plans, start=1):
-            print(f"\nstudy {number} of {len(plans)}: {todo.sweep.name}", flush=True)
-            studies.append(sweep.carry_out(todo, resume=True, warm=warm))
-    return write(studies, durable(command.out), spent)
+        for number, plan in enumerate(plans, start=1):
+            print(f"\nstudy {number} of {len(plans)}: {plan.sweep.name}", flush=True)
+            studies.append(sweep.run_plan(plan, resume=True, pool=pool))
+    return write(studies, durable(command.out), stopwatch)
 
 
-class Spent(AbstractContextManager["Spent"]):
-    """Seconds of every start so far, this one included once it ends."""
+class Stopwatch(AbstractContextManager["Stopwatch"]):
+    """Keeps the seconds of every start so far in a file, this one included once it ends."""
 
     def __init__(self, file: Path) -> None:
-        self.file, self.began_s = file, time.monotonic()
+        self.file, self.started_s = file, time.monotonic()
         self.starts: list[float] = json.loads(file.read_text()) if file.exists() else []
 
     def __exit__(self, *_: object) -> None:
-        self.starts.append(round(time.monotonic() - self.began_s))
+        self.starts.append(round(time.monotonic() - self.started_s))
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.file, self.starts)
 
 
-def write(studies: list[Study], out: Path, spent: Spent) -> Path:
+def write(studies: list[Study], out: Path, stopwatch: Stopwatch) -> Path:
     """Write the page of some studies.
 
     Args:
         studies: in the order of the page.
         out: folder; its pictures are replaced.
-        spent: what they took.
+        stopwatch: of all starts.
     """
     out.mkdir(parents=True, exist_ok=True)
     findings = [report.finding(study) for study in studies]
-    lines = ["# The paper's ablations, measured here", "", *made_by(studies, spent), ""]
+    lines = ["# The paper's ablations, measured here", "", *how_made(studies, stopwatch), ""]
     lines += ["| study | the paper | what was measured | agrees |", "|---|---|---|---|"]
     for study, found in zip(studies, findings, strict=True):
         name = study.sweep.name
-        said = f"{found.sentence} | **{found.answer}**" if found else "see below | "
-        lines.append(f"| [{name}](#{name}) | {study.sweep.claim} | {said} |")
+        cells = f"{found.sentence} | **{found.answer}**" if found else "see below | "
+        lines.append(f"| [{name}](#{name}) | {study.sweep.claim} | {cells} |")
     for study in studies:
         for picture in study.path.glob("*.png"):
             shutil.copy(picture, out / f"{study.sweep.name}-{picture.name}")
@@ -96,19 +99,19 @@ def write(studies: list[Study], out: Path, spent: Spent) -> Path:
     return page
 
 
-def made_by(studies: list[Study], spent: Spent) -> list[str]:
-    """What was run, on what, in what time."""
+def how_made(studies: list[Study], stopwatch: Stopwatch) -> list[str]:
+    """Describe what was run, on what, in what time."""
     trainings: dict[str, Outcome] = {}
     for outcome in (o for study in studies for o in study.outcomes):
         known = trainings.get(outcome.id)
         if known is None or outcome.seconds > known.seconds:
             trainings[outcome.id] = outcome
     failed = sum(o.status == "failed" for o in trainings.values())
-    trained_s, starts = sum(o.seconds for o in trainings.values()), len(spent.starts)
+    trained_s, starts = sum(o.seconds for o in trainings.values()), len(stopwatch.starts)
     memory = psutil.virtual_memory().total / 2**30
     return [
         f"`python -m tune.reproduce`: {len(trainings)} trainings ({failed} failed) of "
-        f"{len(studies)} studies, {minutes(sum(spent.starts))} in all"
+        f"{len(studies)} studies, {minutes(sum(stopwatch.starts))} in all"
         f"{f' in {starts} starts' if starts > 1 else ''} ({minutes(trained_s)} of trainings, side "
         f"by side), on {os.cpu_count()} cores ({platform.machine()}, {memory:.0f} GiB).",
         "",
@@ -117,12 +120,12 @@ def made_by(studies: list[Study], spent: Spent) -> list[str]:
 
 
 def minutes(seconds: float) -> str:
-    """Seconds as whole minutes."""
+    """Write seconds as whole minutes."""
     return f"{seconds / 60:.0f} minutes"
 
 
 def section(study: Study) -> list[str]:
-    """A study's report without its title and claim, which the page has."""
+    """Return a study's report without its title and claim, which the page has."""
     text = (study.path / "report.md").read_text(encoding="utf-8")
     body = text[text.index("\n\n**") :] if "\n\n**" in text else text
     return body.strip().replace("](", f"]({study.sweep.name}-").splitlines()

@@ -24,7 +24,7 @@ from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict, read_verdicts
 from lima_ray.results.intervals import Estimate, crossed, difference
 from tune.space import Point, Sweep
-from tune.sweep_journal import ASKED, ENDED
+from tune.sweep_directory import ENDED, PROPOSED
 
 Status = Literal["done", "failed", "stopped"]
 
@@ -121,8 +121,8 @@ class Study:
     path: Path
     recipe: Recipe
     """What all points share."""
-    asked: list[dict[str, Any]]
-    """Points that a searcher asked for while the sweep ran, with what it chose on each axis."""
+    proposed: list[dict[str, Any]]
+    """Points that a searcher proposed while the sweep ran, with what it chose on each axis."""
 
     @classmethod
     def load(cls, path: Path) -> "Study":
@@ -136,19 +136,21 @@ class Study:
             line["run"] = Run(Path(line["run"]))
             known = Outcome(**line, measured=Path(measured) if measured else None)
             outcomes[known.point, known.seed] = known
-        asked = Journal(path / ASKED).records()
+        proposed = Journal(path / PROPOSED).records()
         ended = {number for number, _ in outcomes}
-        for line in asked:
-            if line["number"] in ended:  # one that a kill cut off is not asked for again
+        for line in proposed:
+            if line["number"] in ended:  # one that a kill cut off is not proposed again
                 points[line["number"]] = Point(line["number"], line["labels"], line["values"])
         sweep = Sweep.model_validate(tree["sweep"])
         ordered = [outcomes[key] for key in sorted(outcomes)]
-        return cls(sweep, [points[n] for n in sorted(points)], ordered, path, recipe, asked)
+        return cls(sweep, [points[n] for n in sorted(points)], ordered, path, recipe, proposed)
 
     @property
     def next_number(self) -> int:
         """Number of the next point that a searcher proposes."""
-        return max([-1, *(p.number for p in self.points), *(a["number"] for a in self.asked)]) + 1
+        return (
+            max([-1, *(p.number for p in self.points), *(p["number"] for p in self.proposed)]) + 1
+        )
 
     @property
     def ended(self) -> list[Point]:

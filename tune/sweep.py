@@ -3,7 +3,7 @@
     python -m tune.sweep SWEEP [--dry_run] [--resume]
     ray job submit --working-dir . -- python -m tune.sweep SWEEP
 
-SWEEP is a file, or the name of one in tune/sweeps. Everything is checked, and the cost is told,
+SWEEP is a file, or the name of one in tune/sweeps. Everything is checked, and the cost is printed,
 before the first training starts. A sweep that was killed goes on with
 --resume, and repeats no training that was done; Ctrl-C ends it with a report of what there is.
 
@@ -29,39 +29,51 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.paths import durable
 from lima_ray.config.recipe import Recipe
 from lima_ray.results.units import duration, size
-from tune import cost, pace, report, space, training
+from tune import report, space
 from tune.arguments import SweepCommand as Command
+from tune.cost import Cost, arithmetic, free_bytes, remaining_cost
+from tune.pace import earlier_runs, measure_pace
 from tune.reports.tables import PERPLEXITY
 from tune.reports.wording import counted
 from tune.results import Study
 from tune.space import Point, Sweep
-from tune.sweep_directory import Claim
-from tune.sweep_journal import SweepJournal
-from tune.workers import tune_trials, worker_pool as pool
-from tune.workers.worker_pool import Pool
-from tune.workers.progress import Watch
-from tune.workers.training_queue import ask
+from tune.sweep_directory import SweepDirectory, SweepJournal
+from tune.training import PreparedTraining, Training, prepare, reserve
+from tune.workers import tune_trials
+from tune.workers.progress import SweepProgress
+from tune.workers.training_queue import get
+from tune.workers.worker_pool import WorkerPool, trainings_at_once
 
 TABLE_WIDTH = 100
 """Characters of the report's table in a log, which has no width of its own."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """A sweep whose every training is checked."""
 
     sweep: Sweep
     base: Recipe
     """What all points share."""
     points: list[Point]
-    """None where a searcher proposes them."""
-    made: list[training.Made]
-    """The trainings; of a searcher's sweep those of the recipe without any change."""
+    """Empty where a searcher proposes them."""
+    trainings: list[PreparedTraining]
+    """Of all points; of a searcher's sweep those of the recipe without any change."""
     path: Path
     """The sweep's directory."""
 
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the trainings, in order."""
+        return [training.id for training, _ in self.trainings]
 
-def plan(command: Command) -> Plan:
+    def remaining_cost(self, at_once: int) -> Cost:
+        """Return the cost of what is left."""
+        times = 1 if self.points else self.sweep.points
+        return remaining_cost(self.trainings, at_once).times(times)
+
+
+def plan(command: Command) -> SweepPlan:
     """Read a sweep and check everything that needs no cluster.
 
     Raises:
@@ -77,8 +89,9 @@ def plan(command: Command) -> Plan:
         base = base.override({"runs_dir": command.runs_dir})
     tune_trials.check_scheduler(sweep, base)
     points = [] if sweep.search == "optuna" else space.points(sweep)
-    made = training.prepare(sweep, base, points or [Point(-1, {}, {})])
-    return Plan(sweep, base, points, made, durable(Path(base.runs_dir)) / "sweeps" / sweep.name)
+    trainings = prepare(sweep, base, points or [Point(-1, {}, {})])
+    path = durable(Path(base.runs_dir)) / "sweeps" / sweep.name
+    return SweepPlan(sweep, base, points, trainings, path)
 
 
 def run(command: Command) -> Study:
@@ -89,32 +102,31 @@ def run(command: Command) -> Study:
             anything starts.
         KeyboardInterrupt: it was stopped; what there is has been reported.
     """
-    return carry_out(plan(command), resume=command.resume, dry_run=command.dry_run)
+    return run_plan(plan(command), resume=command.resume, dry_run=command.dry_run)
 
 
-def carry_out(
-    todo: Plan, *, resume: bool, dry_run: bool = False, warm: Pool | None = None
+def run_plan(
+    plan: SweepPlan, *, resume: bool, dry_run: bool = False, pool: WorkerPool | None = None
 ) -> Study:
     """Run a planned sweep to its end and report it; raises as `run` does.
 
     Args:
-        todo: the plan.
+        plan: of the sweep.
         resume: go on with a sweep that was begun.
-        dry_run: tell what would run, and start nothing.
-        warm: actors that an earlier sweep has left running; none starts its own.
+        dry_run: print what would run, and start nothing.
+        pool: actors that an earlier sweep has left running; by default the sweep starts its own.
     """
-    sweep, path = todo.sweep, todo.path
-    with Claim(path) as claim:
-        ids = [job.id for job, _ in todo.made]
-        claim.check(sweep, todo.base, todo.points, ids, resume)
+    sweep, path = plan.sweep, plan.path
+    with SweepDirectory(path) as directory:
+        directory.check(sweep, plan.base, plan.points, plan.ids, resume)
         tune_trials.connect()
-        at_once, gpus = pool.room(sweep, todo.base.cluster, len(todo.made))
-        tell(todo, at_once, gpus)
+        at_once, gpus = trainings_at_once(sweep, plan.base.cluster, len(plan.trainings))
+        print_plan(plan, at_once, gpus)
         if dry_run:
-            return Study(sweep, todo.points, [], path, todo.base, [])
-        claim.write()
+            return Study(sweep, plan.points, [], path, plan.base, [])
+        directory.write()
         try:
-            finish(todo, claim, at_once, gpus, warm)
+            run_trainings(plan, directory, at_once, gpus, pool)
         finally:
             study = Study.load(path)
             screen = Console(highlight=False)
@@ -123,93 +135,92 @@ def carry_out(
     return study
 
 
-def tell(todo: Plan, at_once: int, gpus: bool) -> None:
-    """Say what is about to run and what it takes.
+def print_plan(plan: SweepPlan, at_once: int, gpus: bool) -> None:
+    """Print what is about to run and what it takes.
 
     Raises:
         UserError: the disk has no room for it.
     """
-    say = Console(highlight=False, soft_wrap=True).print
+    show = Console(highlight=False, soft_wrap=True).print
     kinds = [k.split(":")[1] for k in ray.cluster_resources() if k.startswith("accelerator_type:")]
     gpu = (kinds or ["GPU"])[0] if gpus else None
-    sweep, path = todo.sweep, todo.path
-    needs = needed(todo, at_once)
-    count = len(todo.points) or f"up to {sweep.points}"
-    say(f"sweep {sweep.name}: {count} points x {len(sweep.seeds)} seeds, in {path}")
-    for point in todo.points:
-        say(f"  {point.number + 1:3}  {point.name}")
-    free = cost.free_bytes(path)
-    say(
-        f"{needs.trainings} trainings left, {at_once} at once: "
-        f"{forecast(todo, needs, at_once, gpu)}; weights of {size(needs.kept_bytes)} are "
-        f"kept, {size(needs.most_bytes)} at most meanwhile ({size(free)} free)"
+    sweep, path = plan.sweep, plan.path
+    cost = plan.remaining_cost(at_once)
+    count = len(plan.points) or f"up to {sweep.points}"
+    show(f"sweep {sweep.name}: {count} points x {len(sweep.seeds)} seeds, in {path}")
+    for point in plan.points:
+        show(f"  {point.number + 1:3}  {point.name}")
+    free = free_bytes(path)
+    show(
+        f"{cost.trainings} trainings left, {at_once} at once: "
+        f"{forecast(plan, cost, at_once, gpu)}; weights of {size(cost.kept_bytes)} are "
+        f"kept, {size(cost.most_bytes)} at most meanwhile ({size(free)} free)"
     )
     if sweep.metric == "perplexity":
-        say(f"note: {PERPLEXITY}")
-    if needs.most_bytes > free:
+        show(f"note: {PERPLEXITY}")
+    if cost.most_bytes > free:
         raise UserError(
-            f"{path} has {size(free)} left and the sweep needs {size(needs.most_bytes)}; "
+            f"{path} has {size(free)} left and the sweep needs {size(cost.most_bytes)}; "
             "make room, keep fewer epochs (checkpoint.weights_from_epoch), or `keep: none`"
         )
 
 
-def needed(todo: Plan, at_once: int) -> cost.Cost:
-    """What is left of a sweep."""
-    return cost.of(todo.made, at_once).times(1 if todo.points else todo.sweep.points)
+def forecast(plan: SweepPlan, cost: Cost, at_once: int, gpu: str | None) -> str:
+    """Describe how long a sweep takes, by earlier trainings of its base where there are any."""
+    training, prepared = plan.trainings[0]
+    runs = earlier_runs(training.run.path.parent, prepared.card["base"]["hash"])
+    if pace := measure_pace(runs):
+        time = duration(pace.seconds(cost, at_once))
+        return f"about {time}, by the pace of {counted(pace.runs, 'earlier training')}"
+    return f"how long is told after the first steps ({arithmetic(cost, gpu)})"
 
 
-def forecast(todo: Plan, needs: cost.Cost, at_once: int, gpu: str | None) -> str:
-    """How long a sweep takes, by earlier trainings of its base where there are any."""
-    job, prepared = todo.made[0]
-    runs = pace.earlier(job.run.path.parent, prepared.card["base"]["hash"])
-    if known := pace.of(runs):
-        seconds = known.seconds(needs, at_once)
-        return (
-            f"about {duration(seconds)}, by the pace of {counted(known.runs, 'earlier training')}"
-        )
-    told = cost.arithmetic(needs, gpu)
-    return f"how long is told after the first steps ({told})"
-
-
-def finish(todo: Plan, claim: Claim, at_once: int, gpus: bool, warm: Pool | None) -> None:
+def run_trainings(
+    plan: SweepPlan, directory: SweepDirectory, at_once: int, gpus: bool, pool: WorkerPool | None
+) -> None:
     """Run what is left of a sweep, and close what was started for it.
 
     Raises:
         KeyboardInterrupt: it was stopped.
     """
-    sweep, path = todo.sweep, todo.path
+    sweep, path = plan.sweep, plan.path
     study = Study.load(path)
     settled = {(o.point, o.seed) for o in study.outcomes if o.status != "failed"}
-    begun = {job.point for job, _ in todo.made if (job.point, job.seed) not in settled}
-    journal, jobs = SweepJournal(path), dict[int, list[training.Job]]()
+    left = {one.point for one, _ in plan.trainings if (one.point, one.seed) not in settled}
+    unmeasured = {one.point for one, _ in plan.trainings if not one.is_measured()}
+    journal, trainings = SweepJournal(path), dict[int, list[Training]]()
     names: dict[tuple[int, int], str] = {}
-    missing = {job.point for job, _ in todo.made if not job.is_measured()}
-    for job, prepared in todo.made if todo.points else ():
-        if job.point in begun - missing:  # other sweeps have trained and measured it
-            journal.ended(job, {(job.point, job.seed)}, "done", "", 0)
-        elif job.point in begun:
-            claim.locks.append(training.claim(job, prepared))
-            jobs.setdefault(job.point, []).append(job)
-            names[job.point, job.seed] = f"{study.points[job.point].name}, seed {job.seed}"
+    for training, prepared in plan.trainings if plan.points else ():
+        key = training.point, training.seed
+        if training.point in left - unmeasured:  # other sweeps have trained and measured it
+            journal.add_ended(training, {key}, "done", "", 0)
+        elif training.point in left:
+            directory.locks.append(reserve(training, prepared))
+            trainings.setdefault(training.point, []).append(training)
+            names[key] = f"{study.points[training.point].name}, seed {training.seed}"
     total = len(names)
-    if not todo.points:
+    if not plan.points:
         total = max(0, sweep.points - len(study.ended)) * len(sweep.seeds)
     if not total:
         return
-    own = nullcontext(warm) if warm else Pool(todo.base.cluster, at_once, gpus, path / "lanes")
-    with own as actors:
-        actors.begin(sweep, path)
-        runs = [job.run for job, _ in todo.made]
-        with Watch(actors, names, total, runs, needed(todo, at_once), at_once) as watch:
-            trials = tune_trials.Trials(
-                sweep, todo.base, actors.dispatcher, jobs, study.next_number, path
+    own = (
+        nullcontext(pool)
+        if pool
+        else WorkerPool(plan.base.cluster, at_once, gpus, path / "workers")
+    )
+    with own as pool:
+        pool.begin_sweep(sweep, path)
+        runs, cost = [training.run for training, _ in plan.trainings], plan.remaining_cost(at_once)
+        with SweepProgress(pool, names, total, runs, cost, at_once) as progress:
+            context = tune_trials.TrialContext(
+                sweep, plan.base, pool.queue, trainings, study.next_number, path
             )
-            tune_trials.run(trials, -(-at_once // len(sweep.seeds)) + 1, study)
-            while ask(actors.dispatcher.stopping.remote()):
+            tune_trials.run_trials(context, -(-at_once // len(sweep.seeds)) + 1, study)
+            while get(pool.queue.is_stopping.remote()):
                 pass
-        if actors.broken:
-            raise UserError(actors.broken)
-        if watch.unfinished > 0:
+        if pool.broken:
+            raise UserError(pool.broken)
+        if progress.unfinished > 0:
             raise KeyboardInterrupt
 
 

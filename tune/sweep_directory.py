@@ -1,4 +1,10 @@
-"""A sweep's directory: one sweep, one process at a time."""
+"""A sweep's directory: one sweep, one process at a time, and the journal of what it has done.
+
+sweep.yaml       the sweep, its points and the recipe that they share
+trainings.jsonl  a line each time a training ends, for each point and seed that needs it; that a
+                 training is done is written once
+asked.jsonl      the points that a searcher proposed
+"""
 
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -13,33 +19,29 @@ from lima_ray.config.differences import flatten
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.records.files import lock, write_text
+from lima_ray.records.journal import Journal
 from tune.space import Point, Sweep
+from tune.training import WAIT, Training
 
-WAY_OUT = "wait for it, then go on with --resume"
+ENDED, PROPOSED = "trainings.jsonl", "asked.jsonl"
 FREE_TO_CHANGE = (
     *("sweep.concurrent", "sweep.retries", "sweep.keep", "sweep.claim"),
-    *("sweep.setting", "sweep.recipe"),
-)
-"""Fields of a sweep that may differ when it goes on; the recipe they lead to may not."""
-FREE_SECTIONS = (
+    *("sweep.setting", "sweep.recipe"),  # the recipe that they lead to may not change
     *("sweep.paper", "sweep.expect", "sweep.set", "sweep.files"),
     *("recipe.cluster", "recipe.log"),
+    "points",  # the axes say it better
 )
+"""Fields, and sections of fields, that may differ when a sweep goes on."""
 
 
-class Claim(AbstractContextManager["Claim"]):
-    """Holds a sweep's directory while it runs."""
+class SweepDirectory(AbstractContextManager["SweepDirectory"]):
+    """Keeps other sweeps and other processes out of a directory while its sweep runs."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.file = path, path / "sweep.yaml"
         self.tree: dict[str, Any] = {}
         self.locks: list[BaseFileLock] = []
         """Of the directory, and of the trainings that the sweep is at."""
-
-    @property
-    def begun(self) -> bool:
-        """Whether a sweep stands here."""
-        return self.file.exists()
 
     def __exit__(self, *_: object) -> None:
         for held in self.locks:
@@ -48,7 +50,7 @@ class Claim(AbstractContextManager["Claim"]):
     def check(
         self, sweep: Sweep, base: Recipe, points: list[Point], ids: list[str], resume: bool
     ) -> None:
-        """See that the directory is this sweep's, or free.
+        """Check that the directory is this sweep's, or free.
 
         Args:
             sweep: the study.
@@ -67,17 +69,16 @@ class Claim(AbstractContextManager["Claim"]):
             "trainings": ids,
             "recipe": base.model_dump(mode="json"),
         }
-        if not self.begun:
+        if not self.file.exists():
             return
-        theirs = yaml.safe_load(self.file.read_text())
-        changed = differences(theirs, self.tree)
+        changed = differences(yaml.safe_load(self.file.read_text()), self.tree)
         if changed:
             shown = "\n  ".join(changed)
             raise UserError(
                 f"{self.path} holds another sweep of the name {sweep.name}; their results do not "
                 f"mix:\n  {shown}\nGive this one a --name of its own, or remove that directory"
             )
-        self.take()
+        self._lock()
         if not resume:
             raise UserError(
                 f"{self.path} holds this sweep already; --resume goes on with what is left, "
@@ -87,28 +88,74 @@ class Claim(AbstractContextManager["Claim"]):
     def write(self) -> None:
         """Make the directory this sweep's."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self.take()
+        self._lock()
         write_text(self.file, yaml.safe_dump(self.tree, sort_keys=False, allow_unicode=True))
 
-    def take(self) -> None:
-        """Keep other processes away until this one ends."""
+    def _lock(self) -> None:
         if not self.locks:
-            busy = f"another process runs the sweep in {self.path}; {WAY_OUT}"
+            busy = f"another process runs the sweep in {self.path}; {WAIT}"
             self.locks.append(lock(self.path / "lock", busy))
 
 
 def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """What decides the results and is not the same, a line each."""
-    lines = []
-    for name, values in changed_settings(flatten(theirs), flatten(ours)).items():
-        free = name in FREE_TO_CHANGE or name.startswith(tuple(f"{s}." for s in FREE_SECTIONS))
-        if free or name in FREE_SECTIONS:
-            continue
-        if name == "points":
-            continue  # the axes say it better
-        if name == "trainings":
-            lines.append("the rows, prompts or base of some trainings have another content")
-        else:
-            lines.append(f"{name} {values}")
-    real = [line for line in lines if not line.startswith("the rows")]
-    return real or lines
+    """List what decides the results and differs, a line each."""
+    changed = {
+        name: values
+        for name, values in changed_settings(flatten(theirs), flatten(ours)).items()
+        if not any(name == free or name.startswith(f"{free}.") for free in FREE_TO_CHANGE)
+    }
+    if changed.keys() == {"trainings"}:
+        return ["the rows, prompts or base of some trainings have another content"]
+    # Other settings make other trainings, so those are no news beside them.
+    return [f"{name} {values}" for name, values in changed.items() if name != "trainings"]
+
+
+class SweepJournal:
+    """Appends what a sweep has done; every line survives a kill and a power cut."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the journal of the sweep in a directory; a line that a kill cut off is dropped."""
+        self.trainings = Journal(path / ENDED, durable=True)
+        self.proposals = Journal(path / PROPOSED, durable=True)
+        for journal in (self.trainings, self.proposals):
+            journal.repair()
+        done = [line for line in self.trainings.records() if line["status"] == "done"]
+        self.done = {(line["id"], line["point"], line["seed"]) for line in done}
+
+    def add_ended(
+        self,
+        training: Training,
+        served: set[tuple[int, int]],
+        status: str,
+        error: str,
+        spent: float,
+    ) -> None:
+        """Write how a training ended.
+
+        Args:
+            training: which.
+            served: points and seeds that need it.
+            status: done, failed or stopped.
+            error: why it failed.
+            spent: seconds that it took.
+        """
+        record = {"id": training.id, "status": status, "run": str(training.run.path)}
+        record |= {"measured": str(training.measured) if status == "done" else None}
+        record |= {"error": error, "seconds": round(spent, 1)}
+        for point, seed in sorted(served):
+            if (training.id, point, seed) not in self.done:
+                self.trainings.append(record | {"point": point, "seed": seed})
+            if status == "done":
+                self.done.add((training.id, point, seed))
+
+    def add_refused(self, point: int, seeds: list[int], error: str) -> None:
+        """Write that no run could train a point."""
+        record = {"id": f"refused-{point}", "status": "failed", "run": "", "measured": None}
+        for seed in seeds:
+            self.trainings.append(
+                record | {"error": error, "seconds": 0, "point": point, "seed": seed}
+            )
+
+    def add_proposed(self, point: dict[str, Any]) -> None:
+        """Write a point that a searcher proposed."""
+        self.proposals.append(point)

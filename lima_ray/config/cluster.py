@@ -69,15 +69,19 @@ def check_address() -> None:
         ) from error
 
 
-def connect() -> None:
-    """Join the cluster that RAY_ADDRESS or this node names, or start one on this machine."""
+def connect(dashboard: bool = False) -> None:
+    """Join the cluster that RAY_ADDRESS or this node names, or start one on this machine.
+
+    Args:
+        dashboard: whether one that is started has Ray's dashboard.
+    """
     import ray
 
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
     if not ray.is_initialized():
         check_address()
         prepare_environment()
-        ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=dashboard)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
 
 

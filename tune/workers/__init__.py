@@ -1,4 +1,4 @@
-"""What runs in a sweep: the queue of its trainings, warm workers, judges, and Tune's trials.
+"""What runs in a sweep: the queue of its trainings, warm workers, assessors, and Tune's trials.
 
 Imports what a sweep is (`tune.space`, `tune.training`, `tune.results`), never its reports.
 """

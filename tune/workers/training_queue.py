@@ -1,8 +1,8 @@
-"""The queue of a sweep's trainings, which hands them to warm workers and epochs to assessors.
+"""The queue of a sweep: trainings for warm workers, assessments for assessors, grades for Tune.
 
-One Ray actor. Worker groups (training_worker.py) ask it for the next training, assessors for the
-next epoch to judge or training to conclude, Tune's trials for news of their point. How a training
-ended goes into the sweep's journal.
+One Ray actor. Worker groups (training_worker.py) take the next training from it, assessors
+(assessor.py) the next epoch to judge or training to measure, Tune's trials the grades of their
+point. It writes how each training ended to the sweep's journal.
 """
 
 import asyncio
@@ -10,379 +10,323 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import ray
 
-from lima_ray.config.recipe import validate
-from lima_ray.records.quality import assessed
-from tune.sweep_journal import SweepJournal
-from tune.training import Job
+from tune.sweep_directory import SweepJournal
+from tune.training import Training
+from tune.workers.queued_training import Assessment, QueuedTraining, State, mean_grades
 
 WAIT_S = 5.0
-"""How long a question waits for something to answer; whoever asked then asks again."""
-State = Literal["waiting", "training", "trained", "done", "failed", "stopped"]
+"""How long a call waits for an answer; the caller then calls again."""
 
 
-def ask(question: Any) -> Any:
-    """What the dispatcher answers; `ray.get` types an untyped actor's answers as lists."""
-    return ray.get(question)
+def get(answer: Any) -> Any:
+    """Return the queue's answer; `ray.get` types the answers of an untyped actor as lists."""
+    return ray.get(answer)
 
 
-@dataclass
-class Entry:
-    """A training on its way."""
-
-    job: Job
-    askers: set[tuple[int, int]] = field(default_factory=set)
-    """Points and seeds that it serves."""
-    state: State = "waiting"
-    begun_s: float = 0
-    attempts: int = 0
-    error: str = ""
-    epoch: int = 0
-    """Epochs trained."""
-    grades: dict[int, float] = field(default_factory=dict)
-    """Mean dev grade of each assessed epoch."""
-    to_assess: set[int] = field(default_factory=set)
-    """Epochs whose weights are saved and not judged yet."""
-    chosen: int | None = None
-    """The epoch that was chosen, once it is measured."""
-    cancelled: bool = False
-
-    @property
-    def told_epoch(self) -> int | None:
-        """The epoch whose grade tables and lines tell: the chosen one, or the last so far."""
-        return self.chosen or max(self.grades, default=None)
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will come of it."""
-        return self.state in ("done", "failed", "stopped")
-
-
-@dataclass(frozen=True)
-class Task:
-    """What an assessor is to do: judge an epoch, or (none) conclude a training."""
-
-    job: Job
-    epoch: int | None
-
-
-class Dispatcher:
-    """Who does what next; every method runs on one event loop."""
+class TrainingQueue:
+    """Decides who does what next; every method runs on one event loop."""
 
     def __init__(self) -> None:
         self.changed = asyncio.Condition()
         self.closing, self.error = False, ""
-        self.clear()
+        self._clear()
 
-    async def begin(self, path: Path, retries: int) -> None:
+    async def begin_sweep(self, path: Path, retries: int) -> None:
         """Begin a sweep; an earlier one has ended.
 
         Args:
             path: the sweep's directory.
-            retries: how often a training, or the judging of one, that failed is tried again.
+            retries: how often a training, or an assessment, that failed is tried again.
         """
         self.journal, self.retries = SweepJournal(path), retries
-        self.clear()
+        self._clear()
 
-    def clear(self) -> None:
-        """Know of no training."""
-        self.entries: dict[str, Entry] = {}
-        self.queue: deque[Entry] = deque()
-        self.tasks: deque[Task] = deque()
+    def _clear(self) -> None:
+        """Forget every training."""
+        self.trainings: dict[str, QueuedTraining] = {}
+        self.waiting: deque[QueuedTraining] = deque()
+        self.assessments: deque[Assessment] = deque()
         self.failures: dict[tuple[str, int | None], int] = {}
-        self.lanes: dict[int, Entry] = {}
-        self.seats: dict[int, Task] = {}
-        self.lane_errors: dict[int, str] = {}
+        """How often each assessment failed."""
+        self.in_groups: dict[int, QueuedTraining] = {}
+        self.group_errors: dict[int, str] = {}
+        self.in_assessors: dict[int, Assessment] = {}
         self.proposed: dict[str, int] = {}
         """Numbers of the points that a searcher has proposed, by what it chose."""
 
-    # Tune's trials
+    # Called by Tune's trials
 
-    async def submit(self, jobs: list[Job]) -> None:
-        """Take trainings in; what is trained or measured already is not done again."""
-        for job in jobs:
-            entry = self.entries.get(job.id)
-            if entry and entry.cancelled:  # another point needs no more of it; this one does
-                entry.cancelled = False
-                entry = None if entry.state == "stopped" else entry
-            if entry is None:
-                entry = self.entries[job.id] = Entry(job)
-                known = assessed(job.run, validate(job.recipe).select.judge_name)
-                entry.grades = {epoch: quality.grade for epoch, quality in known.items()}
-                if job.is_measured():
-                    entry.state, entry.chosen = "done", job.run.export_epoch()
-                elif job.is_trained():
-                    entry.state = "trained"
-                    self.tasks.appendleft(Task(job, None))
-                else:
-                    self.queue.append(entry)
-            entry.askers.add((job.point, job.seed))
-            if entry.ended:
-                self.note(entry, {(job.point, job.seed)})
+    async def submit(self, trainings: list[Training]) -> None:
+        """Add trainings; what is trained or measured already is not done again."""
+        for training in trainings:
+            queued = self.trainings.get(training.id)
+            if queued and queued.cancelled:  # another point needs no more of it; this one does
+                queued.cancelled = False
+                queued = None if queued.state == "stopped" else queued
+            queued = queued or self._add(training)
+            served = {(training.point, training.seed)}
+            queued.served |= served
+            if queued.ended:
+                self._write(queued, served)
             elif self.closing:
-                self.fail(entry, self.error or "the sweep was ending")
-        await self.tell()
+                self._fail(queued, self.error or "the sweep was ending")
+        await self._notify()
 
-    async def news(self, point: int, after: int) -> tuple[dict[int, float], bool]:
-        """Mean dev grades of a point by epoch, once all its seeds that are under way have it.
+    def _add(self, training: Training) -> QueuedTraining:
+        """Queue a training for what its files say is left to do."""
+        queued = self.trainings[training.id] = QueuedTraining.read(training)
+        self._measure(queued)
+        if queued.state == "waiting":
+            self.waiting.append(queued)
+        return queued
+
+    async def wait_for_grades(self, point: int, known: int) -> tuple[dict[int, float], bool]:
+        """Return mean dev grades of a point by epoch, once all its seeds under way have it.
 
         Args:
             point: its number.
-            after: epochs known already; the answer waits a while for another.
+            known: epochs that the caller knows; the answer waits a while for another.
 
         Returns:
             grades by epoch, and whether every training of the point has ended.
         """
-        until_s = time.monotonic() + WAIT_S
-        while True:
-            own = [e for e in self.entries.values() if any(p == point for p, _ in e.askers)]
-            alive = [e.grades for e in own if e.state not in ("failed", "waiting")]
-            common = set.intersection(*map(set, alive)) if alive else set()
-            grades = {n: float(np.mean([g[n] for g in alive])) for n in sorted(common)}
-            ended = all(e.ended for e in own)
-            if ended or len(grades) > after or not await self.wait(until_s):
-                return grades, ended
+
+        def grades() -> tuple[dict[int, float], bool]:
+            own = [queued for queued in self.trainings.values() if queued.serves(point)]
+            return mean_grades(own), all(queued.ended for queued in own)
+
+        def is_news() -> bool:
+            means, ended = grades()
+            return ended or len(means) > known
+
+        await self._wait_for(is_news)
+        return grades()
 
     async def cancel(self, point: int) -> None:
-        """Stop trainings that serve this point alone, at their next epoch."""
-        for entry in self.entries.values():
-            if not entry.ended and {p for p, _ in entry.askers} == {point}:
-                entry.cancelled = True
-                if entry in self.queue:
-                    self.queue.remove(entry)
-                    self.end(entry, "stopped")
-        await self.tell()
+        """Stop trainings that only this point needs, at their next epoch."""
+        for queued in self.trainings.values():
+            if not queued.ended and {number for number, _ in queued.served} == {point}:
+                queued.cancelled = True
+                if queued in self.waiting:
+                    self.waiting.remove(queued)
+                    self._end(queued, "stopped")
+        await self._notify()
 
-    # Lanes
-
-    async def take(self, lane: int, fresh: bool) -> Job | Literal["wait", "closed"]:
-        """The next training of a lane.
+    async def point_number(self, chosen: dict[str, Any], first: int) -> int:
+        """Return the number of a point that a searcher proposes; a retried trial keeps its own.
 
         Args:
-            lane: its number.
-            fresh: its workers have just started; what they were at before goes on, or fails.
-        """
-        entry = self.lanes.get(lane)
-        if fresh and entry and not entry.ended and entry.state == "training":
-            entry.attempts += 1
-            if entry.attempts <= self.retries:
-                return entry.job
-            self.fail(entry, self.lane_errors.pop(lane, "") or "a worker died")
-            await self.tell()
-        if nothing := await self.nothing(lambda: self.queue):
-            return nothing
-        self.lane_errors.pop(lane, None)
-        entry = self.lanes[lane] = self.queue.popleft()
-        entry.state, entry.begun_s = "training", time.time()
-        return entry.job
-
-    async def saved(self, id: str, epoch: int) -> Literal["go on", "stop", "leave"]:
-        """Hear of an epoch's weights.
-
-        Returns:
-            whether to go on, to stop because nobody needs more epochs, or to leave the training as
-            it is, for a later start to go on with.
-        """
-        entry = self.entries.get(id)
-        if entry is None or self.closing or entry.ended:
-            return "leave"
-        entry.epoch = epoch
-        if entry.cancelled:
-            return "stop"
-        entry.grades.pop(epoch, None)  # of weights that these have replaced
-        self.assess(entry, epoch)
-        await self.tell()
-        return "go on"
-
-    async def trained(self, id: str) -> None:
-        """Hear that a training's last step is done, or that it stopped as it was told to."""
-        entry = self.entries.get(id)
-        if entry is None or entry.ended:
-            return
-        if entry.cancelled:
-            self.end(entry, "stopped")
-        else:
-            entry.state = "trained"
-            for epoch in entry.job.run.kept_epochs():  # saved before a kill, and not judged then
-                self.assess(entry, epoch)
-            self.conclude(entry)
-        await self.tell()
-
-    async def failed(self, id: str, error: str) -> None:
-        """Hear of a training that no retry would mend."""
-        if id in self.entries:
-            self.fail(self.entries[id], error)
-        await self.tell()
-
-    async def lost(self, role: str, number: int, error: str) -> None:
-        """Hear that a lane ("trainers") or an assessor ("judges") will not come back."""
-        if role == "judges" and (held := self.seats.pop(number, None)):
-            await self.task_failed(held, error)
-        entry = self.lanes.pop(number, None) if role == "trainers" else None
-        if entry and entry.state == "training":
-            entry.attempts += 1
-            if entry.attempts <= self.retries:
-                entry.state = "waiting"
-                self.queue.appendleft(entry)
-            else:
-                self.fail(entry, error)
-        await self.tell()
-
-    async def lane_error(self, lane: int, error: str) -> None:
-        """Hear why a lane's workers are about to die."""
-        self.lane_errors[lane] = error
-
-    # Assessors
-
-    async def task(self, seat: int, fresh: bool) -> Task | Literal["wait", "closed"]:
-        """The next task of an assessor; a fresh one has lost what it held."""
-        held = self.seats.pop(seat, None)
-        if fresh and held:
-            await self.task_failed(held, "the assessor died")
-        if nothing := await self.nothing(lambda: self.tasks):
-            return nothing
-        self.seats[seat] = task = self.tasks.popleft()
-        return task
-
-    async def assessed(self, id: str, epoch: int, grade: float) -> None:
-        """Hear what the dev prompts showed of an epoch."""
-        entry = self.entries.get(id)
-        if entry:
-            entry.grades[epoch] = grade
-            entry.to_assess.discard(epoch)
-            self.conclude(entry)
-        await self.tell()
-
-    async def concluded(self, id: str) -> None:
-        """Hear that a training is measured."""
-        if entry := self.entries.get(id):
-            entry.chosen = entry.job.run.export_epoch()
-            self.end(entry, "done")
-        await self.tell()
-
-    async def task_failed(self, task: Task, error: str) -> None:
-        """Hear of a task that failed: it is tried again, or its training fails."""
-        entry, key = self.entries.get(task.job.id), (task.job.id, task.epoch)
-        if entry is None or entry.ended:
-            return
-        self.failures[key] = self.failures.get(key, 0) + 1
-        if self.failures[key] <= self.retries:
-            self.tasks.append(task)
-        else:
-            self.fail(entry, error)
-        await self.tell()
-
-    # The sweep's command
-
-    async def status(self) -> list[dict[str, Any]]:
-        """Every training: state, epochs, error, dev grade of the chosen or the last epoch."""
-        return [
-            {
-                "id": e.job.id,
-                "point": point,
-                "seed": seed,
-                "state": e.state,
-                "epoch": e.epoch,
-                "grade": e.grades.get(told) if (told := e.told_epoch) else None,
-                "of_epoch": told,
-                "error": e.error,
-            }
-            for e in self.entries.values()
-            for point, seed in sorted(e.askers)
-        ]
-
-    async def close(self, error: str = "") -> None:
-        """Let lanes and assessors end; with an error, what has not ended fails with it."""
-        self.closing, self.error = True, error
-        for entry in self.entries.values() if error else ():
-            if not entry.ended:
-                self.fail(entry, error)
-        await self.tell()
-
-    async def stopping(self) -> bool:
-        """Wait a while for trainings that were told to stop; whether some still have not."""
-        until_s = time.monotonic() + WAIT_S
-        while any(e.cancelled and not e.ended for e in self.entries.values()):
-            if not await self.wait(until_s):
-                return True
-        return False
-
-    # Its own
-
-    def assess(self, entry: Entry, epoch: int) -> None:
-        """Have an epoch judged, once; without a judge, not at all."""
-        if entry.job.recipe["select"]["judge"] == "none":
-            return
-        if epoch not in entry.grades and epoch not in entry.to_assess:
-            entry.to_assess.add(epoch)
-            self.tasks.append(Task(entry.job, epoch))
-
-    def conclude(self, entry: Entry) -> None:
-        """Have a training concluded once it is trained and all its epochs are judged."""
-        if entry.state == "trained" and not entry.to_assess:
-            self.tasks.appendleft(Task(entry.job, None))
-
-    def fail(self, entry: Entry, error: str) -> None:
-        """Note that a training failed."""
-        entry.error = error
-        self.end(entry, "failed")
-
-    def end(self, entry: Entry, state: State) -> None:
-        """Note how a training ended."""
-        entry.state = state
-        self.tasks = deque(task for task in self.tasks if task.job.id != entry.job.id)
-        self.note(entry, entry.askers)
-
-    def note(self, entry: Entry, askers: set[tuple[int, int]]) -> None:
-        """Write down how a training ended."""
-        spent_s = time.time() - entry.begun_s if entry.begun_s else 0
-        self.journal.ended(entry.job, askers, entry.state, entry.error, spent_s)
-
-    async def number(self, chosen: dict[str, Any], first: int) -> int:
-        """The number of a point that a searcher proposes; a retried trial's stays what it was.
-
-        Args:
-            chosen: on each axis.
+            chosen: value on each axis.
             first: the lowest number that is free.
         """
         key = json.dumps(chosen, sort_keys=True)
         return self.proposed.setdefault(key, first + len(self.proposed))
 
-    async def ask(self, point: dict[str, Any]) -> None:
-        """Note a point that a searcher proposed."""
-        self.journal.asked(point)
+    async def write_proposed(self, point: dict[str, Any]) -> None:
+        """Write a point that a searcher proposed to the journal."""
+        self.journal.add_proposed(point)
 
-    async def refuse(self, point: int, seeds: list[int], error: str) -> None:
-        """Note a proposed point that no run could train."""
-        self.journal.refused(point, seeds, error)
+    async def write_refused(self, point: int, seeds: list[int], error: str) -> None:
+        """Write a proposed point that no run could train to the journal."""
+        self.journal.add_refused(point, seeds, error)
 
-    async def nothing(self, work: Callable[[], object]) -> Literal["wait", "closed"] | None:
-        """Wait a while for work; what to answer where there is none."""
-        until_s = time.monotonic() + WAIT_S
-        while not (work() or self.closing):
-            if not await self.wait(until_s):
-                return "wait"
-        return "closed" if self.closing else None
+    # Called by worker groups
 
-    async def tell(self) -> None:
-        """Wake whoever waits."""
+    async def next_training(self, group: int, fresh: bool) -> Training | Literal["wait", "closed"]:
+        """Return the next training of a worker group.
+
+        Args:
+            group: its number.
+            fresh: its workers have just started; the training that they had goes on, or fails.
+        """
+        queued = self.in_groups.get(group)
+        if fresh and queued and queued.state == "training":
+            if self._try_again(queued):
+                return queued.training
+            self._fail(queued, self.group_errors.pop(group, "") or "a worker died")
+            await self._notify()
+        if nothing := await self._no_work(lambda: self.waiting):
+            return nothing
+        self.group_errors.pop(group, None)
+        queued = self.in_groups[group] = self.waiting.popleft()
+        queued.state, queued.started_s = "training", time.time()
+        return queued.training
+
+    async def weights_saved(self, id: str, epoch: int) -> Literal["go on", "stop", "leave"]:
+        """Queue the assessment of an epoch whose weights are saved.
+
+        Returns:
+            whether to go on, to stop because no point needs more epochs, or to leave the training
+            as it is, for a later start to go on with.
+        """
+        queued = self.trainings.get(id)
+        if queued is None or self.closing or queued.ended:
+            return "leave"
+        queued.epoch = epoch
+        if queued.cancelled:
+            return "stop"
+        queued.grades.pop(epoch, None)  # of weights that these have replaced
+        self._assess(queued, epoch)
+        await self._notify()
+        return "go on"
+
+    async def training_done(self, id: str) -> None:
+        """Queue what is left to assess of a training that took its last step, or was stopped."""
+        queued = self.trainings.get(id)
+        if queued is None or queued.ended:
+            return
+        if queued.cancelled:
+            self._end(queued, "stopped")
+        else:
+            queued.state = "trained"
+            for epoch in queued.training.run.kept_epochs():  # of before a kill, not judged then
+                self._assess(queued, epoch)
+            self._measure(queued)
+        await self._notify()
+
+    async def training_failed(self, id: str, error: str) -> None:
+        """End a training with an error that no retry would mend."""
+        if id in self.trainings:
+            self._fail(self.trainings[id], error)
+        await self._notify()
+
+    async def group_failed(self, group: int, error: str) -> None:
+        """Keep why a group's workers are about to die."""
+        self.group_errors[group] = error
+
+    async def group_lost(self, group: int, error: str) -> None:
+        """Give the training of a worker group that will not come back to another."""
+        queued = self.in_groups.pop(group, None)
+        if queued and queued.state == "training":
+            if self._try_again(queued):
+                queued.state = "waiting"
+                self.waiting.appendleft(queued)
+            else:
+                self._fail(queued, error)
+        await self._notify()
+
+    # Called by assessors
+
+    async def next_assessment(
+        self, assessor: int, fresh: bool
+    ) -> Assessment | Literal["wait", "closed"]:
+        """Return the next assessment; a fresh assessor has lost the one that it had."""
+        lost = self.in_assessors.pop(assessor, None)
+        if fresh and lost:
+            await self.assessment_failed(lost, "the assessor died")
+        if nothing := await self._no_work(lambda: self.assessments):
+            return nothing
+        self.in_assessors[assessor] = assessment = self.assessments.popleft()
+        return assessment
+
+    async def epoch_assessed(self, id: str, epoch: int, grade: float) -> None:
+        """Take the mean grade of an epoch's dev replies."""
+        if queued := self.trainings.get(id):
+            queued.grades[epoch] = grade
+            queued.to_assess.discard(epoch)
+            self._measure(queued)
+        await self._notify()
+
+    async def training_measured(self, id: str) -> None:
+        """End a training that is measured."""
+        if queued := self.trainings.get(id):
+            queued.chosen = queued.training.run.export_epoch()
+            self._end(queued, "done")
+        await self._notify()
+
+    async def assessment_failed(self, assessment: Assessment, error: str) -> None:
+        """Try an assessment again, or end its training with the error."""
+        key = assessment.training.id, assessment.epoch
+        queued = self.trainings.get(assessment.training.id)
+        if queued is None or queued.ended:
+            return
+        self.failures[key] = self.failures.get(key, 0) + 1
+        if self.failures[key] <= self.retries:
+            self.assessments.append(assessment)
+        else:
+            self._fail(queued, error)
+        await self._notify()
+
+    async def assessor_lost(self, assessor: int, error: str) -> None:
+        """Give the assessment of an assessor that will not come back to another."""
+        if lost := self.in_assessors.pop(assessor, None):
+            await self.assessment_failed(lost, error)
+
+    # Called by the sweep's command
+
+    async def status(self) -> list[dict[str, Any]]:
+        """Return the state of every training, once for each point and seed that needs it."""
+        return [line for queued in self.trainings.values() for line in queued.status()]
+
+    async def close(self, error: str = "") -> None:
+        """Let worker groups and assessors end; with an error, what has not ended fails with it."""
+        self.closing, self.error = True, error
+        for queued in self.trainings.values() if error else ():
+            if not queued.ended:
+                self._fail(queued, error)
+        await self._notify()
+
+    async def is_stopping(self) -> bool:
+        """Wait a while for cancelled trainings to end; return whether some still have not."""
+        return not await self._wait_for(
+            lambda: all(q.ended or not q.cancelled for q in self.trainings.values())
+        )
+
+    # Its own
+
+    def _try_again(self, queued: QueuedTraining) -> bool:
+        """Count an attempt that failed; return whether another is allowed."""
+        queued.attempts += 1
+        return queued.attempts <= self.retries
+
+    def _assess(self, queued: QueuedTraining, epoch: int) -> None:
+        """Queue the assessment of an epoch, once; without a judge, not at all."""
+        if queued.training.recipe["select"]["judge"] == "none":
+            return
+        if epoch not in queued.grades and epoch not in queued.to_assess:
+            queued.to_assess.add(epoch)
+            self.assessments.append(Assessment(queued.training, epoch))
+
+    def _measure(self, queued: QueuedTraining) -> None:
+        """Queue the measuring of a training once it is trained and all its epochs are judged."""
+        if queued.state == "trained" and not queued.to_assess:
+            self.assessments.appendleft(Assessment(queued.training, None))
+
+    def _fail(self, queued: QueuedTraining, error: str) -> None:
+        queued.error = error
+        self._end(queued, "failed")
+
+    def _end(self, queued: QueuedTraining, state: State) -> None:
+        queued.state = state
+        self.assessments = deque(a for a in self.assessments if a.training.id != queued.training.id)
+        self._write(queued, queued.served)
+
+    def _write(self, queued: QueuedTraining, served: set[tuple[int, int]]) -> None:
+        """Write how a training ended to the journal."""
+        spent_s = time.time() - queued.started_s if queued.started_s else 0
+        self.journal.add_ended(queued.training, served, queued.state, queued.error, spent_s)
+
+    async def _no_work(self, work: Callable[[], object]) -> Literal["wait", "closed"] | None:
+        """Wait a while for work; return the answer where there is none."""
+        found = await self._wait_for(lambda: work() or self.closing)
+        return "closed" if self.closing else None if found else "wait"
+
+    async def _notify(self) -> None:
+        """Wake every call that waits."""
         async with self.changed:
             self.changed.notify_all()
 
-    async def wait(self, until_s: float) -> bool:
-        """Wait for a change; false when the time is over."""
-        left_s = until_s - time.monotonic()
-        if left_s <= 0:
+    async def _wait_for(self, holds: Callable[[], object]) -> bool:
+        """Wait a while until a condition holds; return whether it does."""
+        try:
+            # In the caller's own task: nothing else runs between the condition and the answer.
+            async with asyncio.timeout(WAIT_S), self.changed:
+                await self.changed.wait_for(holds)
+        except TimeoutError:
             return False
-        async with self.changed:
-            try:
-                await asyncio.wait_for(self.changed.wait(), left_s)
-            except TimeoutError:
-                return False
         return True

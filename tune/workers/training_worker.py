@@ -1,9 +1,10 @@
-"""Warm workers: one group of training processes that trains recipe after recipe, and its judges.
+"""Warm workers: one group of training processes that trains recipe after recipe.
 
 Starting a group costs what a miniature's training costs: Ray Train's start, the imports of torch,
-transformers and DeepSpeed, the process group. A lane pays it once. It is a Ray Train run whose loop
-asks the dispatcher for the next training; a worker that dies restarts the group, which goes on from
-that training's last state. Base weights are mapped from safetensors, so a node holds them once.
+transformers and DeepSpeed, the process group. A sweep pays it once for each group: it is a Ray
+Train run whose loop takes the next training from the queue. A worker that dies restarts its group,
+which goes on from that training's last state. Base weights are mapped from safetensors, so a node
+holds them once.
 """
 
 import gc
@@ -15,60 +16,47 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from lima_ray import select, train
+from lima_ray import train
 from lima_ray.config.cluster import forwarded, worker_environment
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import validate
-from lima_ray.data.examples import read_examples
-from lima_ray.judging import assessment
-from lima_ray.judging.perplexity import dialogue_losses
-from lima_ray.model.export_check import check_export
-from lima_ray.records.files import write_jsonl
-from lima_ray.records.quality import assessed
-from lima_ray.records.run import Run
-from lima_ray.records.verdict import Verdict
 from lima_ray.training.phases import Phases
-from tune.training import Job
-from tune.workers.training_queue import Task, ask
+from tune.training import Training
+from tune.workers.training_queue import get
 
 GROUP_FAILURES = 20
-"""Restarts of a lane's workers before the lane gives up."""
+"""Restarts of a group's workers before the group gives up."""
 
 
-class Stopped(Exception):
-    """The training ends before its last epoch."""
+class EarlyStop(Exception):
+    """The queue ends a training before its last epoch."""
 
     def __init__(self, answer: str) -> None:
         super().__init__(answer)
-        self.leave = answer == "leave"
-        """Whether another start is to go on with it."""
+        self.to_resume = answer == "leave"
+        """Whether a later start is to go on with it."""
 
 
-class Lane:
+class TrainingWorkers:
     """A Ray actor that holds one worker group."""
 
-    def run(
-        self, dispatcher: Any, number: int, workers: int, cpus: int, gpus: float, path: Path
-    ) -> None:
-        """Train what the dispatcher gives until it closes.
+    def run(self, queue: Any, group: int, workers: int, cpus: int, gpus: float, path: Path) -> None:
+        """Train what the queue gives until it closes.
 
         Args:
-            dispatcher: its handle.
-            number: of this lane.
+            queue: handle of the `TrainingQueue`.
+            group: number of this group.
             workers: training processes.
             cpus: CPU cores of each.
-            gpus: GPUs of each, a half where it shares one with a judge, or none.
+            gpus: GPUs of each, a half where it shares one with an assessor, or none.
             path: directory for Ray Train's own files.
         """
-        name = f"{number}-{time.time_ns()}"  # a name used before would resume its run
-        environment = worker_environment(gpus > 0, cpus) | forwarded()
         TorchTrainer(
-            work,
-            train_loop_config={"dispatcher": dispatcher, "lane": number},
+            train_from_queue,
+            train_loop_config={"queue": queue, "group": group},
             torch_config=TorchConfig(timeout_s=train.COLLECTIVE_TIMEOUT_S),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers,
@@ -76,19 +64,19 @@ class Lane:
                 resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
             ),
             run_config=ray.train.RunConfig(
-                name=name,
+                name=f"{group}-{time.time_ns()}",  # a name used before would resume its run
                 storage_path=str(path),
                 failure_config=ray.train.FailureConfig(max_failures=GROUP_FAILURES),
-                worker_runtime_env={"env_vars": environment},
+                worker_runtime_env={"env_vars": worker_environment(gpus > 0, cpus) | forwarded()},
             ),
         ).fit()
 
 
-def work(config: dict[str, Any]) -> None:
-    """What each worker of a lane runs.
+def train_from_queue(config: dict[str, Any]) -> None:
+    """Train what the queue gives, in each worker of a group.
 
     Args:
-        config: `dispatcher` and `lane`.
+        config: `queue` and `group`.
     """
     phases = Phases(time.time())
     import torch
@@ -98,19 +86,19 @@ def work(config: dict[str, Any]) -> None:
     del loop
     phases.done("worker_imports")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    dispatcher, lane, fresh = config["dispatcher"], config["lane"], True
+    queue, group, fresh = config["queue"], config["group"], True
     while True:
-        job = first_asks(lambda fresh=fresh: ask(dispatcher.take.remote(lane, fresh)))
+        training = on_first(lambda fresh=fresh: get(queue.next_training.remote(group, fresh)))
         fresh = False
-        if job == "closed":
+        if training == "closed":
             return
-        if job != "wait":
-            train_job(dispatcher, lane, job, phases)
+        if training != "wait":
+            train_one(queue, group, training, phases)
             phases = Phases(time.time())
 
 
-def train_job(dispatcher: Any, lane: int, job: Job, phases: Phases) -> None:
-    """Train one recipe in the process group that is up, and say how it went."""
+def train_one(queue: Any, group: int, training: Training, phases: Phases) -> None:
+    """Train one recipe in the process group that is up, and tell the queue how it ended."""
     import torch
     from ray.train.torch import get_device
     from torch import distributed as dist
@@ -119,140 +107,43 @@ def train_job(dispatcher: Any, lane: int, job: Job, phases: Phases) -> None:
 
     first = dist.get_rank() == 0
 
-    def saved(epoch: int) -> None:
-        """Have an epoch assessed; stop where nobody needs another."""
-        if first:  # what older weights of this epoch said
-            shutil.rmtree(job.run.dev_dir(epoch), ignore_errors=True)
-        answer = first_asks(lambda: ask(dispatcher.saved.remote(job.id, epoch)))
+    def on_weights(epoch: int) -> None:
+        """Have an epoch assessed; stop where no point needs another."""
+        if first:  # what older weights of this epoch replied
+            shutil.rmtree(training.run.dev_dir(epoch), ignore_errors=True)
+        answer = on_first(lambda: get(queue.weights_saved.remote(training.id, epoch)))
         if answer != "go on":
-            raise Stopped(answer)
+            raise EarlyStop(answer)
 
     error = ""
     try:
-        recipe = validate(job.recipe)
-        train_recipe(recipe, job.run, torch.device(get_device()), phases, job.lineage, saved)
-    except Stopped as stopped:
-        if stopped.leave:
+        recipe, device = validate(training.recipe), torch.device(get_device())
+        train_recipe(recipe, training.run, device, phases, training.lineage, on_weights)
+    except EarlyStop as stop:
+        if stop.to_resume:
             return
         if first:
-            prune(job.run, job.keep)
+            training.drop_weights()
     except UserError as problem:
         error = str(problem)
     except Exception:
-        ask(dispatcher.lane_error.remote(lane, traceback.format_exc()))
+        get(queue.group_failed.remote(group, traceback.format_exc()))
         raise
     finally:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-    if first:
-        ask(dispatcher.failed.remote(job.id, error) if error else dispatcher.trained.remote(job.id))
+    if first and error:
+        get(queue.training_failed.remote(training.id, error))
+    elif first:
+        get(queue.training_done.remote(training.id))
 
 
-def first_asks(question: Callable[[], Any]) -> Any:
-    """What the first worker is answered, on every worker."""
+def on_first(call: Callable[[], Any]) -> Any:
+    """Call on the first worker, and return its answer on every worker."""
     from torch import distributed as dist
 
-    answer = [question() if dist.get_rank() == 0 else None]
+    answer = [call() if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(answer, src=0)
     return answer[0]
-
-
-class Assessor:
-    """A Ray actor that judges epochs, and concludes trainings: chooses, exports and measures."""
-
-    def run(self, dispatcher: Any, seat: int, threads: int) -> None:
-        """Do what the dispatcher gives until it closes.
-
-        Args:
-            dispatcher: its handle.
-            seat: number of this assessor.
-            threads: CPU threads it may use.
-        """
-        import torch
-
-        torch.set_num_threads(threads)
-        fresh = True
-        while (task := ask(dispatcher.task.remote(seat, fresh))) != "closed":
-            fresh = False
-            if task == "wait":
-                continue
-            try:
-                if task.epoch is None:
-                    conclude(task.job)
-                    ask(dispatcher.concluded.remote(task.job.id))
-                else:
-                    ask(dispatcher.assessed.remote(task.job.id, task.epoch, grade(task)))
-            except UserError as error:
-                ask(dispatcher.task_failed.remote(task, str(error)))
-            except Exception:
-                ask(dispatcher.task_failed.remote(task, traceback.format_exc()))
-            gc.collect()
-
-
-def grade(task: Task) -> float:
-    """Mean grade of an epoch's dev replies; what is judged already is not judged again."""
-    assert task.epoch is not None
-    recipe = validate(task.job.recipe)
-    done = assessed(task.job.run, recipe.select.judge_name).get(task.epoch)
-    return (done or assessment.assess(task.job.run, task.epoch, recipe)).grade
-
-
-def conclude(job: Job) -> None:
-    """Choose a trained run's epoch, export it, measure it, and drop the weights not kept."""
-    run, recipe = job.run, validate(job.recipe)
-    trained_before = job.is_trained()
-    if not trained_before:
-        select.choose(run, recipe, say=lambda _: None)
-        check_export(run, recipe.checkpoint.weights_dtype)
-    if job.by_loss:
-        measure_loss(job)
-        if not trained_before:
-            prune(run, job.keep)
-        return
-    prompts = assessment.Prompts(job.prompts, "test", job.samples)
-    _, verdicts = assessment.judged(run.export_dir, prompts, job.measured, recipe)
-    unanswered = [v for v in verdicts if v.status == "unanswered"]
-    if unanswered:
-        (job.measured / "verdicts.jsonl").unlink()
-        raise UserError(
-            f"the judge did not answer on {len(unanswered)} of {len(verdicts)} replies: "
-            f"{unanswered[0].explanation}"
-        )
-    if not trained_before:  # another sweep may want what it has kept
-        prune(run, job.keep)
-
-
-def measure_loss(job: Job) -> None:
-    """Write the loss of the exported model on each dialogue that measures.
-
-    A dialogue's verdict is its summed loss over the mean number of supervised tokens, so that the
-    mean over dialogues is the loss of a token, and its exponential the perplexity.
-    """
-    losses_R, tokens_R = dialogue_losses(job.run.export_dir, job.heldout())
-    rows = read_examples(job.prompts, "heldout")
-    verdicts = [
-        Verdict(
-            id=f"{number:06}-{row.id}",  # ids of held-out rows may repeat
-            kind="loss",
-            annotator="loss",
-            verdict=float(loss / tokens_R.mean()),
-            sample=0,
-            extra={"tokens": int(tokens)},
-        )
-        for number, (row, loss, tokens) in enumerate(zip(rows, losses_R, tokens_R, strict=True))
-    ]
-    job.measured.mkdir(parents=True, exist_ok=True)
-    write_jsonl([verdict.to_json() for verdict in verdicts], job.measured / "verdicts.jsonl")
-
-
-def prune(run: Run, keep: str) -> None:
-    """Drop resume state and the weights that are not kept; the export has its own links."""
-    if keep == "all":
-        return
-    shutil.rmtree(run.state_dir, ignore_errors=True)
-    shutil.rmtree(run.epochs_dir, ignore_errors=True)
-    if keep == "none":
-        for weights in run.export_dir.glob("*.safetensors"):
-            weights.unlink()

@@ -1,4 +1,4 @@
-"""The actors of a sweep: how many trainings fit, the dispatcher, warm lanes and assessors."""
+"""The actors of a sweep: how many trainings fit, the queue, worker groups and assessors."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,17 +11,18 @@ from lima_ray.config.cluster import forwarded, wants_gpus, worker_environment
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Cluster
 from tune.space import Sweep
-from tune.workers.training_queue import Dispatcher
-from tune.workers.training_worker import Assessor, Lane
+from tune.workers.assessor import Assessor
+from tune.workers.training_queue import TrainingQueue
+from tune.workers.training_worker import TrainingWorkers
 
 RESTARTS = 3
-"""Of a lane's or an assessor's actor."""
+"""Of the actor of a worker group or an assessor."""
 ENDING_S = 20
-"""How long lanes and assessors may take to end when the sweep does."""
+"""How long worker groups and assessors may take to end when the sweep does."""
 
 
-def room(sweep: Sweep, cluster: Cluster, trainings: int) -> tuple[int, bool]:
-    """How many trainings run at once, and whether on GPUs.
+def trainings_at_once(sweep: Sweep, cluster: Cluster, trainings: int) -> tuple[int, bool]:
+    """Return how many trainings run at once, and whether on GPUs.
 
     Raises:
         UserError: not even one fits, or fewer than asked for; says what fits.
@@ -29,7 +30,7 @@ def room(sweep: Sweep, cluster: Cluster, trainings: int) -> tuple[int, bool]:
     gpus = wants_gpus(cluster)
     workers = cluster.workers
     if not gpus:
-        each = workers * cpus(cluster)
+        each = workers * cpus_of(cluster)
         what = f"{each} CPU cores"
     elif workers == 1:
         each, what = 1, "1 GPU (shared by trainer and judge)"
@@ -50,16 +51,17 @@ def room(sweep: Sweep, cluster: Cluster, trainings: int) -> tuple[int, bool]:
     return max(1, min(sweep.concurrent or fits, trainings)), gpus
 
 
-def cpus(cluster: Cluster) -> int:
-    """CPU cores of a worker: trainings side by side use cores better than one over many."""
+def cpus_of(cluster: Cluster) -> int:
+    """Return the CPU cores of a worker, by default 1."""
+    # Trainings side by side use cores better than one training over many.
     return cluster.cpus_per_worker or 1
 
 
-class Pool(AbstractContextManager["Pool"]):
-    """Everything a sweep has running besides Tune."""
+class WorkerPool(AbstractContextManager["WorkerPool"]):
+    """Everything that a sweep has running besides Tune."""
 
     def __init__(self, cluster: Cluster, at_once: int, gpus: bool, path: Path) -> None:
-        """Start the dispatcher, and a lane and an assessor for each training at a time.
+        """Start the queue, and a worker group and an assessor for each training at a time.
 
         Args:
             cluster: what a training asks for.
@@ -67,51 +69,49 @@ class Pool(AbstractContextManager["Pool"]):
             gpus: whether they have GPUs.
             path: directory for Ray Train's own files.
         """
-        each = cpus(cluster)
         share = 0 if not gpus else 0.5 if cluster.workers == 1 else 1
         environment = worker_environment(gpus, 1) | forwarded()
         stays = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, "num_cpus": 0}
-        one: Any = ray.remote(Dispatcher).options(num_cpus=0, max_concurrency=1000)
-        self.dispatcher: Any = one.remote()
-        judges: Any = ray.remote(Assessor).options(
+        queue: Any = ray.remote(TrainingQueue).options(num_cpus=0, max_concurrency=1000)
+        self.queue: Any = queue.remote()
+        assessor: Any = ray.remote(Assessor).options(
             **stays, num_gpus=share, runtime_env={"env_vars": environment}
         )
-        trainers: Any = ray.remote(Lane).options(**stays)
-        self.lanes = [trainers.remote() for _ in range(at_once)]
-        self.judges = [judges.remote() for _ in range(at_once)]
-        self.runs = {
-            lane.run.remote(self.dispatcher, number, cluster.workers, each, share, path): (
-                "trainers",
-                number,
-            )
-            for number, lane in enumerate(self.lanes)
-        }
-        for seat, judge in enumerate(self.judges):
-            self.runs[judge.run.remote(self.dispatcher, seat, 1)] = ("judges", seat)
+        group: Any = ray.remote(TrainingWorkers).options(**stays)
+        self.groups = [group.remote() for _ in range(at_once)]
+        self.assessors = [assessor.remote() for _ in range(at_once)]
+        self.running: dict[Any, tuple[str, int]] = {}
+        """Role and number of each actor by the reference that becomes ready when it ends."""
+        asked = cluster.workers, cpus_of(cluster), share, path
+        for number, actor in enumerate(self.groups):
+            self.running[actor.run.remote(self.queue, number, *asked)] = "trainers", number
+        for number, actor in enumerate(self.assessors):
+            self.running[actor.run.remote(self.queue, number, 1)] = "judges", number
         self.broken = ""
         """Why nothing can go on; empty while something can."""
 
-    def begin(self, sweep: Sweep, path: Path) -> None:
+    def begin_sweep(self, sweep: Sweep, path: Path) -> None:
         """Begin a sweep, whose directory this is."""
-        ray.get(self.dispatcher.begin.remote(path, sweep.retries))
+        ray.get(self.queue.begin_sweep.remote(path, sweep.retries))
 
-    def watch(self) -> None:
-        """See who has given up; where no trainer or no judge is left, what has not ended fails."""
-        ready, _ = ray.wait(list(self.runs), num_returns=len(self.runs), timeout=0)
+    def check(self) -> None:
+        """Report lost actors to the queue; without any of a role, what has not ended fails."""
+        ready, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
         for run in ready:
             try:
                 ray.get(run)
             except RayError as error:
-                role, number = self.runs.pop(run)
-                self.dispatcher.lost.remote(role, number, str(error))
-                if role not in {left for left, _ in self.runs.values()} and not self.broken:
+                role, number = self.running.pop(run)
+                lost = self.queue.group_lost if role == "trainers" else self.queue.assessor_lost
+                lost.remote(number, str(error))
+                if role not in {left for left, _ in self.running.values()} and not self.broken:
                     self.broken = f"all {role} of the sweep have given up; the last said: {error}"
-                    self.dispatcher.close.remote(self.broken)
+                    self.queue.close.remote(self.broken)
 
     def __exit__(self, *_: object) -> None:
-        """Let everyone end what they are at, and end those that do not."""
-        ray.get(self.dispatcher.close.remote())
-        late = ray.wait(list(self.runs), num_returns=len(self.runs), timeout=ENDING_S)[1]
-        for actor in [*self.lanes, *self.judges] if late else []:
+        """Let every actor end what it is at, and end those that do not."""
+        ray.get(self.queue.close.remote())
+        late = ray.wait(list(self.running), num_returns=len(self.running), timeout=ENDING_S)[1]
+        for actor in [*self.groups, *self.assessors] if late else []:
             ray.kill(actor)
-        ray.kill(self.dispatcher)
+        ray.kill(self.queue)

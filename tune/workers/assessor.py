@@ -1,0 +1,115 @@
+"""The assessor: judges epochs beside the training, and chooses, exports and measures its result."""
+
+import gc
+import traceback
+from typing import Any
+
+from lima_ray import select
+from lima_ray.config.errors import UserError
+from lima_ray.config.recipe import validate
+from lima_ray.data.examples import read_examples
+from lima_ray.judging import assessment
+from lima_ray.judging.perplexity import dialogue_losses
+from lima_ray.model.export_check import check_export
+from lima_ray.records.files import write_jsonl
+from lima_ray.records.quality import assessed
+from lima_ray.records.verdict import Verdict
+from tune.training import Training
+from tune.workers.training_queue import get
+
+
+class Assessor:
+    """A Ray actor that judges epochs and measures trained runs."""
+
+    def run(self, queue: Any, number: int, threads: int) -> None:
+        """Assess what the queue gives until it closes.
+
+        Args:
+            queue: handle of the `TrainingQueue`.
+            number: of this assessor.
+            threads: CPU threads it may use.
+        """
+        import torch
+
+        torch.set_num_threads(threads)
+        fresh = True
+        while (todo := get(queue.next_assessment.remote(number, fresh))) != "closed":
+            fresh = False
+            if todo == "wait":
+                continue
+            training = todo.training
+            try:
+                if todo.epoch is None:
+                    choose_and_measure(training)
+                    get(queue.training_measured.remote(training.id))
+                else:
+                    grade = grade_epoch(training, todo.epoch)
+                    get(queue.epoch_assessed.remote(training.id, todo.epoch, grade))
+            except UserError as error:
+                get(queue.assessment_failed.remote(todo, str(error)))
+            except Exception:
+                get(queue.assessment_failed.remote(todo, traceback.format_exc()))
+            gc.collect()
+
+
+def grade_epoch(training: Training, epoch: int) -> float:
+    """Return the mean grade of an epoch's dev replies; one judged before is not judged again."""
+    recipe = validate(training.recipe)
+    known = assessed(training.run, recipe.select.judge_name).get(epoch)
+    return (known or assessment.assess(training.run, epoch, recipe)).grade
+
+
+def choose_and_measure(training: Training) -> None:
+    """Choose a trained run's epoch, export it, measure it, and drop the weights not kept."""
+    run, recipe = training.run, validate(training.recipe)
+    trained_before = training.is_trained()
+    if not trained_before:
+        select.choose(run, recipe, say=lambda _: None)
+        check_export(run, recipe.checkpoint.weights_dtype)
+    if training.by_loss:
+        measure_loss(training)
+    else:
+        measure_replies(training)
+    if not trained_before:  # another sweep may want what it has kept
+        training.drop_weights()
+
+
+def measure_replies(training: Training) -> None:
+    """Write the verdicts on the exported model's replies to the prompts that measure.
+
+    Raises:
+        UserError: the judge did not answer on some; their verdicts are removed, to be asked again.
+    """
+    recipe = validate(training.recipe)
+    prompts = assessment.Prompts(training.prompts, "test", training.samples)
+    _, verdicts = assessment.judged(training.run.export_dir, prompts, training.measured, recipe)
+    unanswered = [v for v in verdicts if v.status == "unanswered"]
+    if unanswered:
+        training.verdicts_file.unlink()
+        raise UserError(
+            f"the judge did not answer on {len(unanswered)} of {len(verdicts)} replies: "
+            f"{unanswered[0].explanation}"
+        )
+
+
+def measure_loss(training: Training) -> None:
+    """Write the loss of the exported model on each dialogue that measures.
+
+    A dialogue's verdict is its summed loss over the mean number of supervised tokens, so that the
+    mean over dialogues is the loss of a token, and its exponential the perplexity.
+    """
+    losses_R, tokens_R = dialogue_losses(training.run.export_dir, training.heldout())
+    rows = read_examples(training.prompts, "heldout")
+    verdicts = [
+        Verdict(
+            id=f"{number:06}-{row.id}",  # ids of held-out rows may repeat
+            kind="loss",
+            annotator="loss",
+            verdict=float(loss / tokens_R.mean()),
+            sample=0,
+            extra={"tokens": int(tokens)},
+        )
+        for number, (row, loss, tokens) in enumerate(zip(rows, losses_R, tokens_R, strict=True))
+    ]
+    training.measured.mkdir(parents=True, exist_ok=True)
+    write_jsonl([verdict.to_json() for verdict in verdicts], training.verdicts_file)
