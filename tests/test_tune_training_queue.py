@@ -91,7 +91,7 @@ def test_a_training_goes_from_worker_group_to_assessor_to_file(
         assert [first.id, second.id] == ["one", "two"]
         for id in ("one", "two"):
             assert await queue.weights_saved(id, 1) == await queue.weights_saved(id, 2) == "go on"
-            await queue.training_done(id)
+            await queue.training_ended(id)
         assert await queue.wait_for_grades(0, -1) == ({}, False)
         assessments = [await measure(queue) for _ in range(6)]
         order = [(assessment.training.id, assessment.epoch) for assessment in assessments]
@@ -113,7 +113,7 @@ def test_the_status_of_a_training_is_the_chosen_epochs_grade(tmp_path: Path, tra
         for epoch in (5, 6, 7):
             await queue.weights_saved("one", epoch)
             await measure(queue)
-        await queue.training_done("one")
+        await queue.training_ended("one")
         (before,) = await queue.status()
         await measure(queue)
         (after,) = await queue.status()
@@ -129,7 +129,7 @@ def test_what_is_done_is_not_done_again_nor_written_twice(tmp_path: Path, traini
         queue = await begun(tmp_path, 0)
         await queue.submit([training("one")])
         await queue.next_training(0, True)
-        await queue.training_done("one")
+        await queue.training_ended("one")
         await measure(queue)
         later = await begun(tmp_path, 0)
         await later.submit([training("one"), training("one", point=7, seed=3)])
@@ -195,7 +195,7 @@ def test_an_assessor_that_died_or_failed_is_retried_then_fails_its_training(
         await queue.assessment_failed(again, "the judge is away")
         assert not queue.assessments
         assert await queue.weights_saved("one", 2) == "leave"
-        await queue.training_done("one")
+        await queue.training_ended("one")
         assert not queue.assessments
 
     run(work())
@@ -212,7 +212,7 @@ def test_a_cancelled_point_stops_at_its_next_epoch(tmp_path: Path, training: Any
         await queue.next_training(0, True)
         await queue.cancel(0)
         assert await queue.weights_saved("runs", 2) == "stop"
-        await queue.training_done("runs")
+        await queue.training_ended("runs")
         assert not await queue.is_stopping()
         assert (await given_training(queue, 0, False)).id == "other"
         assert (await queue.wait_for_grades(0, 0))[1]
@@ -250,7 +250,7 @@ def test_grades_are_returned_when_every_seed_that_lives_has_them(
         waiting = asyncio.create_task(queue.wait_for_grades(0, 0))
         await asyncio.sleep(0.05)
         assert not waiting.done()
-        await queue.training_failed("three", "no room")
+        await queue.training_ended("three", "no room")
         assert await waiting == ({1: 3.0}, False)
 
     run(work())
@@ -317,8 +317,8 @@ def test_reports_of_a_sweep_before_are_nothing_to_the_next(tmp_path: Path, train
         await queue.begin_sweep(tmp_path, 0)
         assert await queue.weights_saved("old", 1) == "leave"
         await queue.epoch_assessed("old", 1, 3.0)
-        await queue.training_done("old")
-        await queue.training_failed("old", "x")
+        await queue.training_ended("old")
+        await queue.training_ended("old", "x")
         await queue.submit([training("new")])
         assert (await given_training(queue, 0, False)).id == "new"
 
@@ -360,7 +360,7 @@ def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path, training: Any) ->
     async def work() -> None:
         queue = await begun(tmp_path, 0)
         await queue.submit([training("two", seed=1)])
-        await queue.training_failed("two", "no room")
+        await queue.training_ended("two", "no room")
 
     run(work())
     assert [(line["id"], line["status"]) for line in written(tmp_path)] == [

@@ -1,4 +1,4 @@
-"""What the commands of sweeps take from the command line; light to import, to be read first."""
+"""Arguments of the sweep commands; light to import, so that they are parsed first."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ STUDIES = (
 
 
 class SweepCommand(Section):
-    """What the command line says of a sweep."""
+    """Arguments of `python -m tune.sweep`."""
 
     sweep: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP")]
     """A sweep file, or the name of one in tune/sweeps."""
@@ -37,14 +37,14 @@ class SweepCommand(Section):
 
 
 class ReportCommand(Section):
-    """What the command line says."""
+    """Arguments of `python -m tune.report`."""
 
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP_DIR")]
     """Directory of a sweep, such as runs/sweeps/quality."""
 
 
 class ReproduceCommand(Section):
-    """What the command line says."""
+    """Arguments of `python -m tune.reproduce`."""
 
     setting: str = ""
     """Setting of all studies; empty takes the miniature."""

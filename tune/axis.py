@@ -33,7 +33,7 @@ class Axis(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        """Exactly one kind, which holds something."""
+        """Require exactly one kind, which holds something."""
         given = [kind for kind, value in self if value is not None]
         if len(given) != 1:
             kinds = ", ".join(type(self).model_fields)
@@ -51,6 +51,11 @@ class Axis(Section):
         return next(kind for kind, value in self if value is not None)
 
     @property
+    def listed(self) -> bool:
+        """Whether its values are listed, not drawn between two ends."""
+        return self.kind in ("grid", "choice")
+
+    @property
     def values(self) -> dict[str, Any]:
         """The values of a grid or a choice by label."""
         listed = self.grid if self.grid is not None else self.choice
@@ -60,15 +65,14 @@ class Axis(Section):
         return brief if len(brief) == len(listed or []) else {str(v): v for v in listed or []}
 
     def domain(self) -> sample.Domain:
-        """As Tune draws from it; of labels where there are any."""
-        kind = self.kind
-        if kind in ("grid", "choice"):
+        """Return what Tune draws from; labels where there are any."""
+        if self.listed:
             return DOMAINS["choice"](list(self.values))
-        return DOMAINS[kind](getattr(self, kind))
+        return DOMAINS[self.kind](getattr(self, self.kind))
 
 
 def label(value: Any) -> str:
-    """A value as tables show it: numbers short, files by their name."""
+    """Write a value as tables show it: numbers short, files by their name."""
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, str) and resolve(value) is not None:
@@ -77,7 +81,7 @@ def label(value: Any) -> str:
 
 
 def short(axis: str) -> str:
-    """An axis without its section: `learning rate`."""
+    """Write an axis without its section: `learning rate`."""
     if axis == "data.train":
         return "data"
     return axis.rsplit(".", 1)[-1].replace("_", " ")

@@ -39,7 +39,7 @@ from tune.reports.tables import (
     notes,
     point_rows,
 )
-from tune.reports.wording import counted, unit
+from tune.reports.wording import counted, unit_of
 from tune.results import Study
 from tune.space import Point
 
@@ -55,17 +55,17 @@ REPORT, BEST = "report.md", "best.yaml"
 
 
 def table(study: Study) -> Table:
-    """What a terminal shows of a study: its points, or the epochs where it compares those."""
+    """Make a terminal's table of a study's points, or of epochs where it compares those."""
     by_epoch = epoch_rows(study) if study.sweep.every_epoch else []
     rows = by_epoch or point_rows(study)
     done = sum(outcome.status == "done" for outcome in study.outcomes)
     total = len(study.points) * len(study.sweep.seeds)
     found = finding(study)
-    said = [notes(study)] + ([f"{found.answer}: {found.sentence}"] if found else [])
-    said += best(study, BEST)
+    sentences = [notes(study)] + ([f"{found.answer}: {found.sentence}"] if found else [])
+    sentences += best(study, BEST)
     shown = Table(
         title=Text(f"{study.sweep.name}: {done} of {counted(total, 'training')} done"),
-        caption=Text("\n".join(said)),
+        caption=Text("\n".join(sentences)),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -86,12 +86,12 @@ def table(study: Study) -> Table:
 
 
 def left_out(study: Study) -> tuple[str, ...]:
-    """Columns that 100 characters have no room for."""
+    """Return the columns that 100 characters have no room for."""
     return (STOP, AUDITS) if len(study.sweep.axes) > 1 else (STOP,)
 
 
 def narrow(name: str, cell: str) -> str:
-    """A cell for a terminal; numbers that belong together stay in one piece."""
+    """Write a cell for a terminal; numbers that belong together stay in one piece."""
     return cell.replace(", ", ",") if INTERVAL in name or name == CHOSEN else cell
 
 
@@ -116,8 +116,8 @@ def write(study: Study) -> Path:
 
 
 def best_recipe(study: Study, point: Point) -> str:
-    """A point as a recipe file: what differs from the defaults, and where it comes from."""
-    sweep, told = study.sweep, unit(study)
+    """Write a point as a recipe file: what differs from the defaults, and where it comes from."""
+    sweep, unit = study.sweep, unit_of(study)
     recipe = study.recipe.override(
         point.values | {"seed": sweep.seeds[0], "name": f"{sweep.name}-best"}
     )
@@ -126,8 +126,8 @@ def best_recipe(study: Study, point: Point) -> str:
         f"# The best of {counted(len(study.points), 'point')} of the sweep {sweep.name} on the dev "
         f"prompts: {point.name} (dev grade {study.dev_grade(point):.2f}, "
         f"{100 * study.dev_stopped(point):.0f} % stop).\n"
-        f"# {told.name.capitalize()} on the measuring prompts, over "
-        f"{counted(len(study.done(point)), 'seed')}: {told.level(study.estimate(point))}.\n"
+        f"# {unit.name.capitalize()} on the measuring prompts, over "
+        f"{counted(len(study.done(point)), 'seed')}: {unit.level(study.estimate(point))}.\n"
         f"{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}"
     )
 

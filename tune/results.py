@@ -1,4 +1,4 @@
-"""What a sweep has found so far, read from its files: outcomes of trainings, values of points.
+"""The results of a sweep so far, read from its files: outcomes of trainings, values of points.
 
     study = Study.load(Path("runs/sweeps/quality"))
     study.values_SP(study.points[0])        # the metric, by seed and prompt
@@ -52,13 +52,13 @@ METRICS: dict[str, Callable[[list[Verdict]], float]] = {
 }
 """Of the verdicts that were read on one prompt's replies."""
 GRADED = ("grade", "stopped")
-"""What there is of a judge that grades only."""
+"""Metrics of a judge that only grades."""
 
 
 def by_prompt(
     verdicts: list[Verdict], measure: Callable[[list[Verdict]], float], group: str = ""
 ) -> np.ndarray:
-    """A metric of each prompt's verdicts.
+    """Compute a metric of each prompt's verdicts.
 
     Args:
         verdicts: on replies to many prompts.
@@ -98,7 +98,7 @@ class Outcome:
 
     @cached_property
     def qualities(self) -> list[Quality]:
-        """What the dev prompts showed of each epoch, in order."""
+        """Dev grades of each epoch, in order."""
         found = assessed(self.run, self.run.recipe().select.judge_name)
         return [found[epoch] for epoch in sorted(found)]
 
@@ -158,15 +158,15 @@ class Study:
         return [p for p in self.points if len(self.of(p)) == len(self.sweep.seeds)]
 
     def of(self, point: Point) -> list[Outcome]:
-        """A point's outcomes, by seed."""
+        """Return a point's outcomes, by seed."""
         return [o for o in self.outcomes if o.point == point.number]
 
     def done(self, point: Point) -> list[Outcome]:
-        """A point's measured outcomes, by seed."""
+        """Return a point's measured outcomes, by seed."""
         return [o for o in self.of(point) if o.status == "done"]
 
     def values_SP(self, point: Point, metric: str = "", group: str = "") -> np.ndarray:
-        """A metric of a point by seed (rows) and prompt (columns, in the order of their ids).
+        """Compute a metric of a point by seed and prompt, in the order of prompts' ids.
 
         Args:
             point: one with at least one training done.
@@ -181,11 +181,11 @@ class Study:
         return np.array([by_prompt(o.verdicts, measure, group) for o in self.done(point)])
 
     def estimate(self, point: Point, metric: str = "", group: str = "") -> Estimate:
-        """Mean and 95 % interval of a metric over seeds and prompts."""
+        """Return the mean and 95 % interval of a metric over seeds and prompts."""
         return crossed(self.values_SP(point, metric, group))
 
     def compare(self, point: Point, reference: Point, metric: str = "") -> Estimate:
-        """How much higher a metric is than a reference point's, paired over prompts and seeds."""
+        """Estimate how much higher a metric is than a reference's, paired by prompt and seed."""
         both = {o.seed for o in self.done(point)} & {o.seed for o in self.done(reference)}
         pair = []
         for p in (point, reference):
@@ -194,7 +194,7 @@ class Study:
         return difference(*pair)
 
     def best(self) -> Point | None:
-        """The point whose chosen epochs replied best to the dev prompts, on average over seeds.
+        """Return the point whose chosen epochs have the best dev grade, on average over seeds.
 
         Of equal grades the one more of whose replies stopped, then the first. The measuring prompts
         take no part in it, so that they stay a test. Points with fewer seeds done than others do
@@ -203,7 +203,7 @@ class Study:
         return max(self.judged(), key=self.dev_rank, default=None)
 
     def judged(self) -> list[Point]:
-        """Points with as many seeds done as any, and dev grades."""
+        """Return the points with as many seeds done as any, and dev grades."""
         most = max((len(self.done(p)) for p in self.points), default=0)
         return [
             p
@@ -212,13 +212,13 @@ class Study:
         ]
 
     def dev_rank(self, point: Point) -> tuple[float, float]:
-        """What points are ranked by: grade, then the share that stopped, as exact as they are."""
+        """Return what points are ranked by: grade, then the share that stopped, both rounded."""
         return round(self.dev_grade(point), 9), round(self.dev_stopped(point), 9)
 
     def dev_grade(self, point: Point) -> float:
-        """Mean dev grade of a point's chosen epochs, over its seeds that are done."""
+        """Return the mean dev grade of a point's chosen epochs, over its seeds that are done."""
         return float(np.mean([o.chosen.grade for o in self.done(point) if o.chosen]))
 
     def dev_stopped(self, point: Point) -> float:
-        """Share of dev replies of a point's chosen epochs that EOT ended."""
+        """Return the share of dev replies of a point's chosen epochs that EOT ended."""
         return float(np.mean([o.chosen.stopped for o in self.done(point) if o.chosen]))

@@ -39,7 +39,7 @@ DATA_FIELDS = ("data.train", "data.added", "data.dev", "data.test", "data.heldou
 """Fields that a name of `files` may stand in."""
 WITHOUT_EFFECT = ("cluster.", "log.")
 ONLY = "the recipe"
-"""How tables call the only point of a sweep without axes."""
+"""Name of the only point of a sweep without axes."""
 OURS = ("name", "runs_dir", "seed")
 """Fields that the sweep itself gives every training."""
 
@@ -117,13 +117,13 @@ class Sweep(Section):
         return any(axis.kind != "grid" for axis in self.axes.values())
 
     def file(self, reference: Any) -> Any:
-        """A data file by its short name, or what was given."""
+        """Return a data file by its short name, or what was given."""
         return self.files.get(reference, reference) if isinstance(reference, str) else reference
 
 
 @dataclass(frozen=True)
 class Point:
-    """One place in the space."""
+    """One combination of values, a value on each axis."""
 
     number: int
     labels: dict[str, str]
@@ -133,7 +133,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        """How tables call it."""
+        """Name in tables."""
         return ", ".join(f"{short(axis)} {text}" for axis, text in self.labels.items()) or ONLY
 
 
@@ -166,10 +166,7 @@ def load(reference: str, setting: str = "") -> Sweep:
             tree = tree | {"metric": base["metric"]}
         both = {key: (base.get(key) or {}) | (tree.get(key) or {}) for key in ("files", "set")}
         tree = base | tree | both | shipped
-    try:
-        return Sweep.model_validate(tree if tree.get("name") else tree | {"name": path.stem})
-    except ValidationError as error:
-        raise UserError(explain(error, reference)) from error
+    return validated(tree if tree.get("name") else tree | {"name": path.stem}, reference)
 
 
 def beside(file: Path, tree: dict[str, Any], *keys: str) -> None:
@@ -181,19 +178,28 @@ def beside(file: Path, tree: dict[str, Any], *keys: str) -> None:
 
 
 def changed(sweep: Sweep, changes: dict[str, Any]) -> Sweep:
-    """A sweep with fields replaced.
+    """Replace fields of a sweep.
 
     Raises:
         UserError: a bad value.
     """
+    return validated(sweep.model_dump() | changes, "command line")
+
+
+def validated(tree: dict[str, Any], origin: str) -> Sweep:
+    """Build a sweep from plain values.
+
+    Raises:
+        UserError: naming `origin` and every wrong key or value.
+    """
     try:
-        return Sweep.model_validate(sweep.model_dump() | changes)
+        return Sweep.model_validate(tree)
     except ValidationError as error:
-        raise UserError(explain(error, "command line")) from error
+        raise UserError(explain(error, origin)) from error
 
 
 def explain(error: ValidationError, origin: str) -> str:
-    """Say what is wrong with each key, a line each."""
+    """Describe what is wrong with each key, a line each."""
     lines = []
     for e in error.errors():
         place = ".".join(str(part) for part in e["loc"])
@@ -206,7 +212,7 @@ def explain(error: ValidationError, origin: str) -> str:
 
 
 def base_recipe(sweep: Sweep) -> Recipe:
-    """The recipe that all points share.
+    """Return the recipe that all points share.
 
     Raises:
         UserError: no such recipe, or `set` does not fit it.
@@ -223,30 +229,24 @@ def check_names(sweep: Sweep) -> None:
     fields = flatten(Recipe().model_dump())
     problems = []
     for axis, spec in sweep.axes.items():
+        values: list[Any] = [*spec.values.values()] if spec.listed else [None]
         if axis in fields:
             names = [axis]
-        elif spec.kind in ("grid", "choice") and all(
-            isinstance(value, dict) for value in spec.values.values()
-        ):
-            names = [name for value in spec.values.values() for name in value]
+        elif all(isinstance(value, dict) for value in values):
+            names = list(dict.fromkeys(name for value in values for name in value))
         else:
             problems.append(f"axes: unknown field {axis}{nearest(axis, list(fields))}")
             continue
-        problems += [
-            f"axes.{axis}: unknown field {name}{nearest(name, list(fields))}"
-            for name in dict.fromkeys(names)
-            if name not in fields
-        ]
-        problems += [
-            f"axes.{axis}: {name} cannot vary; the sweep gives it itself (see seeds)"
-            for name in names
-            if name in OURS
-        ]
-        problems += [
-            f"axes.{axis}: {name} changes no result, so it cannot vary; put it in `set`"
-            for name in names
-            if name.startswith(WITHOUT_EFFECT)
-        ]
+        for name in names:
+            if name not in fields:
+                problem = f"unknown field {name}{nearest(name, list(fields))}"
+            elif name in OURS:
+                problem = f"{name} cannot vary; the sweep gives it itself (see seeds)"
+            elif name.startswith(WITHOUT_EFFECT):
+                problem = f"{name} changes no result, so it cannot vary; put it in `set`"
+            else:
+                continue
+            problems.append(f"axes.{axis}: {problem}")
     problems += unmatched(sweep)
     problems += [
         f"set: unknown field {name}{nearest(name, list(fields))}"
@@ -258,20 +258,20 @@ def check_names(sweep: Sweep) -> None:
 
 
 def unmatched(sweep: Sweep) -> list[str]:
-    """What `expect` names that no point has."""
+    """List what `expect` names that no point has."""
     problems = []
     sides = (sweep.expect.better, sweep.expect.than) if sweep.expect else ()
     for axis, value in (pair for side in sides for pair in side.items()):
         spec = sweep.axes.get(axis)
         if spec is None:
             problems.append(f"expect: there is no axis {axis}{nearest(axis, list(sweep.axes))}")
-        elif spec.kind in ("grid", "choice") and not {str(value), label(value)} & {*spec.values}:
+        elif spec.listed and not {str(value), label(value)} & {*spec.values}:
             problems.append(f"expect: {axis} has no {value!r}, only {', '.join(spec.values)}")
     return problems
 
 
 def points(sweep: Sweep) -> list[Point]:
-    """Every point of a sweep: the grid, times the draws of its random axes.
+    """Return every point of a sweep: the grid, times the draws of its random axes.
 
     The same file gives the same points, so that a sweep can go on after a kill.
     """
@@ -289,11 +289,11 @@ def points(sweep: Sweep) -> list[Point]:
 
 
 def point(sweep: Sweep, number: int, chosen: dict[str, Any]) -> Point:
-    """The point of a label (of a grid or choice) or a number on each axis."""
+    """Make the point of a label (of a grid or choice) or a number on each axis."""
     labels, values = {}, {}
     for name, axis in sweep.axes.items():
         value = chosen[name]
-        if axis.kind in ("grid", "choice"):
+        if axis.listed:
             labels[name], value = value, axis.values[value]
         else:
             labels[name] = label(value)
@@ -302,12 +302,12 @@ def point(sweep: Sweep, number: int, chosen: dict[str, Any]) -> Point:
 
 
 def fields_of(sweep: Sweep, axis: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The dotted fields that a value on an axis sets."""
+    """Yield the dotted fields that a value on an axis sets."""
     fields = value if isinstance(value, dict) else {axis: value}
     for name, inner in fields.items():
         yield name, named(sweep, name, inner)
 
 
 def named(sweep: Sweep, field: str, value: Any) -> Any:
-    """A value of a field, with a data file's short name replaced."""
+    """Replace a data file's short name in a value of a field."""
     return sweep.file(value) if field in DATA_FIELDS else value

@@ -71,11 +71,11 @@ class Training:
         return self.measured / "verdicts.jsonl"
 
     def is_measured(self) -> bool:
-        """Whether nothing is left to do."""
+        """Return whether nothing is left to do."""
         return self.verdicts_file.exists()
 
     def needs_judge(self) -> bool:
-        """Whether what is left needs a judge; points that a searcher will propose do."""
+        """Return whether what is left needs a judge; points that a searcher will propose do."""
         judged = self.by_loss and self.is_trained()
         return self.point < 0 or not (self.is_measured() or judged)
 
@@ -84,7 +84,7 @@ class Training:
         return measured_by_loss(validate(self.recipe), self.prompts, self.max_tokens)
 
     def is_trained(self) -> bool:
-        """Whether the chosen epoch is there to be measured."""
+        """Return whether the chosen epoch is exported."""
         return any(self.run.export_dir.glob("*.safetensors"))
 
     def drop_weights(self) -> None:

@@ -1,4 +1,4 @@
-"""What a sweep found, as tables, charts, findings and pages.
+"""Reports of sweeps: tables, charts, findings and pages.
 
 Imports `tune.space` and `tune.results`, never what runs.
 """

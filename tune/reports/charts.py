@@ -15,7 +15,7 @@ from matplotlib.transforms import offset_copy
 
 from tune.axis import short
 from tune.reports.tables import reference
-from tune.reports.wording import AUDIT, Unit, audit, paper, paper_level, unit
+from tune.reports.wording import AUDIT, Unit, audit, paper, paper_level, unit_of
 from tune.results import Study
 from tune.space import Point
 
@@ -31,7 +31,7 @@ LOG_SPAN = 8
 """Numbers that span so many times or more stand on a logarithmic axis."""
 LEAST_SPAN = 0.3
 """Part of a metric's range that an axis shows at least, so that small differences look small."""
-LEAST_SAID = 6
+LEAST_SHOWN = 6
 """Percent of a stacked bar that has room for its number."""
 
 
@@ -52,20 +52,20 @@ class Mark:
 
 
 def mark(study: Study, point: Point) -> Mark:
-    """What is drawn of a point that is done."""
-    told, found = unit(study), study.estimate(point)
-    means_S = told.factor * np.nanmean(study.values_SP(point), axis=1)
-    return Mark(told.factor * found.mean, *told.ends(found), means_S)
+    """Compute what is drawn of a point that is done."""
+    unit, found = unit_of(study), study.estimate(point)
+    means_S = unit.factor * np.nanmean(study.values_SP(point), axis=1)
+    return Mark(unit.factor * found.mean, *unit.ends(found), means_S)
 
 
 def missing(study: Study, point: Point) -> str:
-    """Why nothing is drawn of a point."""
+    """Return why nothing is drawn of a point."""
     ended = {outcome.status for outcome in study.of(point)}
     return "failed" if "failed" in ended else "stopped early" if ended else "not run"
 
 
 def places(study: Study, axis: str) -> list[float] | None:
-    """Where the points stand on an axis of numbers; none where it is not one."""
+    """Return the points' values on an axis of numbers; none where it has others."""
     try:
         return [float(point.labels[axis]) for point in study.points]
     except ValueError:
@@ -73,38 +73,38 @@ def places(study: Study, axis: str) -> list[float] | None:
 
 
 def logarithmic(values: list[float]) -> bool:
-    """Whether numbers are seen better on a logarithmic axis."""
+    """Return whether numbers are seen better on a logarithmic axis."""
     return min(values) > 0 and max(values) >= LOG_SPAN * min(values)
 
 
 def bars(study: Study, axes: Any) -> None:
-    """A bar for each point (LIMA's figure 5)."""
-    told = unit(study)
+    """Draw a bar for each point (LIMA's figure 5)."""
+    unit = unit_of(study)
     names = [", ".join(point.labels.values()) or point.name for point in study.points]
     for x, point in enumerate(study.points):
         if study.done(point):
             shown = mark(study, point)
-            height = shown.mean - told.lowest
-            axes.bar(x, height, 0.5, told.lowest, color=SKY, linewidth=0)
+            height = shown.mean - unit.lowest
+            axes.bar(x, height, 0.5, unit.lowest, color=SKY, linewidth=0)
             whiskers(axes, x, shown, INK)
-            say(
-                axes, told.text(shown.mean), (x, shown.mean), (-5, 4), ha="right", fontweight="bold"
+            annotate(
+                axes, unit.text(shown.mean), (x, shown.mean), (-5, 4), ha="right", fontweight="bold"
             )
         else:
-            say(axes, missing(study, point), (x, told.lowest), (0, 6), ha="center", color=GREY)
+            annotate(axes, missing(study, point), (x, unit.lowest), (0, 6), ha="center", color=GREY)
         if (level := paper_level(study, point)) is not None:
             axes.plot(x - 0.36, level, **HOLLOW)
-            say(axes, f"{level:g}", (x - 0.36, level), (0, 8), ha="center", color=GREY)
+            annotate(axes, f"{level:g}", (x - 0.36, level), (0, 8), ha="center", color=GREY)
     axes.set_xticks(range(len(names)), [fill(name, 18) for name in names])
     room = 1.0 if len(names) < 3 else 0.6
-    axes.set(xlim=(-room, len(names) - 1 + room), ylim=(told.lowest, top(axes, told)))
-    axes.set(xlabel=" and ".join(map(short, study.sweep.axes)), ylabel=told.heading)
+    axes.set(xlim=(-room, len(names) - 1 + room), ylim=(unit.lowest, top(axes, unit)))
+    axes.set(xlabel=" and ".join(map(short, study.sweep.axes)), ylabel=unit.heading)
     axes.grid(axis="y", color=PALE)
 
 
 def line(study: Study, axes: Any) -> None:
-    """The metric over a number (LIMA's figure 6)."""
-    told, (axis,) = unit(study), study.sweep.axes
+    """Draw the metric over a number (LIMA's figure 6)."""
+    unit, (axis,) = unit_of(study), study.sweep.axes
     at = dict(zip((p.number for p in study.points), places(study, axis) or [], strict=True))
     done = sorted((p for p in study.points if study.done(p)), key=lambda p: at[p.number])
     shown = {point.number: mark(study, point) for point in done}
@@ -119,7 +119,7 @@ def line(study: Study, axes: Any) -> None:
     for point in study.points:
         if (level := paper_level(study, point)) is not None:
             axes.plot(at[point.number], level, **HOLLOW)
-    axes.set(xlabel=short(axis), ylabel=told.heading, ylim=span(axes, told))
+    axes.set(xlabel=short(axis), ylabel=unit.heading, ylim=span(axes, unit))
     if logarithmic(list(at.values())):
         axes.set(xscale="log", xlabel=f"{short(axis)} (logarithmic)")
         axes.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
@@ -129,12 +129,12 @@ def line(study: Study, axes: Any) -> None:
     for point in study.points:
         if point.number not in shown:
             why = (at[point.number], axes.get_ylim()[0])
-            say(axes, missing(study, point), why, (0, 6), ha="center", color=GREY)
+            annotate(axes, missing(study, point), why, (0, 6), ha="center", color=GREY)
     axes.grid(axis="y", color=PALE)
 
 
 def stacked(study: Study, axes: Any) -> None:
-    """Excellent, pass and fail of each point, the paper's beside them (LIMA's figure 7)."""
+    """Stack excellent, pass and fail of each point, the paper's beside them (LIMA's figure 7)."""
     names: list[str] = []
     for point in study.points:
         name = ", ".join(point.labels.values()) or point.name
@@ -162,11 +162,11 @@ def stacked(study: Study, axes: Any) -> None:
 
 
 def parts(axes: Any, y: float, shares: list[float], hatch: str = "") -> None:
-    """One stacked bar, its numbers inside."""
+    """Draw one stacked bar, its numbers inside."""
     left = 0.0
     for (colour, ink), share in zip(SHARES.values(), shares, strict=True):
         axes.barh(y, share, 0.5, left, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
-        if share >= LEAST_SAID:
+        if share >= LEAST_SHOWN:
             box = {"facecolor": colour, "edgecolor": "none", "pad": 1.5}
             place = (left + share / 2, y)
             axes.text(*place, f"{share:.1f}", ha="center", va="center", color=ink, bbox=box)
@@ -174,16 +174,16 @@ def parts(axes: Any, y: float, shares: list[float], hatch: str = "") -> None:
 
 
 def margin(study: Study) -> tuple[Point, float] | None:
-    """The point and the margin within which the claim calls others equal to it, if it does."""
+    """Return the point and margin within which the claim calls others equal to it, if it does."""
     expect = study.sweep.expect
     if expect is None or expect.within is None:
         return None
     start = reference(study, study.points[-1])
-    return (start, unit(study).factor * expect.within) if study.done(start) else None
+    return (start, unit_of(study).factor * expect.within) if study.done(start) else None
 
 
 def whiskers(axes: Any, x: float, shown: Mark, colour: str) -> None:
-    """A mean's interval, and its seeds beside it."""
+    """Draw a mean's interval, and its seeds beside it."""
     axes.errorbar(x, shown.mean, shown.reach, color=colour, capsize=5, clip_on=False, zorder=3)
     for number, mean in enumerate(shown.means_S):  # side by side, so that equal ones all show
         beside = 9 + 4.5 * number
@@ -191,19 +191,21 @@ def whiskers(axes: Any, x: float, shown: Mark, colour: str) -> None:
         axes.plot(x, mean, transform=aside, **DOT)
 
 
-def say(axes: Any, text: str, at: tuple[float, float], away: tuple[int, int], **how: Any) -> None:
-    """Text so many points away from a place."""
+def annotate(
+    axes: Any, text: str, at: tuple[float, float], away: tuple[int, int], **how: Any
+) -> None:
+    """Draw text so many points away from a place."""
     axes.annotate(text, at, away, textcoords="offset points", **how)
 
 
-def top(axes: Any, told: Unit) -> float:
-    """The highest value that is possible; of a unit without one, the highest that is drawn."""
-    return axes.get_ylim()[1] if math.isinf(told.highest) else told.highest
+def top(axes: Any, unit: Unit) -> float:
+    """Return the highest value possible; of a unit without one, the highest that is drawn."""
+    return axes.get_ylim()[1] if math.isinf(unit.highest) else unit.highest
 
 
-def span(axes: Any, told: Unit) -> tuple[float, float]:
-    """Ends of the vertical axis: what is drawn, but not much less than what is possible."""
+def span(axes: Any, unit: Unit) -> tuple[float, float]:
+    """Return the vertical axis' ends: what is drawn, but not much less than what is possible."""
     low, high = axes.get_ylim()
-    least = LEAST_SPAN * (top(axes, told) - told.lowest)
+    least = LEAST_SPAN * (top(axes, unit) - unit.lowest)
     lacking = max(0.0, least - (high - low)) / 2
-    return max(told.lowest, low - lacking), min(told.highest, high + lacking)
+    return max(unit.lowest, low - lacking), min(unit.highest, high + lacking)

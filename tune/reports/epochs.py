@@ -27,7 +27,7 @@ class Epoch:
 
 
 def epochs(study: Study, point: Point) -> list[Epoch]:
-    """The epochs that every seed of a point has, in order; none where no seed is done."""
+    """Return the epochs that every seed of a point has, in order; none where no seed is done."""
     done = study.done(point)
     by_seed = [{q.epoch: q for q in outcome.qualities} for outcome in done]
     common = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
@@ -48,7 +48,7 @@ def epochs(study: Study, point: Point) -> list[Epoch]:
 
 
 def dev_grades_P(outcome: Outcome, epoch: int) -> np.ndarray:
-    """Mean grade of an epoch's replies to each dev prompt, in the order of their ids.
+    """Return the mean grade of an epoch's replies to each dev prompt, in the order of their ids.
 
     Returns:
         shape [prompts]; NaN where no verdict on a prompt could be read.

@@ -21,7 +21,7 @@ from lima_ray.results.intervals import Estimate
 from tune.reports.charts import BLUE, GREY, INK, VERMILION, bars, line, margin, places, stacked
 from tune.reports.epochs import Epoch, epochs
 from tune.reports.multi_axis_charts import heat_map, parallel
-from tune.reports.wording import AUDIT, GRADE, audited, counted, paper, paper_level, unit
+from tune.reports.wording import AUDIT, GRADE, audited, counted, paper, paper_level, unit_of
 from tune.results import Study
 
 mpl.use("Agg")
@@ -77,8 +77,8 @@ def draw(study: Study) -> list[Path]:
 
 def draw_points(study: Study, path: Path) -> Path:
     """Draw the points of a study by the chart that fits its axes."""
-    chart, told = chart_of(study), unit(study)
-    what = "verdicts on replies" if chart is stacked else told.name
+    chart, unit = chart_of(study), unit_of(study)
+    what = "verdicts on replies" if chart is stacked else unit.name
     estimates = [study.estimate(point) for point in study.points if study.done(point)]
     words = [basis(estimates), KEYS[chart].format(metric=study.sweep.metric)]
     if chart in (bars, line) and any(paper_level(study, p) is not None for p in study.points):
@@ -114,7 +114,7 @@ def framed(chart: Chart, study: Study, what: str, words: list[str], path: Path) 
 
 
 def chart_of(study: Study) -> Chart:
-    """The chart that fits a study's axes."""
+    """Choose the chart that fits a study's axes."""
     axes = list(study.sweep.axes)
     if len(axes) > 2 or (len(axes) == 2 and study.sweep.random):
         return parallel
@@ -127,7 +127,7 @@ def chart_of(study: Study) -> Chart:
 
 
 def curves(found: list[Epoch], axes: Any) -> None:
-    """Dev grade and held-out perplexity over epochs (LIMA's figure 9), seeds thin."""
+    """Draw dev grade and held-out perplexity over epochs (LIMA's figure 9), seeds thin."""
     x = [epoch.number for epoch in found]
     seeds: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.4}
     ends = [GRADE.ends(epoch.grade) for epoch in found]
@@ -147,7 +147,7 @@ def curves(found: list[Epoch], axes: Any) -> None:
 
 
 def basis(estimates: list[Estimate], prompt: str = "prompt") -> str:
-    """What intervals are over, of points that may have different seeds done."""
+    """Describe what intervals are over, of points that may have different seeds done."""
     fewest = min(found.n_seeds for found in estimates)
     most = max(found.n_seeds for found in estimates)
     seeds = counted(most, "seed") if fewest == most else f"{fewest} to {most} seeds"

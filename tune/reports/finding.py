@@ -13,7 +13,7 @@ import numpy as np
 
 from lima_ray.results.intervals import Estimate, difference
 from tune.reports.epochs import dev_grades_P
-from tune.reports.wording import GRADE, counted, group, matches, probability, unit
+from tune.reports.wording import GRADE, counted, group, matches, probability, unit_of
 from tune.results import Outcome, Study
 from tune.space import Expectation, Point
 
@@ -22,7 +22,7 @@ Answer = Literal["agrees", "disagrees", "not resolved"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a study says of its claim."""
+    """Whether a study agrees with its claim."""
 
     answer: Answer
     sentence: str
@@ -47,24 +47,24 @@ def of_groups(study: Study, expect: Expectation) -> Finding:
     better_SP = mean_values_SP(study, [a for a, _ in done], seeds)
     than_SP = mean_values_SP(study, [b for _, b in done], seeds)
     found = difference(better_SP, than_SP)
-    told = unit(study)
-    levels = [told.number(float(np.nanmean(values))) for values in (better_SP, than_SP)]
-    sign_of = " %" if told.scale == "%" else ""
+    unit = unit_of(study)
+    levels = [unit.number(float(np.nanmean(values))) for values in (better_SP, than_SP)]
+    sign_of = " %" if unit.scale == "%" else ""
     sentence = (
-        f"The {told.name} is {levels[0]}{sign_of} with {better} and {levels[1]}{sign_of} with "
-        f"{than}: {told.change(found)}, {basis(found)}"
+        f"The {unit.name} is {levels[0]}{sign_of} with {better} and {levels[1]}{sign_of} with "
+        f"{than}: {unit.change(found)}, {basis(found)}"
     )
     if len(pairs) > 1:
         left = f" of {len(pairs)}" if len(done) < len(pairs) else ""
         sentence += f", the mean of {len(done)}{left} pairs that differ in nothing else"
     if expect.within is None:
-        return Finding(sign(found, told.lower_is_better), f"{sentence}.")
-    margin = told.number(expect.within)
+        return Finding(sign(found, unit.lower_is_better), f"{sentence}.")
+    margin = unit.number(expect.within)
     return Finding(within(found, expect.within), f"{sentence}. The claim is within ±{margin}.")
 
 
 def pairs_of(study: Study, expect: Expectation) -> list[tuple[Point, Point]]:
-    """Points that should be better, each with those it is compared with."""
+    """Pair points that should be better with those they are compared with."""
     pairs = []
     for point in study.points:
         if not matches(point, expect.better):
@@ -80,13 +80,13 @@ def pairs_of(study: Study, expect: Expectation) -> list[tuple[Point, Point]]:
 
 
 def common_seeds(study: Study, points: Sequence[Point]) -> list[int]:
-    """Seeds that are done of every one of these points."""
+    """Return the seeds that are done of every one of these points."""
     done = [{outcome.seed for outcome in study.done(point)} for point in points]
     return sorted(set.intersection(*done)) if done else []
 
 
 def mean_values_SP(study: Study, points: Sequence[Point], seeds: Sequence[int]) -> np.ndarray:
-    """The metric's mean over points, by seed and prompt."""
+    """Return the metric's mean over points, by seed and prompt."""
     values = []
     for point in points:
         rows = [i for i, outcome in enumerate(study.done(point)) if outcome.seed in seeds]
@@ -105,7 +105,7 @@ def of_epochs(study: Study) -> Finding:
         return Finding("not resolved", "Held-out perplexity is not known of every epoch.")
 
     def grades_SP(epoch: dict[str, int]) -> np.ndarray:
-        """Dev grades at an epoch of each training, mean over points."""
+        """Return dev grades at an epoch of each training, mean over points."""
         by_point = [[dev_grades_P(outcome, epoch[outcome.id]) for outcome in own] for own in done]
         return np.mean(by_point, axis=0)
 
@@ -138,7 +138,7 @@ class Rise:
 
 
 def rise(outcome: Outcome) -> Rise | None:
-    """How a training's held-out perplexity ends; none where it was not measured."""
+    """Return how a training's held-out perplexity ends; none where it was not measured."""
     known = {q.epoch: q.perplexity for q in outcome.qualities if q.perplexity is not None}
     if not known or len(known) < len(outcome.qualities):
         return None
@@ -147,21 +147,21 @@ def rise(outcome: Outcome) -> Rise | None:
 
 
 def basis(found: Estimate, prompt: str = "prompt") -> str:
-    """What an estimate rests on."""
+    """Describe the p-value, seeds and prompts of an estimate."""
     p = f"p {probability(found.p)}, " if found.p == found.p else ""
     alone = " alone, so it says nothing of other seeds" if found.n_seeds == 1 else ""
     return f"{p}over {counted(found.n_seeds, 'seed')}{alone} and {counted(found.n_prompts, prompt)}"
 
 
 def sign(found: Estimate, lower_is_better: bool = False) -> Answer:
-    """Whether an interval lies on the better side of 0, on the other, or around it."""
+    """Answer whether an interval lies on the better side of 0, on the other, or around it."""
     if lower_is_better:
         return "agrees" if found.high < 0 else "disagrees" if found.low > 0 else "not resolved"
     return "agrees" if found.low > 0 else "disagrees" if found.high < 0 else "not resolved"
 
 
 def within(found: Estimate, margin: float) -> Answer:
-    """Whether an interval lies within a margin of 0, outside it, or across."""
+    """Answer whether an interval lies within a margin of 0, outside it, or across."""
     if -margin <= found.low and found.high <= margin:
         return "agrees"
     return "disagrees" if found.low > margin or found.high < -margin else "not resolved"

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tune.axis import short
 from tune.reports.charts import GREY, INK, PALE, VERMILION, logarithmic, mark, missing, places
-from tune.reports.wording import unit
+from tune.reports.wording import unit_of
 from tune.results import Study
 
 SHADES = ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.92, 256))).with_extremes(bad=PALE)
@@ -26,8 +26,8 @@ HALO: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8,
 
 
 def heat_map(study: Study, axes: Any) -> None:
-    """The metric of a grid of two axes, with its intervals; the best on dev is framed."""
-    told = unit(study)
+    """Draw the metric of a grid of two axes, with its intervals; the best on dev is framed."""
+    unit = unit_of(study)
     across, up = sorted(study.sweep.axes, key=lambda axis: -len(kinds(study, axis)))
     columns, lines = kinds(study, across), kinds(study, up)
     shown = {point.number: mark(study, point) for point in study.points if study.done(point)}
@@ -42,8 +42,8 @@ def heat_map(study: Study, axes: Any) -> None:
         one = shown[point.number]
         means[y, x] = one.mean
         cell: dict[str, Any] = {"ha": "center", "color": "white" if scale(one.mean) < DARK else INK}
-        axes.text(x, y, told.text(one.mean), va="bottom", fontsize=12, weight="bold", **cell)
-        ends = f"[{told.text(one.low)}, {told.text(one.high)}]"
+        axes.text(x, y, unit.text(one.mean), va="bottom", fontsize=12, weight="bold", **cell)
+        ends = f"[{unit.text(one.low)}, {unit.text(one.high)}]"
         axes.text(x, y - 0.06, ends, va="top", fontsize=8.5, **cell)
         if point == best:
             frame: dict[str, Any] = {"fill": False, "edgecolor": VERMILION, "linewidth": 3}
@@ -54,12 +54,12 @@ def heat_map(study: Study, axes: Any) -> None:
     axes.set(xlabel=short(across), ylabel=short(up))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.figure.colorbar(image, label=told.heading, pad=0.02).outline.set_visible(False)
+    axes.figure.colorbar(image, label=unit.heading, pad=0.02).outline.set_visible(False)
 
 
 def parallel(study: Study, axes: Any) -> None:
-    """A line for each point across the axes to its metric, the intervals behind; best is thick."""
-    told, names = unit(study), list(study.sweep.axes)
+    """Draw a line for each point across the axes to its metric and interval; best is thick."""
+    unit, names = unit_of(study), list(study.sweep.axes)
     done = [point for point in study.points if study.done(point)]
     shown = {point.number: mark(study, point) for point in done}
     scale = scaling([one.mean for one in shown.values()])
@@ -81,7 +81,7 @@ def parallel(study: Study, axes: Any) -> None:
         aside = len(names) + TAIL * (0.2 + 0.8 * rank / max(len(done) - 1, 1))
         axes.vlines(aside, level(one.low), level(one.high), linewidth=1.4, **style)
         axes.plot(aside, level(one.mean), "o", markersize=9 if best else 5, **style)
-    axes.set_xticks(range(len(names) + 1), [*map(short, names), told.heading])
+    axes.set_xticks(range(len(names) + 1), [*map(short, names), unit.heading])
     axes.set(yticks=[], xlim=(-0.35, len(names) + TAIL + 0.05), ylim=(-0.06, 1.06))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -111,16 +111,16 @@ def upright(study: Study, axes: Any, x: int, name: str) -> dict[int, float]:
 
 
 def tick(axes: Any, x: int, height: float, text: str) -> None:
-    """A number or name beside an upright axis."""
+    """Write a number or name beside an upright axis."""
     axes.text(x - 0.04, height, text, ha="right", va="center", fontsize=9, bbox=HALO, zorder=4)
 
 
 def scaling(values: list[float]) -> Normalize:
-    """From the least of some values to the greatest, as 0 to 1; a single value is in the middle."""
+    """Scale values from their least to their greatest to 0 to 1; a single value to the middle."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     return Normalize(low, high) if low < high else Normalize(low - 1, high + 1)
 
 
 def kinds(study: Study, axis: str) -> list[str]:
-    """Labels on an axis, in the order of the sweep file."""
+    """Return the labels on an axis, in the order of the sweep file."""
     return list(dict.fromkeys(point.labels[axis] for point in study.points))

@@ -16,7 +16,7 @@ ERROR_LINES = 3
 
 
 def markdown(study: Study, pictures: Sequence[Path], best_file: str) -> str:
-    """The page.
+    """Write the page.
 
     Args:
         study: what was found so far.
@@ -44,7 +44,7 @@ def markdown(study: Study, pictures: Sequence[Path], best_file: str) -> str:
 
 
 def lines(rows: Sequence[Row]) -> list[str]:
-    """Rows as a Markdown table."""
+    """Write rows as a Markdown table."""
     if not rows:
         return ["None yet."]
     cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
@@ -52,15 +52,15 @@ def lines(rows: Sequence[Row]) -> list[str]:
 
 
 def best_point(study: Study, file: str) -> Iterator[str]:
-    """Which point to train."""
-    if said := best(study, f"`{file}`"):
-        yield said[0].replace("Best on the dev prompts:", "**Best on the dev prompts:**")
-        yield from said[1:]
+    """Yield which point to train."""
+    if sentences := best(study, f"`{file}`"):
+        yield sentences[0].replace("Best on the dev prompts:", "**Best on the dev prompts:**")
+        yield from sentences[1:]
         yield "The measuring prompts took no part in this choice."
 
 
 def failures(study: Study) -> Iterator[str]:
-    """What is to be said of trainings that failed."""
+    """Yield the trainings that failed, with their errors."""
     failed = [outcome for outcome in study.outcomes if outcome.status == "failed"]
     if failed:
         yield f"**{counted(len(failed), 'training')} failed:**\n"
@@ -70,14 +70,14 @@ def failures(study: Study) -> Iterator[str]:
 
 
 def brief(error: str) -> str:
-    """The first lines of a message, or what a traceback ends with."""
-    told = [line.strip() for line in error.splitlines() if line.strip()]
-    told = told[-1:] if "Traceback" in error else told[:ERROR_LINES]
-    return " ".join(told) or "no message"
+    """Return the first lines of a message, or the last of a traceback."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    lines = lines[-1:] if "Traceback" in error else lines[:ERROR_LINES]
+    return " ".join(lines) or "no message"
 
 
 def unfinished(study: Study) -> Iterator[str]:
-    """Points with seeds that have not ended, and points that a searcher has not asked for."""
+    """Yield points with seeds that have not ended, and how many a searcher has not proposed."""
     left = []
     for point in study.points:
         ended = {outcome.seed for outcome in study.of(point)}
@@ -90,7 +90,7 @@ def unfinished(study: Study) -> Iterator[str]:
 
 
 def measuring(study: Study) -> Iterator[str]:
-    """Sentences about recipe, epochs, prompts, sampling, judge and time."""
+    """Yield sentences about recipe, epochs, prompts, sampling, judge and time."""
     sweep, recipe = study.sweep, study.recipe
     select, sampling, seeds = recipe.select, recipe.sampling, ", ".join(map(str, sweep.seeds))
     fields = ", ".join(f"`{name}` {value}" for name, value in sweep.set.items())
@@ -111,14 +111,14 @@ def measuring(study: Study) -> Iterator[str]:
     yield f"temperature {sampling.temperature}, top-p {sampling.top_p}, repetition penalty"
     yield f"{sampling.repetition_penalty}, judged by {select.judge_name}."
     if unread := Counter(point_name(study, o) for o, v in verdicts if not v.was_read):
-        told = ", ".join(f"{count} of {name}" for name, count in unread.items())
-        yield f"{counted(unread.total(), 'verdict')} could not be read and are left out: {told}."
+        counts = ", ".join(f"{count} of {name}" for name, count in unread.items())
+        yield f"{counted(unread.total(), 'verdict')} could not be read and are left out: {counts}."
     seconds = sum({outcome.id: outcome.seconds for outcome in study.outcomes}.values())
     yield f"The trainings took {duration(seconds)}, added up."
 
 
 def lineage(study: Study, outcome: Outcome) -> Row:
-    """Where a training stands and what it was made from; hashes as in its data card."""
+    """Return where a training stands and what it was made from, with its data card's hashes."""
     card = outcome.run.card() if outcome.run.card_file.exists() else {}
     return {
         "point": point_name(study, outcome),
@@ -132,5 +132,5 @@ def lineage(study: Study, outcome: Outcome) -> Row:
 
 
 def point_name(study: Study, outcome: Outcome) -> str:
-    """Name of the point that a training belongs to."""
+    """Return the name of the point that a training belongs to."""
     return next(point.name for point in study.points if point.number == outcome.point)

@@ -23,7 +23,7 @@ from tune.reports.wording import (
     paper,
     probability,
     seeds,
-    unit,
+    unit_of,
 )
 from tune.results import Study
 from tune.space import Point
@@ -40,8 +40,8 @@ PERPLEXITY = (
 
 
 def point_rows(study: Study) -> list[Row]:
-    """A row for each point, whether it is done or not; cells that no row fills are left out."""
-    told, audits = unit(study), audited(study)
+    """Make a row for each point, done or not; columns that no row fills are left out."""
+    unit, audits = unit_of(study), audited(study)
     differences = [compared(study, point) for point in study.points]
     adjusted = holm([found.p if found else float("nan") for found in differences])
     rows = []
@@ -50,13 +50,13 @@ def point_rows(study: Study) -> list[Row]:
         row["seeds"] = seeds(study, point)
         done = study.done(point)
         if done:
-            row[f"{told.heading} {INTERVAL}"] = told.level(study.estimate(point))
+            row[f"{unit.heading} {INTERVAL}"] = unit.level(study.estimate(point))
             row[AUDITS] = shares(audit(study, point)) if audits else ""
             if study.sweep.metric == "perplexity":
                 row["perplexity"] = f"{math.exp(study.estimate(point).mean):.3f}"
             else:
                 row[STOP] = UNITS["stopped"].number(study.estimate(point, "stopped").mean)
-            row[DIFFERENCE] = told.change(found) if found else ""
+            row[DIFFERENCE] = unit.change(found) if found else ""
             row[P] = probability(p)
             judged = [o.chosen for o in done if o.chosen]
             row[DEV] = GRADE.text(study.dev_grade(point)) if judged else ""
@@ -67,7 +67,7 @@ def point_rows(study: Study) -> list[Row]:
 
 
 def epoch_rows(study: Study) -> list[Row]:
-    """A row for each epoch of each point: what it replied to the dev prompts, over seeds."""
+    """Make a row for each epoch of each point: its dev grade over seeds."""
     rows = []
     for point in study.points:
         for epoch in epochs(study, point):
@@ -84,14 +84,14 @@ def epoch_rows(study: Study) -> list[Row]:
 
 
 def filled(rows: list[Row]) -> list[Row]:
-    """The rows with every column that at least one of them fills."""
+    """Give all rows the columns that at least one of them fills."""
     columns = dict.fromkeys(name for row in rows for name in row)
     used = [name for name in columns if any(row.get(name) for row in rows)]
     return [{name: row.get(name, "") for name in used} for row in rows]
 
 
 def reference(study: Study, point: Point) -> Point:
-    """The point that another is compared with.
+    """Return the point that another is compared with.
 
     The one that differs only in what `expect.than` names, or else the study's first.
     """
@@ -101,7 +101,7 @@ def reference(study: Study, point: Point) -> Point:
 
 
 def compared(study: Study, point: Point) -> Estimate | None:
-    """How a point differs from its reference; none where there is nothing to compare.
+    """Compare a point with its reference; none where there is nothing to compare.
 
     Where axes are drawn at random the first point is no baseline, so only a rule names one.
     """
@@ -113,28 +113,28 @@ def compared(study: Study, point: Point) -> Estimate | None:
 
 
 def notes(study: Study) -> str:
-    """How to read the rows of points."""
+    """Explain the rows of points: intervals, differences, p-values, the paper's figures."""
     expect = study.sweep.expect
-    said = ["Intervals are 95 %, over seeds and prompts together"]
+    sentences = ["Intervals are 95 %, over seeds and prompts together"]
     if len(study.sweep.seeds) == 1:
-        said = ["Intervals are 95 %, over prompts alone: one seed says nothing of others"]
+        sentences = ["Intervals are 95 %, over prompts alone: one seed says nothing of others"]
     found = [compared(study, point) for point in study.points]
     if any(found):
         other = group(expect.than) if expect and expect.than else study.points[0].name
         rest = ", all else equal" if expect and len(study.sweep.axes) > 1 else ""
-        said.append(f"differences are from {other}{rest}, over the same prompts and seeds")
+        sentences.append(f"differences are from {other}{rest}, over the same prompts and seeds")
     count = sum(one is not None and not math.isnan(one.p) for one in found)
     if count > 1:
-        said.append(f"p is adjusted for {counted(count, 'comparison')} (Holm)")
+        sentences.append(f"p is adjusted for {counted(count, 'comparison')} (Holm)")
     if study.sweep.metric == "perplexity":
-        said.append(PERPLEXITY)
+        sentences.append(PERPLEXITY)
     if study.sweep.paper:
-        said.append("the paper's are LIMA's own figures")
-    return "; ".join(said) + "."
+        sentences.append("the paper's are LIMA's own figures")
+    return "; ".join(sentences) + "."
 
 
 def best(study: Study, file: str) -> list[str]:
-    """Which point to train, what decided it, and where the measuring prompts say another.
+    """Say which point to train, what decided it, and where the measuring prompts favour another.
 
     Args:
         study: what was found.
@@ -144,22 +144,22 @@ def best(study: Study, file: str) -> list[str]:
     if point is None:
         return []
     grade = GRADE.text(study.dev_grade(point))
-    said = [f"Best on the dev prompts: {point.name}, grade {grade}; {file} is its recipe."]
-    said += tie(study, point)
-    told = unit(study)
-    first = max(study.judged(), key=lambda p: told.rank(study.estimate(p).mean))
+    sentences = [f"Best on the dev prompts: {point.name}, grade {grade}; {file} is its recipe."]
+    sentences += tie(study, point)
+    unit = unit_of(study)
+    first = max(study.judged(), key=lambda p: unit.rank(study.estimate(p).mean))
     levels = [study.estimate(p).mean for p in (first, point)]
-    if told.rank(levels[0]) > told.rank(levels[1]):
-        scale = " %" if told.scale == "%" else ""
-        said.append(
-            f"On the measuring prompts {first.name} is best: {told.name} {told.number(levels[0])}"
-            f"{scale} against {told.number(levels[1])}{scale}. {file} follows the dev prompts."
+    if unit.rank(levels[0]) > unit.rank(levels[1]):
+        scale = " %" if unit.scale == "%" else ""
+        sentences.append(
+            f"On the measuring prompts {first.name} is best: {unit.name} {unit.number(levels[0])}"
+            f"{scale} against {unit.number(levels[1])}{scale}. {file} follows the dev prompts."
         )
-    return said
+    return sentences
 
 
 def tie(study: Study, point: Point) -> list[str]:
-    """What decided between the best point and others of an equal dev grade."""
+    """Say what decided between the best point and others of an equal dev grade."""
     ranks = {p.name: study.dev_rank(p) for p in study.judged()}
     grade, stopped = ranks.pop(point.name)
     equal = {name: rank[1] for name, rank in ranks.items() if rank[0] == grade}
@@ -174,12 +174,12 @@ def tie(study: Study, point: Point) -> list[str]:
 
 
 def shares(values: list[float]) -> str:
-    """Percentages side by side."""
+    """Write percentages side by side."""
     return "/".join(f"{value:.1f}" for value in values)
 
 
 def published(figure: Any) -> str:
-    """The paper's figures as a cell."""
+    """Write the paper's figures as a cell."""
     if isinstance(figure, dict):
         if set(figure) == set(AUDIT):
             return shares([figure[name] for name in AUDIT])

@@ -10,15 +10,15 @@ from tune.results import Study
 from tune.space import Point
 
 AUDIT = ("excellent", "pass", "fail")
-"""What an audit says of a reply, best first."""
+"""Verdicts of an audit, best first."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What a metric is told in."""
+    """The unit and scale in which a metric is written."""
 
     name: str
-    """As titles and sentences say it."""
+    """In titles and sentences."""
     noun: str
     scale: str
     factor: float
@@ -30,35 +30,35 @@ class Unit:
     lower_is_better: bool = False
 
     def rank(self, level: float) -> float:
-        """What the best of some levels has most of."""
+        """Return a number that is highest for the best level."""
         return -level if self.lower_is_better else level
 
     @property
     def heading(self) -> str:
-        """As tables and axes say it."""
+        """Name in tables and on axes."""
         return f"{self.noun}, {self.scale}"
 
     def number(self, value: float) -> str:
-        """A level of the metric in this unit."""
+        """Write a level of the metric in this unit."""
         return self.text(self.factor * value)
 
     def text(self, value: float) -> str:
-        """A number that is in this unit already."""
+        """Write a number that is in this unit already."""
         return f"{value:.{self.decimals}f}"
 
     def ends(self, estimate: Estimate) -> tuple[float, float]:
-        """A level's interval in this unit."""
+        """Return a level's interval in this unit."""
         low, high = self.factor * estimate.low, self.factor * estimate.high
         return max(low, self.lowest), min(high, self.highest)
 
     def level(self, estimate: Estimate) -> str:
-        """A level with its interval, such as `4.32 [4.10, 4.54]`."""
+        """Write a level with its interval, such as `4.32 [4.10, 4.54]`."""
         low, high = map(self.text, self.ends(estimate))
-        said = self.number(estimate.mean)
-        return said if math.isnan(estimate.low) else f"{said} [{low}, {high}]"
+        mean = self.number(estimate.mean)
+        return mean if math.isnan(estimate.low) else f"{mean} [{low}, {high}]"
 
     def change(self, estimate: Estimate) -> str:
-        """A difference with its interval, such as `+0.52 [+0.31, +0.73]`."""
+        """Write a difference with its interval, such as `+0.52 [+0.31, +0.73]`."""
         mean, low, high = (
             f"{self.factor * value:+.{self.decimals}f}"
             for value in (estimate.mean, estimate.low, estimate.high)
@@ -67,7 +67,7 @@ class Unit:
 
 
 def percent(noun: str) -> Unit:
-    """The unit of a share of something."""
+    """Return the unit of a share of something."""
     return Unit(f"share of {noun}", noun, "%", 100, 1, 0, 100)
 
 
@@ -86,65 +86,65 @@ UNITS = {
 """Of each metric."""
 
 
-def unit(study: Study) -> Unit:
-    """Of the study's metric."""
+def unit_of(study: Study) -> Unit:
+    """Return the unit of the study's metric."""
     return UNITS[study.sweep.metric]
 
 
 def probability(p: float) -> str:
-    """A p-value; nothing where there is none."""
+    """Write a p-value; nothing where there is none."""
     if math.isnan(p):
         return ""
     return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 seed`, `3 seeds`."""
+    """Write a count: `1 seed`, `3 seeds`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def group(labels: dict[str, Any]) -> str:
-    """Some points by what they have in common, such as `residual dropout 0.2`."""
+    """Name some points by what they have in common, such as `residual dropout 0.2`."""
     return ", ".join(f"{short(axis)} {label(value)}" for axis, value in labels.items())
 
 
 def matches(point: Point, labels: dict[str, Any]) -> bool:
-    """Whether a point has these values, given as sweep files write them."""
+    """Return whether a point has these values, given as sweep files write them."""
     return all(
         point.labels.get(axis) in (str(value), label(value)) for axis, value in labels.items()
     )
 
 
 def seeds(study: Study, point: Point) -> str:
-    """How many of a point's seeds are done, and what became of others: `2 of 3, 1 failed`."""
+    """Write how many of a point's seeds are done, and how others ended: `2 of 3, 1 failed`."""
     ended = [outcome.status for outcome in study.of(point)]
-    said = [f"{ended.count('done')} of {len(study.sweep.seeds)}"]
+    parts = [f"{ended.count('done')} of {len(study.sweep.seeds)}"]
     for status, word in (("failed", "failed"), ("stopped", "stopped early")):
-        said += [f"{ended.count(status)} {word}"] if status in ended else []
-    return ", ".join(said)
+        parts += [f"{ended.count(status)} {word}"] if status in ended else []
+    return ", ".join(parts)
 
 
 def audited(study: Study) -> bool:
-    """Whether the verdicts are excellent, pass or fail."""
+    """Return whether the verdicts are excellent, pass or fail."""
     kinds = (v.kind for outcome in study.outcomes for v in outcome.verdicts)
     return next(kinds, None) == "audit"
 
 
 def audit(study: Study, point: Point) -> list[float]:
-    """Shares of `AUDIT` among a point's replies, in percent."""
+    """Return the shares of `AUDIT` among a point's replies, in percent."""
     excellent, accepted = (study.estimate(point, m).mean for m in ("excellent", "accepted"))
     return [100 * share for share in (excellent, accepted - excellent, 1 - accepted)]
 
 
 def paper(study: Study, point: Point) -> Any:
-    """The paper's figures of a point: a number, or several by name; none where it has none."""
+    """Return the paper's figures of a point: a number, several by name, or none."""
     figures = {str(name): figure for name, figure in study.sweep.paper.items()}
     known = (figures[label] for label in (point.name, *point.labels.values()) if label in figures)
     return next(known, None)
 
 
 def paper_level(study: Study, point: Point) -> float | None:
-    """The paper's figure that stands on the scale of the study's metric."""
+    """Return the paper's figure that is on the scale of the study's metric."""
     figure = paper(study, point)
     if isinstance(figure, dict):
         figure = figure.get(study.sweep.metric)

@@ -127,5 +127,5 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
 
 
 def begun_since(run: Run, time_s: float) -> bool:
-    """Whether a training has first begun since a time, so that all its steps are of this start."""
+    """Return whether a training began after a time, so that all its steps are of this start."""
     return next((step["time"] >= time_s for step in run.steps()), False)

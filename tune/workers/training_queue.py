@@ -37,12 +37,7 @@ class TrainingQueue:
         self._clear()
 
     async def begin_sweep(self, path: Path, retries: int) -> None:
-        """Begin a sweep; an earlier one has ended.
-
-        Args:
-            path: the sweep's directory.
-            retries: how often a training, or an assessment, that failed is tried again.
-        """
+        """Begin the sweep of a directory; what fails is tried again `retries` times."""
         self.journal, self.retries = SweepJournal(path), retries
         self._clear()
 
@@ -100,11 +95,7 @@ class TrainingQueue:
             own = [queued for queued in self.trainings.values() if queued.serves(point)]
             return mean_grades(own), all(queued.ended for queued in own)
 
-        def is_news() -> bool:
-            means, ended = grades()
-            return ended or len(means) > known
-
-        await self._wait_for(is_news)
+        await self._wait_for(lambda: (now := grades())[1] or len(now[0]) > known)
         return grades()
 
     async def cancel(self, point: int) -> None:
@@ -118,12 +109,7 @@ class TrainingQueue:
         await self._notify()
 
     async def point_number(self, chosen: dict[str, Any], first: int) -> int:
-        """Return the number of a point that a searcher proposes; a retried trial keeps its own.
-
-        Args:
-            chosen: value on each axis.
-            first: the lowest number that is free.
-        """
+        """Return a proposed point's number, `first` or higher; a retried trial keeps its own."""
         key = json.dumps(chosen, sort_keys=True)
         return self.proposed.setdefault(key, first + len(self.proposed))
 
@@ -175,24 +161,25 @@ class TrainingQueue:
         await self._notify()
         return "go on"
 
-    async def training_done(self, id: str) -> None:
-        """Queue what is left to assess of a training that took its last step, or was stopped."""
+    async def training_ended(self, id: str, error: str = "") -> None:
+        """Queue what is left to assess of a training; one that was stopped or failed ends.
+
+        Args:
+            id: of a training that took its last step, or was stopped, or failed.
+            error: one that no retry would mend.
+        """
         queued = self.trainings.get(id)
         if queued is None or queued.ended:
             return
-        if queued.cancelled:
+        if error:
+            self._fail(queued, error)
+        elif queued.cancelled:
             self._end(queued, "stopped")
         else:
             queued.state = "trained"
             for epoch in queued.training.run.kept_epochs():  # of before a kill, not judged then
                 self._assess(queued, epoch)
             self._measure(queued)
-        await self._notify()
-
-    async def training_failed(self, id: str, error: str) -> None:
-        """End a training with an error that no retry would mend."""
-        if id in self.trainings:
-            self._fail(self.trainings[id], error)
         await self._notify()
 
     async def group_failed(self, group: int, error: str) -> None:

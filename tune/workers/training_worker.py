@@ -134,10 +134,8 @@ def train_one(queue: Any, group: int, training: Training, phases: Phases) -> Non
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-    if first and error:
-        get(queue.training_failed.remote(training.id, error))
-    elif first:
-        get(queue.training_done.remote(training.id))
+    if first:
+        get(queue.training_ended.remote(training.id, error))
 
 
 def on_first(call: Callable[[], Any]) -> Any:
