@@ -15,7 +15,7 @@ PROMPTS = 4
 
 
 def quick_sweep(folder: Path, name: str = "quick", **tree: Any) -> Path:
-    """A sweep file whose trainings take seconds; `set` and `axes` may be given."""
+    """Write a sweep file whose trainings take seconds; `set` and `axes` may be given."""
     for split in ("dev", "test"):
         lines = (ROWS / f"{split}.jsonl").read_text().splitlines(keepends=True)
         (folder / f"{split}.jsonl").write_text("".join(lines[:PROMPTS]))
@@ -40,12 +40,12 @@ def quick_sweep(folder: Path, name: str = "quick", **tree: Any) -> Path:
 
 
 def command(path: Path, *flags: str) -> list[str]:
-    """The command that runs a sweep."""
+    """Return the command that runs a sweep."""
     return [sys.executable, "-m", "tune.sweep", str(path), *flags]
 
 
 def environment() -> dict[str, str]:
-    """Of a sweep in a process of its own, with a Ray of its own."""
+    """Return the environment of a sweep in a process of its own, with a Ray of its own."""
     ours = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "CUDA_VISIBLE_DEVICES": ""}
     return os.environ | ours | {"RAY_ADDRESS": "local"}
 
@@ -64,13 +64,13 @@ def run(path: Path, *flags: str, timeout_s: float = 300) -> subprocess.Completed
 
 
 def trainings(folder: Path, name: str = "quick") -> list[dict[str, Any]]:
-    """The lines of a sweep's trainings that ended."""
+    """Read the lines of a sweep's trainings that ended."""
     file = folder / "runs" / "sweeps" / name / "trainings.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def starts(folder: Path) -> dict[str, int]:
-    """How often each training of all sweeps has been started, by the name of its run."""
+    """Count the starts of each training of all sweeps, by the name of its run."""
     count = {}
     for run in (folder / "runs" / "trials").iterdir():
         metrics = run / "metrics.jsonl"
