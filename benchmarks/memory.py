@@ -21,7 +21,7 @@ from conftest import dialogues
 from process_group import in_process_group
 
 from lima_ray import base
-from lima_ray.config.recipe import Recipe, validate
+from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data import training_data
 from lima_ray.data.examples import write_examples
 from lima_ray.data.rows import Rows
@@ -45,7 +45,7 @@ def main(hidden: int = 768, layers: int = 12, vocab: int = 4096, workers: int = 
         root = Path(folder)
         write_examples(dialogues(16), root / "train.jsonl")
         base.build(str(root / "train.jsonl"), root / "base", hidden, layers, vocab=vocab)
-        recipe = validate(
+        recipe = validate_recipe(
             {
                 "data": {"train": str(root / "train.jsonl"), "max_tokens": 256},
                 "model": {"base": str(root / "base")},

@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 
 from lima_ray import train
-from lima_ray.config.loading import load
+from lima_ray.config.loading import load_recipe
 from lima_ray.config.paths import resolve
 from lima_ray.miniature.demo import GROUPS, measure
 from lima_ray.records.quality import Quality, assessed
@@ -36,7 +36,7 @@ def main(seeds: tuple[int, ...] = (0, 1, 2), runs_dir: str = "runs") -> None:
         "|---|---|---|---|",
     ]
     for seed in seeds:
-        recipe = load("miniature").override(
+        recipe = load_recipe("miniature").override(
             {"name": f"miniature-seed-{seed}", "seed": seed, "runs_dir": runs_dir}
             | {"sampling.seed": seed}
         )

@@ -21,7 +21,7 @@ import tyro
 from ray import tune
 
 from lima_ray import train
-from lima_ray.config.recipe import validate
+from lima_ray.config.recipe import validate_recipe
 from lima_ray.judging import assessment
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import read_verdicts
@@ -37,7 +37,7 @@ SHORT = str(Path(__file__).parent / "twelve.yaml")
 def cold_trial(config: dict[str, Any], trainings: list[training.Training]) -> None:
     """Train one recipe by a Train run of its own, then measure it."""
     one = trainings[config["number"]]
-    recipe = validate(one.recipe)
+    recipe = validate_recipe(one.recipe)
     run = train.fit(recipe)
     prompts = assessment.Prompts(one.prompts, "test", one.samples)
     _, verdicts = assessment.judged(run.export_dir, prompts, one.measured, recipe)

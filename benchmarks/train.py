@@ -23,7 +23,7 @@ import tyro
 import yaml
 
 from lima_ray import base
-from lima_ray.config.recipe import Recipe, validate
+from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data import packing, training_data
 from lima_ray.data.examples import read_examples, write_examples
 from lima_ray.data.rows import Rows
@@ -152,7 +152,7 @@ def prepare(
     write_examples(kept, out / "train.jsonl")
     write_examples(examples, out / "all.jsonl")
     base.build(str(out / "all.jsonl"), out / "base", hidden=hidden, layers=layers, vocab=vocab)
-    return validate(
+    return validate_recipe(
         {
             "name": "ours",
             "runs_dir": str(out / "runs"),

@@ -22,7 +22,7 @@ from pydantic_core import PydanticUndefined
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lima_ray.config.command_line import COMMANDS, Step, docstring  # noqa: E402
+from lima_ray.config.command_line import COMMANDS, RecipeCommand, docstring  # noqa: E402
 from lima_ray.config.recipe import Recipe  # noqa: E402
 from lima_ray.judging.choice import Choice  # noqa: E402
 from lima_ray.model.families import FAMILIES  # noqa: E402
@@ -34,7 +34,7 @@ from tune.space import Expectation, Sweep  # noqa: E402
 
 OWN_PARSERS: dict[str, Any] = {
     "example": "lima_ray.example:convert",
-    "encode": "lima_ray.encode:EncodeStep",
+    "encode": "lima_ray.encode:EncodeCommand",
     "select": Choice,
     "compare": "lima_ray.compare:CompareCommand",
     "base": "lima_ray.base:build",
@@ -95,7 +95,7 @@ def arguments_of(what: Any) -> Iterator[str]:
     rows = list(of_function(what)) if inspect.isfunction(what) else list(of_model(what, "--"))
     if what is Choice:
         yield "`RUN`, first, is the directory of a finished run."
-    if inspect.isclass(what) and issubclass(what, Step):
+    if inspect.isclass(what) and issubclass(what, RecipeCommand):
         yield (
             "`RECIPE`, first, is a file or the name of a recipe that ships; without it, the "
             "miniature. Any [field of the recipe](recipe.md) is a flag, such as "

@@ -7,18 +7,18 @@ lima_ray --version
 import sys
 
 from lima_ray import __version__
-from lima_ray.config.command_line import COMMANDS, docstring, make_importable, run
-from lima_ray.config.errors import UserError, plain_errors
-from lima_ray.config.flags import nearest
+from lima_ray.config.command_line import COMMANDS, docstring, make_importable, run_command
+from lima_ray.config.errors import UserError, exit_on_user_error
+from lima_ray.config.flags import did_you_mean
 
 
 def main() -> None:
     """Run the command that is named, or list them all."""
     name, *args = sys.argv[1:] or ["--help"]
     if name in COMMANDS:
-        run(name, args)
+        run_command(name, args)
         return
-    with plain_errors():
+    with exit_on_user_error():
         if name == "--version":
             print(f"lima_ray {__version__}")
         elif name in ("--help", "-h", "help"):
@@ -26,7 +26,7 @@ def main() -> None:
         else:
             names = list(COMMANDS)
             raise UserError(
-                f"no command {name!r}; there are {', '.join(names)}{nearest(name, names)}"
+                f"no command {name!r}; there are {', '.join(names)}{did_you_mean(name, names)}"
             )
 
 

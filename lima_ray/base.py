@@ -154,10 +154,10 @@ def train_tokenizer(texts: Iterator[str], vocab: int, context: int):
 
 def main(argv: list[str] | None = None) -> None:
     """`python -m lima_ray.base`."""
-    flags.read(build, "python -m lima_ray.base", __doc__, argv)
+    flags.parse(build, "python -m lima_ray.base", __doc__, argv)
 
 
 if __name__ == "__main__":
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    run("base")
+    run_command("base")

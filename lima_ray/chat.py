@@ -11,9 +11,9 @@ another seed, /undo takes the last exchange back, /save FILE appends the convers
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    sys.exit(run("chat"))
+    sys.exit(run_command("chat"))
 
 import sys
 import time

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lima_ray.config.command_line import read_flags
+from lima_ray.config.command_line import parse_flags
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Section
 from lima_ray.config.terminal import printable
@@ -188,10 +188,10 @@ def compare(command: CompareCommand) -> None:
 def main(argv: list[str] | None = None) -> None:
     """`python -m lima_ray.compare REPLIES REPLIES`."""
     nothing, prog = tyro.MISSING_NONPROP, "python -m lima_ray.compare"
-    compare(read_flags(CompareCommand, nothing, prog, __doc__, argv))
+    compare(parse_flags(CompareCommand, nothing, prog, __doc__, argv))
 
 
 if __name__ == "__main__":
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    run("compare")
+    run_command("compare")

@@ -17,12 +17,12 @@ by these rules:
 4. A cut inside the first user turn would leave nothing to learn; such rows are named and refused.
 """
 
-from lima_ray.config.command_line import Step, parse
+from lima_ray.config.command_line import RecipeCommand, parse_command
 from lima_ray.data.inspection import show
 from lima_ray.data.training_data import prepare
 
 
-class EncodeStep(Step):
+class EncodeCommand(RecipeCommand):
     """Options of this step."""
 
     show: str = "3"
@@ -32,11 +32,11 @@ class EncodeStep(Step):
 
 def main(argv: list[str] | None = None) -> None:
     """`python -m lima_ray.encode [RECIPE]`."""
-    step = parse(EncodeStep, "python -m lima_ray.encode", __doc__, argv)
+    step = parse_command(EncodeCommand, "python -m lima_ray.encode", __doc__, argv)
     show(step.recipe, *prepare(step.recipe), step.show)
 
 
 if __name__ == "__main__":
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    run("encode")
+    run_command("encode")

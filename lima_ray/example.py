@@ -50,10 +50,10 @@ def convert(
 
 def main(argv: list[str] | None = None) -> None:
     """`python -m lima_ray.example ROWS`."""
-    flags.read(convert, "python -m lima_ray.example", __doc__, argv)
+    flags.parse(convert, "python -m lima_ray.example", __doc__, argv)
 
 
 if __name__ == "__main__":
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    run("example")
+    run_command("example")

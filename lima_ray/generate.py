@@ -17,9 +17,9 @@ that did not stop: the model has no room to answer.
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    sys.exit(run("generate"))
+    sys.exit(run_command("generate"))
 
 import sys
 

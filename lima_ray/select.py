@@ -14,7 +14,7 @@ finished run, or again with another judge or range. What is assessed already is 
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.config.command_line import run as run_command
+    from lima_ray.config.command_line import run_command
 
     sys.exit(run_command("select"))
 
@@ -123,7 +123,7 @@ def check_export(run: Run, recipe: Recipe) -> str:
     """
     dtype = recipe.checkpoint.weights_dtype
     if ray.is_initialized() and cluster.wants_gpus(recipe.cluster):
-        return cluster.remotely(export_check.check_export, recipe, run, dtype)
+        return cluster.run_as_task(export_check.check_export, recipe, run, dtype)
     return export_check.check_export(run, dtype)
 
 

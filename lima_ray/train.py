@@ -11,9 +11,9 @@ on from the last state after a crash, also with another number of workers.
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    sys.exit(run("train"))
+    sys.exit(run_command("train"))
 
 import math
 from dataclasses import asdict, dataclass
@@ -30,14 +30,14 @@ from lima_ray.config.cluster import (
     check_resources,
     connect,
     cpus_per_worker,
-    forwarded,
-    resources,
+    forwarded_environment,
+    task_options,
     wants_gpus,
     worker_environment,
 )
-from lima_ray.config.command_line import Step
+from lima_ray.config.command_line import RecipeCommand
 from lima_ray.config.errors import UserError
-from lima_ray.config.loading import portable
+from lima_ray.config.loading import with_absolute_paths
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
@@ -185,9 +185,9 @@ def start(
     cluster = recipe.cluster
     workers = (cluster.min_workers, cluster.workers) if cluster.min_workers else cluster.workers
     each = {"CPU": cpus} | ({"GPU": 1} if gpus else {})
-    environment = worker_environment(gpus, cpus) | forwarded()
+    environment = worker_environment(gpus, cpus) | forwarded_environment()
     beside = assesses_beside(recipe, gpus)
-    everything = portable(recipe).model_dump()
+    everything = with_absolute_paths(recipe).model_dump()
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
@@ -213,7 +213,7 @@ def start(
             task_config=ray.train.ValidationTaskConfig(
                 {"run": str(run.path), "recipe": everything}
             ),
-            ray_remote_kwargs=resources(gpus),
+            ray_remote_kwargs=task_options(gpus),
         )
         if beside
         else None,
@@ -259,7 +259,7 @@ def summary(run: Run) -> str:
     return "\n".join(lines)
 
 
-def main(step: Step) -> None:
+def main(step: RecipeCommand) -> None:
     """`python -m lima_ray.train [RECIPE]`."""
     trained = fit(step.recipe)
     print(summary(trained))

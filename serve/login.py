@@ -35,10 +35,10 @@ def login(name: tyro.conf.Positional[str]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """`python -m serve.login NAME`."""
-    flags.read(login, "python -m serve.login", __doc__, argv)
+    flags.parse(login, "python -m serve.login", __doc__, argv)
 
 
 if __name__ == "__main__":
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    run("login")
+    run_command("login")

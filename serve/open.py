@@ -10,9 +10,9 @@ Starts a Ray of its own on loopback, tells the address when the page answers, an
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    sys.exit(run("open"))
+    sys.exit(run_command("open"))
 
 import logging
 import os
@@ -30,7 +30,7 @@ from pydantic import ValidationError
 from ray import serve
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import explain
+from lima_ray.config.recipe import describe_errors
 from serve.app import build
 from serve.arguments import MINIATURE, Args, OpenCommand
 
@@ -51,7 +51,7 @@ def main(given: OpenCommand) -> None:
     try:
         args = Args.model_validate({"model": given.model})
     except ValidationError as error:
-        raise UserError(explain(error, "arguments")) from error
+        raise UserError(describe_errors(error, "arguments")) from error
     print(f"loading {', '.join(list(args.model)[:1])} ...", flush=True)
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.WARNING)

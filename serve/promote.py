@@ -13,9 +13,9 @@ Where the model cannot be loaded, the old one goes on and so does the app's conf
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    sys.exit(run("promote"))
+    sys.exit(run_command("promote"))
 
 import logging
 import time

@@ -82,6 +82,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    run("store")
+    run_command("store")

@@ -20,7 +20,7 @@ from torch import distributed as dist
 
 from lima_ray import base
 from lima_ray.config.paths import PACKAGE
-from lima_ray.config.recipe import Recipe, validate
+from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data.examples import write_examples
 from lima_ray.engine.cpu import compiler
 from lima_ray.records.example import Example
@@ -118,7 +118,7 @@ def recipe(tmp_path: Path, base_dir: Path, data_file: Path) -> Recipe:
         "checkpoint": {"weights_from_epoch": 1},
         "cluster": {"cpus_per_worker": 1, "device": "cpu"},
     }
-    return validate(tree)
+    return validate_recipe(tree)
 
 
 @pytest.fixture

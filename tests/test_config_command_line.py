@@ -12,7 +12,14 @@ from huggingface_hub import constants
 
 from lima_ray import __version__
 from lima_ray.config import flags
-from lima_ray.config.command_line import COMMANDS, Step, docstring, parse, read, run
+from lima_ray.config.command_line import (
+    COMMANDS,
+    RecipeCommand,
+    docstring,
+    parse_arguments,
+    parse_command,
+    run_command,
+)
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import PACKAGE, RECIPES
 from lima_ray.config.recipe import Recipe
@@ -94,7 +101,9 @@ def test_help_ends_quietly_where_nobody_reads_on() -> None:
 def test_making_a_base_says_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.txt").write_text("Some words to learn from.\n" * 9)
     sizes = ["--hidden", "32", "--layers", "1", "--heads", "2", "--vocab", "270"]
-    run("base", ["--text", str(tmp_path / "text.txt"), "--out", str(tmp_path / "base"), *sizes])
+    run_command(
+        "base", ["--text", str(tmp_path / "text.txt"), "--out", str(tmp_path / "base"), *sizes]
+    )
     told = capfd.readouterr()
     assert told.out.count("\n") == 1 and "a random Llama" in told.out and told.err == ""
 
@@ -111,25 +120,32 @@ def test_making_a_base_says_one_line(tmp_path: Path, capfd: pytest.CaptureFixtur
     ],
 )
 def test_every_way_to_turn_a_switch(args: list[str], on: bool) -> None:
-    assert parse(Step, "prog", None, ["lima-7b", *args]).recipe.train.offload_optimizer is on
+    assert (
+        parse_command(
+            RecipeCommand, "prog", None, ["lima-7b", *args]
+        ).recipe.train.offload_optimizer
+        is on
+    )
 
 
 def test_switches_are_one_dialect_in_all_commands() -> None:
-    command = read(COMMANDS["sweep"], ["quality", "--dry_run", "--seeds", "0", "1", "--resume"])
+    command = parse_arguments(
+        COMMANDS["sweep"], ["quality", "--dry_run", "--seeds", "0", "1", "--resume"]
+    )
     assert command == SweepCommand(sweep="quality", dry_run=True, resume=True, seeds=[0, 1])
     asked = ["m", "p", "--out", "o", "--endpoint", "http://h/v1", "--endpoint_extra"]
-    generation = flags.read(Generation, "prog", None, asked)
+    generation = flags.parse(Generation, "prog", None, asked)
     assert generation.server.extra and generation.server.url == "http://h/v1"
-    assert not read(COMMANDS["open"], ["runs/a", "--no_browser"]).browser
-    assert not parse(Step, "prog", None, ["--model.no_liger"]).recipe.model.liger
+    assert not parse_arguments(COMMANDS["open"], ["runs/a", "--no_browser"]).browser
+    assert not parse_command(RecipeCommand, "prog", None, ["--model.no_liger"]).recipe.model.liger
 
 
 def test_values_that_look_like_flags_or_switches_stay_what_they_are() -> None:
     def say(text: tyro.conf.Positional[str], loud: bool = False, by: str = "") -> tuple:
         return text, loud, by
 
-    assert flags.read(say, "prog", None, ["true", "--by", "false"]) == ("true", False, "false")
-    assert flags.read(say, "prog", None, ["--loud", "a-b", "--by=--x y"]) == ("a-b", True, "--x y")
+    assert flags.parse(say, "prog", None, ["true", "--by", "false"]) == ("true", False, "false")
+    assert flags.parse(say, "prog", None, ["--loud", "a-b", "--by=--x y"]) == ("a-b", True, "--x y")
 
 
 @pytest.mark.parametrize(
@@ -146,14 +162,14 @@ def test_values_that_look_like_flags_or_switches_stay_what_they_are() -> None:
 )
 def test_what_others_call_a_field_is_found(given: str, meant: str) -> None:
     with pytest.raises(UserError, match=rf"no flag --{given}; did you mean --{meant}\?"):
-        parse(Step, "prog", None, [f"--{given}", "3"])
+        parse_command(RecipeCommand, "prog", None, [f"--{given}", "3"])
     with pytest.raises(UserError, match=rf"unknown key {given} .*did you mean {meant}\?"):
         Recipe().override({given: 3})
 
 
 def test_the_recipes_that_ship_stand_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse(Step, "python -m step", "What it does.", ["--help"])
+        parse_command(RecipeCommand, "python -m step", "What it does.", ["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     names = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
     assert f"RECIPE, first, is a file or one that ships: {names}" in text
@@ -163,7 +179,7 @@ def test_the_recipes_that_ship_stand_in_the_help(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize("seed", ["-1", str(2**31)])
 def test_seeds_that_no_generator_takes_are_refused(seed: str) -> None:
     with pytest.raises(UserError, match=r"^lima-7b: seed is .*: input should be (greater|less)"):
-        parse(Step, "prog", None, ["lima-7b", "--seed", seed])
+        parse_command(RecipeCommand, "prog", None, ["lima-7b", "--seed", seed])
     with pytest.raises(UserError, match=r"seed is .*: input should be (greater|less) than"):
         Recipe().override({"seed": int(seed)})
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lima_ray.config.command_line import Step, parse
+from lima_ray.config.command_line import RecipeCommand, parse_command
 from lima_ray.config.differences import flatten
 from lima_ray.config.errors import UserError
-from lima_ray.config.loading import load
-from lima_ray.config.paths import PACKAGE, RECIPES, durable, resolve
-from lima_ray.config.recipe import Recipe, validate
+from lima_ray.config.loading import load_recipe
+from lima_ray.config.paths import PACKAGE, RECIPES, output_path, resolve
+from lima_ray.config.recipe import Recipe, validate_recipe
 
 PAPER = {  # LIMA section 3
     "data.train": "GAIR/lima",
@@ -37,7 +37,7 @@ def write_recipe(folder: Path, text: str) -> str:
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_that_ship_load_and_hold_only_what_differs(path: Path) -> None:
-    recipe = load(path.stem)
+    recipe = load_recipe(path.stem)
     assert recipe.name == path.stem
     sections = yaml.safe_load(path.read_text())
     default = Recipe().model_dump()
@@ -63,19 +63,19 @@ def test_recipes_that_ship_load_and_hold_only_what_differs(path: Path) -> None:
     ],
 )
 def test_recipes_hold_the_papers_values(name: str, differs: dict[str, object]) -> None:
-    values = load(name).identity()
+    values = load_recipe(name).identity()
     expected = PAPER | differs
     assert {field: values[field] for field in expected} == expected
 
 
 def test_empty_file_is_the_defaults_under_the_files_name(tmp_path: Path) -> None:
-    assert load(write_recipe(tmp_path, "# nothing yet\n")) == Recipe(name="mine")
-    assert load(write_recipe(tmp_path, "name: other\n")).name == "other"
+    assert load_recipe(write_recipe(tmp_path, "# nothing yet\n")) == Recipe(name="mine")
+    assert load_recipe(write_recipe(tmp_path, "name: other\n")).name == "other"
 
 
 def test_yaml_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, "optim: {learning_rate: 3e-5}")
-    assert load(path).optim.learning_rate == 3e-5
+    assert load_recipe(path).optim.learning_rate == 3e-5
 
 
 @pytest.mark.parametrize(
@@ -99,14 +99,14 @@ def test_yaml_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
 def test_wrong_keys_and_values_are_named(tmp_path: Path, text: str, expected: str) -> None:
     path = write_recipe(tmp_path, text)
     with pytest.raises(UserError) as error:
-        load(path)
+        load_recipe(path)
     assert f"{error.value}\n".startswith(f"{path}: {expected}")
 
 
 def test_every_wrong_field_is_listed_at_once(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, "optim: {epochs: 0, lrate: 1}\ntrain: {zero_stage: 9}\nx: 1")
     with pytest.raises(UserError) as error:
-        load(path)
+        load_recipe(path)
     lines = str(error.value).splitlines()
     assert len(lines) == 4
     assert all(line.strip().startswith(f"{path}: ") for line in lines)
@@ -127,28 +127,28 @@ def test_every_wrong_field_is_listed_at_once(tmp_path: Path) -> None:
 def test_files_that_are_no_recipe(tmp_path: Path, text: str, expected: str) -> None:
     path = write_recipe(tmp_path, text)
     with pytest.raises(UserError, match=f"^{re.escape(path)} {expected}"):
-        load(path)
+        load_recipe(path)
 
 
 def test_file_that_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"name: caf\xe9")
     with pytest.raises(UserError, match="is not YAML"):
-        load(str(path))
+        load_recipe(str(path))
 
 
 def test_file_whose_name_cannot_name_a_run(tmp_path: Path) -> None:
     path = tmp_path / "my recipe.yaml"
     path.write_text("seed: 1")
     with pytest.raises(UserError, match="name is 'my recipe': string should match"):
-        load(str(path))
+        load_recipe(str(path))
     path.write_text("name: mine")
-    assert load(str(path)).name == "mine"
+    assert load_recipe(str(path)).name == "mine"
 
 
 def test_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no recipe 'lima7b'.* did you mean lima-7b\?") as error:
-        load("lima7b")
+        load_recipe("lima7b")
     assert all(path.stem in str(error.value) for path in RECIPES.glob("*.yaml"))
 
 
@@ -234,41 +234,47 @@ def test_a_recipe_cannot_be_changed() -> None:
 
 
 def test_saved_recipe_loads_as_it_was(tmp_path: Path) -> None:
-    recipe = load("lima-7b").override({"data.dev": "dév.jsonl", "optim.learning_rate": 3.3e-6})
+    recipe = load_recipe("lima-7b").override(
+        {"data.dev": "dév.jsonl", "optim.learning_rate": 3.3e-6}
+    )
     recipe.save(tmp_path / "recipe.yaml")
-    assert load(str(tmp_path / "recipe.yaml")) == recipe
+    assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
     saved = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
     assert saved == recipe.model_dump()
 
 
 def test_parse_takes_a_recipe_and_flags() -> None:
     argv = ["lima-7b", "--optim.epochs", "3", "--model.liger", "False", "--data.dev", "d.jsonl"]
-    recipe = parse(Step, "prog", None, argv).recipe
+    recipe = parse_command(RecipeCommand, "prog", None, argv).recipe
     changes = {"optim.epochs": 3, "model.liger": False, "data.dev": "d.jsonl"}
-    assert recipe == load("lima-7b").override(changes)
+    assert recipe == load_recipe("lima-7b").override(changes)
 
 
 def test_parse_takes_a_file(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, "seed: 5")
-    assert parse(Step, "prog", None, [path, "--name", "n"]).recipe == Recipe(name="n", seed=5)
+    assert parse_command(RecipeCommand, "prog", None, [path, "--name", "n"]).recipe == Recipe(
+        name="n", seed=5
+    )
 
 
 def test_parse_reads_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["x.py", "lima-13b", "--seed", "4"])
-    assert parse(Step, "prog", None).recipe == load("lima-13b").override({"seed": 4})
+    assert parse_command(RecipeCommand, "prog", None).recipe == load_recipe("lima-13b").override(
+        {"seed": 4}
+    )
 
 
 def test_steps_add_options_of_their_own() -> None:
-    class Show(Step):
+    class Show(RecipeCommand):
         count: int = 3
 
-    step = parse(Show, "prog", None, ["lima-7b", "--count", "5"])
-    assert (step.count, step.recipe) == (5, load("lima-7b"))
+    step = parse_command(Show, "prog", None, ["lima-7b", "--count", "5"])
+    assert (step.count, step.recipe) == (5, load_recipe("lima-7b"))
 
 
 def test_help_shows_the_recipes_own_values(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
-        parse(Step, "python -m step", "What it does.", ["lima-7b", "--help"])
+        parse_command(RecipeCommand, "python -m step", "What it does.", ["lima-7b", "--help"])
     assert exit_.value.code == 0
     text = " ".join(re.sub("[│╭╰╮╯─]", " ", capsys.readouterr().out).split())
     assert "python -m step [RECIPE]" in text
@@ -289,7 +295,7 @@ def test_wrong_flags_are_explained(
     flags: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_:
-        parse(Step, "prog", None, ["lima-7b", *flags])
+        parse_command(RecipeCommand, "prog", None, ["lima-7b", *flags])
     assert exit_.value.code == 2
     assert expected in capsys.readouterr().err
 
@@ -298,7 +304,7 @@ def test_flags_that_disagree_with_the_recipe_are_a_user_error() -> None:
     with pytest.raises(
         UserError, match=r"^lima-7b: train\.offload_params needs train\.zero_stage 3"
     ):
-        parse(Step, "prog", None, ["lima-7b", "--train.offload_params", "True"])
+        parse_command(RecipeCommand, "prog", None, ["lima-7b", "--train.offload_params", "True"])
 
 
 @pytest.mark.parametrize(
@@ -348,20 +354,22 @@ def test_runs_of_a_ray_job_go_to_the_home(tmp_path: Path, monkeypatch: pytest.Mo
     job.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(tmp_path)
-    assert durable(Path("runs")) == tmp_path / "runs"
+    assert output_path(Path("runs")) == tmp_path / "runs"
     monkeypatch.chdir(job)
-    assert durable(Path("runs")) == home / "lima_ray/runs"
-    assert durable(Path("/data/runs")) == Path("/data/runs")
-    assert durable(Path("~/runs")) == home / "runs"
-    assert validate({"name": "a"}).run_dir == home / "lima_ray/runs/a"
+    assert output_path(Path("runs")) == home / "lima_ray/runs"
+    assert output_path(Path("/data/runs")) == Path("/data/runs")
+    assert output_path(Path("~/runs")) == home / "runs"
+    assert validate_recipe({"name": "a"}).run_dir == home / "lima_ray/runs/a"
 
 
 def test_the_last_rate_is_a_tenth_of_the_first_unless_it_is_given() -> None:
-    assert Recipe().optim.last_rate == pytest.approx(1e-6)  # LIMA section 3
-    assert Recipe().override({"optim.learning_rate": 3e-4}).optim.last_rate == pytest.approx(3e-5)
-    assert Recipe().override({"optim.final_learning_rate": 0}).optim.last_rate == 0
+    assert Recipe().optim.last_learning_rate == pytest.approx(1e-6)  # LIMA section 3
+    assert Recipe().override(
+        {"optim.learning_rate": 3e-4}
+    ).optim.last_learning_rate == pytest.approx(3e-5)
+    assert Recipe().override({"optim.final_learning_rate": 0}).optim.last_learning_rate == 0
 
 
 def test_a_command_without_flags_has_its_recipe_as_it_stands() -> None:
-    assert parse(Step, "train", "", []).recipe == load("miniature")
-    assert parse(Step, "train", "", ["lima-7b"]).recipe == load("lima-7b")
+    assert parse_command(RecipeCommand, "train", "", []).recipe == load_recipe("miniature")
+    assert parse_command(RecipeCommand, "train", "", ["lima-7b"]).recipe == load_recipe("lima-7b")

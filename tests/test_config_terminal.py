@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from lima_ray.chat import print_reply
-from lima_ray.config.errors import UserError, plain_errors
+from lima_ray.config.errors import UserError, exit_on_user_error
 from lima_ray.config.terminal import printable
 
 EVIL = "a\x1b]0;title\x07b\x1b[2Jc\x9b31md\rover\x7f\u202eabc\u2066\ttab\nline"
@@ -33,6 +33,6 @@ def test_replies_and_errors_are_printed_so(capsys: pytest.CaptureFixture[str]) -
 
     print_reply(fail, ["hi"], 0)
     assert f"({SAFE})" in capsys.readouterr().out
-    with pytest.raises(SystemExit), plain_errors():
+    with pytest.raises(SystemExit), exit_on_user_error():
         raise UserError(EVIL)
     assert capsys.readouterr().err == f"error: {SAFE}\n"

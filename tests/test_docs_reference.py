@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lima_ray.config.command_line import COMMANDS
-from lima_ray.config.loading import load as load_recipe
+from lima_ray.config.loading import load_recipe as load_recipe
 from tune import space
 
 ROOT = Path(__file__).parents[1]

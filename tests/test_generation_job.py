@@ -19,7 +19,7 @@ from chat_server import KEY, Server, refused, said, serving
 from conftest import ray_cluster
 
 from lima_ray.config.command_line import COMMANDS
-from lima_ray.config.command_line import read as command_arguments
+from lima_ray.config.command_line import parse_arguments as command_arguments
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Sampling
 from lima_ray.data.tokenizer import eot_id, load_tokenizer

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lima_ray.config.loading import load
+from lima_ray.config.loading import load_recipe
 from lima_ray.config.paths import resolve
 from lima_ray.config.sections import Sampling
 from lima_ray.data.examples import read_examples
@@ -255,11 +255,11 @@ def test_half_of_the_entities_have_a_page() -> None:
 @pytest.fixture(scope="module")
 def base() -> Engine:
     """The base that ships."""
-    return Engine(Path(str(resolve(load("miniature").model.base))), slots=64)
+    return Engine(Path(str(resolve(load_recipe("miniature").model.base))), slots=64)
 
 
 def test_the_base_is_small() -> None:
-    folder = Path(str(resolve(load("miniature").model.base)))
+    folder = Path(str(resolve(load_recipe("miniature").model.base)))
     assert sum(f.stat().st_size for f in folder.iterdir()) <= 10e6
     assert not [f for f in folder.iterdir() if f.suffix in (".bin", ".pt", ".pth")]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import dialogues
 
-from lima_ray.config.errors import UserError, plain_errors
+from lima_ray.config.errors import UserError, exit_on_user_error
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.examples import write_examples
 from lima_ray.records.files import write_json
@@ -160,7 +160,7 @@ def test_a_signal_ends_a_training_with_a_word(
         os.kill(os.getpid(), number)
         time.sleep(60)
 
-    with pytest.raises(SystemExit) as ended, plain_errors(), stoppable(run):
+    with pytest.raises(SystemExit) as ended, exit_on_user_error(), stoppable(run):
         in_thread(signal_soon)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     assert ended.value.code == status

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lima_ray import select, train
 from lima_ray.config.differences import flatten
 from lima_ray.config.errors import UserError
-from lima_ray.config.loading import load
+from lima_ray.config.loading import load_recipe
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.examples import read_examples, write_examples
 from lima_ray.judging import assessment
@@ -48,7 +48,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     point = {f"data.{name}": str(folder / f"{name}.jsonl") for name in ("train", "dev", "heldout")}
     point |= {"runs_dir": str(folder / "runs"), "optim.epochs": 2, "optim.batch_examples": 16}
     point |= {"select.first_epoch": 1, "select.last_epoch": 2, "sampling.max_tokens": 64}
-    return load("miniature").override(point)
+    return load_recipe("miniature").override(point)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from conftest import ray_cluster
 from sweeps import ROWS, quick_sweep, starts, trainings
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.loading import load as load_recipe
+from lima_ray.config.loading import load_recipe as load_recipe
 from lima_ray.records.quality import assessed
 from tune import sweep
 from tune.results import Study

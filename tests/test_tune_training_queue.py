@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lima_ray.config.loading import load
+from lima_ray.config.loading import load_recipe
 from lima_ray.config.recipe import Recipe
 from lima_ray.records.files import write_json
 from tune.training import Training
@@ -19,7 +19,7 @@ from tune.workers.training_queue import TrainingQueue
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
     """The miniature's, with its runs in a folder of the test."""
-    return load("miniature").override({"runs_dir": str(tmp_path / "trials")})
+    return load_recipe("miniature").override({"runs_dir": str(tmp_path / "trials")})
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lima_ray.config.command_line import run
+from lima_ray.config.command_line import run_command
 from lima_ray.config.errors import UserError
 from lima_ray.web.passwords import login_line, read_logins
 from lima_ray.web.sessions import SessionCookies
@@ -54,7 +54,7 @@ def test_the_command_makes_a_line_of_the_password_that_it_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("sesame and more\n"))
-    run("login", ["anna"])
+    run_command("login", ["anna"])
     path = tmp_path / "logins"
     path.write_text(capsys.readouterr().out)
     cookies = SessionCookies([KEY], read_logins(path))

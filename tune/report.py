@@ -9,9 +9,9 @@ the sweep still runs. Written beside them: report.md, its pictures, and best.yam
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    sys.exit(run("report"))
+    sys.exit(run_command("report"))
 
 import sys
 from pathlib import Path

@@ -10,9 +10,9 @@ was found, whether it agrees with the paper or not, by the rule that each sweep 
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    sys.exit(run("reproduce"))
+    sys.exit(run_command("reproduce"))
 
 import json
 import os
@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from lima_ray.config.paths import durable
+from lima_ray.config.paths import output_path
 from lima_ray.records.files import write_json
 from tune import report, sweep
 from tune.arguments import ReproduceCommand as Command
@@ -58,7 +58,7 @@ def reproduce(command: Command) -> Path:
         for number, plan in enumerate(plans, start=1):
             print(f"\nstudy {number} of {len(plans)}: {plan.sweep.name}", flush=True)
             studies.append(sweep.run_plan(plan, resume=True, pool=pool))
-    return write(studies, durable(command.out), stopwatch)
+    return write(studies, output_path(command.out), stopwatch)
 
 
 class Stopwatch(AbstractContextManager["Stopwatch"]):

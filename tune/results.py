@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from lima_ray.config.recipe import Recipe, validate
+from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.records.journal import Journal
 from lima_ray.records.quality import Quality, assessed
 from lima_ray.records.run import Run
@@ -128,7 +128,7 @@ class Study:
     def load(cls, path: Path) -> "Study":
         """Read a sweep's directory; of a training that ended more than once the last counts."""
         tree = yaml.safe_load((path / "sweep.yaml").read_text())
-        recipe = validate(tree["recipe"], str(path / "sweep.yaml"))
+        recipe = validate_recipe(tree["recipe"], str(path / "sweep.yaml"))
         points: dict[int, Point] = {p["number"]: Point(**p) for p in tree["points"]}
         outcomes = {}
         for line in Journal(path / ENDED).records():

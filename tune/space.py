@@ -28,7 +28,7 @@ from pydantic import Field, ValidationError
 from lima_ray.config.differences import flatten
 from lima_ray.config.errors import UserError
 from lima_ray.config.loading import DEFAULT_RECIPE, read_yaml
-from lima_ray.config.loading import load as load_recipe
+from lima_ray.config.loading import load_recipe as load_recipe
 from lima_ray.config.recipe import Recipe, nearest
 from lima_ray.config.sections import Section
 from tune.axis import Axis, label, short

@@ -14,7 +14,7 @@ before the first training starts. A sweep that was killed goes on with
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.config.command_line import run as run_command
+    from lima_ray.config.command_line import run_command as run_command
 
     sys.exit(run_command("sweep"))
 
@@ -26,7 +26,7 @@ import ray
 from rich.console import Console
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.paths import durable
+from lima_ray.config.paths import output_path
 from lima_ray.config.recipe import Recipe
 from lima_ray.results.units import duration, size
 from tune import report, space
@@ -90,7 +90,7 @@ def plan(command: Command) -> SweepPlan:
     tune_trials.check_scheduler(sweep, base)
     points = [] if sweep.search == "optuna" else space.points(sweep)
     trainings = prepare(sweep, base, points or [Point(-1, {}, {})])
-    path = durable(Path(base.runs_dir)) / "sweeps" / sweep.name
+    path = output_path(Path(base.runs_dir)) / "sweeps" / sweep.name
     return SweepPlan(sweep, base, points, trainings, path)
 
 

@@ -13,10 +13,10 @@ from typing import Any, Literal
 from filelock import BaseFileLock
 
 from lima_ray import train
-from lima_ray.config.errors import UserError, listed
-from lima_ray.config.loading import portable
-from lima_ray.config.paths import durable, located
-from lima_ray.config.recipe import Recipe, validate
+from lima_ray.config.errors import UserError, join_names
+from lima_ray.config.loading import with_absolute_paths
+from lima_ray.config.paths import absolute_reference, output_path
+from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.config.sections import Model, Train
 from lima_ray.data import training_data
 from lima_ray.data.examples import read_examples
@@ -81,7 +81,7 @@ class Training:
 
     def heldout(self) -> Recipe:
         """Return the recipe with the dialogues whose loss measures as its held-out ones."""
-        return measured_by_loss(validate(self.recipe), self.prompts, self.max_tokens)
+        return measured_by_loss(validate_recipe(self.recipe), self.prompts, self.max_tokens)
 
     def is_trained(self) -> bool:
         """Return whether the chosen epoch is exported."""
@@ -129,7 +129,7 @@ def try_judges(trainings: list[Training]) -> None:
     Raises:
         UserError: one does not answer, or not with a verdict.
     """
-    selects = [validate(one.recipe).select for one in trainings if one.needs_judge()]
+    selects = [validate_recipe(one.recipe).select for one in trainings if one.needs_judge()]
     for select in {str(select): select for select in selects}.values():
         try_judge(select)
 
@@ -142,7 +142,7 @@ def prepare_one(
     Raises:
         UserError: what is wrong.
     """
-    folder = durable(Path(base.runs_dir)) / "trials"
+    folder = output_path(Path(base.runs_dir)) / "trials"
     recipe = base.override(point.values | {"seed": seed, "runs_dir": str(folder)})
     if recipe.data.added_rows == 0:  # the same training as one that names no rows to add
         recipe = recipe.override({"data.added": None, "data.added_rows": None})
@@ -150,7 +150,7 @@ def prepare_one(
     if leaked := training_data.leaks(found[1], measurement.rows):
         raise UserError(
             f"{len(leaked)} training prompts are among the prompts that measure "
-            f"({measurement.reference}): {listed([row.id for row, _ in leaked])}; remove them"
+            f"({measurement.reference}): {join_names([row.id for row, _ in leaked])}; remove them"
         )
     prepared = train.check(recipe, found)
     preflight.check_dev(recipe, prepared.tokenizer)
@@ -174,9 +174,9 @@ def prepare_one(
         id=id,
         point=point.number,
         seed=seed,
-        recipe=portable(recipe).model_dump(),
+        recipe=with_absolute_paths(recipe).model_dump(),
         lineage=prepared.lineage,
-        prompts=located(measurement.reference),
+        prompts=absolute_reference(measurement.reference),
         samples=measurement.samples,
         key=measurement.key(recipe),
         keep=sweep.keep,

@@ -35,8 +35,8 @@ from benchmarks.gpu.reference import (
     step_errors,
 )
 from lima_ray import base
-from lima_ray.config.loading import load
-from lima_ray.config.recipe import Recipe, validate
+from lima_ray.config.loading import load_recipe
+from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data import training_data
 from lima_ray.data.examples import write_examples
 from lima_ray.data.rows import Rows
@@ -93,7 +93,7 @@ def tiny_recipe(folder: Path, smoke: bool) -> Recipe:
         vocab=1024,
         dtype="float32",
     )
-    return validate(
+    return validate_recipe(
         {
             "name": "steps",
             "runs_dir": str(folder),
@@ -161,7 +161,7 @@ def compare_case(
 
 def compare_resume(record: Record, folder: Path) -> None:
     """Losses of a run stopped in mid-epoch and gone on with, beside those of whole runs."""
-    recipe = load().override(
+    recipe = load_recipe().override(
         {
             "runs_dir": str(folder),
             "data.rows": 64 if record.smoke else 256,

@@ -35,7 +35,7 @@ from transformers.models.llama import modeling_llama
 from benchmarks.gpu.process_group import process_group
 from benchmarks.gpu.record import Record
 from benchmarks.train import TABLE_1
-from lima_ray.config.recipe import Recipe, validate
+from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data.packing import Step
 from lima_ray.data.rows import Rows
 from lima_ray.model import attention
@@ -317,7 +317,7 @@ def lima_case(
     profile: bool = False,
 ) -> None:
     """A few steps of 32 examples of the 7B."""
-    recipe = validate(
+    recipe = validate_recipe(
         {
             "model": {"residual_dropout": dropout, "lora_rank": lora, "base": "random"},
             "train": {
@@ -379,7 +379,7 @@ def steps_case(
     record: Record, rows: Rows, stage: int, setting: Setting, case: dict[str, Any]
 ) -> None:
     """A few steps of eight rows."""
-    recipe = validate(
+    recipe = validate_recipe(
         {
             "data": {"max_tokens": 4096},
             "model": {"residual_dropout": 0.0, "base": "random"},

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def kept(name: str, make: Callable[[Path], object]) -> Path:
+def cached_file(name: str, make: Callable[[Path], object]) -> Path:
     """A file in `~/.cache/lima_ray`, or in XDG_CACHE_HOME's; made unless it is there.
 
     Whole or not at all, also where several processes make it at once.
@@ -29,8 +29,8 @@ def kept(name: str, make: Callable[[Path], object]) -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lima_ray"
     file = folder / name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    keep_own(folder)
-    if file.exists() and not is_own(file):
+    make_private(folder)
+    if file.exists() and not is_private(file):
         file.unlink()
     if not file.exists():
         with tempfile.TemporaryDirectory(dir=folder) as there:
@@ -44,13 +44,13 @@ def kept(name: str, make: Callable[[Path], object]) -> Path:
 WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def is_own(path: Path) -> bool:
+def is_private(path: Path) -> bool:
     """Whether nobody but this user, or root, can have written it."""
     found = path.stat()
     return found.st_uid in (os.geteuid(), 0) and not found.st_mode & WRITABLE
 
 
-def keep_own(folder: Path) -> None:
+def make_private(folder: Path) -> None:
     """Keep others from writing a folder of this user's.
 
     Raises:
@@ -62,7 +62,7 @@ def keep_own(folder: Path) -> None:
         folder.chmod(stat.S_IMODE(found.st_mode) & ~WRITABLE)
     sticky = [(parent, parent.stat().st_mode) for parent in folder.parents]
     loose = [p for p, mode in sticky if mode & stat.S_IWOTH and not mode & stat.S_ISVTX]
-    if not is_own(folder) or loose:
+    if not is_private(folder) or loose:
         why = f"anyone may write {loose[0]}" if loose else "it is another user's"
         raise PermissionError(
             f"what is run from {folder} could be somebody else's: {why}; let XDG_CACHE_HOME name a "

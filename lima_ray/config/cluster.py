@@ -12,8 +12,8 @@ from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Cluster
 
 ADDRESS_ENV = "RAY_ADDRESS"
-ANSWERS_WITHIN_S = 5.0
-QUIET = {
+CONNECT_TIMEOUT_S = 5.0
+RAY_DEFAULTS = {
     # Its default, 15, lets anything else on the machine starve a training.
     "RAY_worker_niceness": "0",
     # Light tasks and actors share a core on purpose; of workers that died we tell ourselves.
@@ -40,9 +40,9 @@ HEALTH_CHECK_S = "0.5"
 """How often Ray Train looks at its workers; its own 2 s would hold up short epochs."""
 
 
-def prepare_environment() -> None:
+def set_ray_defaults() -> None:
     """Set what Ray reads when it is imported."""
-    for name, value in QUIET.items():
+    for name, value in RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
     # A new cluster has it on; where it is off, Ray's warning stays.
     tokens = logging.getLogger("ray._private.authentication.authentication_token_setup")
@@ -61,7 +61,7 @@ def check_address() -> None:
         return  # local, auto, none
     try:
         place = found[1], int(found[2])
-        socket.create_connection(place, timeout=ANSWERS_WITHIN_S).close()
+        socket.create_connection(place, timeout=CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         raise UserError(
             f"{ADDRESS_ENV} is {given}, and no Ray cluster answers there ({error}). Start it, or "
@@ -80,7 +80,7 @@ def connect(dashboard: bool = False) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
     if not ray.is_initialized():
         check_address()
-        prepare_environment()
+        set_ray_defaults()
         ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=dashboard)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
 
@@ -93,24 +93,24 @@ def wants_gpus(cluster: Cluster) -> bool:
     return has if cluster.device == "auto" else cluster.device == "gpu"
 
 
-def forwarded() -> dict[str, str]:
+def forwarded_environment() -> dict[str, str]:
     """What workers on other nodes have from this process's environment."""
     return {name: os.environ[name] for name in FORWARDED if name in os.environ}
 
 
 def worker_environment(gpus: bool, cpus: int) -> dict[str, str]:
-    """Environment variables of a worker, beside those that are `forwarded`."""
+    """Environment variables of a worker, beside `forwarded_environment`."""
     own = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
     return own if gpus else own | {"DS_ACCELERATOR": "cpu"} | NO_GPU
 
 
-def resources(gpus: bool) -> dict[str, Any]:
+def task_options(gpus: bool) -> dict[str, Any]:
     """What an assessment asks of Ray; without a GPU, nothing, so it starts beside a training.
 
     Args:
         gpus: whether it has one; without, it sees none either.
     """
-    variables = forwarded() | ({} if gpus else NO_GPU)
+    variables = forwarded_environment() | ({} if gpus else NO_GPU)
     return {"num_cpus": int(gpus), "num_gpus": int(gpus), "runtime_env": {"env_vars": variables}}
 
 
@@ -155,7 +155,7 @@ def check_resources(cluster: Cluster, gpus: bool, cpus: int) -> None:
         print("others are using this cluster; waiting until the workers have room", flush=True)
 
 
-def remotely(function: Callable[..., Any], recipe: Recipe, *args: Any) -> Any:
+def run_as_task(function: Callable[..., Any], recipe: Recipe, *args: Any) -> Any:
     """Call a function as a Ray task, on a GPU where the cluster has one.
 
     Raises:
@@ -168,7 +168,7 @@ def remotely(function: Callable[..., Any], recipe: Recipe, *args: Any) -> Any:
     gpus = wants_gpus(recipe.cluster)
     if gpus and ray.available_resources().get("GPU", 0) < 1:
         print("the cluster's GPUs are in use; waiting until one is free", flush=True)
-    task = ray.remote(function).options(**resources(gpus))
+    task = ray.remote(function).options(**task_options(gpus))
     try:
         return ray.get(task.remote(*args))
     except RayTaskError as error:

@@ -25,11 +25,11 @@ import tyro
 from pydantic import BaseModel, ValidationError
 
 from lima_ray.config import flags
-from lima_ray.config.cluster import prepare_environment
-from lima_ray.config.errors import UserError, plain_errors
-from lima_ray.config.loading import DEFAULT_RECIPE, load
+from lima_ray.config.cluster import set_ray_defaults
+from lima_ray.config.errors import UserError, exit_on_user_error
+from lima_ray.config.loading import DEFAULT_RECIPE, load_recipe
 from lima_ray.config.paths import PACKAGE, RECIPES
-from lima_ray.config.recipe import Recipe, explain
+from lima_ray.config.recipe import Recipe, describe_errors
 from lima_ray.config.sections import Section
 
 
@@ -44,10 +44,10 @@ class Command:
 
 
 COMMANDS = {
-    "demo": Command("lima_ray.miniature.demo", "lima_ray.config.command_line:Step"),
+    "demo": Command("lima_ray.miniature.demo", "lima_ray.config.command_line:RecipeCommand"),
     "example": Command("lima_ray.example"),
     "encode": Command("lima_ray.encode"),
-    "train": Command("lima_ray.train", "lima_ray.config.command_line:Step"),
+    "train": Command("lima_ray.train", "lima_ray.config.command_line:RecipeCommand"),
     "select": Command("lima_ray.select", "lima_ray.judging.choice:read_selection"),
     "generate": Command("lima_ray.generate", "lima_ray.generation.arguments:Generation"),
     "compare": Command("lima_ray.compare"),
@@ -66,7 +66,7 @@ COMMANDS = {
 """In the order in which one meets them."""
 
 
-def run(name: str, argv: Sequence[str] | None = None) -> None:
+def run_command(name: str, argv: Sequence[str] | None = None) -> None:
     """Run a command; bad input ends it with one message and status 2.
 
     Args:
@@ -74,27 +74,27 @@ def run(name: str, argv: Sequence[str] | None = None) -> None:
         argv: its arguments; none takes the command line's.
     """
     command = COMMANDS[name]
-    with plain_errors():
+    with exit_on_user_error():
         args = list(sys.argv[1:] if argv is None else argv)
         make_importable(command.module)
-        prepare_environment()
+        set_ray_defaults()
         if command.arguments:
-            given = read(command, args)
+            given = parse_arguments(command, args)
             importlib.import_module(command.module).main(given)
         else:
             importlib.import_module(command.module).main(args)
 
 
-def read(command: Command, args: list[str]) -> Any:
+def parse_arguments(command: Command, args: list[str]) -> Any:
     """The arguments of a command whose module reads none itself."""
     module, _, name = command.arguments.partition(":")
     kind = getattr(importlib.import_module(module), name)
     prog, doc = f"python -m {command.module}", docstring(command.module)
     if not isinstance(kind, type):
         return kind(args, prog, doc)
-    if issubclass(kind, Step):
-        return parse(kind, prog, doc, args)
-    return read_flags(kind, tyro.MISSING_NONPROP, prog, doc, args)
+    if issubclass(kind, RecipeCommand):
+        return parse_command(kind, prog, doc, args)
+    return parse_flags(kind, tyro.MISSING_NONPROP, prog, doc, args)
 
 
 def docstring(module: str) -> str:
@@ -133,19 +133,19 @@ POSITIONAL = (
 Arguments = TypeVar("Arguments", bound=BaseModel)
 
 
-class Step(Section):
+class RecipeCommand(Section):
     """What every step takes; a step with options of its own adds fields."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
 
 
-def parse(
+def parse_command(
     step: type[Arguments], prog: str, doc: str | None, argv: list[str] | None = None
 ) -> Arguments:
     """Read `[RECIPE] [--section.field value ...]`; `--help` shows the recipe's own values.
 
     Args:
-        step: `Step` or a subclass.
+        step: `RecipeCommand` or a subclass.
         prog: how the step is called, such as `python -m lima_ray.train`.
         doc: the step's module docstring, shown by `--help`.
         argv: arguments; none takes the command line's.
@@ -155,13 +155,13 @@ def parse(
     """
     args = list(sys.argv[1:] if argv is None else argv)
     reference = args.pop(0) if args and not args[0].startswith("-") else DEFAULT_RECIPE
-    default = step.model_validate({"recipe": load(reference)})
-    return read_flags(
+    default = step.model_validate({"recipe": load_recipe(reference)})
+    return parse_flags(
         step, default, f"{prog} [RECIPE]", f"{doc or ''}\n{POSITIONAL}", args, reference
     )
 
 
-def read_flags(
+def parse_flags(
     command: type[Arguments],
     default: Arguments,
     prog: str,
@@ -183,6 +183,6 @@ def read_flags(
         UserError: an unknown flag, or flags that do not agree with each other.
     """
     try:
-        return flags.read(command, prog, doc, args, default)
+        return flags.parse(command, prog, doc, args, default)
     except ValidationError as error:
-        raise UserError(explain(error, origin)) from error
+        raise UserError(describe_errors(error, origin)) from error

@@ -47,17 +47,17 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
         self.task = self.bar.add_task(title, total=total, completed=completed, numbers=numbers)
         self.log_every_s, self.logged_s = log_every_s, time.monotonic()
         self.ending = threading.Event()
-        self.look: Callable[[bool], None] | None = None
+        self.refresh: Callable[[bool], None] | None = None
 
     def __enter__(self) -> "ProgressDisplay":
         self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.look:
+        if self.refresh:
             self.ending.set()
             self.thread.join()
-            self.look(True)
+            self.refresh(True)
         self.bar.stop()
 
     def follow(self, look: Callable[[bool], None], every_s: float) -> None:
@@ -72,7 +72,7 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
             while not self.ending.wait(every_s):
                 look(False)
 
-        self.look = look
+        self.refresh = look
         self.thread = threading.Thread(target=repeat, daemon=True)
         self.thread.start()
 
@@ -86,9 +86,9 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
         if self.console.is_terminal or not (at_once or now_s - self.logged_s > self.log_every_s):
             return False
         self.logged_s = now_s
-        self.say(line)
+        self.print(line)
         return True
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Print a line above the bar."""
         self.console.print(line, soft_wrap=True, markup=False)

@@ -16,13 +16,13 @@ class UserError(Exception):
     """Bad input or a missing resource; the message says what to change."""
 
 
-def listed(names: list[str], most: int = 10) -> str:
+def join_names(names: list[str], most: int = 10) -> str:
     """The first names of a list, and how many more there are, for messages."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
-class Stopped(BaseException):
+class SignalExit(BaseException):
     """A signal ended the work; the message says where it stands and how it goes on."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -32,7 +32,7 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
+def exit_on_user_error() -> Iterator[None]:
     """Print a `UserError` as one message and exit with status 2, for `__main__` blocks.
 
     Ctrl-C ends without a traceback, with the shell's status 130; what was saved is kept.
@@ -48,7 +48,7 @@ def plain_errors() -> Iterator[None]:
     except UserError as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         sys.exit(2)
-    except Stopped as stopped:
+    except SignalExit as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(stopped.status)
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from lima_ray.config.errors import UserError
 
-Kinds = dict[str, bool]
+Flags = dict[str, bool]
 """Flags without their dashes, and whether each is a switch."""
 SWITCHES = "A switch is turned on by its name alone, and off by no_ before it or by False after it."
 ALSO_CALLED = {
@@ -48,7 +48,7 @@ ALSO_CALLED = {
 """What others call a field of ours, by its last part."""
 
 
-def read(
+def parse(
     what: Any,
     prog: str,
     doc: str | None,
@@ -69,11 +69,11 @@ def read(
         ValidationError: flags that do not agree with each other.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    known = dict(kinds_of(what))
+    known = dict(find_flags(what))
     return tyro.cli(
         what,
         default=default,
-        args=settled(args, known),
+        args=normalise_switches(args, known),
         prog=prog,
         description=f"{(doc or '').strip()}\n\n{SWITCHES}" if any(known.values()) else doc,
         config=(tyro.conf.FlagConversionOff,),
@@ -81,7 +81,7 @@ def read(
     )
 
 
-def kinds_of(what: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
+def find_flags(what: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
     """The flags of a pydantic model or a function."""
     fields: dict[str, tuple[Any, list[Any]]] = {}
     if inspect.isclass(what) and issubclass(what, BaseModel):
@@ -100,12 +100,12 @@ def kinds_of(what: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
         given = [n for m in metadata if (n := getattr(m, "name", None)) is not None]
         flag = given[0] if given else name
         if inspect.isclass(kind) and issubclass(kind, BaseModel):
-            yield from kinds_of(kind, f"{prefix}{flag}." if flag else prefix)
+            yield from find_flags(kind, f"{prefix}{flag}." if flag else prefix)
         else:
             yield f"{prefix}{flag}", kind is bool
 
 
-def settled(args: list[str], known: Kinds) -> list[str]:
+def normalise_switches(args: list[str], known: Flags) -> list[str]:
     """Arguments with every switch followed by its value.
 
     Raises:
@@ -129,11 +129,11 @@ def settled(args: list[str], known: Kinds) -> list[str]:
         elif name in known or name == "help":
             done.append(f"--{name}{equals}{value}")
         else:
-            raise UserError(f"there is no flag --{name}{nearest(name, list(known), '--')}")
+            raise UserError(f"there is no flag --{name}{did_you_mean(name, list(known), '--')}")
     return done
 
 
-def nearest(name: str, names: list[str], dashes: str = "") -> str:
+def did_you_mean(name: str, names: list[str], dashes: str = "") -> str:
     """`; did you mean X?`, or nothing where no name is near.
 
     Args:

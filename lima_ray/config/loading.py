@@ -6,21 +6,21 @@ from typing import Any
 import yaml
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.flags import nearest
-from lima_ray.config.paths import RECIPES, located
-from lima_ray.config.recipe import Recipe, validate
+from lima_ray.config.flags import did_you_mean
+from lima_ray.config.paths import RECIPES, absolute_reference
+from lima_ray.config.recipe import Recipe, validate_recipe
 
 DEFAULT_RECIPE = "miniature"
 
 
-def load(reference: str = DEFAULT_RECIPE) -> Recipe:
+def load_recipe(reference: str = DEFAULT_RECIPE) -> Recipe:
     """Read a recipe by file or by the name of a recipe that ships with the package.
 
     Raises:
         UserError: no such recipe, not YAML, or an unknown key or bad value (all are named).
     """
     path, tree = read_yaml(reference, RECIPES, "recipe", may_be_empty=True)
-    return validate(tree if tree.get("name") else tree | {"name": path.stem}, str(path))
+    return validate_recipe(tree if tree.get("name") else tree | {"name": path.stem}, str(path))
 
 
 def read_yaml(
@@ -47,7 +47,7 @@ def read_yaml(
         names = sorted(p.stem for p in shipped.glob("*.yaml"))
         raise UserError(
             f"no {what} {reference!r}: no such file, and the {what}s that ship are "
-            f"{', '.join(names)}{nearest(reference, names)}"
+            f"{', '.join(names)}{did_you_mean(reference, names)}"
         )
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -59,8 +59,10 @@ def read_yaml(
     return path, tree
 
 
-def portable(recipe: Recipe) -> Recipe:
+def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with base and files named as processes in other directories find them."""
     data = recipe.data
     named = {"model.base": recipe.model.base, "data.dev": data.dev, "data.heldout": data.heldout}
-    return recipe.override({name: value and located(value) for name, value in named.items()})
+    return recipe.override(
+        {name: value and absolute_reference(value) for name, value in named.items()}
+    )

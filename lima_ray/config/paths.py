@@ -23,13 +23,13 @@ def resolve(reference: str) -> Path | None:
     return inside if reference.startswith("lima_ray/") and inside.exists() else None
 
 
-def located(reference: str) -> str:
+def absolute_reference(reference: str) -> str:
     """A base or a file by its absolute path; what the package or the hub has, as it is."""
     path = None if reference.startswith("lima_ray/") else resolve(reference)
     return str(path or reference)
 
 
-def durable(path: Path) -> Path:
+def output_path(path: Path) -> Path:
     """Make a folder absolute; a Ray job's unpacked working directory is no place for results.
 
     Ray removes that directory once the job is gone, so there a relative path is taken from

@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lima_ray.config.differences import flatten
 from lima_ray.config.errors import UserError
-from lima_ray.config.flags import nearest
-from lima_ray.config.paths import durable
+from lima_ray.config.flags import did_you_mean
+from lima_ray.config.paths import output_path
 from lima_ray.config.sections import (
     Checkpoint,
     Cluster,
@@ -53,7 +53,7 @@ class Recipe(Section):
     def _a_folder(cls, folder: str) -> str:
         """Refuse what names no folder, such as s3://bucket."""
         try:
-            durable(Path(folder))
+            output_path(Path(folder))
         except UserError as error:
             raise ValueError(str(error)) from error
         return folder
@@ -68,7 +68,7 @@ class Recipe(Section):
             < self.data.max_tokens,
             f"optim.final_learning_rate {self.optim.final_learning_rate} is above "
             f"optim.learning_rate {self.optim.learning_rate}; the rate only falls": (
-                self.optim.last_rate > self.optim.learning_rate
+                self.optim.last_learning_rate > self.optim.learning_rate
             ),
             "train.offload_optimizer needs train.zero_stage 1, 2 or 3, not 0": (
                 self.train.offload_optimizer and self.train.zero_stage == 0
@@ -96,7 +96,7 @@ class Recipe(Section):
     @property
     def run_dir(self) -> Path:
         """Absolute path of this run's directory."""
-        return durable(Path(self.runs_dir)) / self.name
+        return output_path(Path(self.runs_dir)) / self.name
 
     def override(self, point: dict[str, Any]) -> "Recipe":
         """A copy with dotted names replaced, such as `{"optim.learning_rate": 3e-5}`."""
@@ -107,9 +107,9 @@ class Recipe(Section):
             for section in sections:
                 branch = branch.get(section) if isinstance(branch, dict) else None
             if not isinstance(branch, dict) or field not in branch:
-                raise UserError(unknown_name(name, value))
+                raise UserError(describe_unknown_key(name, value))
             branch[field] = value
-        return validate(tree)
+        return validate_recipe(tree)
 
     def to_yaml(self) -> str:
         """The resolved recipe, every field of it, as YAML."""
@@ -130,7 +130,7 @@ class Recipe(Section):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def validate(tree: dict[str, Any], origin: str = "recipe") -> Recipe:
+def validate_recipe(tree: dict[str, Any], origin: str = "recipe") -> Recipe:
     """Build a Recipe from nested plain values.
 
     Raises:
@@ -139,16 +139,16 @@ def validate(tree: dict[str, Any], origin: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise UserError(explain(error, origin)) from error
+        raise UserError(describe_errors(error, origin)) from error
 
 
-def explain(error: ValidationError, origin: str) -> str:
+def describe_errors(error: ValidationError, origin: str) -> str:
     """Say what is wrong with each field, a line each."""
     lines = []
     for e in error.errors():
         name = ".".join(str(part) for part in e["loc"])
         if e["type"] == "extra_forbidden":
-            lines.append(unknown_name(name, e["input"]))
+            lines.append(describe_unknown_key(name, e["input"]))
         elif name:
             said = e["msg"].removeprefix("Value error, ")
             lines.append(f"{name} is {e['input']!r}: {said[0].lower()}{said[1:]}")
@@ -157,7 +157,7 @@ def explain(error: ValidationError, origin: str) -> str:
     return f"{origin}: " + f"\n  {origin}: ".join(lines)
 
 
-def unknown_name(name: str, value: object) -> str:
+def describe_unknown_key(name: str, value: object) -> str:
     """Say that no field has this dotted name, and which one is nearest."""
     tree = Recipe().model_dump()
-    return f"unknown key {name} (value {value!r}){nearest(name, [*flatten(tree), *tree])}"
+    return f"unknown key {name} (value {value!r}){did_you_mean(name, [*flatten(tree), *tree])}"

@@ -92,7 +92,7 @@ class Optim(Section):
     """Largest gradient norm; 0 never clips. The paper does not state it."""
 
     @property
-    def last_rate(self) -> float:
+    def last_learning_rate(self) -> float:
         """Learning rate of the last step."""
         if self.final_learning_rate is not None:
             return self.final_learning_rate

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-from lima_ray.config.errors import SHOWN_ERRORS, UserError, listed
+from lima_ray.config.errors import SHOWN_ERRORS, UserError, join_names
 from lima_ray.config.terminal import printable
 from lima_ray.data import forms
 from lima_ray.data.reading import rows_of
@@ -128,7 +128,7 @@ def read_prompts(reference: str, split: str) -> list[Example]:
     rows = read_examples(reference, split, dialogues=False)
     twice = [id for id, count in Counter(row.id for row in rows).items() if count > 1]
     if twice:
-        ids = listed(twice, SHOWN_ERRORS)
+        ids = join_names(twice, SHOWN_ERRORS)
         raise UserError(f"{reference} has several rows with the id {ids}; ids must differ")
     for row in rows:
         later = row.extra.get("follow_ups", [])

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import nearest
+from lima_ray.config.recipe import did_you_mean
 
 ROLES = {
     "user": "user",
@@ -82,7 +82,7 @@ def parse(row: Any, where: str) -> Parsed:
     form = next((form for key, form in FORMS.items() if key in row), None)
     if form is None:
         keys = ", ".join(map(str, row)) or "none"
-        hint = "".join(nearest(str(k), list(FORMS)) for k in row)[:80]
+        hint = "".join(did_you_mean(str(k), list(FORMS)) for k in row)[:80]
         raise UserError(f"{where} has the keys {keys}; a row has {KNOWN}{hint}")
     if "chosen" in row and "rejected" in row:
         raise UserError(

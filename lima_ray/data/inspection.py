@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Recipe, nearest
+from lima_ray.config.recipe import Recipe, did_you_mean
 from lima_ray.config.terminal import printable
 from lima_ray.data import packing
 from lima_ray.data.rows import Rows
@@ -73,7 +73,7 @@ def picked(what: str, examples: list[Example], rows: Rows) -> Sequence[int]:
     if not found:
         raise UserError(
             f"--show {what}: none of the {len(examples)} rows that are trained on has this id or "
-            f"stands there{nearest(what, [row.id for row in examples])}"
+            f"stands there{did_you_mean(what, [row.id for row in examples])}"
         )
     return found
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lima_ray.config.errors import UserError, listed
+from lima_ray.config.errors import UserError, join_names
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Data
 from lima_ray.data.encoding import UnrenderableRows, encode
@@ -39,7 +39,7 @@ def preflight(rows: Rows, examples: list[Example], eot_id: int, prompts: list[Ex
     empty = [e.id for e, n in zip(examples, rows.supervised_R, strict=True) if n == 0]
     if empty:
         raise UserError(
-            f"{len(empty)} rows have no supervised token: {listed(empty)}. What stands before "
+            f"{len(empty)} rows have no supervised token: {join_names(empty)}. What stands before "
             "their first reply that is learned fills data.max_tokens; raise it, shorten them, or "
             "drop them with --data.invalid drop"
         )
@@ -52,13 +52,13 @@ def preflight(rows: Rows, examples: list[Example], eot_id: int, prompts: list[Ex
             no_eot.append(row.id)
     if no_eot:
         raise UserError(
-            f"in {len(no_eot)} rows the EOT that ends a reply is not learned: {listed(no_eot)}; "
-            "the model would never stop"
+            f"in {len(no_eot)} rows the EOT that ends a reply is not learned: "
+            f"{join_names(no_eot)}; the model would never stop"
         )
     leaked = [f"{e.id} (= {', '.join(same)})" for e, same in leaks(examples, prompts)]
     if leaked:
         raise UserError(
-            f"{len(leaked)} training prompts are also in dev or test: {listed(leaked)}. Remove "
+            f"{len(leaked)} training prompts are also in dev or test: {join_names(leaked)}. Remove "
             "them, or drop them with --data.leaks drop"
         )
 
@@ -102,7 +102,7 @@ def load_examples(data: Data, seed: int = 0) -> tuple[list[Example], list[Exampl
             train = [e for e in train if id(e) not in drop]
             print(
                 f"dropped {len(leaked)} training rows also in dev or test: "
-                f"{listed([e.id for e in leaked])}"
+                f"{join_names([e.id for e in leaked])}"
             )
     if data.heldout:
         check_heldout(train, read_examples(data.heldout, "heldout"), data.heldout)
@@ -123,7 +123,7 @@ def check_heldout(train: list[Example], heldout: list[Example], reference: str) 
     if same:
         raise UserError(
             f"{len(same)} of the {len(heldout)} held-out dialogues ({reference}) are also trained "
-            f"on: {listed(same)}; remove them there, or name others as data.heldout"
+            f"on: {join_names(same)}; remove them there, or name others as data.heldout"
         )
 
 
@@ -166,7 +166,7 @@ def prepare(recipe: Recipe) -> Encoded:
         rows = encode(train, tokenizer, recipe.data)
     if recipe.data.invalid == "drop" and (rows.supervised_R == 0).any():
         kept = rows.supervised_R > 0
-        dropped = listed([e.id for e, keep in zip(train, kept, strict=True) if not keep])
+        dropped = join_names([e.id for e, keep in zip(train, kept, strict=True) if not keep])
         print(f"dropped {(~kept).sum()} rows without a supervised token: {dropped}")
         train = [e for e, keep in zip(train, kept, strict=True) if keep]
         rows = encode(train, tokenizer, recipe.data)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.paths import durable, resolve
+from lima_ray.config.paths import output_path, resolve
 from lima_ray.data.examples import read_prompts
 from lima_ray.generation.arguments import Generation
 from lima_ray.generation.client import Client
@@ -45,7 +45,7 @@ def generate(job: Generation, in_process: bool = False) -> list[Reply]:
     scripts = {(row.id, sample): Script(row, sample) for row, sample in order}
     path = None if job.server.url else model_dir(job.model)
     job = job.model_copy(update={"name": job.name or (name_of(path) if path else job.model)})
-    with ReplyDirectory(durable(job.out)) as replies:
+    with ReplyDirectory(output_path(job.out)) as replies:
         replies.claim(identity(job, path, rows))
         for record in replies.records:
             scripts[record.id, record.sample].replies.append(record.reply)

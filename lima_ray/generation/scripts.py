@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from lima_ray.config.errors import SHOWN_ERRORS, UserError, listed
+from lima_ray.config.errors import SHOWN_ERRORS, UserError, join_names
 from lima_ray.config.sections import Sampling
 from lima_ray.records.example import Example
 from lima_ray.records.reply import Reply
@@ -111,6 +111,6 @@ def check_room(
             f"{len(long)} of {len(prompts)} prompts leave no room for a reply: prompt and "
             f"reply together have {limit} tokens, the less of sampling.max_tokens "
             f"{sampling.max_tokens} and the model's context {context}. "
-            f"Shorten or remove {listed(long, SHOWN_ERRORS)}"
+            f"Shorten or remove {join_names(long, SHOWN_ERRORS)}"
         )
     return limit

@@ -13,8 +13,8 @@ import numpy as np
 
 from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
-from lima_ray.config.loading import portable
-from lima_ray.config.recipe import Recipe, validate
+from lima_ray.config.loading import with_absolute_paths
+from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data.examples import read_prompts
 from lima_ray.generation.arguments import Generation
 from lima_ray.generation.job import generate, identity
@@ -141,7 +141,11 @@ def assess_beside(checkpoint: Any, **kwargs: Any) -> dict[str, float]:
         checkpoint: not read; the weights stand in the run.
         kwargs: `run` (path), `recipe` (plain values), `epoch`.
     """
-    run, recipe, epoch = Run(Path(kwargs["run"])), validate(kwargs["recipe"]), kwargs["epoch"]
+    run, recipe, epoch = (
+        Run(Path(kwargs["run"])),
+        validate_recipe(kwargs["recipe"]),
+        kwargs["epoch"],
+    )
     try:
         quality = assess(run, epoch, recipe)
     except Exception as error:
@@ -156,4 +160,4 @@ def assess_beside(checkpoint: Any, **kwargs: Any) -> dict[str, float]:
 
 def assess_remotely(run: Run, epoch: int, recipe: Recipe) -> Quality:
     """Assess as a Ray task, on a GPU where the cluster has one."""
-    return cluster.remotely(assess, recipe, run, epoch, portable(recipe))
+    return cluster.run_as_task(assess, recipe, run, epoch, with_absolute_paths(recipe))

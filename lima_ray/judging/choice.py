@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from lima_ray.config.command_line import read_flags
+from lima_ray.config.command_line import parse_flags
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Sampling, Section, Select
@@ -58,7 +58,7 @@ def read_selection(args: list[str], prog: str, doc: str) -> Selection:
     if folder and not (folder / "recipe.yaml").is_file():
         raise UserError(f"{folder} is no run: it holds no recipe.yaml")
     recipe = Run(folder.absolute()).recipe() if folder else Recipe()
-    choice = read_flags(Choice, Choice.of(recipe), f"{prog} RUN", doc, args)
+    choice = parse_flags(Choice, Choice.of(recipe), f"{prog} RUN", doc, args)
     if folder is None:
         raise UserError(f"which run? {prog} runs/NAME")
     run = Run(folder.absolute())

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lima_ray.config.errors import UserError, listed
+from lima_ray.config.errors import UserError, join_names
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import encoding, training_data
 from lima_ray.data.examples import read_examples, read_prompts
@@ -159,5 +159,5 @@ def check_leaks(recipe: Recipe, prompts: list[Example]) -> None:
     if leaked := training_data.leaks(rows, prompts):
         raise UserError(
             f"{len(leaked)} of these dev prompts are among the rows that the run was trained on: "
-            f"{listed([row.id for row, _ in leaked])}; remove them"
+            f"{join_names([row.id for row, _ in leaked])}; remove them"
         )

@@ -10,9 +10,9 @@ of `lima_ray.train`.
 if __name__ == "__main__":  # arguments first: the imports below take seconds
     import sys
 
-    from lima_ray.config.command_line import run
+    from lima_ray.config.command_line import run_command
 
-    sys.exit(run("demo"))
+    sys.exit(run_command("demo"))
 
 import time
 from pathlib import Path
@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lima_ray import train
-from lima_ray.config.command_line import Step
+from lima_ray.config.command_line import RecipeCommand
 from lima_ray.config.paths import resolve
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Sampling
@@ -221,6 +221,6 @@ def shown(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def main(step: Step) -> None:
+def main(step: RecipeCommand) -> None:
     """`python -m lima_ray.miniature.demo`."""
     demo(step.recipe)

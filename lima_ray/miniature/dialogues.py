@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from lima_ray.config.errors import plain_errors
+from lima_ray.config.errors import exit_on_user_error
 from lima_ray.data.examples import write_examples
 from lima_ray.miniature.prose import (
     capital,
@@ -410,5 +410,5 @@ def build(out: Path = OUT) -> None:
 
 
 if __name__ == "__main__":
-    with plain_errors():
+    with exit_on_user_error():
         tyro.cli(build, prog="python -m lima_ray.miniature.dialogues", description=__doc__)

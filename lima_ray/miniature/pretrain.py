@@ -23,7 +23,7 @@ from transformers import LlamaForCausalLM
 from transformers.utils import logging
 
 from lima_ray.base import llama_config, train_tokenizer
-from lima_ray.config.errors import plain_errors
+from lima_ray.config.errors import exit_on_user_error
 from lima_ray.data.rows import Rows
 from lima_ray.miniature.prose import documents
 from lima_ray.model import attention
@@ -137,7 +137,7 @@ def rate_scale(done: float) -> float:
 
 
 if __name__ == "__main__":
-    with plain_errors():
+    with exit_on_user_error():
         tyro.cli(
             pretrain,
             prog="python -m lima_ray.miniature.pretrain",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.flags import nearest
+from lima_ray.config.flags import did_you_mean
 from lima_ray.config.paths import resolve
 
 MIB = 1 << 20
@@ -56,7 +56,7 @@ def check_hub_base(base: str) -> None:
         folder = Path(base).parent
         if folder.is_dir():
             there = sorted(f.parent.name for f in folder.glob("*/config.json"))
-            near = nearest(Path(base).name, there, f"{folder}/") or "."
+            near = did_you_mean(Path(base).name, there, f"{folder}/") or "."
             raise UserError(
                 f"no base model at {base}: {folder} holds {', '.join(there) or 'no model'}"
                 f"{near} If the hub's {base} is meant, "

@@ -12,7 +12,7 @@ import yaml
 
 from lima_ray.config.differences import differences
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import Recipe, validate
+from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.records.files import lock, read_json, write_json, write_text, writing
 from lima_ray.records.journal import Journal
 
@@ -125,7 +125,7 @@ class Run:
                 f"{self.recipe_file} is empty or no recipe; the command that began the run writes "
                 "an empty one anew"
             )
-        return validate(tree, str(self.recipe_file))
+        return validate_recipe(tree, str(self.recipe_file))
 
     def card(self) -> dict[str, Any]:
         """What the run was made from; nothing where that cannot be read."""

@@ -38,7 +38,7 @@ class Progress(AbstractContextManager["Progress"]):
         self.judged = set(assessed(self.run, self.recipe.select.judge_name))
         self.problems = problems(self.run)
         self.display.__enter__()
-        self.display.say(
+        self.display.print(
             f"run {self.run.path}: {self.schedule.steps} steps, {self.recipe.cluster.workers} "
             f"worker{'s' * (self.recipe.cluster.workers > 1)}"
         )
@@ -51,28 +51,28 @@ class Progress(AbstractContextManager["Progress"]):
     def _update(self, final: bool) -> None:
         """Read what is new and show it; a restart shortens the file, which is then read afresh."""
         for failure in (new := failures(self.run)[self.failures :]):
-            self.display.say(failure)
+            self.display.print(failure)
         self.failures += len(new)
         records = self.run.metrics()
         starts = sum(m["kind"] == "start" for m in records)
         if starts > self.starts or len(records) < self.read:
             start = next((m for m in reversed(records) if m["kind"] == "start"), None)
             if start and starts > self.starts:
-                self.display.say(describe_start(start))
+                self.display.print(describe_start(start))
             self.starts = starts
         notes = [m["text"] for m in records if m["kind"] == "note"]
         for text in notes[self.notes :]:
-            self.display.say(text)
+            self.display.print(text)
         self.notes = len(notes)
         self.read = len(records)
         for epoch, quality in sorted(assessed(self.run, self.recipe.select.judge_name).items()):
             if epoch not in self.judged:
                 self.judged.add(epoch)
-                self.display.say(quality.describe())
+                self.display.print(quality.describe())
         for epoch, problem in problems(self.run).items():
             if self.problems.get(epoch) != problem:
                 self.problems[epoch] = problem
-                self.display.say(
+                self.display.print(
                     f"epoch {epoch} could not be judged, and is judged again at the end: {problem}"
                 )
         self.steps = [m for m in records if m["kind"] == "step"]

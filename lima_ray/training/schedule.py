@@ -43,7 +43,7 @@ class Schedule:
 def learning_rate(step: int, steps: int, optim: Optim) -> float:
     """Linear from the first step's rate to the last step's (LIMA section 3)."""
     done = step / max(1, steps - 1)
-    return optim.learning_rate * (1 - done) + optim.last_rate * done
+    return optim.learning_rate * (1 - done) + optim.last_learning_rate * done
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lima_ray.config.errors import Stopped
+from lima_ray.config.errors import SignalExit
 from lima_ray.records.run import Run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stoppable(run: Run) -> Iterator[None]:
-    """Raise `Stopped` where a signal comes inside; in other threads than the main one, do nothing.
+    """Raise `SignalExit` at a signal inside; in other threads than the main one, do nothing.
 
     Ray has handlers of its own, which end the process without a word; they are back afterwards.
     """
@@ -25,7 +25,7 @@ def stoppable(run: Run) -> Iterator[None]:
     def stop(number: int, _: object) -> None:
         for other in SIGNALS:
             signal.signal(other, signal.SIG_IGN)  # once is enough while this unwinds
-        raise Stopped(where(run), 128 + number)
+        raise SignalExit(where(run), 128 + number)
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:

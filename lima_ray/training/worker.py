@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import validate
+from lima_ray.config.recipe import validate_recipe
 from lima_ray.records.run import Run
 from lima_ray.training.phases import Phases
 
@@ -33,7 +33,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
 
     phases.done("worker_imports")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    recipe, run = validate(config["recipe"]), Run(Path(config["run"]))
+    recipe, run = validate_recipe(config["recipe"]), Run(Path(config["run"]))
 
     def report(epoch: int) -> None:
         """Tell Ray Train of an epoch's weights, where they already stand; nothing is copied."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.paths import durable, resolve
+from lima_ray.config.paths import output_path, resolve
 from lima_ray.data.examples import read_examples
 from lima_ray.records.lineage import check_base
 from lima_ray.records.run import Run, name_of
@@ -40,7 +40,7 @@ def catalogue(model: str | dict[str, str]) -> dict[str, str]:
 
 def model_at(reference: str) -> Path:
     """Return the directory of a model, which for a run is its export's."""
-    path = resolve(reference) or durable(Path(reference))
+    path = resolve(reference) or output_path(Path(reference))
     if not path.is_dir():
         raise UserError(f"no model at {reference}: {path} is no directory")
     if (path / "recipe.yaml").exists():

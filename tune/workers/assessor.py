@@ -6,7 +6,7 @@ from typing import Any
 
 from lima_ray import select
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import validate
+from lima_ray.config.recipe import validate_recipe
 from lima_ray.data.examples import read_examples
 from lima_ray.judging import assessment
 from lima_ray.judging.perplexity import dialogue_losses
@@ -54,14 +54,14 @@ class Assessor:
 
 def grade_epoch(training: Training, epoch: int) -> float:
     """Return the mean grade of an epoch's dev replies; one judged before is not judged again."""
-    recipe = validate(training.recipe)
+    recipe = validate_recipe(training.recipe)
     known = assessed(training.run, recipe.select.judge_name).get(epoch)
     return (known or assessment.assess(training.run, epoch, recipe)).grade
 
 
 def choose_and_measure(training: Training) -> None:
     """Choose a trained run's epoch, export it, measure it, and drop the weights not kept."""
-    run, recipe = training.run, validate(training.recipe)
+    run, recipe = training.run, validate_recipe(training.recipe)
     trained_before = training.is_trained()
     if not trained_before:
         select.choose(run, recipe, say=lambda _: None)
@@ -80,7 +80,7 @@ def measure_replies(training: Training) -> None:
     Raises:
         UserError: the judge did not answer on some; their verdicts are removed, to be asked again.
     """
-    recipe = validate(training.recipe)
+    recipe = validate_recipe(training.recipe)
     prompts = assessment.Prompts(training.prompts, "test", training.samples)
     _, verdicts = assessment.judged(training.run.export_dir, prompts, training.measured, recipe)
     unanswered = [v for v in verdicts if v.status == "unanswered"]

@@ -77,7 +77,7 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
             key = training["point"], training["seed"]
             if training["state"] in ("done", "failed", "stopped") and key not in self.ended:
                 self.ended.add(key)
-                self.display.say(self.ended_line(training))
+                self.display.print(self.ended_line(training))
         if not self.judging_known:
             self.forecast()
         line = self.status_line(status)
@@ -123,7 +123,7 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
         self.forecast_s = starting_s + pace.seconds(self.cost, self.at_once)
         what = ", with judging" if self.judging_known else ", of training, judging not known yet"
         line = f"by the first steps it takes about {duration(self.forecast_s)}"
-        self.display.say(f"{line}{what if judges else ''}")
+        self.display.print(f"{line}{what if judges else ''}")
 
 
 def begun_since(run: Run, time_s: float) -> bool:

@@ -20,9 +20,9 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from lima_ray import train
-from lima_ray.config.cluster import forwarded, worker_environment
+from lima_ray.config.cluster import forwarded_environment, worker_environment
 from lima_ray.config.errors import UserError
-from lima_ray.config.recipe import validate
+from lima_ray.config.recipe import validate_recipe
 from lima_ray.training.phases import Phases
 from tune.training import Training
 from tune.workers.training_queue import get
@@ -67,7 +67,9 @@ class TrainingWorkers:
                 name=f"{group}-{time.time_ns()}",  # a name used before would resume its run
                 storage_path=str(path),
                 failure_config=ray.train.FailureConfig(max_failures=GROUP_FAILURES),
-                worker_runtime_env={"env_vars": worker_environment(gpus > 0, cpus) | forwarded()},
+                worker_runtime_env={
+                    "env_vars": worker_environment(gpus > 0, cpus) | forwarded_environment()
+                },
             ),
         ).fit()
 
@@ -117,7 +119,7 @@ def train_one(queue: Any, group: int, training: Training, phases: Phases) -> Non
 
     error = ""
     try:
-        recipe, device = validate(training.recipe), torch.device(get_device())
+        recipe, device = validate_recipe(training.recipe), torch.device(get_device())
         train_recipe(recipe, training.run, device, phases, training.lineage, on_weights)
     except EarlyStop as stop:
         if stop.to_resume:

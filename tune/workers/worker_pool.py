@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from lima_ray.config.cluster import forwarded, wants_gpus, worker_environment
+from lima_ray.config.cluster import forwarded_environment, wants_gpus, worker_environment
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Cluster
 from tune.space import Sweep
@@ -70,7 +70,7 @@ class WorkerPool(AbstractContextManager["WorkerPool"]):
             path: directory for Ray Train's own files.
         """
         share = 0 if not gpus else 0.5 if cluster.workers == 1 else 1
-        environment = worker_environment(gpus, 1) | forwarded()
+        environment = worker_environment(gpus, 1) | forwarded_environment()
         stays = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, "num_cpus": 0}
         queue: Any = ray.remote(TrainingQueue).options(num_cpus=0, max_concurrency=1000)
         self.queue: Any = queue.remote()

@@ -79,7 +79,7 @@ def compile_into_cache(compiler: str) -> Path:
     """Return the library's file, made unless the cache has it for this source, compiler and CPU.
 
     Raises:
-        OSError, RuntimeError: see `cache.kept`.
+        OSError, RuntimeError: see `cache.cached_file`.
         subprocess.CalledProcessError: the compiler refuses.
     """
     version = run(compiler, "--version")
@@ -91,7 +91,7 @@ def compile_into_cache(compiler: str) -> Path:
         run(compiler, *COMPILE, str(SOURCE), "-o", compiled)
         run(compiler, "-shared", compiled, "-o", str(file))
 
-    return cache.kept(f"kernels-{key}.so", build)
+    return cache.cached_file(f"kernels-{key}.so", build)
 
 
 def run(*command: str) -> str:
