@@ -16,7 +16,7 @@ from lima_ray import train
 from lima_ray.config.loading import load_recipe
 from lima_ray.config.paths import resolve
 from lima_ray.miniature.demo import GROUPS, measure
-from lima_ray.records.quality import Quality, assessed
+from lima_ray.records.quality import Quality, read_qualities
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict
 from lima_ray.results import intervals
@@ -41,7 +41,7 @@ def main(seeds: tuple[int, ...] = (0, 1, 2), runs_dir: str = "runs") -> None:
             | {"sampling.seed": seed}
         )
         run = train.fit(recipe)
-        lines.append(appendix_b(run, seed, assessed(run, recipe.select.judge_name)))
+        lines.append(appendix_b(run, seed, read_qualities(run, recipe.select.judge_name)))
         for prompts in ("dev", "test", "dialogues_test"):
             found = measure(run, run.export_dir, prompts, recipe.sampling)[1]
             aligned.setdefault(prompts, []).extend(found)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from lima_ray.config import flags
 from lima_ray.config.errors import UserError
 from lima_ray.data.examples import read_examples
-from lima_ray.records.files import open_to_readers
+from lima_ray.records.files import make_readable
 
 
 def build(
@@ -67,7 +67,7 @@ def build(
     torch.set_default_dtype(torch.float32)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    open_to_readers(*out.iterdir())
+    make_readable(*out.iterdir())
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"{out}: a random Llama of {millions:.1f}M parameters, {len(tokenizer)} tokens")
 

@@ -22,7 +22,7 @@ from lima_ray.config.command_line import parse_flags
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Section
 from lima_ray.config.terminal import printable
-from lima_ray.records.files import writing
+from lima_ray.records.files import explain_write_errors
 from lima_ray.records.reply import Reply, read_replies
 
 Place = tuple[str, int, int]
@@ -178,7 +178,7 @@ def compare(command: CompareCommand) -> None:
         else:
             console.print(title)
         return
-    with writing(command.out, "--out"):
+    with explain_write_errors(command.out, "--out"):
         command.out.parent.mkdir(parents=True, exist_ok=True)
         command.out.write_text(page(shown, title), encoding="utf-8")
     print(f"{title}\npage         {command.out.absolute()}")

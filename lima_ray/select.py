@@ -32,7 +32,7 @@ from lima_ray.judging import preflight
 from lima_ray.judging.assessment import assess_remotely, outdated
 from lima_ray.judging.choice import Selection
 from lima_ray.model import export_check
-from lima_ray.records.quality import Quality, assessed
+from lima_ray.records.quality import Quality, read_qualities
 from lima_ray.records.run import Run
 from lima_ray.results.figures import epoch_curves
 
@@ -67,7 +67,7 @@ def choose(run: Run, recipe: Recipe, say: Callable[[str], None] = print) -> int:
         return kept[-1]
     done = {
         epoch: quality
-        for epoch, quality in assessed(run, recipe.select.judge_name).items()
+        for epoch, quality in read_qualities(run, recipe.select.judge_name).items()
         if not outdated(run, epoch, recipe)
     }
     for epoch in kept:

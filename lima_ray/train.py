@@ -44,7 +44,7 @@ from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import described
 from lima_ray.judging import assessment, preflight
 from lima_ray.model.families import check_base_model
-from lima_ray.records.files import open_to_readers, writing
+from lima_ray.records.files import explain_write_errors, make_readable
 from lima_ray.records.lineage import check_base, hash_arrays, hash_base
 from lima_ray.records.run import Run
 from lima_ray.results.figures import loss_curve
@@ -74,7 +74,7 @@ def fit(recipe: Recipe) -> Run:
     job = prepare(recipe)
     print(described(job.tokenizer))
     with Run(recipe.run_dir).locked():
-        run = job.claim()
+        run = job.initialise()
         if not finished(run, job.schedule):
             run.check_states()
             job.write()
@@ -101,7 +101,7 @@ class Prepared:
     recipe: Recipe
     tokenizer: PreTrainedTokenizerFast
     rows: Rows
-    card: dict[str, Any]
+    data_card: dict[str, Any]
     """What the run is made from."""
 
     @property
@@ -112,24 +112,24 @@ class Prepared:
     @property
     def lineage(self) -> dict[str, str]:
         """Hashes of data, base and recipe."""
-        return {part: made["hash"] for part, made in self.card.items()}
+        return {part: made["hash"] for part, made in self.data_card.items()}
 
-    def claim(self) -> Run:
+    def initialise(self) -> Run:
         """Make the run's directory this recipe's.
 
         Raises:
             UserError: it holds something else.
         """
         run = Run(self.recipe.run_dir)
-        run.claim(self.recipe, self.card)
+        run.initialise(self.recipe, self.data_card)
         return run
 
     def write(self) -> None:
         """Write what the workers read: the encoded rows and the tokenizer."""
         run = Run(self.recipe.run_dir)
-        with writing(run.path):
+        with explain_write_errors(run.path):
             self.rows.save(run.rows_file)
-            open_to_readers(run.rows_file)
+            make_readable(run.rows_file)
             self.tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
 
 

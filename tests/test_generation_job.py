@@ -31,7 +31,7 @@ from lima_ray.generation.job import generate
 from lima_ray.generation.reply_directory import ReplyDirectory
 from lima_ray.model.loading import add_tokens, save_tokenizer_and_config
 from lima_ray.records.reply import Reply, read_replies
-from lima_ray.records.run import name_of
+from lima_ray.records.run import model_name
 
 SHORT = Sampling(max_tokens=40)
 WORDS = ("the", "cat", "sun", "reads", "moon", "writes", "slowly", "green", "river", "why", "how")
@@ -429,9 +429,9 @@ def test_what_is_no_model_is_refused(
 
 
 def test_models_are_called_by_their_run() -> None:
-    assert name_of(Path("runs/lima-7b/export")) == "lima-7b"
-    assert name_of(Path("runs/lima-7b/epochs/07")) == "lima-7b-07"
-    assert name_of(Path("bases/llama")) == "llama"
+    assert model_name(Path("runs/lima-7b/export")) == "lima-7b"
+    assert model_name(Path("runs/lima-7b/epochs/07")) == "lima-7b-07"
+    assert model_name(Path("bases/llama")) == "llama"
 
 
 # Over Ray

@@ -19,7 +19,7 @@ from lima_ray.config.errors import UserError, exit_on_user_error
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.examples import write_examples
 from lima_ray.records.files import write_json
-from lima_ray.records.quality import Quality, assessed
+from lima_ray.records.quality import Quality, read_qualities
 from lima_ray.records.run import Run
 from lima_ray.train import summary
 from lima_ray.training.signals import in_thread, stoppable
@@ -46,7 +46,7 @@ def card(recipe: Recipe) -> dict[str, dict[str, str]]:
 def begun(recipe: Recipe) -> Run:
     """A run with the weights of an epoch."""
     run = Run(recipe.run_dir)
-    run.claim(recipe, card(recipe))
+    run.initialise(recipe, card(recipe))
     run.epoch_dir(1).mkdir(parents=True)
     write_json(run.epoch_dir(1) / "lineage.json", {"epoch": 1, "weights": "abc"})
     return run
@@ -56,10 +56,10 @@ def test_a_full_disk_leaves_the_recipe_as_it_was(recipe: Recipe) -> None:
     run = begun(recipe)
     before = run.recipe_file.read_bytes()
     with full_disk(), pytest.raises(UserError, match=r"tiny cannot be written: File too large"):
-        run.claim(recipe, card(recipe))
+        run.initialise(recipe, card(recipe))
     assert run.recipe_file.read_bytes() == before
     assert not list(run.path.glob(".*partial"))
-    run.claim(recipe, card(recipe))
+    run.initialise(recipe, card(recipe))
 
 
 def test_an_emptied_recipe_is_written_anew_by_the_same_command_alone(recipe: Recipe) -> None:
@@ -68,18 +68,18 @@ def test_an_emptied_recipe_is_written_anew_by_the_same_command_alone(recipe: Rec
     with pytest.raises(UserError, match=r"recipe\.yaml is empty or no recipe"):
         run.recipe()
     with pytest.raises(UserError, match=r"holds a run made with another recipe \(hash"):
-        run.claim(recipe.override({"seed": 5}), card(recipe.override({"seed": 5})))
-    run.claim(recipe, card(recipe))
+        run.initialise(recipe.override({"seed": 5}), card(recipe.override({"seed": 5})))
+    run.initialise(recipe, card(recipe))
     assert run.recipe() == recipe
     run.recipe_file.write_text("")
-    run.card_file.unlink()
+    run.data_card_file.unlink()
     with pytest.raises(UserError, match=r"neither .*recipe\.yaml nor .*data_card\.json tells"):
-        run.claim(recipe, card(recipe))
+        run.initialise(recipe, card(recipe))
     origin = {part: made["hash"] for part, made in card(recipe).items()}
     write_json(run.epoch_dir(1) / "lineage.json", origin | {"epoch": 1})
     with pytest.raises(UserError, match=r"holds a run made with another recipe \(hash"):
-        run.claim(recipe.override({"seed": 5}), card(recipe.override({"seed": 5})))
-    run.claim(recipe, card(recipe))
+        run.initialise(recipe.override({"seed": 5}), card(recipe.override({"seed": 5})))
+    run.initialise(recipe, card(recipe))
     assert run.recipe() == recipe
 
 
@@ -96,7 +96,7 @@ def test_a_run_is_trained_once_at_a_time(recipe: Recipe) -> None:
         told = pytest.raises(UserError, match=r"another process is training .*tiny; wait")
         with told, Run(recipe.run_dir).locked():
             pass
-        run.claim(recipe, card(recipe))  # the lock alone is no other's directory
+        run.initialise(recipe, card(recipe))  # the lock alone is no other's directory
     with run.locked():
         pass
 
@@ -138,13 +138,13 @@ def test_a_grade_belongs_to_the_weights_that_it_judged(recipe: Recipe) -> None:
     run.dev_dir(1).mkdir(parents=True)
     file = run.dev_dir(1) / "quality.json"
     write_json(file, asdict(quality(1, "abc")))
-    assert assessed(run, recipe.select.judge_name) == {1: quality(1, "abc")}
+    assert read_qualities(run, recipe.select.judge_name) == {1: quality(1, "abc")}
     write_json(run.epoch_dir(1) / "lineage.json", {"epoch": 1, "weights": "trained anew"})
-    assert assessed(run, recipe.select.judge_name) == {}
+    assert read_qualities(run, recipe.select.judge_name) == {}
     write_json(file, asdict(quality(1, "trained anew")))
-    assert 1 in assessed(run, recipe.select.judge_name)
+    assert 1 in read_qualities(run, recipe.select.judge_name)
     file.write_text(file.read_text()[:30])
-    assert assessed(run, recipe.select.judge_name) == {}
+    assert read_qualities(run, recipe.select.judge_name) == {}
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

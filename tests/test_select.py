@@ -26,7 +26,7 @@ from lima_ray.judging import assessment
 from lima_ray.judging.choice import Choice
 from lima_ray.judging.perplexity import dialogue_losses, perplexity
 from lima_ray.records.files import write_json
-from lima_ray.records.quality import Quality, assessed, problems
+from lima_ray.records.quality import Quality, read_problems, read_qualities
 from lima_ray.records.run import Run
 from lima_ray.training.progress import Progress
 from lima_ray.training.schedule import Schedule
@@ -59,7 +59,7 @@ def run(small: Recipe) -> Run:
 
 
 def test_every_epoch_is_assessed_and_the_best_is_exported(run: Run, small: Recipe) -> None:
-    found = assessed(run, small.select.judge_name)
+    found = read_qualities(run, small.select.judge_name)
     assert sorted(found) == [1, 2]
     best = max(found.values(), key=lambda q: (q.grade, -q.epoch))
     assert run.export_epoch() == best.epoch
@@ -88,7 +88,7 @@ def test_perplexity_equals_plain_transformers(run: Run, small: Recipe) -> None:
         ).item()
         count += ids.shape[1] - len(prompt)
     expected = math.exp(total / count)
-    found = assessed(run, small.select.judge_name)[2].perplexity
+    found = read_qualities(run, small.select.judge_name)[2].perplexity
     assert found == pytest.approx(expected, rel=1e-4)
     assert perplexity(folder, small) == pytest.approx(expected, rel=1e-4)
     losses_R, tokens_R = dialogue_losses(folder, small)
@@ -128,8 +128,8 @@ def test_a_model_behind_an_endpoint_may_judge(run: Run, small: Recipe) -> None:
     verdicts = [json.loads(v) for v in (folder / "verdicts.jsonl").open()]
     assert found.invalid == sum(v["status"] != "read" for v in verdicts)
     assert (found.grade, found.judge) == (4.0, "judge-1")
-    assert sorted(assessed(run, recipe.select.judge_name)) == [2]
-    assert sorted(assessed(run, small.select.judge_name)) == [1]
+    assert sorted(read_qualities(run, recipe.select.judge_name)) == [2]
+    assert sorted(read_qualities(run, small.select.judge_name)) == [1]
 
 
 def test_weights_that_were_trained_anew_are_judged_anew(run: Run, small: Recipe) -> None:
@@ -137,9 +137,9 @@ def test_weights_that_were_trained_anew_are_judged_anew(run: Run, small: Recipe)
     assessment.assess(run, 1, small)
     lineage = run.lineage(run.epoch_dir(1))
     write_json(run.epoch_dir(1) / "lineage.json", lineage | {"weights": "others"})
-    assert 1 not in assessed(run, small.select.judge_name)
+    assert 1 not in read_qualities(run, small.select.judge_name)
     assert assessment.assess(run, 1, small).weights == "others"
-    assert 1 in assessed(run, small.select.judge_name)
+    assert 1 in read_qualities(run, small.select.judge_name)
 
 
 def bare_run(path: Path, small: Recipe, epochs: list[int]) -> Run:
@@ -200,7 +200,7 @@ def test_another_judges_grades_do_not_count(tmp_path: Path, small: Recipe) -> No
     made = bare_run(tmp_path / "r", small, [1])
     made.dev_dir(1).mkdir(parents=True)
     write_json(made.dev_dir(1) / "quality.json", asdict(quality(1, 5.0, judge="gpt")))
-    assert assessed(made, small.select.judge_name) == {}
+    assert read_qualities(made, small.select.judge_name) == {}
 
 
 def test_a_run_without_weights_says_what_to_do(tmp_path: Path, small: Recipe) -> None:
@@ -340,7 +340,7 @@ def test_an_epoch_that_could_not_be_judged_is_told_at_once(
     assert said.count("epoch 2 could not be judged, and is judged again at the end: ") == 1
     assert "answers 404" in said
     assessment.assess(run, 2, small)
-    assert problems(run) == {}
+    assert read_problems(run) == {}
     assert {
         file: file.read_bytes() for file in run.dev_dir(2).glob("replies*")
     }.items() <= kept.items()

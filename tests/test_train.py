@@ -94,7 +94,7 @@ def test_the_export_is_the_trained_model_and_needs_transformers_alone(
     names = sorted(p.name for p in run.export_dir.iterdir())
     assert not [n for n in names if n.endswith((".bin", ".pt", ".pkl"))]
     lineage = json.loads((run.export_dir / "lineage.json").read_text())
-    made_from = {part: run.card()[part]["hash"] for part in run.card()}
+    made_from = {part: run.data_card()[part]["hash"] for part in run.data_card()}
     assert made_from | {"epoch": 2} == {k: lineage[k] for k in (*made_from, "epoch")}
     check = json.loads(run.export_check_file.read_text())
     assert check["weights"] == lineage["weights"] and check["trained"] == lineage["trained"]
@@ -228,7 +228,7 @@ def test_relative_paths_and_a_smaller_footprint_after_a_start(
     monkeypatch.chdir(base.parent)
     recipe = recipe.override({"model.base": base.name, "optim.epochs": 1})
     run = Run(recipe.run_dir)
-    run.claim(recipe.override({"train.zero_stage": 3}), {})
+    run.initialise(recipe.override({"train.zero_stage": 3}), {})
     train.fit(recipe)
     assert run.recipe().train.zero_stage == "auto"
     smaller = recipe.override({"train.tokens_per_micro_batch": 256})

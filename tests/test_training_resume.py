@@ -78,7 +78,7 @@ def prepare(recipe: Recipe, folder: str, case: str, **more: Any) -> Recipe:
     run = Run(recipe.run_dir)
     if not run.path.exists():
         tokenizer, _, rows = training_data.prepare(recipe)
-        run.claim(recipe, {})
+        run.initialise(recipe, {})
         rows.save(run.rows_file)
         tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
     return recipe

@@ -30,7 +30,7 @@ def begin(recipe: Recipe) -> Run:
     """A run's directory with its rows and tokenizer."""
     run = Run(recipe.run_dir)
     tokenizer, _, rows = training_data.prepare(recipe)
-    run.claim(recipe, {})
+    run.initialise(recipe, {})
     rows.save(run.rows_file)
     tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
     return run

@@ -28,7 +28,7 @@ def training(folder: Path, steps: int, judged_s: float | None = None, begun: flo
         step = {"kind": "step", "step": n, "flops": 2e9, "time": begun + n}
         lines.append(step | {"seconds": 9.0 if n == 1 else 0.5})
     run.metrics_file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    write_json(run.card_file, {"base": {"hash": "ba5e"}})
+    write_json(run.data_card_file, {"base": {"hash": "ba5e"}})
     if judged_s is not None:
         quality = Quality(1, 4.0, 3, 5, 1.0, 10, 0, None, "exact", judged_s)
         write_json(run.dev_dir(1) / "quality.json", asdict(quality))
@@ -73,9 +73,9 @@ def test_too_few_steps_tell_nothing_yet(tmp_path: Path) -> None:
 
 def test_earlier_trainings_of_the_same_base_count(tmp_path: Path) -> None:
     same, other = training(tmp_path / "a", 6), training(tmp_path / "b", 6)
-    write_json(other.card_file, {"base": {"hash": "another"}})
+    write_json(other.data_card_file, {"base": {"hash": "another"}})
     training(tmp_path / "c", 6).metrics_file.unlink()
-    training(tmp_path / "d", 6).card_file.write_text('{"base": {"ha')
+    training(tmp_path / "d", 6).data_card_file.write_text('{"base": {"ha')
     assert earlier_runs(tmp_path, "ba5e") == [same]
     assert earlier_runs(tmp_path / "nothing", "ba5e") == []
 

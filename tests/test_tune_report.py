@@ -72,7 +72,7 @@ def train(
     run.export_dir.mkdir(parents=True)
     space.base_recipe(sweep).save(run.recipe_file)
     write_json(run.export_dir / "lineage.json", {"epoch": 7})
-    write_json(run.card_file, {"data": {"hash": "da7a"}, "base": {"hash": "ba5e"}})
+    write_json(run.data_card_file, {"data": {"hash": "da7a"}, "base": {"hash": "ba5e"}})
     for epoch in range(5, 9):
         best = (level if dev is None else dev) + 0.1 * (epoch == 7)
         assess(run, epoch, best, seed, perplexity=1.5, stopped=stopped)

@@ -19,7 +19,7 @@ from sweeps import ROWS, quick_sweep, starts, trainings
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.loading import load_recipe as load_recipe
-from lima_ray.records.quality import assessed
+from lima_ray.records.quality import read_qualities
 from tune import sweep
 from tune.results import Study
 from tune.sweep import Command
@@ -79,7 +79,10 @@ def check_outcomes(study: Study) -> None:
             recipe.model.residual_dropout
             == study.points[outcome.point].values["model.residual_dropout"]
         )
-        assert outcome.chosen and set(assessed(outcome.run, recipe.select.judge_name)) == {1, 2}
+        assert outcome.chosen and set(read_qualities(outcome.run, recipe.select.judge_name)) == {
+            1,
+            2,
+        }
         assert outcome.chosen.grade == max(q.grade for q in outcome.qualities)
         assert not outcome.run.epochs_dir.exists() and not outcome.run.state_dir.exists()
         assert list(outcome.run.export_dir.glob("*.safetensors"))

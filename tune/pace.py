@@ -72,5 +72,5 @@ def earlier_runs(folder: Path, base_hash: str) -> list[Run]:
         folder.glob("*/data_card.json"), key=lambda file: file.stat().st_mtime, reverse=True
     )
     runs = [Run(card.parent) for card in cards[:NEWEST]]
-    same = [run for run in runs if run.card().get("base", {}).get("hash") == base_hash]
+    same = [run for run in runs if run.data_card().get("base", {}).get("hash") == base_hash]
     return [run for run in same if run.metrics_file.exists()]

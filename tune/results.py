@@ -19,7 +19,7 @@ import yaml
 
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.records.journal import Journal
-from lima_ray.records.quality import Quality, assessed
+from lima_ray.records.quality import Quality, read_qualities
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict, read_verdicts
 from lima_ray.results.intervals import Estimate, crossed, difference
@@ -99,7 +99,7 @@ class Outcome:
     @cached_property
     def qualities(self) -> list[Quality]:
         """Dev grades of each epoch, in order."""
-        found = assessed(self.run, self.run.recipe().select.judge_name)
+        found = read_qualities(self.run, self.run.recipe().select.judge_name)
         return [found[epoch] for epoch in sorted(found)]
 
     @property

@@ -168,7 +168,7 @@ def print_plan(plan: SweepPlan, at_once: int, gpus: bool) -> None:
 def forecast(plan: SweepPlan, cost: Cost, at_once: int, gpu: str | None) -> str:
     """Describe how long a sweep takes, by earlier trainings of its base where there are any."""
     training, prepared = plan.trainings[0]
-    runs = earlier_runs(training.run.path.parent, prepared.card["base"]["hash"])
+    runs = earlier_runs(training.run.path.parent, prepared.data_card["base"]["hash"])
     if pace := measure_pace(runs):
         time = duration(pace.seconds(cost, at_once))
         return f"about {time}, by the pace of {counted(pace.runs, 'earlier training')}"

@@ -18,7 +18,7 @@ from lima_ray.config.differences import differences as changed_settings
 from lima_ray.config.differences import flatten
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
-from lima_ray.records.files import lock, write_text
+from lima_ray.records.files import acquire_lock, write_text
 from lima_ray.records.journal import Journal
 from tune.space import Point, Sweep
 from tune.training import WAIT, Training
@@ -94,7 +94,7 @@ class SweepDirectory(AbstractContextManager["SweepDirectory"]):
     def _lock(self) -> None:
         if not self.locks:
             busy = f"another process runs the sweep in {self.path}; {WAIT}"
-            self.locks.append(lock(self.path / "lock", busy))
+            self.locks.append(acquire_lock(self.path / "lock", busy))
 
 
 def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:

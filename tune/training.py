@@ -23,7 +23,7 @@ from lima_ray.data.examples import read_examples
 from lima_ray.judging import preflight
 from lima_ray.judging.registry import try_judge
 from lima_ray.model.families import check_base_model, config_of, context_of
-from lima_ray.records.files import lock
+from lima_ray.records.files import acquire_lock
 from lima_ray.records.run import Run
 from tune.measurement import Measurement, digest, measured_by_loss, read_measurement
 from tune.space import Point, Sweep
@@ -168,7 +168,7 @@ def prepare_one(
     chooses = [judged, recipe.select.model_dump(), recipe.sampling.model_dump()]
     id = digest([*decides, *chooses, recipe.checkpoint.weights_from_epoch])[:ID_DIGITS]
     recipe = recipe.override({"name": id})
-    card = prepared.card | {"recipe": {"from": sweep.recipe, "hash": recipe.hash()}}
+    card = prepared.data_card | {"recipe": {"from": sweep.recipe, "hash": recipe.hash()}}
     prepared = train.Prepared(recipe, prepared.tokenizer, prepared.rows, card)
     training = Training(
         id=id,
@@ -196,7 +196,7 @@ def reserve(training: Training, prepared: train.Prepared) -> BaseFileLock:
         UserError: another sweep is at it.
     """
     busy = f"another sweep is at the training {training.id}; {WAIT}"
-    held = lock(training.run.path.with_suffix(".lock"), busy)
+    held = acquire_lock(training.run.path.with_suffix(".lock"), busy)
     if not (training.is_trained() or training.is_measured()):
         run = prepared.claim()
         prepared.write()

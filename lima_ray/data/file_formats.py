@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lima_ray.config.errors import UserError
-from lima_ray.records.files import decode_json
+from lima_ray.records.files import parse_json
 
 BOM = b"\xef\xbb\xbf"
 Placed = Iterator[tuple[str, Any]]
@@ -70,7 +70,7 @@ def json_rows(path: Path, content: BinaryIO) -> Placed:
         text = b"\n" * (first_number - 1) + b"".join(
             [whole.removeprefix(BOM), *(line for _, line, _ in bare)]
         )
-        array = decode_json(text.rstrip().removesuffix(BOM), str(path))
+        array = parse_json(text.rstrip().removesuffix(BOM), str(path))
         for number, row in enumerate(array):
             yield f"{path}[{number}]", row
         return
@@ -78,13 +78,13 @@ def json_rows(path: Path, content: BinaryIO) -> Placed:
         text = b"\n" * (first_number - 1) + b"".join(
             [whole.removeprefix(BOM), *(line for _, line, _ in bare)]
         )
-        decode_json(text, str(path))
+        parse_json(text, str(path))
         raise UserError(f"{path} holds one JSON object; it needs an array of rows, or a row a line")
     if first:
-        yield f"{path}:{first_number}", decode_json(first, f"{path}:{first_number}")
+        yield f"{path}:{first_number}", parse_json(first, f"{path}:{first_number}")
     for number, _, line in bare:
         if line:
-            yield f"{path}:{number}", decode_json(line, f"{path}:{number}")
+            yield f"{path}:{number}", parse_json(line, f"{path}:{number}")
 
 
 def csv_rows(path: Path, content: BinaryIO) -> Placed:

@@ -19,7 +19,7 @@ from lima_ray.generation.scripts import Script
 from lima_ray.records.example import Example
 from lima_ray.records.lineage import check_base, hash_base
 from lima_ray.records.reply import Reply
-from lima_ray.records.run import name_of
+from lima_ray.records.run import model_name
 
 
 def generate(job: Generation, in_process: bool = False) -> list[Reply]:
@@ -44,7 +44,7 @@ def generate(job: Generation, in_process: bool = False) -> list[Reply]:
     order = [(row, sample) for sample in range(job.samples) for row in rows]
     scripts = {(row.id, sample): Script(row, sample) for row, sample in order}
     path = None if job.server.url else model_dir(job.model)
-    job = job.model_copy(update={"name": job.name or (name_of(path) if path else job.model)})
+    job = job.model_copy(update={"name": job.name or (model_name(path) if path else job.model)})
     with ReplyDirectory(output_path(job.out)) as replies:
         replies.claim(identity(job, path, rows))
         for record in replies.records:

@@ -9,7 +9,7 @@ from typing import Any
 from lima_ray.config.differences import differences, flatten
 from lima_ray.config.errors import UserError
 from lima_ray.generation.scripts import Script
-from lima_ray.records.files import lock, write_json, write_jsonl
+from lima_ray.records.files import acquire_lock, write_json, write_jsonl
 from lima_ray.records.journal import Journal
 from lima_ray.records.reply import Reply
 
@@ -30,7 +30,7 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
         self.before = self.failures = 0
 
     def __enter__(self) -> "ReplyDirectory":
-        self.lock = lock(
+        self.lock = acquire_lock(
             self.path / "lock", f"another process is writing to {self.replies_file}; wait for it"
         )
         return self

@@ -24,7 +24,7 @@ from lima_ray.judging.registry import judge_of
 from lima_ray.records.files import read_json, write_json, write_jsonl
 from lima_ray.records.quality import Quality, problem_file
 from lima_ray.records.reply import Reply
-from lima_ray.records.run import Run, name_of
+from lima_ray.records.run import Run, model_name
 from lima_ray.records.verdict import Verdict
 from lima_ray.results import intervals
 
@@ -108,7 +108,7 @@ def asking(model: Path, prompts: Prompts, out: Path, recipe: Recipe) -> Generati
     """The job of having a model reply to prompts."""
     return Generation(
         model=str(model),
-        name=name_of(model),
+        name=model_name(model),
         prompts=prompts.reference,
         split=prompts.split,
         out=out,

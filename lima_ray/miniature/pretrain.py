@@ -29,7 +29,7 @@ from lima_ray.miniature.prose import documents
 from lima_ray.model import attention
 from lima_ray.model import cpu_layers as fast
 from lima_ray.model.loss import forward
-from lima_ray.records.files import open_to_readers
+from lima_ray.records.files import make_readable
 
 CONTEXT = 512
 WINDOW = 256
@@ -104,7 +104,7 @@ def pretrain(
     logging.disable_progress_bar()
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
-    open_to_readers(*out.iterdir())
+    make_readable(*out.iterdir())
     minutes = (time.perf_counter() - started) / 60
     print(f"{out}: {seen:,} tokens in {minutes:.1f} min, last loss {np.mean(recent):.3f}")
 

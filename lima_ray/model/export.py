@@ -29,7 +29,7 @@ from lima_ray.model.loading import (
     save_tokenizer_and_config,
 )
 from lima_ray.model.parameters import size, whole
-from lima_ray.records.files import open_to_readers, write_json
+from lima_ray.records.files import make_readable, write_json
 from lima_ray.records.lineage import MIB
 
 GROUP_BYTES = 4 << 30
@@ -101,7 +101,7 @@ def save_weights(
     for scratch in unfinished.glob("gathered-*"):
         scratch.unlink()
     write_json(unfinished / "lineage.json", lineage | {"weights": written})
-    open_to_readers(*unfinished.rglob("*"))
+    make_readable(*unfinished.rglob("*"))
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())

@@ -31,7 +31,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if line.strip():
             where = f"{path}:{number}"
-            yield decode_json(line, where), where
+            yield parse_json(line, where), where
 
 
 def write_text(path: Path, text: str) -> None:
@@ -48,7 +48,7 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
-def open_to_readers(*files: Path) -> None:
+def make_readable(*files: Path) -> None:
     """Let those read files who may read their folder; safetensors writes for its owner alone."""
     for file in files:
         if file.is_file():
@@ -64,7 +64,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def decode_json(text: bytes, where: str) -> Any:
+def parse_json(text: bytes, where: str) -> Any:
     """Parse JSON, naming the place of what is wrong in it.
 
     Args:
@@ -93,7 +93,7 @@ def decode_json(text: bytes, where: str) -> Any:
 
 
 @contextmanager
-def writing(path: Path, flag: str = "--runs_dir") -> Iterator[None]:
+def explain_write_errors(path: Path, flag: str = "--runs_dir") -> Iterator[None]:
     """Turn what hinders writing into an error with the way out.
 
     Args:
@@ -112,7 +112,7 @@ def writing(path: Path, flag: str = "--runs_dir") -> Iterator[None]:
         ) from error
 
 
-def lock(file: Path, busy: str) -> BaseFileLock:
+def acquire_lock(file: Path, busy: str) -> BaseFileLock:
     """Lock a file until what is returned is released, or this process ends.
 
     Args:

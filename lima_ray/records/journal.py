@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lima_ray.records.files import decode_json
+from lima_ray.records.files import parse_json
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Journal:
             if isinstance(record, dict):
                 found.append(record)
             elif damaged == "stop":
-                found.append(decode_json(line, f"{self.file}:{number}"))
+                found.append(parse_json(line, f"{self.file}:{number}"))
         return found
 
     def repair(self) -> None:

@@ -40,7 +40,7 @@ class Quality:
         )
 
 
-def assessed(run: Run, judge: str) -> dict[int, Quality]:
+def read_qualities(run: Run, judge: str) -> dict[int, Quality]:
     """Return qualities by epoch that a judge has given already to the weights that stand there.
 
     Weights that a sweep has dropped keep theirs.
@@ -62,7 +62,7 @@ def problem_file(run: Run, epoch: int) -> Path:
     return run.dev_dir(epoch) / "problem.json"
 
 
-def problems(run: Run) -> dict[int, str]:
+def read_problems(run: Run) -> dict[int, str]:
     """Why epochs could not be judged, by epoch."""
     found = [read_json(file) for file in run.path.glob("dev/*/problem.json")]
     return {one["epoch"]: one["error"] for one in found if one}

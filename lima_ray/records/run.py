@@ -13,7 +13,13 @@ import yaml
 from lima_ray.config.differences import differences
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, validate_recipe
-from lima_ray.records.files import lock, read_json, write_json, write_text, writing
+from lima_ray.records.files import (
+    acquire_lock,
+    explain_write_errors,
+    read_json,
+    write_json,
+    write_text,
+)
 from lima_ray.records.journal import Journal
 
 MANIFEST = "manifest.json"
@@ -54,7 +60,7 @@ class Run:
         return self.path / "lock"
 
     @property
-    def card_file(self) -> Path:
+    def data_card_file(self) -> Path:
         """What the run was made from: hashes of data, base and recipe."""
         return self.path / "data_card.json"
 
@@ -127,9 +133,9 @@ class Run:
             )
         return validate_recipe(tree, str(self.recipe_file))
 
-    def card(self) -> dict[str, Any]:
+    def data_card(self) -> dict[str, Any]:
         """What the run was made from; nothing where that cannot be read."""
-        return read_json(self.card_file) or {}
+        return read_json(self.data_card_file) or {}
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every record of the metrics that can be read; none while the run has not begun."""
@@ -198,7 +204,7 @@ class Run:
         shutil.rmtree(self.export_dir, ignore_errors=True)
         partial.rename(self.export_dir)
 
-    def claim(self, recipe: Recipe, card: dict[str, Any]) -> None:
+    def initialise(self, recipe: Recipe, card: dict[str, Any]) -> None:
         """Make the directory this recipe's, or see that it already is.
 
         Raises:
@@ -207,33 +213,33 @@ class Run:
         """
         begun = any(self.state_dir.glob("step-*")) or self.epochs_dir.exists()
         if self.recipe_file.exists() and begun:
-            changed = self.changes(recipe, card)
+            changed = self.find_changes(recipe, card)
             if changed:
                 raise UserError(
                     f"{self.path} holds a run made with another {', '.join(changed)}. Give "
                     "this one a --name of its own, or remove that directory"
                 )
-        elif not self.recipe_file.exists() and self.path.exists() and any(self.others()):
+        elif not self.recipe_file.exists() and self.path.exists() and any(self.other_files()):
             raise UserError(f"{self.path} is not empty and holds no run; choose another --name")
-        with writing(self.path):
+        with explain_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             if not begun:  # nothing to lose, whatever the recipe
                 self.metrics_file.unlink(missing_ok=True)
             write_text(self.recipe_file, recipe.to_yaml())
-            write_json(self.card_file, card)
+            write_json(self.data_card_file, card)
 
-    def others(self) -> list[Path]:
+    def other_files(self) -> list[Path]:
         """What lies in the directory besides the lock."""
         return [file for file in self.path.iterdir() if file != self.lock_file]
 
-    def changes(self, recipe: Recipe, card: dict[str, Any]) -> list[str]:
+    def find_changes(self, recipe: Recipe, card: dict[str, Any]) -> list[str]:
         """In what this run was made otherwise than with a recipe, data and base."""
-        known = self.card() or self.card_of_weights()
+        known = self.data_card() or self.data_card_of_weights()
         if self.recipe_file.stat().st_size == 0:  # emptied by a full disk
             if "recipe" not in known:
                 raise UserError(
-                    f"neither {self.recipe_file} nor {self.card_file} tells what this run was made "
-                    "from; both are empty, damaged or gone. Restore one, give this run a --name of "
+                    f"neither {self.recipe_file} nor {self.data_card_file} tells what this run was "
+                    "made from; both are empty, damaged or gone. Restore one, give this run a --name of "
                     "its own, or remove that directory"
                 )
             theirs_hash, ours_hash = known["recipe"]["hash"], recipe.hash()
@@ -248,7 +254,7 @@ class Run:
             if part in known and part in card and known[part]["hash"] != card[part]["hash"]
         ]
 
-    def card_of_weights(self) -> dict[str, Any]:
+    def data_card_of_weights(self) -> dict[str, Any]:
         """What the newest weights were made from, in the form of a card."""
         made = self.lineage(self.epoch_dir(max(self.kept_epochs(), default=0)))
         parts = ("data", "base", "recipe")
@@ -262,8 +268,8 @@ class Run:
             UserError: another process trains it, or the directory cannot be written.
         """
         busy = f"another process is training {self.path}; wait for it, or choose another --name"
-        with writing(self.path):
-            held = lock(self.lock_file, busy)
+        with explain_write_errors(self.path):
+            held = acquire_lock(self.lock_file, busy)
         try:
             yield
         finally:
@@ -278,7 +284,7 @@ def link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def name_of(path: Path) -> str:
+def model_name(path: Path) -> str:
     """Return what replies call a model's directory: its run, with the epoch if it is one."""
     if path.name == "export":
         return path.parent.name

@@ -86,7 +86,7 @@ class Verdict:
             needed = {key: row[key] for key in NEEDED}
         except (KeyError, TypeError) as error:
             raise UserError(f"{where} is no verdict: {error!r}") from error
-        now = needed | (row if "status" in row else _with_status(row))
+        now = needed | (row if "status" in row else _upgrade(row))
         names = {one.name for one in fields(cls)} - {"extra"}
         known: dict[str, Any] = {
             name: tuple(now[name]) if isinstance(now[name], list) else now[name]
@@ -95,7 +95,7 @@ class Verdict:
         return cls(**known, extra={key: now[key] for key in now if key not in names})
 
 
-def _with_status(row: dict[str, Any]) -> dict[str, Any]:
+def _upgrade(row: dict[str, Any]) -> dict[str, Any]:
     """Return a line of a version without `status` as it is written today."""
     said, now = row.get("explanation", ""), row | {"status": "read"}
     if row["verdict"] == EARLIER_INVALID:

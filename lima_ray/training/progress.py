@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 
 from lima_ray.config.display import ProgressDisplay
 from lima_ray.config.recipe import Recipe
-from lima_ray.records.quality import assessed, problems
+from lima_ray.records.quality import read_problems, read_qualities
 from lima_ray.records.run import Run
 from lima_ray.training.failures import failures
 from lima_ray.training.schedule import Schedule
@@ -35,8 +35,8 @@ class Progress(AbstractContextManager["Progress"]):
         self.read = len(already)
         self.said_step = max((m["step"] for m in already if m["kind"] == "step"), default=0)
         self.failures = len(failures(self.run))
-        self.judged = set(assessed(self.run, self.recipe.select.judge_name))
-        self.problems = problems(self.run)
+        self.judged = set(read_qualities(self.run, self.recipe.select.judge_name))
+        self.problems = read_problems(self.run)
         self.display.__enter__()
         self.display.print(
             f"run {self.run.path}: {self.schedule.steps} steps, {self.recipe.cluster.workers} "
@@ -65,11 +65,13 @@ class Progress(AbstractContextManager["Progress"]):
             self.display.print(text)
         self.notes = len(notes)
         self.read = len(records)
-        for epoch, quality in sorted(assessed(self.run, self.recipe.select.judge_name).items()):
+        for epoch, quality in sorted(
+            read_qualities(self.run, self.recipe.select.judge_name).items()
+        ):
             if epoch not in self.judged:
                 self.judged.add(epoch)
                 self.display.print(quality.describe())
-        for epoch, problem in problems(self.run).items():
+        for epoch, problem in read_problems(self.run).items():
             if self.problems.get(epoch) != problem:
                 self.problems[epoch] = problem
                 self.display.print(

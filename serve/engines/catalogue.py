@@ -6,7 +6,7 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.paths import output_path, resolve
 from lima_ray.data.examples import read_examples
 from lima_ray.records.lineage import check_base
-from lima_ray.records.run import Run, name_of
+from lima_ray.records.run import Run, model_name
 
 SHOWN_EXAMPLES = 4
 MAX_EXAMPLE_CHARACTERS = 200
@@ -32,7 +32,7 @@ def catalogue(model: str | dict[str, str]) -> dict[str, str]:
         paths = {name: model_at(path) for name, path in model.items()}
     else:
         path = model_at(model)
-        paths = {name_of(path): path} | relatives(path)
+        paths = {model_name(path): path} | relatives(path)
     for path in paths.values():
         check_base(str(path))
     return {name: str(path) for name, path in paths.items()}
@@ -55,7 +55,7 @@ def relatives(path: Path) -> dict[str, Path]:
     run = Run(path.parent)
     if path.name != "export" or not run.recipe_file.exists():
         return {}
-    found = {name_of(run.epoch_dir(e)): run.epoch_dir(e) for e in run.kept_epochs()}
+    found = {model_name(run.epoch_dir(e)): run.epoch_dir(e) for e in run.kept_epochs()}
     base = resolve(run.recipe().model.base)
     return found | ({"base": base} if base else {})
 

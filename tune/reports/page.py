@@ -119,7 +119,7 @@ def measuring(study: Study) -> Iterator[str]:
 
 def lineage(study: Study, outcome: Outcome) -> Row:
     """Return where a training stands and what it was made from, with its data card's hashes."""
-    card = outcome.run.card() if outcome.run.card_file.exists() else {}
+    card = outcome.run.data_card() if outcome.run.data_card_file.exists() else {}
     return {
         "point": point_name(study, outcome),
         "seed": str(outcome.seed),

@@ -12,7 +12,7 @@ from lima_ray.judging import assessment
 from lima_ray.judging.perplexity import dialogue_losses
 from lima_ray.model.export_check import check_export
 from lima_ray.records.files import write_jsonl
-from lima_ray.records.quality import assessed
+from lima_ray.records.quality import read_qualities
 from lima_ray.records.verdict import Verdict
 from tune.training import Training
 from tune.workers.training_queue import get
@@ -55,7 +55,7 @@ class Assessor:
 def grade_epoch(training: Training, epoch: int) -> float:
     """Return the mean grade of an epoch's dev replies; one judged before is not judged again."""
     recipe = validate_recipe(training.recipe)
-    known = assessed(training.run, recipe.select.judge_name).get(epoch)
+    known = read_qualities(training.run, recipe.select.judge_name).get(epoch)
     return (known or assessment.assess(training.run, epoch, recipe)).grade
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lima_ray.config.recipe import validate_recipe
-from lima_ray.records.quality import assessed
+from lima_ray.records.quality import read_qualities
 from tune.training import Training
 
 State = Literal["waiting", "training", "trained", "done", "failed", "stopped"]
@@ -45,7 +45,7 @@ class QueuedTraining:
     @classmethod
     def read(cls, training: Training) -> "QueuedTraining":
         """Read from a training's files how far earlier starts have brought it."""
-        known = assessed(training.run, validate_recipe(training.recipe).select.judge_name)
+        known = read_qualities(training.run, validate_recipe(training.recipe).select.judge_name)
         queued = cls(training, grades={epoch: found.grade for epoch, found in known.items()})
         if training.is_measured():
             queued.state, queued.chosen = "done", training.run.export_epoch()

@@ -19,7 +19,7 @@ from ray.tune.schedulers import ASHAScheduler
 from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, validate_recipe
-from lima_ray.records.quality import assessed
+from lima_ray.records.quality import read_qualities
 from tune.measurement import read_measurement
 from tune.results import Study
 from tune.space import Sweep, point
@@ -97,7 +97,7 @@ def chosen_grade(training: Training) -> float | None:
     """Return the dev grade of a training's chosen epoch; none where it did not end well."""
     if not training.is_measured():
         return None
-    qualities = assessed(training.run, validate_recipe(training.recipe).select.judge_name)
+    qualities = read_qualities(training.run, validate_recipe(training.recipe).select.judge_name)
     quality = qualities.get(training.run.export_epoch())
     return quality.grade if quality else None
 
