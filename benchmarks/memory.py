@@ -54,7 +54,7 @@ def main(hidden: int = 768, layers: int = 12, vocab: int = 4096, workers: int = 
                 "cluster": {"workers": workers},
             }
         )
-        training_data.prepare(recipe)[2].save(root / "rows")
+        training_data.load(recipe)[2].save(root / "rows")
         print(f"{'ZeRO':>4}{'states GiB':>12}{'peak GiB':>10}{'peak/states':>13}")
         for stage in (0, 1, 2, 3):
             results = in_process_group(

@@ -97,7 +97,7 @@ def main(
     recipe = prepare(
         examples, out, steps, hidden, layers, vocab, workers or cores, tokens_per_micro_batch
     )
-    tokenizer, _, rows = training_data.prepare(recipe)
+    tokenizer, _, rows = training_data.load(recipe)
     plan = packing.plan_epoch(
         rows.lengths_R,
         seed=recipe.seed,

@@ -18,8 +18,8 @@ by these rules:
 """
 
 from lima_ray.config.command_line import RecipeCommand, parse_command
-from lima_ray.data.inspection import show
-from lima_ray.data.training_data import prepare
+from lima_ray.data.inspection import show_rows
+from lima_ray.data.training_data import load
 
 
 class EncodeCommand(RecipeCommand):
@@ -33,7 +33,7 @@ class EncodeCommand(RecipeCommand):
 def main(argv: list[str] | None = None) -> None:
     """`python -m lima_ray.encode [RECIPE]`."""
     step = parse_command(EncodeCommand, "python -m lima_ray.encode", __doc__, argv)
-    show(step.recipe, *prepare(step.recipe), step.show)
+    show_rows(step.recipe, *load(step.recipe), step.show)
 
 
 if __name__ == "__main__":

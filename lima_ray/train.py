@@ -41,7 +41,7 @@ from lima_ray.config.loading import with_absolute_paths
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
-from lima_ray.data.tokenizer import described
+from lima_ray.data.tokenizer import describe_template
 from lima_ray.judging import assessment, preflight
 from lima_ray.model.families import check_base_model
 from lima_ray.records.files import explain_write_errors, make_readable
@@ -72,7 +72,7 @@ def fit(recipe: Recipe) -> Run:
     phases = Phases(psutil.Process().create_time())
     phases.done("imports")
     job = prepare(recipe)
-    print(described(job.tokenizer))
+    print(describe_template(job.tokenizer))
     with Run(recipe.run_dir).locked():
         run = job.initialise()
         if not finished(run, job.schedule):
@@ -133,12 +133,12 @@ class Prepared:
             self.tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
 
 
-def prepare(recipe: Recipe, encoded: training_data.Encoded | None = None) -> Prepared:
+def prepare(recipe: Recipe, encoded: training_data.TrainingData | None = None) -> Prepared:
     """Check everything that can be wrong with a recipe's input, and encode its rows.
 
     Args:
         recipe: what to train.
-        encoded: what `training_data.prepare` gave for the same data, base and draw of rows.
+        encoded: what `training_data.load` returned for the same data, base and sample of rows.
 
     Raises:
         UserError: what is wrong.
@@ -149,13 +149,13 @@ def prepare(recipe: Recipe, encoded: training_data.Encoded | None = None) -> Pre
     return made
 
 
-def check(recipe: Recipe, encoded: training_data.Encoded | None = None) -> Prepared:
+def check(recipe: Recipe, encoded: training_data.TrainingData | None = None) -> Prepared:
     """Do what `prepare` does, but look at nothing that choosing an epoch needs of others."""
     check_base(recipe.model.base)
     check_base_model(recipe)
     check_tracker(recipe.log.tracker)
     preflight.check(recipe)
-    tokenizer, examples, rows = encoded or training_data.prepare(recipe)
+    tokenizer, examples, rows = encoded or training_data.load(recipe)
     data = {
         "from": recipe.data.train,
         "rows": len(rows),

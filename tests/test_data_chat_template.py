@@ -18,17 +18,17 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Data, Sampling
 from lima_ray.data import encoding, training_data
-from lima_ray.data.chat_template import encode_dialogues, form_of, render
+from lima_ray.data.chat_template import analyse_template, encode_dialogues, render
 from lima_ray.data.examples import write_examples
 from lima_ray.data.tokenizer import (
-    described,
+    describe_template,
     eot_id,
     load_tokenizer,
     prompt_ids,
-    template_eot,
+    template_eot_ids,
     text_ids,
 )
-from lima_ray.data.training_data import preflight
+from lima_ray.data.training_data import check_rows
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
 from lima_ray.records.example import Example
@@ -232,7 +232,7 @@ def test_rows_hold_the_prompts_that_are_served_and_masks_the_replies(
     tokenizer: PreTrainedTokenizerFast, kind: Kind, dialogue: Example
 ) -> None:
     rows = encoding.encode([dialogue], tokenizer, LONG)
-    preflight(rows, [dialogue], eot_id(tokenizer), [])
+    check_rows(rows, [dialogue], eot_id(tokenizer), [])
     ids, mask = rows.row(0)
     edges = np.flatnonzero(np.diff(mask.astype(int))) + 1
     starts, ends = edges[::2].tolist(), [*edges[1::2].tolist(), len(ids)]
@@ -255,7 +255,7 @@ def test_rows_hold_the_prompts_that_are_served_and_masks_the_replies(
 def test_what_turns_spell_is_text(tokenizer: PreTrainedTokenizerFast) -> None:
     plain = Example(("the cat", "the cat", "the cat", "the cat"), "a", system="the cat")
     spelt = DIALOGUES["control tokens"]
-    form = form_of(tokenizer)
+    form = analyse_template(tokenizer)
     vocab = tokenizer.get_vocab()
     control = {id for name, id in vocab.items() if form.control.fullmatch(name)}
     control.discard(vocab.get(str(tokenizer.unk_token), -1))
@@ -321,12 +321,14 @@ def test_saved_tokenizers_render_the_same(
 def test_the_papers_form_has_an_eot_of_its_own(folder: Path, kind: Kind) -> None:
     paper = load_tokenizer(str(folder), template="paper")
     assert paper.eos_token == "<|eot|>"
-    assert described(paper).startswith("chat template: LIMA's, every turn ends with <|eot|>")
+    assert describe_template(paper).startswith(
+        "chat template: LIMA's, every turn ends with <|eot|>"
+    )
     said = render(paper, Example(("Hi", "the cat"), "a").messages())
     assert said.count("<|eot|>") == 2
     assert "assistant" not in said and kind.eot not in said
     own = load_tokenizer(str(folder))
-    assert "the base's own" in described(own) and kind.eot in described(own)
+    assert "the base's own" in describe_template(own) and kind.eot in describe_template(own)
 
 
 def test_every_row_is_encoded_as_alone(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -431,8 +433,8 @@ def test_rows_that_a_template_cannot_hold_are_dropped_where_the_recipe_says_so(
         }
     )
     with pytest.raises(UserError, match=r"cannot hold 1 of 2 rows.*--data.invalid drop"):
-        training_data.prepare(recipe)
-    _, kept, encoded = training_data.prepare(recipe.override({"data.invalid": "drop"}))
+        training_data.load(recipe)
+    _, kept, encoded = training_data.load(recipe.override({"data.invalid": "drop"}))
     assert [row.id for row in kept] == ["fine"] and len(encoded) == 1
     said = "dropped 1 rows that the base's chat template cannot hold: long"
     assert said in capsys.readouterr().out
@@ -448,7 +450,7 @@ def test_dates_in_a_template_are_held(tmp_path: Path) -> None:
     assert render(tokenizer, [{"role": "user", "content": "Hi"}]).startswith(
         "Today is 26 Jul 2024."
     )
-    assert "its date held at 26 Jul 2024" in described(tokenizer)
+    assert "its date held at 26 Jul 2024" in describe_template(tokenizer)
     tokenizer.save_pretrained(tmp_path / "again", save_jinja_files=False)
     assert load_tokenizer(str(tmp_path / "again")).chat_template == tokenizer.chat_template
 
@@ -456,11 +458,11 @@ def test_dates_in_a_template_are_held(tmp_path: Path) -> None:
 def test_a_base_stops_where_its_template_ends_replies(tmp_path: Path) -> None:
     base = AutoTokenizer.from_pretrained(saved(tmp_path, CHATML))
     assert base.eos_token == "<|endoftext|>"
-    assert template_eot(base) == {base.convert_tokens_to_ids("<|im_end|>")}
+    assert template_eot_ids(base) == {base.convert_tokens_to_ids("<|im_end|>")}
     base.chat_template = "{{ messages[0]['content'] }}"
-    assert template_eot(base) == set()
+    assert template_eot_ids(base) == set()
     base.chat_template = None
-    assert template_eot(base) == set()
+    assert template_eot_ids(base) == set()
 
 
 def test_templates_that_cannot_be_trained_with_are_served(tmp_path: Path) -> None:

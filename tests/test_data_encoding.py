@@ -20,8 +20,8 @@ from lima_ray.config.sections import Data
 from lima_ray.data import encoding, inspection
 from lima_ray.data.examples import read_examples, write_examples
 from lima_ray.data.rows import Rows
-from lima_ray.data.tokenizer import eot_id, load_tokenizer, word_start
-from lima_ray.data.training_data import leaks, load_examples, preflight, prepare
+from lima_ray.data.tokenizer import eot_id, load_tokenizer, word_prefix
+from lima_ray.data.training_data import check_rows, find_leaks, load, load_examples
 from lima_ray.records.example import Example
 
 DIALOGUES = {
@@ -203,7 +203,7 @@ def test_every_row_starts_with_the_bases_bos(bases: dict[str, str]) -> None:
 
 def test_system_message_opens_the_first_user_turn(tokenizer: PreTrainedTokenizerFast) -> None:
     text = tokenizer.apply_chat_template(DIALOGUES["system"].messages(), tokenize=False)
-    start = word_start(tokenizer)
+    start = word_prefix(tokenizer)
     turns = start.join(turn + eot(tokenizer) for turn in DIALOGUES["system"].turns)
     assert text == f"{tokenizer.bos_token or ''}{start}sing slowly\n\n{turns}"
 
@@ -297,9 +297,9 @@ def test_rule_4_a_cut_first_user_turn_is_refused(
         rows = encoding.encode([short, TWO], ours, data)
         assert (rows.supervised_R > 0).tolist() == [True, False]
         with pytest.raises(UserError, match=r"^1 rows have no supervised token: two\. What"):
-            preflight(rows, [short, TWO], eot_id(ours), [])
+            check_rows(rows, [short, TWO], eot_id(ours), [])
     rows = encoding.encode([short, TWO], ours, Data(max_tokens=user + 1))
-    preflight(rows, [short, TWO], eot_id(ours), [])
+    check_rows(rows, [short, TWO], eot_id(ours), [])
 
 
 def test_cut_with_every_token_learned(ours: PreTrainedTokenizerFast) -> None:
@@ -345,12 +345,12 @@ def test_saved_rows_load_as_they_were(ours: PreTrainedTokenizerFast, tmp_path: P
 def test_preflight_names_rows_whose_eot_is_not_learned(ours: PreTrainedTokenizerFast) -> None:
     examples = list(DIALOGUES.values())
     rows = encoding.encode(examples, ours, LONG)
-    preflight(rows, examples, eot_id(ours), [])
+    check_rows(rows, examples, eot_id(ours), [])
     start, end = rows.starts_R1[1:3]
     mask = rows.mask_N.copy()
     mask[start:end] &= rows.ids_N[start:end] != ours.eos_token_id
     with pytest.raises(UserError, match=r"^in 1 rows the EOT that ends a reply is not learned: b;"):
-        preflight(dataclasses.replace(rows, mask_N=mask), examples, eot_id(ours), [])
+        check_rows(dataclasses.replace(rows, mask_N=mask), examples, eot_id(ours), [])
 
 
 @ANY
@@ -375,7 +375,7 @@ def test_turns_of_weight_0_have_no_loss(
         assert whole.mask_N[unlearned].all()
         assert not rows.mask_N[unlearned].any()
         assert np.array_equal(np.delete(rows.mask_N, unlearned), np.delete(whole.mask_N, unlearned))
-        preflight(rows, [partly], eot_id(tokenizer), [])
+        check_rows(rows, [partly], eot_id(tokenizer), [])
 
 
 def test_a_user_turn_of_weight_0_is_not_learned_with_all_the_rest(
@@ -393,7 +393,7 @@ def test_preflight_names_the_first_rows_and_counts_the_rest(ours: PreTrainedToke
     examples = [Example(("the cat", "Hi"), f"row-{n}") for n in range(13)]
     rows = encoding.encode(examples, ours, Data(max_tokens=2))
     with pytest.raises(UserError, match=r"^13 rows .*: row-0, .*, row-9 and 3 more\. What stands"):
-        preflight(rows, examples, eot_id(ours), [])
+        check_rows(rows, examples, eot_id(ours), [])
 
 
 def test_preflight_names_leaks_with_the_prompts_they_equal(ours: PreTrainedTokenizerFast) -> None:
@@ -401,12 +401,12 @@ def test_preflight_names_leaks_with_the_prompts_they_equal(ours: PreTrainedToken
     rows = encoding.encode(examples, ours, LONG)
     prompts = [Example((" WHY  the\nSun? ",), "dev-3"), Example(("why the sun?",), "test-5")]
     with pytest.raises(UserError) as error:
-        preflight(rows, examples, eot_id(ours), prompts)
+        check_rows(rows, examples, eot_id(ours), prompts)
     assert str(error.value).startswith(
         "1 training prompts are also in dev or test: a (= dev-3, test-5)."
     )
     assert "--data.leaks drop" in str(error.value)
-    assert leaks(examples, [Example(("Why the sun",), "near")]) == []
+    assert find_leaks(examples, [Example(("Why the sun",), "near")]) == []
 
 
 @pytest.fixture
@@ -435,11 +435,11 @@ def test_leaked_rows_are_dropped_when_asked(
 
 def test_prepare_stops_at_leaks_or_drops_them(recipe: Recipe, split_data: Data) -> None:
     recipe = recipe.model_copy(update={"data": split_data})
-    _, train, rows = prepare(recipe)
+    _, train, rows = load(recipe)
     assert [e.id for e in train] == ["row-0", "row-2"]
     assert len(rows) == 2
     with pytest.raises(UserError, match=r"row-1 \(= dev-0\), row-3 \(= test-0\)"):
-        prepare(recipe.override({"data.leaks": "stop"}))
+        load(recipe.override({"data.leaks": "stop"}))
 
 
 def test_prepare_drops_rows_with_nothing_to_learn_when_asked(
@@ -449,13 +449,13 @@ def test_prepare_drops_rows_with_nothing_to_learn_when_asked(
     write_examples([Example(("cat " * 80, "Hi"), "long"), Example(("Hi", "Hi"), "short")], path)
     recipe = recipe.override({"data.train": str(path), "data.max_tokens": 16})
     with pytest.raises(UserError, match="no supervised token: long"):
-        prepare(recipe)
-    _, train, rows = prepare(recipe.override({"data.invalid": "drop"}))
+        load(recipe)
+    _, train, rows = load(recipe.override({"data.invalid": "drop"}))
     assert ([e.id for e in train], len(rows)) == (["short"], 1)
     assert "dropped 1 rows without a supervised token: long" in capsys.readouterr().out
     write_examples([Example(("cat " * 80, "Hi"), "long")], path)
     with pytest.raises(UserError, match=f"no row of {path} is left to train on"):
-        prepare(recipe.override({"data.invalid": "drop"}))
+        load(recipe.override({"data.invalid": "drop"}))
 
 
 def test_shown_rows_read_as_they_are(
@@ -463,7 +463,7 @@ def test_shown_rows_read_as_they_are(
 ) -> None:
     examples = [Example(("[red]Why[/red] :cat: \\", "[the] :sun: \\"), "[row]")]
     rows = encoding.encode(examples, ours, recipe.data)
-    inspection.show(recipe, ours, examples, rows, "3")
+    inspection.show_rows(recipe, ours, examples, rows, "3")
     said = capsys.readouterr().out
     assert "<s>[red]Why[/red] :cat: \\<|eot|>⟦[the] :sun: \\<|eot|>⟧" in said
     assert f"[row]: {len(rows.ids_N)} tokens, {rows.mask_N.sum()} supervised" in said
@@ -478,7 +478,7 @@ def test_rows_to_show_are_picked(ours: PreTrainedTokenizerFast, tmp_path: Path) 
     assert rows.cut_R.tolist() == [False, True, False, True, False]
 
     def picked(what: str) -> list[int]:
-        return list(inspection.picked(what, examples, rows))
+        return list(inspection.choose_rows(what, examples, rows))
 
     assert picked("0") == []
     assert picked("2") == [0, 4]
@@ -524,7 +524,7 @@ def test_shown_rows_do_nothing_to_the_terminal(
     recipe: Recipe, ours: PreTrainedTokenizerFast, capsys: pytest.CaptureFixture[str]
 ) -> None:
     examples = [Example(("\x1b[2J\x07Why\r", "\x9b2Jhow\x7f"), "\x1b]0;a\x07")]
-    inspection.show(recipe, ours, examples, encoding.encode(examples, ours, recipe.data), "1")
+    inspection.show_rows(recipe, ours, examples, encoding.encode(examples, ours, recipe.data), "1")
     said = capsys.readouterr().out
     assert not {c for c in said if c < " " or "\x7f" <= c < "\xa0"} - {"\n"}
     assert r"<s>\x1b[2J\x07Why<|eot|>⟦\x9b2Jhow\x7f<|eot|>⟧" in said
@@ -578,9 +578,9 @@ def test_added_rows_follow_those_of_train(recipe: Recipe, tmp_path: Path) -> Non
 
     def of(**fields: int) -> list[str]:
         point = {f"data.{name}": value for name, value in fields.items()}
-        return [row.id for row in prepare(recipe.override(added | point))[1]]
+        return [row.id for row in load(recipe.override(added | point))[1]]
 
-    plain = [row.id for row in prepare(recipe)[1]]
+    plain = [row.id for row in load(recipe)[1]]
     assert of() == plain + [row.id for row in more]
     assert of(added_rows=0) == plain
     assert len(of(added_rows=2)) == 26 and set(of(added_rows=2)[24:]) < {row.id for row in more}

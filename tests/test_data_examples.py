@@ -13,7 +13,7 @@ from hub import TOKEN, Hub, serving
 from pyarrow import parquet
 
 from lima_ray.config.errors import UserError
-from lima_ray.data.examples import normal_prompt, read_examples, write_examples
+from lima_ray.data.examples import normalise_prompt, read_examples, write_examples
 from lima_ray.records.example import Example
 
 LIMA = {"conversations": ["Hi?", "Hello.", "Why?", "Because."], "source": "wikihow", "id": "w1"}
@@ -338,7 +338,7 @@ def test_nothing_left_after_dropping(tmp_path: Path) -> None:
 
 
 def test_normal_prompt_ignores_case_and_white_space() -> None:
-    assert normal_prompt(Example(("  WAS  ist\n\tdie STRASSE? ",), "a")) == normal_prompt(
+    assert normalise_prompt(Example(("  WAS  ist\n\tdie STRASSE? ",), "a")) == normalise_prompt(
         Example(("was ist die straße?",), "b")
     )
 

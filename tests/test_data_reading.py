@@ -16,7 +16,7 @@ from test_data_examples import LIMA, OPENAI, complaint, save
 
 from lima_ray.config.sections import Sampling
 from lima_ray.data.examples import read_examples, read_prompts
-from lima_ray.data.reading import rows_of
+from lima_ray.data.reading import read_rows
 from lima_ray.generation.scripts import Script
 from lima_ray.records.files import write_jsonl
 
@@ -171,7 +171,7 @@ def test_folders_of_shards_and_splits(
     tmp_path: Path, names: list[str], split: str, expected: list[int]
 ) -> None:
     (tmp_path / "README.md").touch()
-    found = [row["id"] for _, row in rows_of(folder(tmp_path, *names), split)]
+    found = [row["id"] for _, row in read_rows(folder(tmp_path, *names), split)]
     assert found == [names[n] for n in expected]
 
 

@@ -209,7 +209,7 @@ def test_weights_that_are_not_finite_are_not_saved(recipe: Recipe, tmp_path: Pat
 def exported(recipe: Recipe) -> Run:
     """A run of a few steps in this process, its weights written as epoch 1 and exported."""
     run = Run(recipe.run_dir)
-    tokenizer, _, rows = training_data.prepare(recipe)
+    tokenizer, _, rows = training_data.load(recipe)
     run.path.mkdir(parents=True, exist_ok=True)
     rows.save(run.rows_file)
     engine = build_engine(recipe, tokenizer, CPU)
@@ -274,7 +274,7 @@ def test_rounding_that_is_asked_for_is_told(recipe: Recipe) -> None:
 
 
 def test_zero_0_tells_the_norm_of_the_gradient(recipe: Recipe) -> None:
-    tokenizer, _, rows = training_data.prepare(recipe)
+    tokenizer, _, rows = training_data.load(recipe)
     norms = []
     for stage in (0, 2):
         still = {"train.zero_stage": stage, "model.residual_dropout": 0.0, "optim.clip_norm": 0.5}
@@ -289,7 +289,7 @@ def test_zero_0_tells_the_norm_of_the_gradient(recipe: Recipe) -> None:
 def test_buckets_smaller_than_a_weight_change_nothing(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer, _, rows = training_data.prepare(recipe)
+    tokenizer, _, rows = training_data.load(recipe)
     losses = []
     for stage, least in ((0, zero.LEAST_BUCKET), (2, zero.LEAST_BUCKET), (2, 1000), (3, 1000)):
         monkeypatch.setattr(zero, "LEAST_BUCKET", least)
@@ -303,7 +303,7 @@ def test_buckets_smaller_than_a_weight_change_nothing(
 
 
 def test_one_worker_in_fp32_takes_zero_0(recipe: Recipe) -> None:
-    tokenizer, _, _ = training_data.prepare(recipe)
+    tokenizer, _, _ = training_data.load(recipe)
     stages = []
     for precision in ("fp32", "bf16"):
         engine = build_engine(recipe.override({"train.precision": precision}), tokenizer, CPU)

@@ -77,7 +77,7 @@ def prepare(recipe: Recipe, folder: str, case: str, **more: Any) -> Recipe:
     recipe = recipe.override({"checkpoint.state_every_steps": 2} | point)
     run = Run(recipe.run_dir)
     if not run.path.exists():
-        tokenizer, _, rows = training_data.prepare(recipe)
+        tokenizer, _, rows = training_data.load(recipe)
         run.initialise(recipe, {})
         rows.save(run.rows_file)
         tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)

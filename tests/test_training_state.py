@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 def begin(recipe: Recipe) -> Run:
     """A run's directory with its rows and tokenizer."""
     run = Run(recipe.run_dir)
-    tokenizer, _, rows = training_data.prepare(recipe)
+    tokenizer, _, rows = training_data.load(recipe)
     run.initialise(recipe, {})
     rows.save(run.rows_file)
     tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
@@ -92,7 +92,10 @@ def test_a_lost_file_or_manifest_is_damage(recipe: Recipe) -> None:
 def test_a_state_of_an_earlier_version_is_told_and_a_run_it_finished_stays_so(
     recipe: Recipe,
 ) -> None:
-    run, schedule = Run(recipe.run_dir), Schedule.of(recipe, len(training_data.prepare(recipe)[2]))
+    run, schedule = (
+        Run(recipe.run_dir),
+        Schedule.of(recipe, len(training_data.load(recipe)[2])),
+    )
     folder = run.state_dir / f"step-{schedule.steps:06}"
     folder.mkdir(parents=True)
     entry = {"tag": folder.name, "step": schedule.steps, "workers": 1}
@@ -126,7 +129,7 @@ def test_a_state_runs_no_code(recipe: Recipe, tmp_path: Path, stage: int) -> Non
     run = begin(recipe)
     go_on(recipe, run)
     newest = run.states()[0]
-    tokenizer, _, _ = training_data.prepare(recipe)
+    tokenizer, _, _ = training_data.load(recipe)
     for name in newest.files:
         torch.save({"module": Hostile(tmp_path / "hacked")}, newest.folder / name)
         engine = build_engine(recipe, tokenizer, CPU)
@@ -141,7 +144,7 @@ def test_a_state_runs_no_code(recipe: Recipe, tmp_path: Path, stage: int) -> Non
 
 def test_no_more_states_than_kept_are_on_the_disk_at_any_time(recipe: Recipe) -> None:
     run = begin(recipe)
-    tokenizer, _, rows = training_data.prepare(recipe)
+    tokenizer, _, rows = training_data.load(recipe)
     engine = build_engine(recipe, tokenizer, CPU)
     most = 0
 
@@ -176,7 +179,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_its_step(
 def test_a_gradient_that_overflows_is_not_passed_over(recipe: Recipe) -> None:
     """DeepSpeed leaves such a step out without a word."""
     recipe = recipe.override({"train.zero_stage": 2, "train.precision": "bf16"})
-    tokenizer, _, rows = training_data.prepare(recipe)
+    tokenizer, _, rows = training_data.load(recipe)
     engine = build_engine(recipe, tokenizer, CPU)
     engine.module.model.norm.weight.register_hook(lambda gradient: gradient * float("inf"))
     result = train_step(engine, plan_epoch(recipe, rows, 0, 1)[0], rows, 1e-3)

@@ -67,7 +67,7 @@ def check(errors_of_points: list[list[dict[str, float]]], points: list[dict]) ->
 @pytest.mark.parametrize("workers", [1, 2])
 def test_steps_equal_plain_pytorch(recipe: Recipe, tmp_path: Path, workers: int) -> None:
     recipe = recipe.override({"model.residual_dropout": 0.0, "cluster.workers": workers})
-    training_data.prepare(recipe)[2].save(tmp_path / "rows")
+    training_data.load(recipe)[2].save(tmp_path / "rows")
     points = [
         {"train.zero_stage": stage, "train.tokens_per_micro_batch": tokens}
         for stage in (0, 2, 3)
@@ -80,7 +80,7 @@ def test_steps_equal_plain_pytorch(recipe: Recipe, tmp_path: Path, workers: int)
 @pytest.mark.slow
 def test_offloaded_steps_equal_plain_pytorch(recipe: Recipe, tmp_path: Path) -> None:
     recipe = recipe.override({"model.residual_dropout": 0.0, "cluster.workers": 2})
-    training_data.prepare(recipe)[2].save(tmp_path / "rows")
+    training_data.load(recipe)[2].save(tmp_path / "rows")
     points = [
         {"train.zero_stage": 2, "train.offload_optimizer": True},
         {"train.zero_stage": 3, "train.offload_optimizer": True},

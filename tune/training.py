@@ -147,7 +147,7 @@ def prepare_one(
     if recipe.data.added_rows == 0:  # the same training as one that names no rows to add
         recipe = recipe.override({"data.added": None, "data.added_rows": None})
     found = encoded(rows_of(recipe))
-    if leaked := training_data.leaks(found[1], measurement.rows):
+    if leaked := training_data.find_leaks(found[1], measurement.rows):
         raise UserError(
             f"{len(leaked)} training prompts are among the prompts that measure "
             f"({measurement.reference}): {join_names([row.id for row, _ in leaked])}; remove them"
@@ -226,6 +226,6 @@ def rows_of(recipe: Recipe) -> str:
 
 
 @lru_cache(maxsize=256)
-def encoded(rows: str) -> training_data.Encoded:
+def encoded(rows: str) -> training_data.TrainingData:
     """Encode the rows of a recipe, given as JSON, once for all points that share them."""
-    return training_data.prepare(Recipe.model_validate_json(rows))
+    return training_data.load(Recipe.model_validate_json(rows))

@@ -107,7 +107,7 @@ def tiny_recipe(folder: Path, smoke: bool) -> Recipe:
 
 def compare_steps(record: Record, recipe: Recipe) -> None:
     """Our steps beside plain PyTorch's, for every precision, stage and kernel."""
-    tokenizer, _, rows = training_data.prepare(recipe)
+    tokenizer, _, rows = training_data.load(recipe)
     loader: Any = AutoModelForCausalLM
     plain = {
         dtype: loader.from_pretrained(
@@ -172,7 +172,7 @@ def compare_resume(record: Record, folder: Path) -> None:
             "model.residual_dropout": 0.2,
         }
     )
-    tokenizer, _, rows = training_data.prepare(recipe)
+    tokenizer, _, rows = training_data.load(recipe)
     steps = Schedule.of(recipe, len(rows)).steps
     killed = steps // 2 + 1
     for precision in ("fp32",) if record.smoke else ("fp32", "bf16"):

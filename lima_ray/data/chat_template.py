@@ -15,41 +15,52 @@ from typing import Any
 from jinja2 import TemplateError
 
 from lima_ray.config.errors import UserError
-from lima_ray.data.turns import Encoded, Form, Stretch, any_of, marks, stretches, tokenise
+from lima_ray.data.turns import (
+    EncodedTurns,
+    Segment,
+    TemplateSyntax,
+    control_marks,
+    match_any,
+    split_segments,
+    tokenise_segments,
+)
 
 Message = dict[str, str]
-ASKED, SAID = "Aqxj1", "Bqxj2"
+PROBE_USER, PROBE_REPLY = "Aqxj1", "Bqxj2"
 """Turns to try a template with."""
 
 
-def form_of(tokenizer: Any) -> Form:
+def analyse_template(tokenizer: Any) -> TemplateSyntax:
     """What the tokenizer's chat template makes of dialogues.
 
     Raises:
         UserError: it cannot be told where its replies begin and end.
     """
-    return _form_of(tokenizer, str(tokenizer.chat_template))
+    return _analyse_template(tokenizer, str(tokenizer.chat_template))
 
 
 @lru_cache(maxsize=64)
-def _form_of(tokenizer: Any, template: str) -> Form:
+def _analyse_template(tokenizer: Any, template: str) -> TemplateSyntax:
     """The same, for a tokenizer while it has this template."""
-    ask, say = {"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}
+    ask, say = (
+        {"role": "user", "content": PROBE_USER},
+        {"role": "assistant", "content": PROBE_REPLY},
+    )
     prompt = render(tokenizer, [ask], prompt=True)
     whole = render(tokenizer, [ask, say])
     later = render(tokenizer, [ask, say, ask], prompt=True)
     added = {token.content: token for token in tokenizer.added_tokens_decoder.values()}
     written = {name for name in added if not name.isspace() and name in later}
     names = {name for name, token in added.items() if token.special} | written
-    control = any_of(names)
-    opening = prompt.rpartition(ASKED)[2]
-    if not (opening and whole.startswith(prompt) and SAID in whole[len(prompt) :]):
+    control = match_any(names)
+    opening = prompt.rpartition(PROBE_USER)[2]
+    if not (opening and whole.startswith(prompt) and PROBE_REPLY in whole[len(prompt) :]):
         raise UserError("its replies do not go on where its prompts end")
-    eot = control.search(whole.rpartition(SAID)[2])
+    eot = control.search(whole.rpartition(PROBE_REPLY)[2])
     if eot is None:
         raise UserError("no special token ends its replies, so nothing would teach to stop")
     leads = sorted((n for n in names if not added[n].rstrip), key=lambda name: name != eot[0])
-    return Form(
+    return TemplateSyntax(
         control=control,
         opening=opening,
         eot=eot[0],
@@ -83,17 +94,21 @@ def encode_prompt(tokenizer: Any, messages: list[Message]) -> list[int]:
         UserError: the template refuses it.
     """
     try:
-        form = form_of(tokenizer)
+        syntax = analyse_template(tokenizer)
     except UserError:  # of another model, which replies though it could not be trained here
         render(tokenizer, messages, prompt=True)
         return tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True
         )
-    text = render(tokenizer, marked(messages, form), prompt=True)
-    return tokenise(tokenizer, form, [stretches(form, text, borders(form, text)[0])])[0][0]
+    text = render(tokenizer, mark_control_names(messages, syntax), prompt=True)
+    return tokenise_segments(
+        tokenizer, syntax, [split_segments(syntax, text, find_replies(syntax, text)[0])]
+    )[0][0]
 
 
-def encode_dialogues(tokenizer: Any, dialogues: Sequence[list[Message]]) -> list[Encoded | str]:
+def encode_dialogues(
+    tokenizer: Any, dialogues: Sequence[list[Message]]
+) -> list[EncodedTurns | str]:
     """Token ids and turns of dialogues that end with a reply; nothing follows its EOT.
 
     Returns:
@@ -102,19 +117,19 @@ def encode_dialogues(tokenizer: Any, dialogues: Sequence[list[Message]]) -> list
     Raises:
         UserError: nothing can be told of the template.
     """
-    form = form_of(tokenizer)
-    parts: list[list[Stretch]] = []
+    syntax = analyse_template(tokenizer)
+    parts: list[list[Segment]] = []
     problems: dict[int, str] = {}
     for number, messages in enumerate(dialogues):
         try:
-            parts.append(checked_stretches(tokenizer, form, marked(messages, form)))
+            parts.append(split_checked(tokenizer, syntax, mark_control_names(messages, syntax)))
         except UserError as error:
             problems[number] = str(error)
-    encoded = iter(tokenise(tokenizer, form, parts))
+    encoded = iter(tokenise_segments(tokenizer, syntax, parts))
     return [problems.get(n) or next(encoded) for n in range(len(dialogues))]
 
 
-def checked_stretches(tokenizer: Any, form: Form, messages: list[Message]) -> list[Stretch]:
+def split_checked(tokenizer: Any, syntax: TemplateSyntax, messages: list[Message]) -> list[Segment]:
     """The stretches of a dialogue, once every turn has been found in what the template made of it.
 
     Raises:
@@ -122,13 +137,13 @@ def checked_stretches(tokenizer: Any, form: Form, messages: list[Message]) -> li
             been another text when the turn was asked for.
     """
     text = render(tokenizer, messages)
-    begins, ends = borders(form, text)
+    begins, ends = find_replies(syntax, text)
     turns = [message for message in messages if message["role"] != "system"]
     others = [message for message in messages if message["role"] == "system"]
     if not len(begins) == len(ends) == len(turns) // 2:
         raise UserError(
             f"its chat template makes {len(begins)} replies of {len(turns) // 2}; a turn spells "
-            f"what opens replies, {form.opening!r}"
+            f"what opens replies, {syntax.opening!r}"
         )
     for number, (begin, end) in enumerate(zip(begins, ends, strict=True)):
         user, reply = turns[2 * number : 2 * number + 2]
@@ -140,29 +155,29 @@ def checked_stretches(tokenizer: Any, form: Form, messages: list[Message]) -> li
         asked_with = messages[: len(others) + 2 * number + 1]
         if render(tokenizer, asked_with, prompt=True) != text[:begin]:
             raise UserError(f"its chat template writes reply {number + 1} behind another prompt")
-    return stretches(form, text[: ends[-1]], begins)
+    return split_segments(syntax, text[: ends[-1]], begins)
 
 
-def marked(messages: list[Message], form: Form) -> list[Message]:
+def mark_control_names(messages: list[Message], syntax: TemplateSyntax) -> list[Message]:
     """The messages, with marks around control tokens that they spell."""
     from transformers.utils.chat_template_utils import mark_control_tokens
 
     return [
-        message | {"content": mark_control_tokens(message["content"], form.control)}
-        if form.control.search(message["content"])
+        message | {"content": mark_control_tokens(message["content"], syntax.control)}
+        if syntax.control.search(message["content"])
         else message
         for message in messages
     ]
 
 
-def borders(form: Form, text: str) -> tuple[list[int], list[int]]:
+def find_replies(syntax: TemplateSyntax, text: str) -> tuple[list[int], list[int]]:
     """Where the replies of a rendered dialogue begin, and where their EOT ends.
 
     A prompt has one more beginning than ends.
     """
-    mark = marks()[0]
-    opening = re.compile(f"(?<!{mark}){re.escape(form.opening)}")
-    eot = re.compile(f"(?<!{mark}){re.escape(form.eot)}")
+    mark = control_marks()[0]
+    opening = re.compile(f"(?<!{mark}){re.escape(syntax.opening)}")
+    eot = re.compile(f"(?<!{mark}){re.escape(syntax.eot)}")
     begins, ends, place = [], [], 0
     while found := opening.search(text, place):
         begins.append(found.end())

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lima_ray.config.errors import SHOWN_ERRORS, UserError, join_names
 from lima_ray.config.terminal import printable
 from lima_ray.data import forms
-from lima_ray.data.reading import rows_of
+from lima_ray.data.reading import read_rows
 from lima_ray.records.example import Example
 
 
@@ -33,9 +33,9 @@ def read_examples(
         UserError: nothing there, nothing that can be read, or rows that are not usable.
     """
     examples, problems = [], []
-    for place, row in rows_of(reference, split):
+    for place, row in read_rows(reference, split):
         try:
-            examples.append(example_of(row, place, dialogues))
+            examples.append(parse_example(row, place, dialogues))
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -54,13 +54,13 @@ def read_examples(
     return examples
 
 
-def example_of(row: Any, place: str, dialogues: bool) -> Example:
+def parse_example(row: Any, place: str, dialogues: bool) -> Example:
     """Make an Example of a raw row, whatever its form.
 
     Raises:
         UserError: what is wrong with the row at `place`.
     """
-    parsed = forms.parse(row, place)
+    parsed = forms.parse_row(row, place)
     check_turns(parsed.turns, place, dialogues)
     learned = () if all(parsed.learned) else tuple(parsed.learned)
     if dialogues and learned and not any(learned[1::2]):
@@ -104,17 +104,17 @@ def write_examples(examples: list[Example], path: Path) -> None:
     path.write_text("".join(f"{e.to_line()}\n" for e in examples), encoding="utf-8")
 
 
-def normal_prompt(example: Example) -> str:
+def normalise_prompt(example: Example) -> str:
     """The prompt as the leak check compares it: case and runs of white space do not count."""
-    return normal(example.prompt)
+    return normalise_text(example.prompt)
 
 
-def normal_dialogue(example: Example) -> tuple[str, ...]:
+def normalise_dialogue(example: Example) -> tuple[str, ...]:
     """All turns in that form."""
-    return tuple(map(normal, example.turns))
+    return tuple(map(normalise_text, example.turns))
 
 
-def normal(text: str) -> str:
+def normalise_text(text: str) -> str:
     """A text in which case and runs of white space are alike."""
     return " ".join(text.casefold().split())
 

@@ -20,13 +20,13 @@ from lima_ray.config.errors import UserError
 from lima_ray.records.files import parse_json
 
 BOM = b"\xef\xbb\xbf"
-Placed = Iterator[tuple[str, Any]]
+PlacedRows = Iterator[tuple[str, Any]]
 """Pairs of place and row."""
 
 
-def file_rows(path: Path) -> Placed:
+def read_file_rows(path: Path) -> PlacedRows:
     """Rows of one file, by what its name ends in."""
-    kind, packed = kind_of(path)
+    kind, packed = file_suffixes(path)
     if kind not in READERS or (packed and kind in TABLES):
         raise UserError(
             f"{path} ends in {''.join(path.suffixes[-2:]) or path.name!r}; data files end in "
@@ -45,19 +45,19 @@ def file_rows(path: Path) -> Placed:
         ) from error
 
 
-def kind_of(path: Path) -> tuple[str, str]:
+def file_suffixes(path: Path) -> tuple[str, str]:
     """What a file's name ends in, before and in the suffix of a compression."""
     packed = path.suffix.lower() if path.suffix.lower() in OPENERS else ""
     return (path.with_suffix("") if packed else path).suffix.lower(), packed
 
 
-def stem_of(path: Path) -> str:
+def file_stem(path: Path) -> str:
     """A data file's name without its suffixes."""
-    kind, packed = kind_of(path)
+    kind, packed = file_suffixes(path)
     return path.name[: len(path.name) - len(kind) - len(packed)]
 
 
-def json_rows(path: Path, content: BinaryIO) -> Placed:
+def read_json_rows(path: Path, content: BinaryIO) -> PlacedRows:
     """JSON objects, one a line, or one array of them."""
     # A mark stands at the start of a file, so also inside one that was made of several.
     lines = enumerate(content, start=1)
@@ -87,24 +87,24 @@ def json_rows(path: Path, content: BinaryIO) -> Placed:
             yield f"{path}:{number}", parse_json(line, f"{path}:{number}")
 
 
-def csv_rows(path: Path, content: BinaryIO) -> Placed:
+def read_csv_rows(path: Path, content: BinaryIO) -> PlacedRows:
     """Rows of a table of text, whose first line names the keys; an empty cell is no value."""
     csv.field_size_limit(sys.maxsize)
     text = io.TextIOWrapper(content, "utf-8-sig", newline="")
     try:
-        table = csv.DictReader(text, delimiter="\t" if kind_of(path)[0] == ".tsv" else ",")
+        table = csv.DictReader(text, delimiter="\t" if file_suffixes(path)[0] == ".tsv" else ",")
         for row in table:
             place = f"{path}:{table.line_num}"
             if None in row:
                 raise UserError(f"{place} has more cells than the first line has names")
-            yield place, {key: cell_value(key, cell) for key, cell in row.items()}
+            yield place, {key: parse_cell(key, cell) for key, cell in row.items()}
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x}") from error
     except csv.Error as error:
         raise UserError(f"{path} is no table of text: {error}") from error
 
 
-def cell_value(key: str, cell: str | None) -> Any:
+def parse_cell(key: str, cell: str | None) -> Any:
     """A cell's text, or the list of messages that stands in it as JSON."""
     if cell and key in ("messages", "conversations") and cell.lstrip().startswith("["):
         try:
@@ -114,7 +114,7 @@ def cell_value(key: str, cell: str | None) -> Any:
     return cell or None
 
 
-def parquet_rows(path: Path, _: Any) -> Placed:
+def read_parquet_rows(path: Path, _: Any) -> PlacedRows:
     """Rows of a Parquet file."""
     import pyarrow
     from pyarrow import parquet
@@ -128,7 +128,7 @@ def parquet_rows(path: Path, _: Any) -> Placed:
         raise UserError(f"{path} cannot be read as Parquet: {error}") from error
 
 
-def arrow_rows(path: Path, _: Any) -> Placed:
+def read_arrow_rows(path: Path, _: Any) -> PlacedRows:
     """Rows of an Arrow file, as `datasets` writes them."""
     import pyarrow
     from datasets import Dataset
@@ -154,12 +154,12 @@ OPENERS: dict[str, Callable[..., Any]] = {
     ".xz": lzma.open,
     ".zst": open_zstd,
 }
-TABLES = {".parquet": parquet_rows, ".arrow": arrow_rows}
-READERS: dict[str, Callable[[Path, Any], Placed]] = {
-    ".jsonl": json_rows,
-    ".json": json_rows,
-    ".ndjson": json_rows,
-    ".csv": csv_rows,
-    ".tsv": csv_rows,
+TABLES = {".parquet": read_parquet_rows, ".arrow": read_arrow_rows}
+READERS: dict[str, Callable[[Path, Any], PlacedRows]] = {
+    ".jsonl": read_json_rows,
+    ".json": read_json_rows,
+    ".ndjson": read_json_rows,
+    ".csv": read_csv_rows,
+    ".tsv": read_csv_rows,
     **TABLES,
 }

@@ -28,7 +28,7 @@ ROLES = {
     "developer": "system",
 }
 TOOL_ROLES = ("tool", "function", "function_call", "function_response", "observation")
-NOT_HELD = {
+UNSUPPORTED = {
     "tool_calls": "a call of a tool",
     "function_call": "a call of a function",
     "tools": "tools that the model may call",
@@ -42,7 +42,7 @@ NOT_HELD = {
     "videos": "films",
 }
 """Keys of rows and messages whose meaning a dialogue of texts cannot hold."""
-NOT_HELD_BY_A_MESSAGE = NOT_HELD | {
+UNSUPPORTED_IN_MESSAGES = UNSUPPORTED | {
     "tool_call_id": "a tool's answer",
     "reasoning": "reasoning beside the reply",
     "thinking": "reasoning beside the reply",
@@ -51,14 +51,16 @@ NOT_HELD_BY_A_MESSAGE = NOT_HELD | {
     "prefix": "a reply that is to be continued",
 }
 """Those of messages alone; as keys of rows they are often notes about the row."""
-LEARNED = ("weight", "train", "training", "loss")
+LEARNED_KEYS = ("weight", "train", "training", "loss")
 """Keys of a message that say whether its turn is learned."""
-KNOWN = "conversations, messages, instruction (with output) or prompt (with completion or response)"
+KNOWN_FORMS = (
+    "conversations, messages, instruction (with output) or prompt (with completion or response)"
+)
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass
-class Parsed:
+class ParsedRow:
     """What a row says, whatever its form."""
 
     used: set[str]
@@ -69,7 +71,7 @@ class Parsed:
     system: Any = None
 
 
-def parse(row: Any, where: str) -> Parsed:
+def parse_row(row: Any, where: str) -> ParsedRow:
     """Recognise a row's form and take its turns out.
 
     Raises:
@@ -77,19 +79,19 @@ def parse(row: Any, where: str) -> Parsed:
     """
     if not isinstance(row, dict):
         raise UserError(f"{where} is a JSON {type(row).__name__}; a row is an object")
-    if half := next(lone_surrogates(row), None):  # first, since no message could show the row
+    if half := next(find_lone_surrogates(row), None):  # first, since no message could show the row
         raise UserError(f"{where} has half of a character in {half}")
     form = next((form for key, form in FORMS.items() if key in row), None)
     if form is None:
         keys = ", ".join(map(str, row)) or "none"
         hint = "".join(did_you_mean(str(k), list(FORMS)) for k in row)[:80]
-        raise UserError(f"{where} has the keys {keys}; a row has {KNOWN}{hint}")
+        raise UserError(f"{where} has the keys {keys}; a row has {KNOWN_FORMS}{hint}")
     if "chosen" in row and "rejected" in row:
         raise UserError(
             f"{where} is a preference (chosen and rejected); training here imitates one reply: "
             "keep the chosen one"
         )
-    refuse_unheld(row, NOT_HELD, where)
+    refuse_unsupported(row, UNSUPPORTED, where)
     parsed = form(row, where)
     given = [key for key in ("system", "system_prompt") if row.get(key)]
     parsed.used |= {"system", *given}
@@ -97,14 +99,14 @@ def parse(row: Any, where: str) -> Parsed:
     systems = [s for n, s in enumerate(systems) if s and s not in systems[:n]]
     if len(systems) > 1:
         raise UserError(f"{where} has two system messages, {systems[0]!r} and {systems[1]!r}")
-    parsed.system = text_of(systems[0], f"{where} system message") if systems else None
+    parsed.system = join_text_parts(systems[0], f"{where} system message") if systems else None
     if parsed.system is not None and not isinstance(parsed.system, str):
         kind = type(parsed.system).__name__
         raise UserError(f"{where} system message is a {kind}; it needs a string")
     return parsed
 
 
-def refuse_unheld(fields: dict[str, Any], unheld: dict[str, str], where: str) -> None:
+def refuse_unsupported(fields: dict[str, Any], unheld: dict[str, str], where: str) -> None:
     """Refuse a row or message with something that would be lost."""
     for key, meaning in unheld.items():
         if fields.get(key) not in (None, "", [], {}, False):
@@ -114,35 +116,35 @@ def refuse_unheld(fields: dict[str, Any], unheld: dict[str, str], where: str) ->
             )
 
 
-def conversation_turns(row: dict[str, Any], where: str) -> Parsed:
+def parse_conversations(row: dict[str, Any], where: str) -> ParsedRow:
     """LIMA's alternating strings, or ShareGPT's `{"from", "value"}` objects."""
     turns = row["conversations"]
     if isinstance(turns, list) and turns and isinstance(turns[0], dict):
-        return message_turns(turns, where, {"conversations"})
+        return parse_messages(turns, where, {"conversations"})
     if not isinstance(turns, list):
         raise UserError(f"{where} conversations is a {type(turns).__name__}; it needs a list")
-    parsed = Parsed({"conversations"}, turns)
+    parsed = ParsedRow({"conversations"}, turns)
     if row.get("weights") is not None:
         weights = row["weights"]
         if not isinstance(weights, list) or len(weights) != len(turns):
             raise UserError(
                 f"{where} weights is {weights!r}; it needs a list of 0 and 1, one for each turn"
             )
-        parsed.learned = [is_learned(w, f"{where} weights") for w in weights]
+        parsed.learned = [parse_learned(w, f"{where} weights") for w in weights]
         parsed.used.add("weights")
     return parsed
 
 
-def message_turns(messages: Any, where: str, used: set[str]) -> Parsed:
+def parse_messages(messages: Any, where: str, used: set[str]) -> ParsedRow:
     """OpenAI's `{"role", "content"}` objects, an optional system message first."""
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         raise UserError(f"{where} messages must be a list of objects")
-    parsed = Parsed(used)
+    parsed = ParsedRow(used)
     for number, message in enumerate(messages, start=1):
         place = f"{where} message {number}"
-        role = role_of(message, place)
-        refuse_unheld(message, NOT_HELD_BY_A_MESSAGE, place)
-        content = text_of(message.get("content", message.get("value")), place)
+        role = parse_role(message, place)
+        refuse_unsupported(message, UNSUPPORTED_IN_MESSAGES, place)
+        content = join_text_parts(message.get("content", message.get("value")), place)
         if role == "system":
             if number > 1:
                 raise UserError(f"{place} is a system message; it comes first")
@@ -151,14 +153,16 @@ def message_turns(messages: Any, where: str, used: set[str]) -> Parsed:
         if role != ("user", "assistant")[len(parsed.turns) % 2]:
             raise UserError(f"{place} is the {role}'s; turns alternate and the user's comes first")
         said = [
-            is_learned(message[k], f"{place} {k}") for k in LEARNED if message.get(k) is not None
+            parse_learned(message[k], f"{place} {k}")
+            for k in LEARNED_KEYS
+            if message.get(k) is not None
         ]
         parsed.turns.append(content)
         parsed.learned.append(all(said))
     return parsed
 
 
-def role_of(message: dict[str, Any], place: str) -> str:
+def parse_role(message: dict[str, Any], place: str) -> str:
     """A message's role: user, assistant or system."""
     name = message.get("role", message.get("from"))
     plain = name.strip().lower() if isinstance(name, str) else ""
@@ -172,7 +176,7 @@ def role_of(message: dict[str, Any], place: str) -> str:
     return ROLES[plain]
 
 
-def text_of(content: Any, place: str) -> Any:
+def join_text_parts(content: Any, place: str) -> Any:
     """A message's text; parts of text are joined, and parts that are no text refused."""
     if not (isinstance(content, list) and content and all(isinstance(p, dict) for p in content)):
         return content
@@ -187,14 +191,14 @@ def text_of(content: Any, place: str) -> Any:
     return "".join(texts)
 
 
-def is_learned(value: Any, place: str) -> bool:
+def parse_learned(value: Any, place: str) -> bool:
     """Whether a turn of this `weight` or `train` is learned."""
     if value not in (0, 1):
         raise UserError(f"{place} is {value!r}; a turn is learned (1, true) or not (0, false)")
     return bool(value)
 
 
-def pair_turns(row: dict[str, Any], where: str) -> Parsed:
+def parse_pair(row: dict[str, Any], where: str) -> ParsedRow:
     """Alpaca's instruction, input and output after the exchanges of `history`, Dolly's
     instruction, context and response, or a prompt and its completion or response."""
     asked = "instruction" if "instruction" in row else "prompt"
@@ -207,7 +211,7 @@ def pair_turns(row: dict[str, Any], where: str) -> Parsed:
     if isinstance(prompt, list):  # the conversational kind: both are lists of messages
         if not isinstance(reply, list | None):
             raise UserError(f"{where} {asked} is a list of messages and {replies[0]} is not")
-        return message_turns([*prompt, *(reply or [])], where, used)
+        return parse_messages([*prompt, *(reply or [])], where, used)
     history = row.get("history") or []
     if not isinstance(history, list) or not all(
         isinstance(h, list) and len(h) == 2 for h in history
@@ -222,26 +226,26 @@ def pair_turns(row: dict[str, Any], where: str) -> Parsed:
     if replies == ["completion"] and isinstance(reply, str):
         reply = reply.removeprefix(" ")  # in that form it parts the completion from the prompt
     last = [prompt] + ([reply] if replies else [])
-    return Parsed(used, [*chain.from_iterable(history), *last])
+    return ParsedRow(used, [*chain.from_iterable(history), *last])
 
 
-FORMS: dict[str, Callable[[dict[str, Any], str], Parsed]] = {
-    "conversations": conversation_turns,
-    "messages": lambda row, where: message_turns(row["messages"], where, {"messages"}),
-    "instruction": pair_turns,
-    "prompt": pair_turns,
+FORMS: dict[str, Callable[[dict[str, Any], str], ParsedRow]] = {
+    "conversations": parse_conversations,
+    "messages": lambda row, where: parse_messages(row["messages"], where, {"messages"}),
+    "instruction": parse_pair,
+    "prompt": parse_pair,
 }
 
 
-def lone_surrogates(value: Any, path: str = "") -> Iterator[str]:
+def find_lone_surrogates(value: Any, path: str = "") -> Iterator[str]:
     """Where a value of a row holds half of a character, and which half."""
     if isinstance(value, str):
         if lone := LONE_SURROGATE.search(value):
             yield f"{path or 'a key'}: {lone[0]!a}"
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from lone_surrogates(key)
-            yield from lone_surrogates(inner, f"{path}.{key}".lstrip("."))
+            yield from find_lone_surrogates(key)
+            yield from find_lone_surrogates(inner, f"{path}.{key}".lstrip("."))
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
-            yield from lone_surrogates(inner, f"{path}[{number}]")
+            yield from find_lone_surrogates(inner, f"{path}[{number}]")

@@ -12,14 +12,14 @@ from lima_ray.config.recipe import Recipe, did_you_mean
 from lima_ray.config.terminal import printable
 from lima_ray.data import packing
 from lima_ray.data.rows import Rows
-from lima_ray.data.tokenizer import described
+from lima_ray.data.tokenizer import describe_template
 from lima_ray.records.example import Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-def show(
+def show_rows(
     recipe: Recipe,
     tokenizer: "PreTrainedTokenizerFast",
     examples: list[Example],
@@ -40,22 +40,22 @@ def show(
         UserError: no such row.
     """
     console = Console(highlight=False, emoji=False)
-    shown = picked(what, examples, rows)
+    shown = choose_rows(what, examples, rows)
     for number in shown:
         ids, mask = rows.row(number)
         name = escape(printable(examples[number].id))
         cut = ", cut" if rows.cut_R[number] else ""
         console.rule(f"{name}: {len(ids)} tokens, {mask.sum()} supervised{cut}")
-        console.print(marked(ids, mask, tokenizer))
+        console.print(highlight_supervised(ids, mask, tokenizer))
     if len(shown):
         console.rule()
         console.print("[green]⟦supervised⟧[/green] [dim]not supervised[/dim]")
-    console.print(escape(described(tokenizer)), soft_wrap=True)
-    histogram(console, rows.lengths_R)
-    packed_micro_batches(console, recipe, rows)
+    console.print(escape(describe_template(tokenizer)), soft_wrap=True)
+    print_histogram(console, rows.lengths_R)
+    print_packing(console, recipe, rows)
 
 
-def picked(what: str, examples: list[Example], rows: Rows) -> Sequence[int]:
+def choose_rows(what: str, examples: list[Example], rows: Rows) -> Sequence[int]:
     """Numbers of the rows to print.
 
     Raises:
@@ -69,7 +69,9 @@ def picked(what: str, examples: list[Example], rows: Rows) -> Sequence[int]:
         if kind == "cut":
             longest = [number for number in longest if rows.cut_R[number]]
         return longest[: int(count or 3)]
-    found = [n for n, row in enumerate(examples) if what == row.id or stands_at(row.place, what)]
+    found = [
+        n for n, row in enumerate(examples) if what == row.id or matches_place(row.place, what)
+    ]
     if not found:
         raise UserError(
             f"--show {what}: none of the {len(examples)} rows that are trained on has this id or "
@@ -78,13 +80,15 @@ def picked(what: str, examples: list[Example], rows: Rows) -> Sequence[int]:
     return found
 
 
-def stands_at(place: str, what: str) -> bool:
+def matches_place(place: str, what: str) -> bool:
     """Whether a row's place is the one meant: `rows.jsonl:17`, or `:17` alone."""
     before = place.removesuffix(what)
     return before != place and (what[0] in ":[" or before[-1:] in ("", "/"))
 
 
-def marked(ids: np.ndarray, mask: np.ndarray, tokenizer: "PreTrainedTokenizerFast") -> str:
+def highlight_supervised(
+    ids: np.ndarray, mask: np.ndarray, tokenizer: "PreTrainedTokenizerFast"
+) -> str:
     """One row as text, supervised stretches in brackets and green."""
     edges = np.flatnonzero(np.diff(mask.astype(int))) + 1
     text = ""
@@ -94,7 +98,9 @@ def marked(ids: np.ndarray, mask: np.ndarray, tokenizer: "PreTrainedTokenizerFas
     return text
 
 
-def histogram(console: Console, lengths_R: np.ndarray, bars: int = 10, width: int = 40) -> None:
+def print_histogram(
+    console: Console, lengths_R: np.ndarray, bars: int = 10, width: int = 40
+) -> None:
     """Print how long the rows are."""
     counts, edges = np.histogram(lengths_R, bins=bars, range=(0, int(lengths_R.max())))
     console.print("\ntokens a row")
@@ -103,7 +109,7 @@ def histogram(console: Console, lengths_R: np.ndarray, bars: int = 10, width: in
         console.print(f"{int(low):6}-{int(high):<6} {count:6} [cyan]{bar}[/cyan]")
 
 
-def packed_micro_batches(console: Console, recipe: Recipe, rows: Rows) -> None:
+def print_packing(console: Console, recipe: Recipe, rows: Rows) -> None:
     """Print how the plan fills its micro-batches, and what padding would have cost."""
     lengths = rows.lengths_R
     plan = packing.plan_epoch(

@@ -7,13 +7,20 @@ from typing import Any
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import resolve
-from lima_ray.data.file_formats import OPENERS, READERS, Placed, file_rows, kind_of, stem_of
+from lima_ray.data.file_formats import (
+    OPENERS,
+    READERS,
+    PlacedRows,
+    file_stem,
+    file_suffixes,
+    read_file_rows,
+)
 
 SHARD = re.compile(r"(?P<name>.*?)[-_.]?((?P<number>\d+)-of-(?P<of>\d+)(-[0-9a-f]{8,})?|\d{3,})")
 """A file's stem such as `train-00000-of-00003` or `part-00000`; `rows2` is none."""
 
 
-def rows_of(reference: str, split: str) -> Placed:
+def read_rows(reference: str, split: str) -> PlacedRows:
     """Yield `(place, row)` for every raw row that a reference names.
 
     Args:
@@ -25,30 +32,30 @@ def rows_of(reference: str, split: str) -> Placed:
     """
     path = resolve(reference)
     if path is None and re.fullmatch(r"[\w.-]+/[\w.-]+", reference) and not is_file_name(reference):
-        yield from hub_rows(reference, split)
+        yield from read_hub_rows(reference, split)
     elif path is None:
         raise UserError(
             f"no data at {reference}: it is no file, no directory, and not the form owner/name "
             "of a dataset on the hub"
         )
     elif path.is_dir() and is_saved_to_disk(path):
-        yield from saved_rows(path, split)
+        yield from read_saved_rows(path, split)
     else:
-        for file in split_files(path, split) if path.is_dir() else [path]:
-            yield from file_rows(file)
+        for file in find_split_files(path, split) if path.is_dir() else [path]:
+            yield from read_file_rows(file)
 
 
-def split_files(folder: Path, split: str) -> list[Path]:
+def find_split_files(folder: Path, split: str) -> list[Path]:
     """The files of a directory that hold a split, in order: one named so, or its shards, here or in
     `data`, or all in a folder named so.
 
     Raises:
         UserError: there is none, several might be meant, or a shard is missing.
     """
-    files = data_files(folder) + data_files(folder / "data")
-    named = [p for p in files if stem_of(p) == split]
-    shards = data_files(folder / split) + data_files(folder / "data" / split)
-    shards += [p for p in files if stem_of(p) != split and shard_name(p) == split]
+    files = list_data_files(folder) + list_data_files(folder / "data")
+    named = [p for p in files if file_stem(p) == split]
+    shards = list_data_files(folder / split) + list_data_files(folder / "data" / split)
+    shards += [p for p in files if file_stem(p) != split and shard_name(p) == split]
     if len(named) + bool(shards) > 1:
         several = ", ".join(p.name for p in named + shards)
         raise UserError(f"{folder} has {several} for {split}; name the one that is meant")
@@ -63,22 +70,22 @@ def split_files(folder: Path, split: str) -> list[Path]:
     return found
 
 
-def data_files(folder: Path) -> list[Path]:
+def list_data_files(folder: Path) -> list[Path]:
     """A folder's data files, in order of name."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.is_file() and kind_of(p)[0] in READERS)
+    return sorted(p for p in folder.iterdir() if p.is_file() and file_suffixes(p)[0] in READERS)
 
 
 def shard_name(path: Path) -> str | None:
     """What a shard is a part of, `train` for `train-00000-of-00003.parquet`; none for others."""
-    found = SHARD.fullmatch(stem_of(path))
+    found = SHARD.fullmatch(file_stem(path))
     return found["name"] if found else None
 
 
 def check_shards(folder: Path, files: list[Path]) -> None:
     """Refuse a set of shards that is not whole."""
-    shards = [found for p in files if (found := SHARD.fullmatch(stem_of(p))) and found["of"]]
+    shards = [found for p in files if (found := SHARD.fullmatch(file_stem(p))) and found["of"]]
     for of in {int(found["of"]) for found in shards}:
         there = {int(found["number"]) for found in shards if int(found["of"]) == of}
         if missing := sorted(set(range(of)) - there):
@@ -97,7 +104,7 @@ def is_saved_to_disk(folder: Path) -> bool:
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
-def saved_rows(folder: Path, split: str) -> Placed:
+def read_saved_rows(folder: Path, split: str) -> PlacedRows:
     """Rows of what `save_to_disk` wrote."""
     from datasets import DatasetDict, load_from_disk
 
@@ -109,16 +116,16 @@ def saved_rows(folder: Path, split: str) -> Placed:
         if split not in table:
             raise UserError(f"{folder} has no split {split!r}; it has {', '.join(map(str, table))}")
         table = table[split]
-    yield from placed(table, f"{folder}/{split}")
+    yield from number_rows(table, f"{folder}/{split}")
 
 
-def placed(rows: Iterable[Any], name: str) -> Placed:
+def number_rows(rows: Iterable[Any], name: str) -> PlacedRows:
     """Rows with their numbers."""
     for number, row in enumerate(rows):
         yield f"{name}[{number}]", row
 
 
-def hub_rows(dataset: str, split: str) -> Placed:
+def read_hub_rows(dataset: str, split: str) -> PlacedRows:
     """Rows of a hub's dataset: its `<split>.jsonl` where it has one, else through `datasets`.
 
     GAIR/lima is read the first way: `datasets` 4 and later refuse its loading script.
@@ -148,7 +155,7 @@ def hub_rows(dataset: str, split: str) -> Placed:
             table = load_dataset(dataset, split=split)
         except (DatasetsError, ValueError, RuntimeError, OSError) as error:
             raise UserError(f"{page} has no split {split!r} that can be read: {error}") from error
-        yield from placed(table, f"{dataset}/{split}")
+        yield from number_rows(table, f"{dataset}/{split}")
         return
     except GatedRepoError as error:
         raise UserError(
@@ -165,4 +172,4 @@ def hub_rows(dataset: str, split: str) -> Placed:
         ) from error
     except (HTTPError, OSError) as error:
         raise UserError(f"{page} cannot be fetched: {error}") from error
-    yield from file_rows(Path(path))
+    yield from read_file_rows(Path(path))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import resolve
-from lima_ray.data.chat_template import encode_prompt, form_of
-from lima_ray.data.turns import any_of, named_ids
+from lima_ray.data.chat_template import analyse_template, encode_prompt
+from lima_ray.data.turns import match_any, tokenise_control_names
 from lima_ray.records.example import Example
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ NEW_EOT = "<|eot|>"
 KNOWN_EOT = ("<|eot_id|>", "<|eot|>", "<|im_end|>", "<end_of_turn>", "<|end|>")
 
 
-INSTALL = "pip install sentencepiece, or put a tokenizer.json beside it"
-DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+INSTALL_SENTENCEPIECE = "pip install sentencepiece, or put a tokenizer.json beside it"
+FIXED_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 """Put before templates that write today's date, so that rows are the same tomorrow."""
 
 
@@ -60,14 +60,14 @@ def load_tokenizer(
                 f"{base} brings code of its own along, which is not run here; give a base that "
                 "`transformers` knows without it"
             ) from error
-        hint = f"; if it is SentencePiece's: {INSTALL}" * ("tiktoken" in str(error))
+        hint = f"; if it is SentencePiece's: {INSTALL_SENTENCEPIECE}" * ("tiktoken" in str(error))
         raise UserError(f"the tokenizer of {base} cannot be loaded: {error}{hint}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(
             f"the tokenizer of {base} is a {type(tokenizer).__name__}, which the library "
             "tokenizers does not run; give a base that has a tokenizer.json"
         )
-    own = own_template(tokenizer)
+    own = base_template(tokenizer)
     if getattr(tokenizer, "legacy", False):
         # LlamaTokenizer does not save `legacy`, so the export would split text in another way.
         tokenizer = PreTrainedTokenizerFast(
@@ -82,10 +82,10 @@ def load_tokenizer(
         return tokenizer
     bos, old_eos = leading_bos(tokenizer), tokenizer.eos_token
     # Where the base's template gives its EOT a meaning, LIMA's form has one of its own.
-    eot = eot_token or (None if own else own_eot(tokenizer)) or NEW_EOT
+    eot = eot_token or (None if own else base_eot(tokenizer)) or NEW_EOT
     set_eot(tokenizer, eot)
     control = {bos, eot, str(old_eos or ""), str(tokenizer.pad_token)}
-    tokenizer.chat_template = chat_template(bos, eot, control, word_start(tokenizer))
+    tokenizer.chat_template = lima_template(bos, eot, control, word_prefix(tokenizer))
     return tokenizer
 
 
@@ -99,14 +99,20 @@ def check_sentencepiece(folder: Path) -> None:
     alone = model.is_file() and not any((folder / f).exists() for f in TOKENIZER_FILES[::2])
     # Others of that name, such as Llama 3's, are lines of text.
     if alone and model.read_bytes()[:1] == b"\n" and not find_spec("sentencepiece"):
-        raise UserError(f"{model} is SentencePiece's, which is not installed: {INSTALL}")
+        raise UserError(
+            f"{model} is SentencePiece's, which is not installed: {INSTALL_SENTENCEPIECE}"
+        )
 
 
-def own_template(tokenizer: Any) -> str:
+def base_template(tokenizer: Any) -> str:
     """The chat template that the base brings along, of several the default one, or nothing."""
     given = tokenizer.chat_template
     found = given.get("default", "") if isinstance(given, dict) else given or ""
-    return DATE + found if "strftime_now" in found and not found.startswith(DATE) else found
+    return (
+        FIXED_DATE + found
+        if "strftime_now" in found and not found.startswith(FIXED_DATE)
+        else found
+    )
 
 
 def eot_of_template(tokenizer: Any, base: str, eot_token: str | None) -> str:
@@ -117,7 +123,7 @@ def eot_of_template(tokenizer: Any, base: str, eot_token: str | None) -> str:
     """
     paper = "give the base LIMA's form instead: --model.chat_template paper"
     try:
-        eot = form_of(tokenizer).eot
+        eot = analyse_template(tokenizer).eot
     except UserError as error:
         raise UserError(
             f"{base} has a chat template that cannot be trained with: {error}; {paper}"
@@ -142,15 +148,15 @@ def set_eot(tokenizer: Any, eot: str) -> None:
         tokenizer.pad_token = old_eos if old_eos not in (None, eot) else tokenizer.unk_token or eot
 
 
-def described(tokenizer: Any) -> str:
+def describe_template(tokenizer: Any) -> str:
     """What chat template is in use, in a line."""
-    form = form_of(tokenizer)
-    if not form.roles:
-        return f"chat template: LIMA's, every turn ends with {form.eot} and has no role marker"
-    dated = ", its date held at 26 Jul 2024" * tokenizer.chat_template.startswith(DATE)
+    syntax = analyse_template(tokenizer)
+    if not syntax.roles:
+        return f"chat template: LIMA's, every turn ends with {syntax.eot} and has no role marker"
+    dated = ", its date held at 26 Jul 2024" * tokenizer.chat_template.startswith(FIXED_DATE)
     return (
-        f"chat template: the base's own{dated}; a reply begins after {form.opening!r} and ends "
-        f"with {form.eot}"
+        f"chat template: the base's own{dated}; a reply begins after {syntax.opening!r} and ends "
+        f"with {syntax.eot}"
     )
 
 
@@ -178,19 +184,19 @@ def prompt_ids(tokenizer: Any, turns: Sequence[str], system: str | None = None) 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids of plain text to go on with; a special token's name in it is only text."""
-    special = any_of(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)
+    special = match_any(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)
     if not special.search(text):
         return tokenizer(text, split_special_tokens=False).input_ids
     bos = [tokenizer.bos_token_id] if leading_bos(tokenizer) else []
-    return bos + named_ids(tokenizer, special, text, first=True)
+    return bos + tokenise_control_names(tokenizer, special, text, first=True)
 
 
-def template_eot(tokenizer: Any) -> set[int]:
+def template_eot_ids(tokenizer: Any) -> set[int]:
     """Id of the token that ends a reply in the chat template, where that is known."""
     if not tokenizer.chat_template:
         return set()
     try:
-        return {tokenizer.convert_tokens_to_ids(form_of(tokenizer).eot)}
+        return {tokenizer.convert_tokens_to_ids(analyse_template(tokenizer).eot)}
     except UserError:
         return set()
 
@@ -203,7 +209,7 @@ def eot_id(tokenizer: "PreTrainedTokenizerFast") -> int:
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
-def own_eot(tokenizer: "PreTrainedTokenizerFast") -> str | None:
+def base_eot(tokenizer: "PreTrainedTokenizerFast") -> str | None:
     """The end-of-turn token a base brings along, such as Llama 3's `<|eot_id|>`."""
     vocab = tokenizer.get_vocab()
     return next((token for token in KNOWN_EOT if token in vocab), None)
@@ -215,7 +221,7 @@ def leading_bos(tokenizer: "PreTrainedTokenizerFast") -> str:
     return str(tokenizer.bos_token) if first == [tokenizer.bos_token_id] else ""
 
 
-def word_start(tokenizer: "PreTrainedTokenizerFast") -> str:
+def word_prefix(tokenizer: "PreTrainedTokenizerFast") -> str:
     """What makes a turn's first word the token that pretraining knows: a space, or nothing.
 
     LLaMA's SentencePiece marks a word's start with a space it adds before a text, but not after a
@@ -229,11 +235,11 @@ def word_start(tokenizer: "PreTrainedTokenizerFast") -> str:
     return " " if after_eot("the") != text_alone == after_eot(" the") else ""
 
 
-def chat_template(bos: str, eot: str, control: set[str], start: str) -> str:
+def lima_template(bos: str, eot: str, control: set[str], start: str) -> str:
     """The Jinja template of LIMA's form; a system message stands before the first user turn.
 
     A turn that spells a control token (`<s>` in a piece of HTML, say) is taken as text by
-    `chat_template`, which says so by `names_are_text`. For other programs, which would take it for
+    `lima_template`, which says so by `names_are_text`. For other programs, which would take it for
     control, a zero-width space is put after its first character.
     """
     content = "((system if loop.first else '') + message['content'])"

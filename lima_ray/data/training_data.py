@@ -9,7 +9,7 @@ from lima_ray.config.errors import UserError, join_names
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Data
 from lima_ray.data.encoding import UnrenderableRows, encode
-from lima_ray.data.examples import normal_dialogue, normal_prompt, read_examples
+from lima_ray.data.examples import normalise_dialogue, normalise_prompt, read_examples
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import eot_id, load_tokenizer
 from lima_ray.records.example import Example
@@ -17,13 +17,13 @@ from lima_ray.records.example import Example
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-DRAW = 1000
+SAMPLING_STREAM = 1000
 """Keeps the random numbers of a draw of rows apart from those of their order in an epoch."""
-Encoded = tuple["PreTrainedTokenizerFast", list[Example], Rows]
+TrainingData = tuple["PreTrainedTokenizerFast", list[Example], Rows]
 """A tokenizer with EOT, the training rows, and the same rows encoded."""
 
 
-def preflight(rows: Rows, examples: list[Example], eot_id: int, prompts: list[Example]) -> None:
+def check_rows(rows: Rows, examples: list[Example], eot_id: int, prompts: list[Example]) -> None:
     """Refuse data that would train something else than the user means.
 
     Args:
@@ -55,7 +55,7 @@ def preflight(rows: Rows, examples: list[Example], eot_id: int, prompts: list[Ex
             f"in {len(no_eot)} rows the EOT that ends a reply is not learned: "
             f"{join_names(no_eot)}; the model would never stop"
         )
-    leaked = [f"{e.id} (= {', '.join(same)})" for e, same in leaks(examples, prompts)]
+    leaked = [f"{e.id} (= {', '.join(same)})" for e, same in find_leaks(examples, prompts)]
     if leaked:
         raise UserError(
             f"{len(leaked)} training prompts are also in dev or test: {join_names(leaked)}. Remove "
@@ -63,12 +63,12 @@ def preflight(rows: Rows, examples: list[Example], eot_id: int, prompts: list[Ex
         )
 
 
-def leaks(examples: list[Example], prompts: list[Example]) -> list[tuple[Example, list[str]]]:
+def find_leaks(examples: list[Example], prompts: list[Example]) -> list[tuple[Example, list[str]]]:
     """Training rows whose prompt is a dev or test prompt, with the ids of those."""
     held_out: dict[str, list[str]] = {}
     for prompt in prompts:
-        held_out.setdefault(normal_prompt(prompt), []).append(prompt.id)
-    found = [(e, held_out.get(normal_prompt(e))) for e in examples]
+        held_out.setdefault(normalise_prompt(prompt), []).append(prompt.id)
+    found = [(e, held_out.get(normalise_prompt(e))) for e in examples]
     return [(e, same) for e, same in found if same]
 
 
@@ -87,16 +87,16 @@ def load_examples(data: Data, seed: int = 0) -> tuple[list[Example], list[Exampl
     """
     read = partial(read_examples, invalid=data.invalid, drop_flag="--data.invalid drop")
     rows = read(data.train, "train")
-    train = drawn(rows, data.rows, seed, "data.rows")
+    train = sample_rows(rows, data.rows, seed, "data.rows")
     if data.added and data.added_rows != 0:
         more = read(data.added, "train")
-        train += drawn(more, data.added_rows, seed, "data.added_rows")
+        train += sample_rows(more, data.added_rows, seed, "data.added_rows")
     prompts: list[Example] = []
     for split, reference in (("dev", data.dev), ("test", data.test)):
         if reference:
             prompts += read(reference, split, dialogues=False)
     if data.leaks == "drop":
-        leaked = [e for e, _ in leaks(train, prompts)]
+        leaked = [e for e, _ in find_leaks(train, prompts)]
         if leaked:
             drop = {id(e) for e in leaked}
             train = [e for e in train if id(e) not in drop]
@@ -114,11 +114,11 @@ def check_heldout(train: list[Example], heldout: list[Example], reference: str) 
 
     Never dropped from training, as leaks may be: `data.heldout` may change when a run goes on.
     """
-    trained = {normal_dialogue(row): row.id for row in train}
+    trained = {normalise_dialogue(row): row.id for row in train}
     same = [
         f"{row.id} (= {found})"
         for row in heldout
-        if (found := trained.get(normal_dialogue(row))) is not None
+        if (found := trained.get(normalise_dialogue(row))) is not None
     ]
     if same:
         raise UserError(
@@ -127,7 +127,7 @@ def check_heldout(train: list[Example], heldout: list[Example], reference: str) 
         )
 
 
-def drawn(rows: list[Example], count: int | None, seed: int, field: str) -> list[Example]:
+def sample_rows(rows: list[Example], count: int | None, seed: int, field: str) -> list[Example]:
     """So many rows at random; those of a smaller count are among those of a larger one.
 
     Args:
@@ -143,11 +143,11 @@ def drawn(rows: list[Example], count: int | None, seed: int, field: str) -> list
         return rows
     if count > len(rows):
         raise UserError(f"{field} is {count}, but there are {len(rows)} rows; lower it")
-    order = np.random.default_rng([seed, DRAW]).permutation(len(rows))
+    order = np.random.default_rng([seed, SAMPLING_STREAM]).permutation(len(rows))
     return [rows[number] for number in order[:count]]
 
 
-def prepare(recipe: Recipe) -> Encoded:
+def load(recipe: Recipe) -> TrainingData:
     """Read, encode and check a recipe's data."""
     train, prompts = load_examples(recipe.data, recipe.seed)
     model = recipe.model
@@ -157,7 +157,7 @@ def prepare(recipe: Recipe) -> Encoded:
     except UnrenderableRows as error:
         if recipe.data.invalid != "drop":
             raise
-        dropped = listed([train[number].id for number in error.rows])
+        dropped = join_names([train[number].id for number in error.rows])
         print(
             f"dropped {len(error.rows)} rows that the base's chat template cannot hold: {dropped}"
         )
@@ -170,5 +170,5 @@ def prepare(recipe: Recipe) -> Encoded:
         print(f"dropped {(~kept).sum()} rows without a supervised token: {dropped}")
         train = [e for e, keep in zip(train, kept, strict=True) if keep]
         rows = encode(train, tokenizer, recipe.data)
-    preflight(rows, train, eot_id(tokenizer), prompts)
+    check_rows(rows, train, eot_id(tokenizer), prompts)
     return tokenizer, train, rows

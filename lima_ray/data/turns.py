@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-Encoded = tuple[list[int], list[int]]
+EncodedTurns = tuple[list[int], list[int]]
 """Ids of a dialogue, and for each the turn it belongs to: 0 the first user's with all before it, 1
 the first reply with its EOT, and so on."""
 
 
 @lru_cache
-def marks() -> tuple[str, str]:
+def control_marks() -> tuple[str, str]:
     """What stands around a control token that a turn spells, while the template is rendered."""
     from transformers.utils.chat_template_utils import mark_control_tokens
 
@@ -27,7 +27,7 @@ def marks() -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class Form:
+class TemplateSyntax:
     """What a chat template makes of dialogues."""
 
     control: re.Pattern[str]
@@ -50,7 +50,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Segment:
     """Text between two control tokens, or at an end, in which a reply may begin."""
 
     left: str
@@ -66,59 +66,65 @@ class Stretch:
     """The control token after it, or nothing at the end."""
 
 
-def stretches(form: Form, text: str, begins: list[int]) -> list[Stretch]:
+def split_segments(syntax: TemplateSyntax, text: str, begins: list[int]) -> list[Segment]:
     """A rendered dialogue, cut at its control tokens."""
-    found: list[Stretch] = []
-    mark = marks()[0]
-    places = [m for m in form.control.finditer(text) if text[m.start() - 1 : m.start()] != mark]
+    found: list[Segment] = []
+    mark = control_marks()[0]
+    places = [m for m in syntax.control.finditer(text) if text[m.start() - 1 : m.start()] != mark]
     waiting, start, turn, before = iter([*begins, len(text) + 1]), 0, 0, ""
     begin = next(waiting)
     for place in [*places, None]:
         end, token = (place.start(), place[0]) if place else (len(text), "")
         here = start <= begin <= end
         left, right = (text[start:begin], text[begin:end]) if here else (text[start:end], "")
-        if before in form.eat_right:
+        if before in syntax.eat_right:
             left, right = left.lstrip(), right if left.strip() else right.lstrip()
-        if token in form.eat_left:
+        if token in syntax.eat_left:
             left, right = left if right.strip() else left.rstrip(), right.rstrip()
-        found.append(Stretch(left, right, turn, here, not before, token))
+        found.append(Segment(left, right, turn, here, not before, token))
         if here:
             turn, begin = turn + 1, next(waiting)
-        if token == form.eot and turn % 2:
+        if token == syntax.eot and turn % 2:
             turn += 1
         start, before = (place.end() if place else 0), token
     return found
 
 
-def tokenise(tokenizer: Any, form: Form, dialogues: list[list[Stretch]]) -> list[Encoded]:
+def tokenise_segments(
+    tokenizer: Any, syntax: TemplateSyntax, dialogues: list[list[Segment]]
+) -> list[EncodedTurns]:
     """Token ids and turns of dialogues, all stretches tokenised together."""
-    flat = [stretch for dialogue in dialogues for stretch in dialogue]
-    whole = text_tokens(tokenizer, form, [(s.left + s.right, s.first) for s in flat])
-    left = text_tokens(tokenizer, form, [(s.left if s.begins else "", s.first) for s in flat])
+    flat = [segment for dialogue in dialogues for segment in dialogue]
+    whole = tokenise_texts(tokenizer, syntax, [(s.left + s.right, s.first) for s in flat])
+    left = tokenise_texts(tokenizer, syntax, [(s.left if s.begins else "", s.first) for s in flat])
     joined = [ids[: len(part)] != part for ids, part in zip(whole, left, strict=True)]
-    right = text_tokens(
-        tokenizer, form, [(s.right if j else "", False) for s, j in zip(flat, joined, strict=True)]
+    right = tokenise_texts(
+        tokenizer,
+        syntax,
+        [(s.right if j else "", False) for s, j in zip(flat, joined, strict=True)],
     )
     pieces = zip(flat, whole, left, right, joined, strict=True)
-    encoded: list[Encoded] = []
+    encoded: list[EncodedTurns] = []
     for dialogue in dialogues:
         ids: list[int] = []
         turns: list[int] = []
         for _ in dialogue:
-            stretch, all_ids, left_ids, right_ids, apart = next(pieces)
+            segment, all_ids, left_ids, right_ids, apart = next(pieces)
             new = left_ids + right_ids if apart else all_ids
-            after = stretch.turn + stretch.begins
-            user = len(left_ids) if stretch.begins else len(new)
-            turns += [stretch.turn] * user + [after] * (len(new) - user)
+            after = segment.turn + segment.begins
+            user = len(left_ids) if segment.begins else len(new)
+            turns += [segment.turn] * user + [after] * (len(new) - user)
             ids += new
-            if stretch.token:
-                ids.append(tokenizer.convert_tokens_to_ids(stretch.token))
+            if segment.token:
+                ids.append(tokenizer.convert_tokens_to_ids(segment.token))
                 turns.append(after)
         encoded.append((ids, turns))
     return encoded
 
 
-def text_tokens(tokenizer: Any, form: Form, texts: list[tuple[str, bool]]) -> list[list[int]]:
+def tokenise_texts(
+    tokenizer: Any, syntax: TemplateSyntax, texts: list[tuple[str, bool]]
+) -> list[list[int]]:
     """Token ids of texts, in which nothing is control.
 
     Args:
@@ -126,11 +132,11 @@ def text_tokens(tokenizer: Any, form: Form, texts: list[tuple[str, bool]]) -> li
         form: of its template.
         texts: each with whether it begins the dialogue; what it spells has marks around it.
     """
-    before, after = marks()
+    before, after = control_marks()
     plain = [text.partition(before)[0] for text, _ in texts]
     asked = [n for n, text in enumerate(plain) if text]
-    leads = ["" if first else form.lead for _, first in texts]
-    ids = iter(plain_ids(tokenizer, [leads[n] + plain[n] for n in asked]))
+    leads = ["" if first else syntax.lead for _, first in texts]
+    ids = iter(tokenise_plain(tokenizer, [leads[n] + plain[n] for n in asked]))
     found: list[list[int]] = [[] for _ in texts]
     for number in asked:
         found[number] = next(ids)[bool(leads[number]) :]
@@ -138,11 +144,13 @@ def text_tokens(tokenizer: Any, form: Form, texts: list[tuple[str, bool]]) -> li
         _, mark, rest = text.partition(before)
         if mark:
             named = rest.replace(before, "").replace(after, "")
-            found[number] += named_ids(tokenizer, form.control, named, first and not plain[number])
+            found[number] += tokenise_control_names(
+                tokenizer, syntax.control, named, first and not plain[number]
+            )
     return found
 
 
-def plain_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+def tokenise_plain(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     """Token ids of texts as they stand, nothing added."""
     if not texts:
         return []
@@ -151,7 +159,9 @@ def plain_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     ).input_ids
 
 
-def named_ids(tokenizer: Any, control: re.Pattern[str], text: str, first: bool) -> list[int]:
+def tokenise_control_names(
+    tokenizer: Any, control: re.Pattern[str], text: str, first: bool
+) -> list[int]:
     """Token ids of a text that spells control tokens, which are text in it.
 
     Args:
@@ -160,7 +170,7 @@ def named_ids(tokenizer: Any, control: re.Pattern[str], text: str, first: bool) 
         text: without marks.
         first: whether it begins the dialogue.
     """
-    reader = text_reader(tokenizer, control)
+    reader = text_only_tokenizer(tokenizer, control)
     ids = reader(text, add_special_tokens=False).input_ids
     if not first:  # behind a line break, since some tokenizers put a space before a beginning
         before = reader("\n", add_special_tokens=False).input_ids
@@ -171,20 +181,21 @@ def named_ids(tokenizer: Any, control: re.Pattern[str], text: str, first: bool) 
         # Some models know such a token as a word too: it is cut behind its first character.
         halves = text[: named.start() + 1], text[named.start() + 1 :]
         first_ids, second_ids = (
-            named_ids(tokenizer, control, half, first and n == 0) for n, half in enumerate(halves)
+            tokenise_control_names(tokenizer, control, half, first and n == 0)
+            for n, half in enumerate(halves)
         )
         return first_ids + second_ids
     return ids
 
 
-def any_of(names: Iterable[str]) -> re.Pattern[str]:
+def match_any(names: Iterable[str]) -> re.Pattern[str]:
     """A pattern of these names, the longest first; of none, one that is never found."""
     longest_first = sorted(names, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
 @lru_cache(maxsize=16)
-def text_reader(tokenizer: Any, control: re.Pattern[str]) -> Any:
+def text_only_tokenizer(tokenizer: Any, control: re.Pattern[str]) -> Any:
     """A copy of the tokenizer that takes control tokens for text.
 
     A copy, since the setting is one of the tokenizer's state, which threads share.

@@ -11,7 +11,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from transformers.utils import logging
 
 from lima_ray.config.errors import UserError
-from lima_ray.data.tokenizer import TOKENIZER_FILES, check_sentencepiece, template_eot
+from lima_ray.data.tokenizer import TOKENIZER_FILES, check_sentencepiece, template_eot_ids
 from lima_ray.engine.cpu.batch_invariant import make_batch_invariant
 from lima_ray.model.families import undecodable
 
@@ -123,4 +123,4 @@ def stop_token_ids(model: Any, tokenizer: Any) -> set[int]:
     named = model.generation_config.eos_token_id
     named = named if isinstance(named, list) else [named]
     ends = {token for token in (tokenizer.eos_token_id, *named) if token is not None}
-    return ends | template_eot(tokenizer)
+    return ends | template_eot_ids(tokenizer)

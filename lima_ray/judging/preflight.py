@@ -156,7 +156,7 @@ def check_leaks(recipe: Recipe, prompts: list[Example]) -> None:
         UserError: the rows that are also prompts.
     """
     rows, _ = training_data.load_examples(recipe.data, recipe.seed)
-    if leaked := training_data.leaks(rows, prompts):
+    if leaked := training_data.find_leaks(rows, prompts):
         raise UserError(
             f"{len(leaked)} of these dev prompts are among the rows that the run was trained on: "
             f"{join_names([row.id for row, _ in leaked])}; remove them"

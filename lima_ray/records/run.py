@@ -239,8 +239,8 @@ class Run:
             if "recipe" not in known:
                 raise UserError(
                     f"neither {self.recipe_file} nor {self.data_card_file} tells what this run was "
-                    "made from; both are empty, damaged or gone. Restore one, give this run a --name of "
-                    "its own, or remove that directory"
+                    "made from; both are empty, damaged or gone. Restore one, give this run a "
+                    "--name of its own, or remove that directory"
                 )
             theirs_hash, ours_hash = known["recipe"]["hash"], recipe.hash()
             changed = [f"recipe (hash {theirs_hash}, now {ours_hash})"]
