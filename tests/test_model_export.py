@@ -26,7 +26,7 @@ from lima_ray.config.sections import Sampling
 from lima_ray.data import training_data
 from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.model import export, export_check
-from lima_ray.model.families import context_of
+from lima_ray.model.families import context_length
 from lima_ray.model.loading import load_model
 from lima_ray.records.run import Run
 from lima_ray.training import zero
@@ -112,7 +112,7 @@ def test_others_decode_an_export_as_its_recipe_says(
         told.update(**GenerationConfig.from_pretrained(tmp_path / "01").to_diff_dict())
         names = ("do_sample", "temperature", "top_p", "repetition_penalty")
         assert tuple(getattr(told, name) for name in names) == expected
-        assert told.max_length == min(longest, context_of(model.config))
+        assert told.max_length == min(longest, context_length(model.config))
 
 
 def test_weights_of_several_groups_are_the_same(
@@ -215,7 +215,7 @@ def exported(recipe: Recipe) -> Run:
     engine = build_engine(recipe, tokenizer, CPU)
     for step in plan_epoch(recipe, rows, 0, 1):
         train_step(engine, step, rows, 1e-2)
-    lineage = {"epoch": 1, "trained": export_check.asdict(export_check.probe(engine, rows))}
+    lineage = {"epoch": 1, "trained": export_check.asdict(export_check.probe_loss(engine, rows))}
     dtype = recipe.checkpoint.weights_dtype
     export.save_weights(engine.module, tokenizer, run.epoch_dir(1), lineage, dtype)
     engine.destroy()

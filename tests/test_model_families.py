@@ -16,7 +16,7 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.engine.engine import Engine
 from lima_ray.model import attention
-from lima_ray.model.families import FAMILIES, context_of, family_of, undecodable
+from lima_ray.model.families import FAMILIES, context_length, find_family, why_undecodable
 from lima_ray.model.residual_dropout import add_residual_dropout
 
 SIZES: dict[str, Any] = {
@@ -107,7 +107,7 @@ def test_packed_rows_are_rows_alone(model: Any) -> None:
 def test_dropout_falls_on_what_is_added_to_the_residual_stream(model: Any) -> None:
     """Without those modules' outputs a layer adds nothing, and twice them it adds twice as much."""
     layer = model.get_decoder().layers[1]
-    modules = [layer.get_submodule(name) for name in family_of(model.config).adds]
+    modules = [layer.get_submodule(name) for name in find_family(model.config).residual_modules]
     found: dict[str, torch.Tensor] = {}
 
     def note(_: Any, args: Any, kwargs: Any, output: Any) -> None:
@@ -140,7 +140,7 @@ def test_slots_decode_what_the_model_computes(model: Any, tmp_path: Path, base_d
     for file in base_dir.glob("token*"):
         shutil.copy(file, tmp_path)
     model.save_pretrained(tmp_path)
-    if not family_of(model.config).decodes:
+    if not find_family(model.config).decodes:
         with pytest.raises(UserError, match="cannot be decoded here"):
             Engine(tmp_path, slots=2)
         return
@@ -204,11 +204,11 @@ def test_what_would_go_wrong_silently_is_refused_before_any_worker(
 
 def test_an_export_is_served_up_to_its_window(base_dir: Path) -> None:
     config = AutoConfig.for_model("mistral", **SIZES, sliding_window=64)
-    assert (context_of(config), undecodable(config)) == (64, "")
+    assert (context_length(config), why_undecodable(config)) == (64, "")
     whole = AutoConfig.for_model("qwen2", **SIZES, use_sliding_window=False)
-    assert context_of(whole) == 512
+    assert context_length(whole) == 512
     found = AutoConfig.from_pretrained(base_dir)
     assert (
-        context_of(found)
+        context_length(found)
         == json.loads((base_dir / "config.json").read_text())["max_position_embeddings"]
     )

@@ -17,7 +17,7 @@ from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.model.flops import step_flops
 from lima_ray.model.loading import load_model
-from lima_ray.model.loss import forward
+from lima_ray.model.loss import forward_packed
 from lima_ray.model.residual_dropout import residual_dropout_rates
 from lima_ray.records.lineage import check_base
 from lima_ray.training.schedule import learning_rate, step_seed
@@ -78,7 +78,7 @@ def test_checkpointed_layers_draw_the_same_dropout(recipe: Recipe) -> None:
         _, rows, model = loaded(recipe.override(point))
         assert model.is_gradient_checkpointing == on
         torch.manual_seed(step_seed(0, 7, 0))
-        forward(model, (0, 3, 5), rows)[0].backward()
+        forward_packed(model, (0, 3, 5), rows)[0].backward()
         gradients.append({n: p.grad for n, p in model.named_parameters()})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
@@ -88,8 +88,8 @@ def test_packed_rows_do_not_see_each_other(recipe: Recipe) -> None:
     tokenizer = load_tokenizer(recipe.model.base)
     rows = encode(read_examples(recipe.data.train), tokenizer, recipe.data)
     model = load_model(recipe, tokenizer, CPU).eval()
-    together = forward(model, (0, 1, 2), rows)
-    alone = [forward(model, (row,), rows) for row in (0, 1, 2)]
+    together = forward_packed(model, (0, 1, 2), rows)
+    alone = [forward_packed(model, (row,), rows) for row in (0, 1, 2)]
     torch.testing.assert_close(together[0], sum(loss for loss, _ in alone), rtol=1e-5, atol=0)
     assert together[1] == sum(correct for _, correct in alone)
     model.set_attn_implementation("sdpa")
@@ -102,7 +102,7 @@ def test_packed_rows_do_not_see_each_other(recipe: Recipe) -> None:
 
 def test_an_empty_micro_batch_weighs_nothing(recipe: Recipe) -> None:
     _, rows, model = loaded(recipe)
-    loss, correct = forward(model, (), rows)
+    loss, correct = forward_packed(model, (), rows)
     loss.backward()
     assert (loss.item(), float(correct)) == (0.0, 0.0)
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
@@ -126,7 +126,7 @@ def test_lora_trains_adapters_and_embeddings_only(recipe: Recipe) -> None:
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert all("lora_" in n or "embed_tokens" in n or "lm_head" in n for n in trained)
     assert sum("lora_A" in n for n in trained) == 3 * 7
-    forward(model, (0, 1), rows)[0].backward()
+    forward_packed(model, (0, 1), rows)[0].backward()
     assert all(p.grad is not None for n, p in model.named_parameters() if n in trained)
 
 
@@ -147,7 +147,7 @@ def test_flops_count_what_a_profiler_counts(recipe: Recipe) -> None:
     model = load_model(recipe, tokenizer, CPU)
     model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter:
-        forward(model, (0,), rows)[0].backward()
+        forward_packed(model, (0,), rows)[0].backward()
     length, supervised = rows.lengths_R[:1], int(rows.supervised_R[0])
     half_of_square = 6.0 * 3 * 64 * float(length[0]) ** 2
     embedding_free = counter.get_total_flops() - half_of_square

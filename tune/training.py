@@ -22,7 +22,7 @@ from lima_ray.data import training_data
 from lima_ray.data.examples import read_examples
 from lima_ray.judging import preflight
 from lima_ray.judging.registry import try_judge
-from lima_ray.model.families import check_base_model, config_of, context_of
+from lima_ray.model.families import check_base_model, context_length, load_config
 from lima_ray.records.files import acquire_lock
 from lima_ray.records.run import Run
 from tune.measurement import Measurement, digest, measured_by_loss, read_measurement
@@ -159,7 +159,7 @@ def prepare_one(
         check_base_model(heldout)
         preflight.held_out(heldout, prepared.tokenizer)
     else:
-        context = context_of(config_of(recipe.model.base))
+        context = context_length(load_config(recipe.model.base))
         preflight.check_fit(
             measurement.rows, measurement.reference, prepared.tokenizer, context, recipe
         )

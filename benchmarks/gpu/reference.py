@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from lima_ray.config.sections import Optim
 from lima_ray.data.packing import Step
 from lima_ray.data.rows import Rows
-from lima_ray.model.parameters import whole
+from lima_ray.model.parameters import gathered
 from lima_ray.training.metrics import StepResult
 
 Tensors = dict[str, torch.Tensor]
@@ -150,7 +150,7 @@ def full_weights(model: Any) -> Tensors:
     """Copies of all weights in use, gathered where they are partitioned."""
     found = {}
     for name, parameter in model.named_parameters():
-        with whole(parameter):
+        with gathered(parameter):
             found[name] = parameter.detach().clone()
     return found
 

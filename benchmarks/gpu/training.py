@@ -41,7 +41,7 @@ from lima_ray.data.rows import Rows
 from lima_ray.model import attention
 from lima_ray.model.flops import peak_flops, step_flops
 from lima_ray.model.lora import add_lora
-from lima_ray.model.loss import forward
+from lima_ray.model.loss import forward_packed
 from lima_ray.model.residual_dropout import add_residual_dropout
 from lima_ray.training.loop import train_step, wrap
 from lima_ray.training.schedule import plan_epoch
@@ -227,7 +227,7 @@ def losses(head: str) -> Callable[..., torch.Tensor]:
 
 def by_logits(model: Any, batch: tuple[int, ...], rows: Rows) -> torch.Tensor:
     """The training loop's own."""
-    return forward(model, batch, rows)[0]
+    return forward_packed(model, batch, rows)[0]
 
 
 def hidden(model: Any, batch: tuple[int, ...], rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
@@ -240,7 +240,7 @@ def hidden(model: Any, batch: tuple[int, ...], rows: Rows) -> tuple[torch.Tensor
 
     hook = model.lm_head.register_forward_pre_hook(capture)
     with suppress(Captured):
-        forward(model, batch, rows)
+        forward_packed(model, batch, rows)
     hook.remove()
     target_K = np.concatenate([ids[1:][mask[1:]] for ids, mask in map(rows.row, batch)])
     return captured["hidden_KD"], torch.from_numpy(target_K).long().to(model.device)

@@ -36,7 +36,7 @@ from lima_ray.engine.forward import Forward
 from lima_ray.engine.loading import load, stop_token_ids
 from lima_ray.engine.requests import ActiveRequest, CompletionOutput, Event, Request
 from lima_ray.engine.sampling import sample, token_logprob
-from lima_ray.model.families import context_of
+from lima_ray.model.families import context_length
 
 PREFILL_TOKENS_A_STEP = 512
 """Tokens of prompts computed between two tokens of the replies under way, at least one chunk."""
@@ -66,7 +66,7 @@ class Engine:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.slots = slots
         self.model, self.tokenizer = load(model_dir, self.device, slots)
-        self.context: int = context_of(self.model.config)
+        self.context: int = context_length(self.model.config)
         self.vocab: int = self.model.config.vocab_size
         self.stop_token_ids = stop_token_ids(self.model, self.tokenizer)
         self.waiting: deque[Request] = deque()

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from lima_ray.config.errors import UserError
 from lima_ray.data.tokenizer import TOKENIZER_FILES, check_sentencepiece, template_eot_ids
 from lima_ray.engine.cpu.batch_invariant import make_batch_invariant
-from lima_ray.model.families import undecodable
+from lima_ray.model.families import why_undecodable
 
 SLOT_ATTENTION = "lima_slots"
 """Name of `slot_attention` in transformers' registry."""
@@ -78,7 +78,7 @@ def check_decodable(model_dir: Path) -> None:
         config = AutoConfig.from_pretrained(str(model_dir), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"the model in {model_dir} cannot be loaded: {error}") from error
-    if problem := undecodable(config):
+    if problem := why_undecodable(config):
         raise UserError(f"{model_dir}: {problem}")
 
 

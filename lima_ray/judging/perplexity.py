@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import packing
 from lima_ray.judging import preflight
-from lima_ray.model.loss import forward, load_packed
+from lima_ray.model.loss import forward_packed, load_packed
 
 
 def perplexity(model: Path, recipe: Recipe) -> float:
@@ -41,6 +41,6 @@ def dialogue_losses(
         budget = recipe.train.tokens_per_micro_batch
         (batches,) = packing.pack(np.arange(len(rows)), rows.lengths_R, 1, budget).ranks
     with torch.inference_mode():
-        losses = [float(forward(weights, batch, rows)[0]) for batch in batches]
+        losses = [float(forward_packed(weights, batch, rows)[0]) for batch in batches]
     tokens = [int(rows.supervised_R[list(batch)].sum()) for batch in batches]
     return np.array(losses), np.array(tokens)

@@ -16,7 +16,7 @@ from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import prompt_ids
 from lima_ray.generation.scripts import Script, check_room
 from lima_ray.judging.registry import check_prompts, try_judge
-from lima_ray.model.families import config_of, context_of
+from lima_ray.model.families import context_length, load_config
 from lima_ray.records.example import Example
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def check_dev(
     if recipe.select.judge == "none":
         return
     assert recipe.data.dev
-    context = context_of(config_of(str(model or recipe.model.base)))
+    context = context_length(load_config(str(model or recipe.model.base)))
     check_fit(read_prompts(recipe.data.dev, "dev"), "data.dev", tokenizer, context, recipe)
     if recipe.data.heldout:
         held_out(recipe, tokenizer)

@@ -28,7 +28,7 @@ from lima_ray.data.rows import Rows
 from lima_ray.miniature.prose import documents
 from lima_ray.model import attention
 from lima_ray.model import cpu_layers as fast
-from lima_ray.model.loss import forward
+from lima_ray.model.loss import forward_packed
 from lima_ray.records.files import make_readable
 
 CONTEXT = 512
@@ -72,7 +72,7 @@ def pretrain(
     config._attn_implementation = attention.PACKED
     torch.manual_seed(seed)
     model: Any = LlamaForCausalLM(config)
-    fast.use(model)
+    fast.install(model)
     bf16 = torch.cpu._is_avx512_bf16_supported()  # products in bf16 are 4 times as fast there
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.1, fused=True
@@ -87,7 +87,7 @@ def pretrain(
             rows = next(source)
             optimizer.param_groups[0]["lr"] = learning_rate * rate_scale(seen / tokens)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                loss_sum, _ = forward(model, tuple(range(len(rows))), rows)
+                loss_sum, _ = forward_packed(model, tuple(range(len(rows))), rows)
             loss = loss_sum / int(rows.mask_N.sum())
             loss.backward()
             optimizer.step()

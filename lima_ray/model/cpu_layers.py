@@ -12,7 +12,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers.models.llama import modeling_llama
 
-plain_rotary = modeling_llama.apply_rotary_pos_emb
+original_rotary = modeling_llama.apply_rotary_pos_emb
 
 
 class Rotate(torch.autograd.Function):
@@ -58,7 +58,7 @@ def apply_rotary(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Stands in for `apply_rotary_pos_emb`, which keeps all that is not fp32 on a CPU."""
     if query.dtype != torch.float32 or query.device.type != "cpu":
-        return plain_rotary(query, key, cos, sin, unsqueeze_dim)
+        return original_rotary(query, key, cos, sin, unsqueeze_dim)
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
     return Rotate.apply(query, cos, sin), Rotate.apply(key, cos, sin)  # pyright: ignore
 
@@ -91,7 +91,7 @@ class Normalise(torch.autograd.Function):
         return x_gradient_BTD, weight_gradient_D, None
 
 
-def use(model: nn.Module) -> None:
+def install(model: nn.Module) -> None:
     """Give a Llama these layers; models of other families are left as they are."""
     if not isinstance(model, modeling_llama.LlamaForCausalLM):
         return

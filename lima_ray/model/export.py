@@ -21,14 +21,14 @@ from transformers.utils import logging
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Sampling
-from lima_ray.model.families import context_of
+from lima_ray.model.families import context_length
 from lima_ray.model.loading import (
     DTYPES,
     PAPER,
     generation_config,
     save_tokenizer_and_config,
 )
-from lima_ray.model.parameters import size, whole
+from lima_ray.model.parameters import count_elements, gathered
 from lima_ray.records.files import make_readable, write_json
 from lima_ray.records.lineage import MIB
 
@@ -38,7 +38,7 @@ ADAPTER = "adapter"
 """Folder of LoRA's adapter beside the merged weights."""
 LORA = ".lora_"
 Tensors = dict[str, torch.Tensor]
-Changes = dict[str, Callable[[], torch.Tensor]]
+LoraUpdates = dict[str, Callable[[], torch.Tensor]]
 """By the name of each adapted weight, what LoRA adds to it, computed in fp32 when it is needed."""
 
 
@@ -74,12 +74,12 @@ def save_weights(
     if first:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-    needed = sum(bytes_of(p, target) for p in plain.parameters())
+    needed = sum(count_bytes(p, target) for p in plain.parameters())
     room_for_scratch = needed if needed > GROUP_BYTES else 0
-    need_room(folder.parent, needed + room_for_scratch + MIB, f"the weights {folder.name}")
+    check_disk_space(folder.parent, needed + room_for_scratch + MIB, f"the weights {folder.name}")
     adapter = {n: p for n, p in model.named_parameters() if LORA in n} if adapted else {}
     factors = gather(adapter, None)
-    weights = gather_all(plain, factors, target, unfinished)
+    weights = gather_state(plain, factors, target, unfinished)
     refuse_not_finite(weights, unfinished)
     if not first:
         return 0
@@ -93,7 +93,7 @@ def save_weights(
         (unfinished / ADAPTER / "README.md").unlink()  # a form to fill in
     in_use = plain.config.dtype
     # The base's own may be one that transformers refuses to write.
-    plain.generation_config = generation_config(tokenizer, context_of(plain.config), sampling)
+    plain.generation_config = generation_config(tokenizer, context_length(plain.config), sampling)
     plain.save_pretrained(unfinished, state_dict=weights, max_shard_size=GROUP_BYTES)
     plain.config.dtype = in_use  # which `save_pretrained` has changed
     save_tokenizer_and_config(plain, tokenizer, unfinished, target or plain.dtype, sampling)
@@ -107,12 +107,14 @@ def save_weights(
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 
-def bytes_of(tensor: torch.Tensor, dtype: torch.dtype | None) -> int:
+def count_bytes(tensor: torch.Tensor, dtype: torch.dtype | None) -> int:
     """Bytes of a tensor, partitioned or not, in a precision or its own."""
-    return size(tensor) * (dtype.itemsize if dtype else tensor.element_size())
+    return count_elements(tensor) * (dtype.itemsize if dtype else tensor.element_size())
 
 
-def gather(tensors: Tensors, dtype: torch.dtype | None, changes: Changes | None = None) -> Tensors:
+def gather(
+    tensors: Tensors, dtype: torch.dtype | None, changes: LoraUpdates | None = None
+) -> Tensors:
     """Copies of whole tensors in rank 0's memory; nothing on other ranks.
 
     Args:
@@ -121,7 +123,7 @@ def gather(tensors: Tensors, dtype: torch.dtype | None, changes: Changes | None 
         changes: what LoRA adds.
     """
     parameters = [t for t in tensors.values() if isinstance(t, nn.Parameter)]
-    with torch.no_grad(), whole(*parameters):
+    with torch.no_grad(), gathered(*parameters):
         if dist.get_rank() > 0:
             return {}
         copies: Tensors = {}
@@ -135,7 +137,7 @@ def gather(tensors: Tensors, dtype: torch.dtype | None, changes: Changes | None 
         return copies
 
 
-def gather_all(
+def gather_state(
     model: nn.Module, factors: Tensors, dtype: torch.dtype | None, scratch: Path
 ) -> Tensors:
     """The whole state of a model in rank 0's memory, under its plain names, LoRA merged.
@@ -151,9 +153,9 @@ def gather_all(
     for name, tensor in state.items():
         names.setdefault(id(tensor), name)  # tied weights are one tensor
     own = {name: state[name] for name in names.values()}
-    changes = lora_changes(model, factors)
+    changes = lora_updates(model, factors)
     gathered: Tensors = {}
-    groups = list(grouped(own, dtype))
+    groups = list(split_groups(own, dtype))
     for number, group in enumerate(groups):
         copies = gather(group, dtype, changes)
         if len(groups) > 1 and copies:
@@ -167,22 +169,22 @@ def gather_all(
     }
 
 
-def grouped(tensors: Tensors, dtype: torch.dtype | None) -> Iterator[Tensors]:
+def split_groups(tensors: Tensors, dtype: torch.dtype | None) -> Iterator[Tensors]:
     """Groups of at most `GROUP_BYTES`, or of one larger tensor."""
     group: Tensors = {}
     filled = 0
     for name, tensor in tensors.items():
-        if group and filled + bytes_of(tensor, dtype) > GROUP_BYTES:
+        if group and filled + count_bytes(tensor, dtype) > GROUP_BYTES:
             yield group
             group, filled = {}, 0
         group[name] = tensor
-        filled += bytes_of(tensor, dtype)
+        filled += count_bytes(tensor, dtype)
     yield group
 
 
-def lora_changes(model: nn.Module, factors: Tensors) -> Changes:
+def lora_updates(model: nn.Module, factors: Tensors) -> LoraUpdates:
     """What LoRA's layers in a model add to its weights, from their gathered factors."""
-    changes: Changes = {}
+    changes: LoraUpdates = {}
     for name, layer in model.named_modules():
         if not hasattr(layer, "lora_A") or not factors:
             continue
@@ -192,11 +194,11 @@ def lora_changes(model: nn.Module, factors: Tensors) -> Changes:
             inner, path = inner.base_layer, f"{path}.base_layer"
         weight = f"{path}.{getattr(layer, 'parameter_name', 'weight')}"
         down, up = (factors[f"base_model.model.{name}.lora_{side}.default.weight"] for side in "AB")
-        changes[weight] = partial(lora_change, layer, down, up)
+        changes[weight] = partial(lora_update, layer, down, up)
     return changes
 
 
-def lora_change(layer: Any, down_RI: torch.Tensor, up_OR: torch.Tensor) -> torch.Tensor:
+def lora_update(layer: Any, down_RI: torch.Tensor, up_OR: torch.Tensor) -> torch.Tensor:
     """scale · B A in fp32, for a linear layer (O, I) or for E experts stacked in one parameter."""
     down_RI, up_OR, scale = down_RI.float(), up_OR.float(), layer.scaling["default"]
     experts = getattr(layer, "num_experts", 1)
@@ -236,7 +238,7 @@ def hash_tensors(tensors: Tensors) -> str:
     return digest.hexdigest()[:16]
 
 
-def need_room(folder: Path, needed: int, what: str) -> None:
+def check_disk_space(folder: Path, needed: int, what: str) -> None:
     """Raise the same error on every worker where `folder` lacks room for `needed` bytes."""
     free = [shutil.disk_usage(folder).free if dist.get_rank() == 0 else 0]
     dist.broadcast_object_list(free, src=0)

@@ -18,7 +18,7 @@ from torch import distributed as dist
 from lima_ray.config.errors import UserError
 from lima_ray.data.rows import Rows
 from lima_ray.model.loading import DTYPES, dtype_name
-from lima_ray.model.loss import forward, load_packed
+from lima_ray.model.loss import forward_packed, load_packed
 from lima_ray.records.files import read_json, write_json
 from lima_ray.records.run import Run
 
@@ -27,7 +27,7 @@ PROBE_TOKENS = 1024
 EXACT, ROUNDED = 1e-3, 0.02
 """How far the losses may part in fp32, and where either is in bf16: other kernels round otherwise.
 Relative, for losses above 1 nat."""
-ROOM = 1.2
+MEMORY_FACTOR = 1.2
 """Memory that loading takes, in sizes of the files."""
 
 
@@ -42,7 +42,7 @@ class Probe:
     """Precision of the weights, such as `bfloat16`."""
 
 
-def probe(engine: Any, rows: Rows) -> Probe:
+def probe_loss(engine: Any, rows: Rows) -> Probe:
     """Compute the trainer's own loss on the first rows; every worker takes part.
 
     Raises:
@@ -64,7 +64,7 @@ def probe(engine: Any, rows: Rows) -> Probe:
 
 def mean_loss(model: Any, rows: Rows, count: int) -> float:
     """Mean loss of the first rows' supervised tokens, in nats."""
-    loss_sum, _ = forward(model, tuple(range(count)), rows)
+    loss_sum, _ = forward_packed(model, tuple(range(count)), rows)
     return float(loss_sum) / int(rows.supervised_R[:count].sum())
 
 
@@ -90,10 +90,10 @@ def check_export(run: Run, asked_dtype: str) -> str:
         loaded = Probe(**known["loaded"])
     elif not run.rows_file.exists():
         return f"the export was not loaded again: {run.rows_file} is gone"
-    elif short := lacking_memory(run.export_dir):
+    elif short := describe_memory_shortage(run.export_dir):
         return f"the export was not loaded again: {short}"
     else:
-        loaded = loaded_again(run.export_dir, Rows.load(run.rows_file), trained.rows)
+        loaded = probe_export(run.export_dir, Rows.load(run.rows_file), trained.rows)
     told = (
         f"loss {loaded.loss:.4f} in {loaded.dtype}, {trained.loss:.4f} as trained in "
         f"{trained.dtype} ({trained.rows} rows)"
@@ -115,9 +115,9 @@ def check_export(run: Run, asked_dtype: str) -> str:
     return f"export loaded again: {told}"
 
 
-def lacking_memory(folder: Path) -> str:
+def describe_memory_shortage(folder: Path) -> str:
     """What is missing to load a model, or nothing."""
-    needed = ROOM * sum(f.stat().st_size for f in folder.glob("*.safetensors"))
+    needed = MEMORY_FACTOR * sum(f.stat().st_size for f in folder.glob("*.safetensors"))
     gpu = torch.cuda.is_available()
     free = torch.cuda.mem_get_info()[0] if gpu else psutil.virtual_memory().available
     if needed <= free:
@@ -125,7 +125,7 @@ def lacking_memory(folder: Path) -> str:
     return f"it needs {needed / 2**30:.1f} GiB and {free / 2**30:.1f} are free"
 
 
-def loaded_again(folder: Path, rows: Rows, count: int) -> Probe:
+def probe_export(folder: Path, rows: Rows, count: int) -> Probe:
     """The loss of a saved model on the first rows, as transformers loads it.
 
     Raises:

@@ -13,15 +13,15 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.paths import resolve
 from lima_ray.config.recipe import Recipe
 
-PLAIN = ("self_attn", "mlp")
-SANDWICH = ("post_attention_layernorm", "post_feedforward_layernorm")
+SUBLAYERS = ("self_attn", "mlp")
+POST_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
 
 
 @dataclass(frozen=True)
 class Family:
     """What is known of the models of one `model_type`."""
 
-    adds: tuple[str, str] = PLAIN
+    residual_modules: tuple[str, str] = SUBLAYERS
     """Modules of a layer whose outputs are added to the residual stream; where a norm follows the
     sub-layer, that norm, since dropout before it would be scaled away."""
     decodes: bool = True
@@ -40,23 +40,23 @@ FAMILIES: dict[str, Family] = {
         )
     },
     **{
-        name: Family(adds=SANDWICH)
+        name: Family(residual_modules=POST_NORMS)
         for name in ("gemma2", "gemma3_text", "olmo2", "olmo3", "exaone4", "flex_olmo")
     },
-    "glm4": Family(adds=("post_self_attn_layernorm", "post_mlp_layernorm")),
+    "glm4": Family(residual_modules=("post_self_attn_layernorm", "post_mlp_layernorm")),
     "deepseek_v2": Family(decodes=False),  # keys and values of other widths
     "deepseek_v3": Family(decodes=False),
 }
 
 
-def config_of(model: str) -> Any:
+def load_config(model: str) -> Any:
     """The configuration of a base or an export."""
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(str(resolve(model) or model), trust_remote_code=False)
 
 
-def family_of(config: Any) -> Family:
+def find_family(config: Any) -> Family:
     """What is known of a model's family.
 
     Raises:
@@ -80,16 +80,16 @@ def check_base_model(recipe: Recipe) -> None:
     """
     base, asked = recipe.model.base, recipe.data.max_tokens
     try:
-        config = config_of(base)
+        config = load_config(base)
     except (OSError, ValueError) as error:
         raise UserError(f"the configuration of the base {base} cannot be read: {error}") from error
-    family_of(config)
+    find_family(config)
     if asked > config.max_position_embeddings:
         raise UserError(
             f"data.max_tokens is {asked}, but {base} has {config.max_position_embeddings} "
             f"positions; lower it: --data.max_tokens {config.max_position_embeddings}"
         )
-    window = window_of(config)
+    window = attention_window(config)
     if window and window < asked:
         raise UserError(
             f"data.max_tokens is {asked}, but {base} attends {window} tokens back; lower it: "
@@ -100,16 +100,16 @@ def check_base_model(recipe: Recipe) -> None:
             f"data.max_tokens is {asked}, but rows over {config.original_max_position_embeddings} "
             f"tokens change the positions of all rows beside them in {base}; lower it"
         )
-    if recipe.select.judge != "none" and (problem := undecodable(config)):
+    if recipe.select.judge != "none" and (problem := why_undecodable(config)):
         raise UserError(
             f"select.judge is {recipe.select.judge}, but {problem}; use --select.judge none, and "
             "another server for what is exported"
         )
 
 
-def undecodable(config: Any) -> str:
+def why_undecodable(config: Any) -> str:
     """Why models of this configuration cannot be decoded in slots, or nothing."""
-    if not family_of(config).decodes:
+    if not find_family(config).decodes:
         return f"models of the family {config.model_type!r} cannot be decoded here"
     if getattr(config, "attn_logit_softcapping", None):
         return "this model caps attention scores, which the engine does not compute"
@@ -123,7 +123,7 @@ def scales_by_length(config: Any) -> bool:
     return (getattr(config, "rope_parameters", None) or {}).get("rope_type") == "longrope"
 
 
-def window_of(config: Any) -> int | None:
+def attention_window(config: Any) -> int | None:
     """How many tokens attention reaches back in some layer; none reaches back to the start."""
     kinds = getattr(config, "layer_types", None)
     if kinds and "sliding_attention" not in kinds:
@@ -131,6 +131,8 @@ def window_of(config: Any) -> int | None:
     return getattr(config, "sliding_window", None)
 
 
-def context_of(config: Any) -> int:
+def context_length(config: Any) -> int:
     """Longest row that plain causal attention computes as the model does."""
-    return min(config.max_position_embeddings, window_of(config) or config.max_position_embeddings)
+    return min(
+        config.max_position_embeddings, attention_window(config) or config.max_position_embeddings
+    )

@@ -15,18 +15,18 @@ from lima_ray.config.paths import resolve
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Model, Sampling
 from lima_ray.model import attention, cpu_layers
-from lima_ray.model.families import config_of, context_of
+from lima_ray.model.families import context_length, load_config
 from lima_ray.model.lora import add_lora
-from lima_ray.model.parameters import whole
+from lima_ray.model.parameters import gathered
 from lima_ray.model.residual_dropout import add_residual_dropout
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 PAPER = Sampling()
-Causal = Any
+CausalLM = Any
 """A `transformers` causal language model; its own annotations say less than Any."""
 
 
-def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Causal:
+def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> CausalLM:
     """Load the base and prepare it for training; under ZeRO 3 its weights are born partitioned.
 
     Args:
@@ -35,9 +35,9 @@ def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Ca
         device: where the weights go, except under ZeRO 3, which places them itself.
     """
     attention.register()
-    dtype = precision(recipe, device)
+    dtype = choose_dtype(recipe, device)
     base = str(resolve(recipe.model.base) or recipe.model.base)
-    kind = attention_kind(recipe.model, device, dtype, config_of(base))
+    kind = choose_attention(recipe.model, device, dtype, load_config(base))
     loader: Any = AutoModelForCausalLM
     model, info = loader.from_pretrained(
         base,
@@ -57,7 +57,7 @@ def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Ca
 
         _apply_liger_kernel_to_instance(model=model, fused_linear_cross_entropy=False)
     if device.type == "cpu" and model.dtype == torch.float32:
-        cpu_layers.use(model)
+        cpu_layers.install(model)
     add_tokens(model, len(tokenizer))
     model.config.eos_token_id = tokenizer.eos_token_id
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -72,7 +72,7 @@ def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Ca
     return model.train()
 
 
-def kernels(model: nn.Module) -> dict[str, Any]:
+def describe_kernels(model: nn.Module) -> dict[str, Any]:
     """What computes a loaded model: number format, attention, and whether Liger's layers do."""
     config: Any = model.config
     names = {attention.PACKED: "packed", attention.VARLEN: "varlen"}
@@ -89,13 +89,13 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def precision(recipe: Recipe, device: torch.device) -> torch.dtype:
+def choose_dtype(recipe: Recipe, device: torch.device) -> torch.dtype:
     """Format of the weights in use."""
     auto = "bf16" if device.type == "cuda" and recipe.train.zero_stage else "fp32"
     return DTYPES[auto if recipe.train.precision == "auto" else recipe.train.precision]
 
 
-def attention_kind(model: Model, device: torch.device, dtype: torch.dtype, config: Any) -> str:
+def choose_attention(model: Model, device: torch.device, dtype: torch.dtype, config: Any) -> str:
     """The attention implementation by the name that `transformers` knows it by.
 
     auto takes the fastest there is for bf16 on a GPU: FlashAttention 2 where it is installed, then
@@ -116,15 +116,15 @@ def attention_kind(model: Model, device: torch.device, dtype: torch.dtype, confi
     if not flash:
         return attention.PACKED
     # Asked by distribution: flash-attn-4 installs a module `flash_attn` without FlashAttention 2.
-    if installed("flash-attn"):
+    if is_installed("flash-attn"):
         return "flash_attention_2"
     width = attention.head_width(config)
     if width <= attention.VARLEN_HEAD_MAX and width % 8 == 0:
         return varlen
-    return "kernels-community/flash-attn2" if installed("kernels") else attention.PACKED
+    return "kernels-community/flash-attn2" if is_installed("kernels") else attention.PACKED
 
 
-def installed(distribution: str) -> bool:
+def is_installed(distribution: str) -> bool:
     """Whether pip has installed a distribution."""
     try:
         version(distribution)
@@ -140,14 +140,14 @@ def check_plain_attention(config: Any, max_tokens: int) -> None:
             "this base caps attention scores, which packed attention does not; use a "
             "FlashAttention kernel on a GPU (--model.attention)"
         )
-    if max_tokens > context_of(config):
+    if max_tokens > context_length(config):
         raise UserError(
-            f"this base attends {context_of(config)} tokens back, fewer than data.max_tokens "
+            f"this base attends {context_length(config)} tokens back, fewer than data.max_tokens "
             f"{max_tokens}; lower it"
         )
 
 
-def add_tokens(model: Causal, vocab: int) -> None:
+def add_tokens(model: CausalLM, vocab: int) -> None:
     """Give tokens the base has no row for (a new EOT) the mean of its rows, in and out."""
     old = model.config.vocab_size
     if vocab <= old:
@@ -155,7 +155,7 @@ def add_tokens(model: Causal, vocab: int) -> None:
     model.resize_token_embeddings(vocab, mean_resizing=False)
     heads = (model.get_input_embeddings(), model.get_output_embeddings())
     for weight in {id(m.weight): m.weight for m in heads}.values():
-        with torch.no_grad(), whole(weight, change=True):
+        with torch.no_grad(), gathered(weight, change=True):
             if weight.numel():
                 weight[old:] = weight[:old].float().mean(dim=0).to(weight.dtype)
 
@@ -176,7 +176,7 @@ def generation_config(tokenizer: Tokenizer, context: int, sampling: Sampling) ->
 
 
 def save_tokenizer_and_config(
-    model: Causal,
+    model: CausalLM,
     tokenizer: Tokenizer,
     folder: Path,
     dtype: torch.dtype,
@@ -196,5 +196,5 @@ def save_tokenizer_and_config(
     config.dtype = dtype
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
-    generation_config(tokenizer, context_of(config), sampling).save_pretrained(folder)
+    generation_config(tokenizer, context_length(config), sampling).save_pretrained(folder)
     tokenizer.save_pretrained(folder, save_jinja_files=False)

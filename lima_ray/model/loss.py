@@ -15,7 +15,7 @@ from lima_ray.data.rows import Rows
 from lima_ray.model import attention
 
 
-def forward(model: Any, batch: MicroBatch, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+def forward_packed(model: Any, batch: MicroBatch, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
     """Forward one packed micro-batch.
 
     Only the K positions whose next token is supervised reach the vocabulary's matrix.
@@ -57,7 +57,7 @@ def forward(model: Any, batch: MicroBatch, rows: Rows) -> tuple[torch.Tensor, to
 
 
 def load_packed(folder: Path, dtype: str | torch.dtype) -> tuple[Any, dict[str, Any]]:
-    """Load a saved model as `forward` needs it, on a GPU where there is one.
+    """Load a saved model as `forward_packed` needs it, on a GPU where there is one.
 
     Args:
         folder: a complete Hugging Face model.

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 
-def whole(*parameters: nn.Parameter, change: bool = False) -> AbstractContextManager[Any]:
+def gathered(*parameters: nn.Parameter, change: bool = False) -> AbstractContextManager[Any]:
     """Make partitioned parameters whole inside the context; others are whole already.
 
     Args:
@@ -21,6 +21,6 @@ def whole(*parameters: nn.Parameter, change: bool = False) -> AbstractContextMan
     return deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0 if change else None)
 
 
-def size(tensor: torch.Tensor) -> int:
+def count_elements(tensor: torch.Tensor) -> int:
     """Elements of a parameter, partitioned or not, or of a buffer."""
     return int(getattr(tensor, "ds_numel", tensor.numel()))

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from lima_ray.model.families import family_of
+from lima_ray.model.families import find_family
 
 
 def residual_dropout_rates(layers: int, last: float) -> list[float]:
@@ -20,7 +20,7 @@ def add_residual_dropout(model: Any, last: float) -> None:
     (activation checkpointing) draw the same elements, since PyTorch replays their random state.
     """
     decoder = model.get_decoder().layers
-    adds = family_of(model.config).adds
+    adds = find_family(model.config).residual_modules
     for layer, rate in zip(decoder, residual_dropout_rates(len(decoder), last), strict=True):
         if rate:
             for name in adds:

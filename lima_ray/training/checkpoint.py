@@ -18,8 +18,8 @@ import torch
 from torch import distributed as dist
 
 from lima_ray.config.errors import UserError
-from lima_ray.model.export import need_room
-from lima_ray.model.parameters import size
+from lima_ray.model.export import check_disk_space
+from lima_ray.model.parameters import count_elements
 from lima_ray.records.files import write_json
 from lima_ray.records.run import MANIFEST, Run, SavedState
 from lima_ray.training.state_files import CheckedFiles, damaged, nothing_runs
@@ -54,7 +54,7 @@ def save_state(engine: Any, run: Run, step: int, keep: int) -> int:
             shutil.rmtree(leftover)
         drop_states(run, max(1, keep - 1))
         partial.mkdir()
-    need_room(run.state_dir, state_bytes(engine), f"the resume state of step {step}")
+    check_disk_space(run.state_dir, state_bytes(engine), f"the resume state of step {step}")
     engine.checkpoint_engine = files = CheckedFiles()
     engine.save_checkpoint(
         str(run.state_dir),
@@ -149,7 +149,7 @@ def unreadable_states(run: Run) -> list[Path]:
 
 def state_bytes(engine: Any) -> int:
     """Bytes of a resume state: trained weights in use, and fp32 weight and averages of AdamW."""
-    trained = sum(size(p) for p in engine.module.parameters() if p.requires_grad)
+    trained = sum(count_elements(p) for p in engine.module.parameters() if p.requires_grad)
     weight = next(engine.module.parameters()).element_size()
     return trained * (weight + 12)
 
@@ -163,7 +163,7 @@ def universal_tag(state: SavedState) -> str:
     folder = state.folder.with_name(f"{state.folder.name}-universal")
     if dist.get_rank() == 0:
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier start; nobody has checked it
-    need_room(state.folder, folder_bytes(state.folder), "converting the resume state")
+    check_disk_space(state.folder, folder_bytes(state.folder), "converting the resume state")
     if dist.get_rank() == 0:
         partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)

@@ -23,11 +23,11 @@ from lima_ray.config.recipe import Recipe
 from lima_ray.data.packing import Step
 from lima_ray.data.rows import Rows
 from lima_ray.model import export
-from lima_ray.model.export_check import probe
+from lima_ray.model.export_check import probe_loss
 from lima_ray.model.flops import step_flops
-from lima_ray.model.loading import kernels, load_model, precision
-from lima_ray.model.loss import forward
-from lima_ray.model.parameters import size
+from lima_ray.model.loading import choose_dtype, describe_kernels, load_model
+from lima_ray.model.loss import forward_packed
+from lima_ray.model.parameters import count_elements
 from lima_ray.records.run import Run
 from lima_ray.training import checkpoint
 from lima_ray.training.metrics import MetricsLog, StepResult
@@ -85,7 +85,10 @@ def train(
         ending.callback(engine.destroy)  # its hooks keep it alive where a process trains again
         for note in notes:
             log.note(note)
-        computed = {"zero_stage": engine.zero_optimization_stage(), **kernels(engine.module)}
+        computed = {
+            "zero_stage": engine.zero_optimization_stage(),
+            **describe_kernels(engine.module),
+        }
         log.start(done, pids, computed, phases.seconds)
         plan: list[Step] = []
         for number in range(done, schedule.steps):
@@ -130,7 +133,7 @@ def save_epoch(
     Returns:
         bytes written (on the first worker; 0 elsewhere).
     """
-    origin = origin | {"trained": asdict(probe(engine, rows))}
+    origin = origin | {"trained": asdict(probe_loss(engine, rows))}
     folder, dtype = run.epoch_dir(origin["epoch"]), recipe.checkpoint.weights_dtype
     return export.save_weights(engine.module, tokenizer, folder, origin, dtype, recipe.sampling)
 
@@ -169,7 +172,7 @@ def build_engine(
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     recipe = settle_stage(recipe, dist.get_world_size(), device)
-    bf16 = precision(recipe, device) == torch.bfloat16
+    bf16 = choose_dtype(recipe, device) == torch.bfloat16
     config = deepspeed_config(recipe, bf16=bf16, universal=universal)
     torch.manual_seed(recipe.seed)
     partitioned = HfDeepSpeedConfig(config) if recipe.train.zero_stage == 3 else None
@@ -192,7 +195,7 @@ def wrap(model: torch.nn.Module, recipe: Recipe, config: dict[str, Any]) -> Any:
         # Its shared-memory collectives compile for minutes; gloo serves as well.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     optimizer = adamw(model, recipe)
-    trained = sum(size(p) for group in optimizer.param_groups for p in group["params"])
+    trained = sum(count_elements(p) for group in optimizer.param_groups for p in group["params"])
     for bucket in ("reduce_bucket_size", "allgather_bucket_size"):
         config["zero_optimization"][bucket] = bucket_size(trained)
     engine, *_ = deepspeed.initialize(
@@ -242,7 +245,7 @@ def train_step(engine: Any, step: Step, rows: Rows, rate: float) -> StepResult:
     # Summed on the device: reading a number here would stop a GPU at every micro-batch.
     totals_2 = torch.zeros(2, dtype=torch.float64, device=engine.device)
     for batch in step.ranks[dist.get_rank()]:
-        loss_sum, correct = forward(engine, batch, rows)
+        loss_sum, correct = forward_packed(engine, batch, rows)
         engine.backward(loss_sum * (dist.get_world_size() / supervised), scale_wrt_gas=False)
         totals_2 += torch.stack([loss_sum.detach().double(), correct.double()])
     engine.step()
