@@ -48,11 +48,11 @@ from lima_ray.records.files import explain_write_errors, make_readable
 from lima_ray.records.lineage import check_base, hash_arrays, hash_base
 from lima_ray.records.run import Run
 from lima_ray.results.figures import loss_curve
-from lima_ray.training.failures import NoteFailures
+from lima_ray.training.failures import FailureLog
 from lima_ray.training.phases import Phases
-from lima_ray.training.progress import Progress
+from lima_ray.training.progress import TrainingProgress
 from lima_ray.training.schedule import Schedule
-from lima_ray.training.signals import in_thread, stoppable
+from lima_ray.training.signals import raise_on_signals, run_in_thread
 from lima_ray.training.trackers import check_tracker
 from lima_ray.training.worker import train_worker
 
@@ -75,7 +75,7 @@ def fit(recipe: Recipe) -> Run:
     print(describe_template(job.tokenizer))
     with Run(recipe.run_dir).locked():
         run = job.initialise()
-        if not finished(run, job.schedule):
+        if not is_finished(run, job.schedule):
             run.check_states()
             job.write()
             phases.done("data")
@@ -84,9 +84,9 @@ def fit(recipe: Recipe) -> Run:
             gpus = wants_gpus(recipe.cluster)
             cpus = cpus_per_worker(recipe.cluster, gpus)
             check_resources(recipe.cluster, gpus, cpus)
-            with stoppable(run), Progress(run, recipe, job.schedule):
-                in_thread(lambda: start(recipe, run, gpus, cpus, job.lineage, phases))
-        with stoppable(run):
+            with raise_on_signals(run), TrainingProgress(run, recipe, job.schedule):
+                run_in_thread(lambda: run_workers(recipe, run, gpus, cpus, job.lineage, phases))
+        with raise_on_signals(run):
             select.choose(run, recipe)
             print(select.check_export(run, recipe), flush=True)
         if run.steps():
@@ -95,7 +95,7 @@ def fit(recipe: Recipe) -> Run:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """A training whose input is checked; nothing of it is written yet."""
 
     recipe: Recipe
@@ -133,7 +133,7 @@ class Prepared:
             self.tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
 
 
-def prepare(recipe: Recipe, encoded: training_data.TrainingData | None = None) -> Prepared:
+def prepare(recipe: Recipe, encoded: training_data.TrainingData | None = None) -> PreparedRun:
     """Check everything that can be wrong with a recipe's input, and encode its rows.
 
     Args:
@@ -143,13 +143,13 @@ def prepare(recipe: Recipe, encoded: training_data.TrainingData | None = None) -
     Raises:
         UserError: what is wrong.
     """
-    made = check(recipe, encoded)
+    made = check_inputs(recipe, encoded)
     if not Run(recipe.run_dir).export_dir.exists():  # a finished run needs none of it
         preflight.try_out(recipe, made.tokenizer)
     return made
 
 
-def check(recipe: Recipe, encoded: training_data.TrainingData | None = None) -> Prepared:
+def check_inputs(recipe: Recipe, encoded: training_data.TrainingData | None = None) -> PreparedRun:
     """Do what `prepare` does, but look at nothing that choosing an epoch needs of others."""
     check_base(recipe.model.base)
     check_base_model(recipe)
@@ -168,17 +168,17 @@ def check(recipe: Recipe, encoded: training_data.TrainingData | None = None) -> 
         "base": {"from": recipe.model.base, "hash": hash_base(recipe.model.base)},
         "recipe": {"from": recipe.name, "hash": recipe.hash()},
     }
-    return Prepared(recipe, tokenizer, rows, card)
+    return PreparedRun(recipe, tokenizer, rows, card)
 
 
-def finished(run: Run, schedule: Schedule) -> bool:
+def is_finished(run: Run, schedule: Schedule) -> bool:
     """Whether every step is done and the last epoch's weights are written."""
     state, earlier = run.latest_state(), run.earlier_states()
     steps = state.step if state else max(earlier, default=0)
     return steps == schedule.steps and run.epoch_dir(schedule.recipe.optim.epochs).exists()
 
 
-def start(
+def run_workers(
     recipe: Recipe, run: Run, gpus: bool, cpus: int, lineage: dict[str, str], phases: Phases
 ) -> None:
     """Run the workers under Ray Train until the last step."""
@@ -186,7 +186,7 @@ def start(
     workers = (cluster.min_workers, cluster.workers) if cluster.min_workers else cluster.workers
     each = {"CPU": cpus} | ({"GPU": 1} if gpus else {})
     environment = worker_environment(gpus, cpus) | forwarded_environment()
-    beside = assesses_beside(recipe, gpus)
+    assessed = assesses_during_training(recipe, gpus)
     everything = with_absolute_paths(recipe).model_dump()
     trainer = TorchTrainer(
         train_worker,
@@ -195,7 +195,7 @@ def start(
             "run": str(run.path),
             "phases": asdict(phases),
             "lineage": lineage,
-            "beside": beside,
+            "assess": assessed,
         },
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ray.train.ScalingConfig(
@@ -206,16 +206,16 @@ def start(
             storage_path=str(run.path.parent),
             failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
             worker_runtime_env={"env_vars": environment},
-            callbacks=[NoteFailures(run)],
+            callbacks=[FailureLog(run)],
         ),
         validation_config=ray.train.ValidationConfig(
-            fn=assessment.assess_beside,
+            fn=assessment.assess_during_training,
             task_config=ray.train.ValidationTaskConfig(
                 {"run": str(run.path), "recipe": everything}
             ),
             ray_remote_kwargs=task_options(gpus),
         )
-        if beside
+        if assessed
         else None,
     )
     try:
@@ -231,13 +231,13 @@ def start(
         raise UserError(returned["error"])
 
 
-def assesses_beside(recipe: Recipe, gpus: bool) -> bool:
+def assesses_during_training(recipe: Recipe, gpus: bool) -> bool:
     """Whether epochs are judged while training goes on: where that takes no worker's GPU."""
     spare = ray.cluster_resources().get("GPU", 0) > recipe.cluster.workers
     return recipe.select.judge != "none" and (spare or not gpus)
 
 
-def summary(run: Run) -> str:
+def summarise(run: Run) -> str:
     """What the run reached, and what to type next."""
     steps = run.steps()
     if not steps:
@@ -262,5 +262,5 @@ def summary(run: Run) -> str:
 def main(step: RecipeCommand) -> None:
     """`python -m lima_ray.train [RECIPE]`."""
     trained = fit(step.recipe)
-    print(summary(trained))
+    print(summarise(trained))
     print(f"next         python -m lima_ray.chat {trained.export_dir}")

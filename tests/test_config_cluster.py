@@ -15,7 +15,7 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.records.run import Run
 from lima_ray.training import failures
-from lima_ray.training.progress import Progress
+from lima_ray.training.progress import TrainingProgress
 from lima_ray.training.schedule import Schedule
 
 
@@ -68,12 +68,12 @@ def test_a_task_has_the_judges_key_that_the_driver_has(
 
 def test_why_workers_failed_is_noted_by_rank(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    assert failures.failures(run) == []
+    assert failures.read_failures(run) == []
     died = RuntimeError("The actor died. Worker exit detail: Worker unexpectedly exits with code 2")
-    callback = failures.NoteFailures(run)
+    callback = failures.FailureLog(run)
     callback.after_exception(None, {1: died, 0: died})
     callback.after_exception(None, {1: ValueError("Traceback\n  x\nValueError: no room")})
-    assert failures.failures(run) == [
+    assert failures.read_failures(run) == [
         "workers 0, 1 failed: its process ended unexpectedly (killed, out of memory, or crashed)",
         "worker 1 failed: ValueError: ValueError: no room",
     ]
@@ -84,6 +84,6 @@ def test_a_failure_with_brackets_is_printed_as_it_is(
 ) -> None:
     said = "worker 0 failed: [/pytorch/gloo/pair.cc:537] Read error [127.0.0.1]: [bold]reset"
     run = Run(tmp_path)
-    with Progress(run, recipe, Schedule.of(recipe, 24)):
+    with TrainingProgress(run, recipe, Schedule.of(recipe, 24)):
         run.metrics_file.write_text(json.dumps({"kind": "note", "step": 0, "text": said}) + "\n")
     assert said in capsys.readouterr().out

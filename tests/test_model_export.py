@@ -291,8 +291,8 @@ def test_buckets_smaller_than_a_weight_change_nothing(
 ) -> None:
     tokenizer, _, rows = training_data.load(recipe)
     losses = []
-    for stage, least in ((0, zero.LEAST_BUCKET), (2, zero.LEAST_BUCKET), (2, 1000), (3, 1000)):
-        monkeypatch.setattr(zero, "LEAST_BUCKET", least)
+    for stage, least in ((0, zero.MIN_BUCKET), (2, zero.MIN_BUCKET), (2, 1000), (3, 1000)):
+        monkeypatch.setattr(zero, "MIN_BUCKET", least)
         still = {"train.zero_stage": stage, "model.residual_dropout": 0.0}
         engine = build_engine(recipe.override(still), tokenizer, CPU)
         steps = plan_epoch(recipe, rows, 0, 1)

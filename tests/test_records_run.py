@@ -21,8 +21,8 @@ from lima_ray.data.examples import write_examples
 from lima_ray.records.files import write_json
 from lima_ray.records.quality import Quality, read_qualities
 from lima_ray.records.run import Run
-from lima_ray.train import summary
-from lima_ray.training.signals import in_thread, stoppable
+from lima_ray.train import summarise
+from lima_ray.training.signals import raise_on_signals, run_in_thread
 
 CARD = {part: {"hash": "0"} for part in ("data", "base")}
 
@@ -124,7 +124,7 @@ def test_lines_that_were_cut_off_are_passed_over(recipe: Recipe) -> None:
     run.metrics_file.write_bytes(text.encode() + b"\xff")
     assert [m["step"] for m in run.metrics()] == [1, 3]
     run.metrics_file.write_text("")
-    assert "tells of no step" in summary(run)
+    assert "tells of no step" in summarise(run)
 
 
 def quality(epoch: int, weights: str) -> Quality:
@@ -160,8 +160,8 @@ def test_a_signal_ends_a_training_with_a_word(
         os.kill(os.getpid(), number)
         time.sleep(60)
 
-    with pytest.raises(SystemExit) as ended, exit_on_user_error(), stoppable(run):
-        in_thread(signal_soon)
+    with pytest.raises(SystemExit) as ended, exit_on_user_error(), raise_on_signals(run):
+        run_in_thread(signal_soon)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     assert ended.value.code == status
     said = capsys.readouterr().err
@@ -170,10 +170,10 @@ def test_a_signal_ends_a_training_with_a_word(
 
 def test_without_a_signal_everything_is_as_before(recipe: Recipe) -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with stoppable(Run(recipe.run_dir)):
-        assert in_thread(lambda: 7) == 7
+    with raise_on_signals(Run(recipe.run_dir)):
+        assert run_in_thread(lambda: 7) == 7
         with pytest.raises(UserError, match="as it was"):
-            in_thread(raising)
+            run_in_thread(raising)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 

@@ -28,7 +28,7 @@ from lima_ray.judging.perplexity import dialogue_losses, perplexity
 from lima_ray.records.files import write_json
 from lima_ray.records.quality import Quality, read_problems, read_qualities
 from lima_ray.records.run import Run
-from lima_ray.training.progress import Progress
+from lima_ray.training.progress import TrainingProgress
 from lima_ray.training.schedule import Schedule
 from tune import sweep
 
@@ -333,8 +333,8 @@ def test_an_epoch_that_could_not_be_judged_is_told_at_once(
     with serving(Server()) as server:
         recipe = judged_at(small, server.url.removesuffix("/v1"))
         asked = {"run": str(run.path), "recipe": recipe.model_dump(), "epoch": 2}
-        with Progress(run, recipe, Schedule.of(recipe, 95)):
-            told = assessment.assess_beside(None, **asked)
+        with TrainingProgress(run, recipe, Schedule.of(recipe, 95)):
+            told = assessment.assess_during_training(None, **asked)
     assert told == {}
     said = capsys.readouterr().out
     assert said.count("epoch 2 could not be judged, and is judged again at the end: ") == 1

@@ -16,8 +16,13 @@ from lima_ray.data import training_data
 from lima_ray.model.export_check import check_export
 from lima_ray.records.files import write_json
 from lima_ray.records.run import MANIFEST, Run
-from lima_ray.train import finished
-from lima_ray.training.checkpoint import load_state, save_state, sound_state, universal_tag
+from lima_ray.train import is_finished
+from lima_ray.training.checkpoint import (
+    convert_to_universal,
+    find_intact_state,
+    load_state,
+    save_state,
+)
 from lima_ray.training.loop import build_engine, train, train_step
 from lima_ray.training.phases import Phases
 from lima_ray.training.schedule import Schedule, plan_epoch
@@ -82,11 +87,11 @@ def test_a_lost_file_or_manifest_is_damage(recipe: Recipe) -> None:
     go_on(recipe, run)
     newest, before = run.states()
     (newest.folder / MANIFEST).write_text("{")
-    found, notes = sound_state(run)
+    found, notes = find_intact_state(run)
     assert found == before and "step-000009 is damaged: manifest.json" in notes[0]
     (before.folder / next(iter(before.files))).unlink()
     with pytest.raises(UserError, match="step 6 is damaged"):
-        sound_state(run)
+        find_intact_state(run)
 
 
 def test_a_state_of_an_earlier_version_is_told_and_a_run_it_finished_stays_so(
@@ -101,15 +106,15 @@ def test_a_state_of_an_earlier_version_is_told_and_a_run_it_finished_stays_so(
     entry = {"tag": folder.name, "step": schedule.steps, "workers": 1}
     (run.state_dir / "latest.json").write_text(json.dumps([entry]))
     with pytest.raises(UserError, match=r"earlier version .*wrote .*step-.*remove .*/state to"):
-        sound_state(run)
-    assert folder.exists() and not finished(run, schedule)
+        find_intact_state(run)
+    assert folder.exists() and not is_finished(run, schedule)
     run.epoch_dir(recipe.optim.epochs).mkdir(parents=True)
-    assert finished(run, schedule)
+    assert is_finished(run, schedule)
     run.export_dir.mkdir()
     write_json(run.export_dir / "lineage.json", {"epoch": 3, "weights": "abc"})
     assert "an earlier version saved it" in check_export(run, "auto")
     folder.rename(folder.with_name("step-000001"))
-    assert not finished(run, schedule)
+    assert not is_finished(run, schedule)
 
 
 class Hostile:
@@ -138,7 +143,7 @@ def test_a_state_runs_no_code(recipe: Recipe, tmp_path: Path, stage: int) -> Non
         engine.destroy()
     if stage:
         with pytest.raises(RuntimeError, match="Weights only load failed"):
-            universal_tag(newest)
+            convert_to_universal(newest)
     assert not (tmp_path / "hacked").exists()
 
 

@@ -30,7 +30,7 @@ from tune.space import Point, Sweep
 
 ID_DIGITS = 12
 WAIT = "wait for it, then go on with --resume"
-PreparedTraining = tuple["Training", train.Prepared]
+PreparedTraining = tuple["Training", train.PreparedRun]
 """A training and its checked input."""
 
 
@@ -152,7 +152,7 @@ def prepare_one(
             f"{len(leaked)} training prompts are among the prompts that measure "
             f"({measurement.reference}): {join_names([row.id for row, _ in leaked])}; remove them"
         )
-    prepared = train.check(recipe, found)
+    prepared = train.check_inputs(recipe, found)
     preflight.check_dev(recipe, prepared.tokenizer)
     if measurement.by_loss:
         heldout = measured_by_loss(recipe, measurement.reference, measurement.max_tokens)
@@ -169,7 +169,7 @@ def prepare_one(
     id = digest([*decides, *chooses, recipe.checkpoint.weights_from_epoch])[:ID_DIGITS]
     recipe = recipe.override({"name": id})
     card = prepared.data_card | {"recipe": {"from": sweep.recipe, "hash": recipe.hash()}}
-    prepared = train.Prepared(recipe, prepared.tokenizer, prepared.rows, card)
+    prepared = train.PreparedRun(recipe, prepared.tokenizer, prepared.rows, card)
     training = Training(
         id=id,
         point=point.number,
@@ -186,7 +186,7 @@ def prepare_one(
     return training, prepared
 
 
-def reserve(training: Training, prepared: train.Prepared) -> BaseFileLock:
+def reserve(training: Training, prepared: train.PreparedRun) -> BaseFileLock:
     """Lock a training against other sweeps, and write its directory unless it has been trained.
 
     Returns:

@@ -43,7 +43,7 @@ from lima_ray.model.flops import peak_flops, step_flops
 from lima_ray.model.lora import add_lora
 from lima_ray.model.loss import forward_packed
 from lima_ray.model.residual_dropout import add_residual_dropout
-from lima_ray.training.loop import train_step, wrap
+from lima_ray.training.loop import initialize_engine, train_step
 from lima_ray.training.schedule import plan_epoch
 from lima_ray.training.zero import deepspeed_config
 
@@ -335,7 +335,7 @@ def lima_case(
         model = add_lora(model, recipe.model)
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    engine = wrap(model.train(), recipe, deepspeed_config(recipe, bf16=True))
+    engine = initialize_engine(model.train(), recipe, deepspeed_config(recipe, bf16=True))
     try:
         figures = engine_figures(record, engine, rows, recipe)
         record.add(
@@ -396,7 +396,7 @@ def steps_case(
     config = deepspeed_config(recipe, bf16=True)
     config["bf16"] |= {"bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}
     config["data_types"] = {"grad_accum_dtype": "bf16"}
-    engine = wrap(model, recipe, config)
+    engine = initialize_engine(model, recipe, config)
     try:
         record.add("steps", **case, **engine_figures(record, engine, rows, recipe))
     finally:

@@ -134,7 +134,7 @@ def outdated(run: Run, epoch: int, recipe: Recipe) -> bool:
     return asked != now
 
 
-def assess_beside(checkpoint: Any, **kwargs: Any) -> dict[str, float]:
+def assess_during_training(checkpoint: Any, **kwargs: Any) -> dict[str, float]:
     """Ray Train's asynchronous validation: `assess` as a Ray task while training goes on.
 
     Args:

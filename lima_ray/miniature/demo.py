@@ -75,7 +75,7 @@ def demo(recipe: Recipe) -> None:
     console.print(shares(verdicts, dialogues))
     phases = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
     console.print(f"{phases}; {sum(seconds.values()):.0f} s in all")
-    console.print(train.summary(run), markup=False)
+    console.print(train.summarise(run), markup=False)
     console.print(
         "next         make chat                                  talk to it\n"
         "             python -m lima_ray.encode --show 3         see what it learned from\n"

@@ -22,10 +22,10 @@ from lima_ray.model.export import check_disk_space
 from lima_ray.model.parameters import count_elements
 from lima_ray.records.files import write_json
 from lima_ray.records.run import MANIFEST, Run, SavedState
-from lima_ray.training.state_files import CheckedFiles, damaged, nothing_runs
+from lima_ray.training.state_files import ChecksumEngine, find_damaged, restrict_unpickling
 
 POLL_S = 1.0
-DAMAGED = "damaged-"
+DAMAGED_PREFIX = "damaged-"
 """How the name of a state's folder begins that is not as it was written."""
 
 
@@ -55,7 +55,7 @@ def save_state(engine: Any, run: Run, step: int, keep: int) -> int:
         drop_states(run, max(1, keep - 1))
         partial.mkdir()
     check_disk_space(run.state_dir, state_bytes(engine), f"the resume state of step {step}")
-    engine.checkpoint_engine = files = CheckedFiles()
+    engine.checkpoint_engine = files = ChecksumEngine()
     engine.save_checkpoint(
         str(run.state_dir),
         tag=partial.name,
@@ -85,7 +85,7 @@ def drop_states(run: Run, keep: int) -> None:
     """Remove all states but the newest, what was converted from others, and what is damaged."""
     kept = {state.folder.name for state in run.states()[:keep]}
     for old in run.state_dir.iterdir():
-        if old.name.startswith(("step-", DAMAGED)) and old.name not in kept:
+        if old.name.startswith(("step-", DAMAGED_PREFIX)) and old.name not in kept:
             shutil.rmtree(old)
 
 
@@ -97,7 +97,7 @@ def sync_folder(folder: Path) -> None:
     os.close(handle)
 
 
-def sound_state(run: Run) -> tuple[SavedState | None, list[str]]:
+def find_intact_state(run: Run) -> tuple[SavedState | None, list[str]]:
     """The newest state whose files are as they were written; the workers share the reading.
 
     Returns:
@@ -118,7 +118,7 @@ def sound_state(run: Run) -> tuple[SavedState | None, list[str]]:
     for state in states:
         mine = dict(sorted(state.files.items())[rank::workers])
         found: list[Any] = [None] * workers
-        dist.all_gather_object(found, damaged(state.folder, mine))
+        dist.all_gather_object(found, find_damaged(state.folder, mine))
         bad = sorted(name for part in found for name in part)
         if not bad:
             break
@@ -137,7 +137,7 @@ def sound_state(run: Run) -> tuple[SavedState | None, list[str]]:
     dist.barrier()
     if rank == 0:
         for folder in [*unreadable, *(bad.folder for bad in bad_states)]:
-            folder.rename(folder.with_name(f"{DAMAGED}{folder.name}"))
+            folder.rename(folder.with_name(f"{DAMAGED_PREFIX}{folder.name}"))
     return states[len(bad_states)], notes
 
 
@@ -154,7 +154,7 @@ def state_bytes(engine: Any) -> int:
     return trained * (weight + 12)
 
 
-def universal_tag(state: SavedState) -> str:
+def convert_to_universal(state: SavedState) -> str:
     """Convert a state so that any number of workers can load it; done by one worker for all.
 
     Returns:
@@ -191,8 +191,8 @@ def folder_bytes(folder: Path) -> int:
 
 def load_state(engine: Any, run: Run, tag: str) -> None:
     """Load weights and optimizer from a resume state or its universal form."""
-    engine.checkpoint_engine = CheckedFiles()
-    with nothing_runs():
+    engine.checkpoint_engine = ChecksumEngine()
+    with restrict_unpickling():
         path, _ = engine.load_checkpoint(str(run.state_dir), tag=tag, load_module_strict=False)
     if path is None:
         raise RuntimeError(f"{run.state_dir / tag} could not be loaded")

@@ -11,7 +11,7 @@ from lima_ray.records.run import Run
 FILE = "failures.log"
 
 
-class NoteFailures(UserCallback):
+class FailureLog(UserCallback):
     """Writes a line to the run's directory when workers fail; it lives in the controller."""
 
     def __init__(self, run: Run) -> None:
@@ -22,14 +22,14 @@ class NoteFailures(UserCallback):
     ) -> None:
         """Note which workers failed, and of what."""
         del run_context
-        note(self.file, worker_exceptions)
+        append_failure(self.file, worker_exceptions)
 
 
-def note(file: Path, failed: Mapping[int, BaseException]) -> None:
+def append_failure(file: Path, failed: Mapping[int, BaseException]) -> None:
     """Append a line about workers that failed, by rank."""
     reasons: dict[str, list[int]] = {}
     for rank, error in sorted(failed.items()):
-        reasons.setdefault(reason(error), []).append(rank)
+        reasons.setdefault(describe_exception(error), []).append(rank)
     said = "; ".join(
         f"worker{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))} failed: {why}"
         for why, ranks in reasons.items()
@@ -38,7 +38,7 @@ def note(file: Path, failed: Mapping[int, BaseException]) -> None:
         out.write(f"{said}\n")
 
 
-def reason(error: BaseException) -> str:
+def describe_exception(error: BaseException) -> str:
     """The line of an error that says most: its last, or how its process ended."""
     text = str(error)
     if "Worker unexpectedly exits" in text:
@@ -47,7 +47,7 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
 
 
-def failures(run: Run) -> list[str]:
+def read_failures(run: Run) -> list[str]:
     """What was noted so far, a line each."""
     file = run.path / FILE
     return file.read_text(encoding="utf-8").splitlines() if file.exists() else []

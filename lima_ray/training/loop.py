@@ -33,7 +33,12 @@ from lima_ray.training import checkpoint
 from lima_ray.training.metrics import MetricsLog, StepResult
 from lima_ray.training.phases import Phases
 from lima_ray.training.schedule import Schedule, plan_epoch, step_seed
-from lima_ray.training.zero import Clipping, bucket_size, deepspeed_config, settle_stage
+from lima_ray.training.zero import (
+    GradientClipping,
+    bucket_size,
+    deepspeed_config,
+    resolve_zero_stage,
+)
 
 
 def train(
@@ -64,12 +69,16 @@ def train(
         )
     rows = Rows.load(run.rows_file)
     tokenizer = AutoTokenizer.from_pretrained(run.tokenizer_dir, trust_remote_code=False)
-    state, notes = checkpoint.sound_state(run)
+    state, notes = checkpoint.find_intact_state(run)
     if state:  # a run keeps the stage that it began with; its states have that form
         recipe = recipe.override({"train.zero_stage": state.zero_stage})
-    recipe = settle_stage(recipe, workers, device)
+    recipe = resolve_zero_stage(recipe, workers, device)
     resharded = state is not None and state.workers != workers and recipe.train.zero_stage != 0
-    tag = checkpoint.universal_tag(state) if state and resharded else state and state.folder.name
+    tag = (
+        checkpoint.convert_to_universal(state)
+        if state and resharded
+        else state and state.folder.name
+    )
     engine = build_engine(recipe, tokenizer, device, universal=resharded)
     if tag:
         checkpoint.load_state(engine, run, tag)
@@ -102,12 +111,12 @@ def train(
             log.step(number + 1, epoch + 1, rate, result)
             after_step(number + 1)
             if schedule.saves_weights(number + 1):
-                with log.timed("weights", number + 1) as saved:
+                with log.time_save("weights", number + 1) as saved:
                     origin = lineage | {"epoch": epoch + 1}
                     saved.bytes = save_epoch(engine, tokenizer, rows, recipe, run, origin)
                 saved_weights(epoch + 1)
             if schedule.saves_state(number + 1):
-                with log.timed("state", number + 1) as saved:
+                with log.time_save("state", number + 1) as saved:
                     keep = recipe.checkpoint.keep_states
                     saved.bytes = checkpoint.save_state(engine, run, number + 1, keep)
 
@@ -171,17 +180,17 @@ def build_engine(
     """
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-    recipe = settle_stage(recipe, dist.get_world_size(), device)
+    recipe = resolve_zero_stage(recipe, dist.get_world_size(), device)
     bf16 = choose_dtype(recipe, device) == torch.bfloat16
     config = deepspeed_config(recipe, bf16=bf16, universal=universal)
     torch.manual_seed(recipe.seed)
     partitioned = HfDeepSpeedConfig(config) if recipe.train.zero_stage == 3 else None
     model = load_model(recipe, tokenizer, device)
     del partitioned
-    return wrap(model, recipe, config)
+    return initialize_engine(model, recipe, config)
 
 
-def wrap(model: torch.nn.Module, recipe: Recipe, config: dict[str, Any]) -> Any:
+def initialize_engine(model: torch.nn.Module, recipe: Recipe, config: dict[str, Any]) -> Any:
     """Wrap a model in a DeepSpeed engine with AdamW.
 
     Args:
@@ -194,7 +203,7 @@ def wrap(model: torch.nn.Module, recipe: Recipe, config: dict[str, Any]) -> Any:
     if next(model.parameters()).device.type == "cpu":
         # Its shared-memory collectives compile for minutes; gloo serves as well.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    optimizer = adamw(model, recipe)
+    optimizer = build_optimizer(model, recipe)
     trained = sum(count_elements(p) for group in optimizer.param_groups for p in group["params"])
     for bucket in ("reduce_bucket_size", "allgather_bucket_size"):
         config["zero_optimization"][bucket] = bucket_size(trained)
@@ -202,13 +211,13 @@ def wrap(model: torch.nn.Module, recipe: Recipe, config: dict[str, Any]) -> Any:
         model=model, optimizer=optimizer, config=config, dist_init_required=False
     )
     if recipe.train.zero_stage == 0:
-        clipping: Any = Clipping(recipe.optim.clip_norm)
+        clipping: Any = GradientClipping(recipe.optim.clip_norm)
         engine.clipping = clipping
         optimizer.register_step_pre_hook(clipping)
     return engine
 
 
-def adamw(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW over every trained weight; DeepSpeed's CPU form where the optimizer is offloaded."""
     optim = recipe.optim
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -90,16 +90,16 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
         self.write(record)
         self.tracker.log(record, done)
 
-    def timed(self, what: str, step: int) -> "Saving":
+    def time_save(self, what: str, step: int) -> "SaveTimer":
         """Time a save and append its record."""
-        return Saving(self, what, step)
+        return SaveTimer(self, what, step)
 
     def __exit__(self, *_: object) -> None:
         if self.enabled:
             self.tracker.close()
 
 
-class Saving(AbstractContextManager["Saving"]):
+class SaveTimer(AbstractContextManager["SaveTimer"]):
     """One save under way: how long it took and how much it wrote."""
 
     def __init__(self, log: MetricsLog, what: str, step: int) -> None:

@@ -6,7 +6,7 @@ from lima_ray.config.display import ProgressDisplay
 from lima_ray.config.recipe import Recipe
 from lima_ray.records.quality import read_problems, read_qualities
 from lima_ray.records.run import Run
-from lima_ray.training.failures import failures
+from lima_ray.training.failures import read_failures
 from lima_ray.training.schedule import Schedule
 
 POLL_S = 0.5
@@ -14,7 +14,7 @@ LOG_EVERY_S = 10.0
 RECENT_STEPS = 20
 
 
-class Progress(AbstractContextManager["Progress"]):
+class TrainingProgress(AbstractContextManager["TrainingProgress"]):
     """Follows a run's metrics.jsonl in a thread of its own until the context ends."""
 
     def __init__(self, run: Run, recipe: Recipe, schedule: Schedule) -> None:
@@ -28,13 +28,13 @@ class Progress(AbstractContextManager["Progress"]):
         self.said_step = 0
         self.steps: list[dict] = []
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "TrainingProgress":
         already = self.run.metrics()
         self.starts = sum(m["kind"] == "start" for m in already)
         self.notes = sum(m["kind"] == "note" for m in already)
         self.read = len(already)
         self.said_step = max((m["step"] for m in already if m["kind"] == "step"), default=0)
-        self.failures = len(failures(self.run))
+        self.failures = len(read_failures(self.run))
         self.judged = set(read_qualities(self.run, self.recipe.select.judge_name))
         self.problems = read_problems(self.run)
         self.display.__enter__()
@@ -50,7 +50,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def _update(self, final: bool) -> None:
         """Read what is new and show it; a restart shortens the file, which is then read afresh."""
-        for failure in (new := failures(self.run)[self.failures :]):
+        for failure in (new := read_failures(self.run)[self.failures :]):
             self.display.print(failure)
         self.failures += len(new)
         records = self.run.metrics()

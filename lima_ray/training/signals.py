@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def stoppable(run: Run) -> Iterator[None]:
+def raise_on_signals(run: Run) -> Iterator[None]:
     """Raise `SignalExit` at a signal inside; in other threads than the main one, do nothing.
 
     Ray has handlers of its own, which end the process without a word; they are back afterwards.
@@ -25,7 +25,7 @@ def stoppable(run: Run) -> Iterator[None]:
     def stop(number: int, _: object) -> None:
         for other in SIGNALS:
             signal.signal(other, signal.SIG_IGN)  # once is enough while this unwinds
-        raise SignalExit(where(run), 128 + number)
+        raise SignalExit(describe_position(run), 128 + number)
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
@@ -35,7 +35,7 @@ def stoppable(run: Run) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def where(run: Run) -> str:
+def describe_position(run: Run) -> str:
     """At which step a run stands, and that it goes on."""
     steps = run.steps()
     state = run.latest_state()
@@ -45,7 +45,7 @@ def where(run: Run) -> str:
     )
 
 
-def in_thread(work: Callable[[], Any]) -> Any:
+def run_in_thread(work: Callable[[], Any]) -> Any:
     """Call a function in a thread of its own, while this one can be interrupted.
 
     Raises:

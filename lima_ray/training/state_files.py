@@ -25,23 +25,23 @@ from deepspeed.utils.tensor_fragment import fragment_address
 CHUNK = 1 << 24
 CONVERTERS = 2
 """Processes that convert a state to a universal checkpoint."""
-Sum = tuple[int, str]
+Checksum = tuple[int, str]
 """Bytes of a file and their hash."""
 torch.serialization.add_safe_globals([LossScaler, ZeroStageEnum, fragment_address])
 
 
-class CheckedFiles(TorchCheckpointEngine):
+class ChecksumEngine(TorchCheckpointEngine):
     """What DeepSpeed's engine writes and reads its files with."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.sums: dict[str, Sum] = {}
+        self.sums: dict[str, Checksum] = {}
         """Of each file this process wrote, by name."""
 
     def save(self, state_dict: Any, path: str) -> None:
         """Write a file to the disk, and note its checksum."""
         with Path(path).open("wb") as file:
-            out: Any = Summed(file)
+            out: Any = HashingWriter(file)
             torch.save(state_dict, out)
             file.flush()
             os.fsync(file.fileno())
@@ -52,7 +52,7 @@ class CheckedFiles(TorchCheckpointEngine):
         return torch.load(path, map_location=map_location, weights_only=True)
 
 
-class Summed:
+class HashingWriter:
     """A file that is only written to, and hashed on the way."""
 
     def __init__(self, file: Any) -> None:
@@ -69,17 +69,19 @@ class Summed:
         self.file.flush()
 
     @property
-    def sum(self) -> Sum:
+    def sum(self) -> Checksum:
         """Of what is written so far."""
         return self.bytes, self.digest.hexdigest()
 
 
-def damaged(folder: Path, sums: dict[str, Sum]) -> list[str]:
+def find_damaged(folder: Path, sums: dict[str, Checksum]) -> list[str]:
     """Names of files that are not there or not as they were written."""
-    return [name for name, wanted in sums.items() if sum_of(folder / name) != tuple(wanted)]
+    return [
+        name for name, wanted in sums.items() if compute_checksum(folder / name) != tuple(wanted)
+    ]
 
 
-def sum_of(path: Path) -> Sum | None:
+def compute_checksum(path: Path) -> Checksum | None:
     """Checksum of a file; none where it cannot be read."""
     digest = xxhash.xxh3_128()
     try:
@@ -92,7 +94,7 @@ def sum_of(path: Path) -> Sum | None:
 
 
 @contextmanager
-def nothing_runs() -> Iterator[None]:
+def restrict_unpickling() -> Iterator[None]:
     """Make every torch.load inside read tensors and plain values alone, whatever it asks for."""
     before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
@@ -110,7 +112,7 @@ def main() -> None:
     source, target = sys.argv[1:]
     sys.argv[1:] = ["--input_folder", source, "--output_folder", target, "--inject_missing_state"]
     sys.argv += [f"--num_extract_workers={CONVERTERS}", f"--num_merge_workers={CONVERTERS}"]
-    with nothing_runs():
+    with restrict_unpickling():
         ds_to_universal.main(ds_to_universal.parse_arguments())
 
 

@@ -21,7 +21,7 @@ class Tracker(Protocol):
         ...
 
 
-def numbers(record: dict[str, Any]) -> dict[str, float]:
+def numeric_fields(record: dict[str, Any]) -> dict[str, float]:
     """The entries a tracker can draw."""
     return {
         k: v for k, v in record.items() if isinstance(v, int | float) and k not in ("step", "time")
@@ -52,7 +52,7 @@ class TensorBoard:
 
     def log(self, record: dict[str, Any], step: int) -> None:
         """Write each number as a scalar."""
-        for name, value in numbers(record).items():
+        for name, value in numeric_fields(record).items():
             self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class MLflow:
 
     def log(self, record: dict[str, Any], step: int) -> None:
         """Log all numbers at once."""
-        self.mlflow.log_metrics(numbers(record), step=step)
+        self.mlflow.log_metrics(numeric_fields(record), step=step)
 
     def close(self) -> None:
         """End the MLflow run."""
@@ -101,7 +101,7 @@ class WandB:
 
     def log(self, record: dict[str, Any], step: int) -> None:
         """Log all numbers at once."""
-        self.run.log(numbers(record), step=step)
+        self.run.log(numeric_fields(record), step=step)
 
     def close(self) -> None:
         """Upload what is left."""

@@ -18,7 +18,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
 
     Args:
         config: `recipe` (plain values), `run` (path), `phases` (of the driver), `lineage`, and
-            whether epochs are assessed `beside` the training.
+            `assess` for epochs judged meanwhile.
 
     Returns:
         `{"error": message}` for what a user has to mend; retrying would not help there.
@@ -41,7 +41,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
             {"epoch": epoch},
             checkpoint=ray.train.Checkpoint.from_directory(str(run.epoch_dir(epoch))),
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
-            validation=config["beside"] and ray.train.ValidationTaskConfig({"epoch": epoch}),
+            validation=config["assess"] and ray.train.ValidationTaskConfig({"epoch": epoch}),
         )
 
     try:

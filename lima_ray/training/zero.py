@@ -10,12 +10,12 @@ OPTIMIZER_BYTES = 12
 """fp32 master weight and AdamW's two averages, per trained parameter."""
 
 
-MOST_BUCKET, LEAST_BUCKET = 500_000_000, 1_000_000
+MAX_BUCKET, MIN_BUCKET = 500_000_000, 1_000_000
 BUCKETS = 50
 """DeepSpeed reduces gradients in buckets it holds room for; so many of them make the model."""
 
 
-def settle_stage(recipe: Recipe, workers: int, device: torch.device) -> Recipe:
+def resolve_zero_stage(recipe: Recipe, workers: int, device: torch.device) -> Recipe:
     """The recipe with the ZeRO stage that `auto` stands for.
 
     One worker has nobody to split anything with: stage 0 does without DeepSpeed's fp32 copy of the
@@ -29,7 +29,7 @@ def settle_stage(recipe: Recipe, workers: int, device: torch.device) -> Recipe:
     return recipe.override({"train.zero_stage": 0 if alone else 2})
 
 
-class Clipping:
+class GradientClipping:
     """Clips whole gradients before AdamW's step, where DeepSpeed tells no norm of them (ZeRO 0)."""
 
     def __init__(self, most: float) -> None:
@@ -44,7 +44,7 @@ class Clipping:
 def bucket_size(parameters: int) -> int:
     """Gradients that DeepSpeed reduces together, of a model of so many trained parameters."""
     share = parameters // BUCKETS // 1000 * 1000  # DeepSpeed wants an even number
-    return min(MOST_BUCKET, max(LEAST_BUCKET, share))
+    return min(MAX_BUCKET, max(MIN_BUCKET, share))
 
 
 def deepspeed_config(recipe: Recipe, *, bf16: bool, universal: bool = False) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def deepspeed_config(recipe: Recipe, *, bf16: bool, universal: bool = False) -> 
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": bf16},
         "data_types": {"grad_accum_dtype": "fp32"},
-        "gradient_clipping": optim.clip_norm if train.zero_stage else 0.0,  # see `Clipping`
+        "gradient_clipping": optim.clip_norm if train.zero_stage else 0.0,  # see `GradientClipping`
         "checkpoint": {"load_universal": universal},
         "steps_per_print": 1 << 62,
         "wall_clock_breakdown": False,
