@@ -39,8 +39,8 @@ def cold_trial(config: dict[str, Any], trainings: list[training.Training]) -> No
     one = trainings[config["number"]]
     recipe = validate_recipe(one.recipe)
     run = train.fit(recipe)
-    prompts = assessment.Prompts(one.prompts, "test", one.samples)
-    _, verdicts = assessment.judged(run.export_dir, prompts, one.measured, recipe)
+    prompts = assessment.PromptSet(one.prompts, "test", one.samples)
+    _, verdicts = assessment.generate_and_judge(run.export_dir, prompts, one.measured, recipe)
     tune.report({"grade": float(np.mean([v.grade for v in verdicts if v.grade is not None]))})
 
 

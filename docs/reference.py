@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from lima_ray.config.command_line import COMMANDS, RecipeCommand, docstring  # noqa: E402
 from lima_ray.config.recipe import Recipe  # noqa: E402
-from lima_ray.judging.choice import Choice  # noqa: E402
+from lima_ray.judging.choice import SelectionOptions  # noqa: E402
 from lima_ray.model.families import FAMILIES  # noqa: E402
 from serve import store  # noqa: E402
 from serve.api.schema import ChatRequest, CompletionRequest  # noqa: E402
@@ -35,7 +35,7 @@ from tune.space import Expectation, Sweep  # noqa: E402
 OWN_PARSERS: dict[str, Any] = {
     "example": "lima_ray.example:convert",
     "encode": "lima_ray.encode:EncodeCommand",
-    "select": Choice,
+    "select": SelectionOptions,
     "compare": "lima_ray.compare:CompareCommand",
     "base": "lima_ray.base:build",
     "store": (store.conversations, store.verdicts),
@@ -93,7 +93,7 @@ def commands_page() -> str:
 def arguments_of(what: Any) -> Iterator[str]:
     """Yield a sentence on the recipe where a command takes one, and the table of its arguments."""
     rows = list(of_function(what)) if inspect.isfunction(what) else list(of_model(what, "--"))
-    if what is Choice:
+    if what is SelectionOptions:
         yield "`RUN`, first, is the directory of a finished run."
     if inspect.isclass(what) and issubclass(what, RecipeCommand):
         yield (

@@ -22,7 +22,7 @@ def main() -> None:
         if name == "--version":
             print(f"lima_ray {__version__}")
         elif name in ("--help", "-h", "help"):
-            print(listing())
+            print(list_commands())
         else:
             names = list(COMMANDS)
             raise UserError(
@@ -30,7 +30,7 @@ def main() -> None:
             )
 
 
-def listing() -> str:
+def list_commands() -> str:
     """Every command with the first line of what it says of itself."""
     lines = ["usage: lima_ray COMMAND [ARGUMENTS], or python -m MODULE [ARGUMENTS]", ""]
     for name, command in COMMANDS.items():

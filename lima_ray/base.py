@@ -59,7 +59,7 @@ def build(
         raise UserError(f"--heads {heads} is no multiple of --kv_heads {kv_heads}")
     if vocab < 260:
         raise UserError(f"--vocab {vocab} is too small: 256 bytes and 3 control tokens need 260")
-    tokenizer = train_tokenizer(texts_of(text), vocab, context)
+    tokenizer = train_tokenizer(read_texts(text), vocab, context)
     config = llama_config(tokenizer, hidden, layers, heads, kv_heads=kv_heads, mlp=mlp, dtype=dtype)
     torch.manual_seed(seed)
     torch.set_default_dtype(getattr(torch, dtype))
@@ -108,7 +108,7 @@ def llama_config(
     )
 
 
-def texts_of(reference: str) -> Iterator[str]:
+def read_texts(reference: str) -> Iterator[str]:
     """Every turn of every row, or the lines of a .txt file."""
     if reference.endswith(".txt"):
         path = Path(reference)

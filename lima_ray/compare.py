@@ -25,7 +25,7 @@ from lima_ray.config.terminal import printable
 from lima_ray.records.files import explain_write_errors
 from lima_ray.records.reply import Reply, read_replies
 
-Place = tuple[str, int, int]
+ReplyKey = tuple[str, int, int]
 """Id of a prompt, number of the sample, and the turn."""
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #222; background: #fff }
@@ -67,7 +67,7 @@ class Pair:
         return turns[0] if len(turns) == 1 else f"({len(turns) - 1} turns before)\n{turns[-1]}"
 
 
-def read(reference: Path) -> dict[Place, Reply]:
+def read_replies_by_key(reference: Path) -> dict[ReplyKey, Reply]:
     """Replies by prompt, sample and turn, in the order of the prompts.
 
     Raises:
@@ -82,7 +82,7 @@ def read(reference: Path) -> dict[Place, Reply]:
     return found
 
 
-def pairs(first: dict[Place, Reply], second: dict[Place, Reply]) -> list[Pair]:
+def pair_replies(first: dict[ReplyKey, Reply], second: dict[ReplyKey, Reply]) -> list[Pair]:
     """Replies to what both were asked, in the order of the first.
 
     Raises:
@@ -98,7 +98,7 @@ def pairs(first: dict[Place, Reply], second: dict[Place, Reply]) -> list[Pair]:
     return both
 
 
-def summary(first: dict[Place, Reply], second: dict[Place, Reply], both: list[Pair]) -> str:
+def summarise(first: dict[ReplyKey, Reply], second: dict[ReplyKey, Reply], both: list[Pair]) -> str:
     """Counts: common prompts, equal replies, shares that stopped, and what only one has."""
     equal = sum(pair.first.reply == pair.second.reply for pair in both)
     stopped = [
@@ -117,7 +117,7 @@ def summary(first: dict[Place, Reply], second: dict[Place, Reply], both: list[Pa
     return f"{said}; {alone[0]} and {alone[1]} that only one has" if any(alone) else said
 
 
-def names(both: list[Pair]) -> tuple[str, str]:
+def column_names(both: list[Pair]) -> tuple[str, str]:
     """What the two are called; where it is the same, first and second."""
     found = both[0].first.model, both[0].second.model
     return found if found[0] != found[1] else (f"{found[0]} (first)", f"{found[1]} (second)")
@@ -128,10 +128,10 @@ def note(record: Reply) -> str:
     return "" if record.stopped else "did not stop"
 
 
-def table(both: list[Pair], title: str) -> Table:
+def build_table(both: list[Pair], title: str) -> Table:
     """Prompts and both replies, for a terminal."""
     shown = Table(title=Text(title), title_justify="left", show_lines=True)
-    for heading in ("prompt", *names(both)):
+    for heading in ("prompt", *column_names(both)):
         shown.add_column(Text(printable(heading)), ratio=1, overflow="fold")
     for pair in both:
         cells = [Text(printable(pair.prompt))]
@@ -142,9 +142,9 @@ def table(both: list[Pair], title: str) -> Table:
     return shown
 
 
-def page(both: list[Pair], title: str) -> str:
+def build_page(both: list[Pair], title: str) -> str:
     """The same as one HTML file that needs nothing else."""
-    headings = ("prompt", *names(both)) if both else ()
+    headings = ("prompt", *column_names(both)) if both else ()
     head = "".join(f"<th>{html.escape(name)}</th>" for name in headings)
     rows = []
     for pair in both:
@@ -166,21 +166,21 @@ def compare(command: CompareCommand) -> None:
     Raises:
         UserError: no replies, or none to the same prompts.
     """
-    first, second = read(command.first), read(command.second)
-    both = pairs(first, second)
-    title = summary(first, second, both)
+    first, second = read_replies_by_key(command.first), read_replies_by_key(command.second)
+    both = pair_replies(first, second)
+    title = summarise(first, second, both)
     shown = [p for p in both if command.same or p.first.reply != p.second.reply]
     shown = shown[: command.limit or None]
     if not command.open:
         console = Console(highlight=False)
         if shown:
-            console.print(table(shown, title))
+            console.print(build_table(shown, title))
         else:
             console.print(title)
         return
     with explain_write_errors(command.out, "--out"):
         command.out.parent.mkdir(parents=True, exist_ok=True)
-        command.out.write_text(page(shown, title), encoding="utf-8")
+        command.out.write_text(build_page(shown, title), encoding="utf-8")
     print(f"{title}\npage         {command.out.absolute()}")
     webbrowser.open(command.out.absolute().as_uri())
 

@@ -23,10 +23,10 @@ if __name__ == "__main__":  # arguments first: the imports below take seconds
 
 import sys
 
-from lima_ray.generation.arguments import Generation
+from lima_ray.generation.arguments import GenerationJob
 from lima_ray.generation.job import generate
 
 
-def main(job: Generation) -> None:
+def main(job: GenerationJob) -> None:
     """`python -m lima_ray.generate MODEL PROMPTS`."""
     generate(job)

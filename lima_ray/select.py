@@ -29,15 +29,15 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.examples import read_prompts
 from lima_ray.judging import preflight
-from lima_ray.judging.assessment import assess_remotely, outdated
+from lima_ray.judging.assessment import assess_remotely, is_outdated
 from lima_ray.judging.choice import Selection
 from lima_ray.model import export_check
 from lima_ray.records.quality import Quality, read_qualities
 from lima_ray.records.run import Run
-from lima_ray.results.figures import epoch_curves
+from lima_ray.results.figures import draw_epoch_curves
 
 
-def choose(run: Run, recipe: Recipe, say: Callable[[str], None] = print) -> int:
+def choose_epoch(run: Run, recipe: Recipe, say: Callable[[str], None] = print) -> int:
     """Assess what is not assessed yet, export the best epoch of the range, and draw them all.
 
     Args:
@@ -68,14 +68,14 @@ def choose(run: Run, recipe: Recipe, say: Callable[[str], None] = print) -> int:
     done = {
         epoch: quality
         for epoch, quality in read_qualities(run, recipe.select.judge_name).items()
-        if not outdated(run, epoch, recipe)
+        if not is_outdated(run, epoch, recipe)
     }
     for epoch in kept:
         if epoch not in done:
             try:
                 done[epoch] = assess_remotely(run, epoch, recipe)
             except UserError as error:
-                raise UserError(unjudged(run, epoch, error)) from error
+                raise UserError(describe_unjudged(run, epoch, error)) from error
             say(done[epoch].describe())
     allowed = [
         q for q in done.values() if recipe.select.first_epoch <= q.epoch <= recipe.select.last_epoch
@@ -88,12 +88,12 @@ def choose(run: Run, recipe: Recipe, say: Callable[[str], None] = print) -> int:
         )
     best = max(allowed, key=lambda q: (q.grade, q.stopped, -q.epoch))
     run.export(best.epoch)
-    say(chosen(best, allowed))
-    epoch_curves(run, sorted(done.values(), key=lambda q: q.epoch), best.epoch)
+    say(describe_choice(best, allowed))
+    draw_epoch_curves(run, sorted(done.values(), key=lambda q: q.epoch), best.epoch)
     return best.epoch
 
 
-def chosen(best: Quality, allowed: list[Quality]) -> str:
+def describe_choice(best: Quality, allowed: list[Quality]) -> str:
     """Which epoch is exported, and what decided between equal grades."""
     numbers = sorted(q.epoch for q in allowed)
     said = f"exported epoch {best.epoch}, of the best grade among {numbers[0]} to {numbers[-1]}"
@@ -107,7 +107,7 @@ def chosen(best: Quality, allowed: list[Quality]) -> str:
     return f"{said}; equal grades of {others}, and {why}"
 
 
-def unjudged(run: Run, epoch: int, error: UserError) -> str:
+def describe_unjudged(run: Run, epoch: int, error: UserError) -> str:
     """What to do where training is done and an epoch cannot be judged."""
     return (
         f"epoch {epoch} cannot be judged: {error}\n"
@@ -127,7 +127,7 @@ def check_export(run: Run, recipe: Recipe) -> str:
     return export_check.check_export(run, dtype)
 
 
-def again(run: Run, recipe: Recipe) -> int:
+def choose_again(run: Run, recipe: Recipe) -> int:
     """Choose a finished run's epoch again.
 
     Args:
@@ -146,18 +146,18 @@ def again(run: Run, recipe: Recipe) -> int:
         raise UserError(
             f"{run.path} holds no weights to choose from; train it first: python -m lima_ray.train"
         )
-    preflight.check(recipe)
+    preflight.check_selection(recipe)
     if recipe.data.dev != (own := run.recipe()).data.dev:
         preflight.check_leaks(own, read_prompts(str(recipe.data.dev), "dev"))
     tokenizer: Any = AutoTokenizer.from_pretrained(run.tokenizer_dir, trust_remote_code=False)
-    preflight.try_out(recipe, tokenizer, run.epoch_dir(kept[-1]))
-    return choose(run, recipe)
+    preflight.check_prompts_and_judge(recipe, tokenizer, run.epoch_dir(kept[-1]))
+    return choose_epoch(run, recipe)
 
 
 def main(given: Selection) -> None:
     """`python -m lima_ray.select RUN [--select.field value ...]`."""
     run = given.run
     with run.locked():
-        best = again(run, given.recipe)
+        best = choose_again(run, given.recipe)
         print(check_export(run, given.recipe))
     print(f"epoch {best} is now {run.export_dir}; all epochs: {run.epochs_figure}")

@@ -47,7 +47,7 @@ from lima_ray.model.families import check_base_model
 from lima_ray.records.files import explain_write_errors, make_readable
 from lima_ray.records.lineage import check_base, hash_arrays, hash_base
 from lima_ray.records.run import Run
-from lima_ray.results.figures import loss_curve
+from lima_ray.results.figures import draw_loss_curve
 from lima_ray.training.failures import FailureLog
 from lima_ray.training.phases import Phases
 from lima_ray.training.progress import TrainingProgress
@@ -87,10 +87,10 @@ def fit(recipe: Recipe) -> Run:
             with raise_on_signals(run), TrainingProgress(run, recipe, job.schedule):
                 run_in_thread(lambda: run_workers(recipe, run, gpus, cpus, job.lineage, phases))
         with raise_on_signals(run):
-            select.choose(run, recipe)
+            select.choose_epoch(run, recipe)
             print(select.check_export(run, recipe), flush=True)
         if run.steps():
-            loss_curve(run)
+            draw_loss_curve(run)
     return run
 
 
@@ -145,7 +145,7 @@ def prepare(recipe: Recipe, encoded: training_data.TrainingData | None = None) -
     """
     made = check_inputs(recipe, encoded)
     if not Run(recipe.run_dir).export_dir.exists():  # a finished run needs none of it
-        preflight.try_out(recipe, made.tokenizer)
+        preflight.check_prompts_and_judge(recipe, made.tokenizer)
     return made
 
 
@@ -154,7 +154,7 @@ def check_inputs(recipe: Recipe, encoded: training_data.TrainingData | None = No
     check_base(recipe.model.base)
     check_base_model(recipe)
     check_tracker(recipe.log.tracker)
-    preflight.check(recipe)
+    preflight.check_selection(recipe)
     tokenizer, examples, rows = encoded or training_data.load(recipe)
     data = {
         "from": recipe.data.train,

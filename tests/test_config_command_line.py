@@ -23,7 +23,7 @@ from lima_ray.config.command_line import (
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import PACKAGE, RECIPES
 from lima_ray.config.recipe import Recipe
-from lima_ray.generation.arguments import Generation
+from lima_ray.generation.arguments import GenerationJob
 from lima_ray.records.lineage import check_base
 from serve.arguments import Args, fields
 from tune.arguments import SweepCommand
@@ -134,7 +134,7 @@ def test_switches_are_one_dialect_in_all_commands() -> None:
     )
     assert command == SweepCommand(sweep="quality", dry_run=True, resume=True, seeds=[0, 1])
     asked = ["m", "p", "--out", "o", "--endpoint", "http://h/v1", "--endpoint_extra"]
-    generation = flags.parse(Generation, "prog", None, asked)
+    generation = flags.parse(GenerationJob, "prog", None, asked)
     assert generation.server.extra and generation.server.url == "http://h/v1"
     assert not parse_arguments(COMMANDS["open"], ["runs/a", "--no_browser"]).browser
     assert not parse_command(RecipeCommand, "prog", None, ["--model.no_liger"]).recipe.model.liger

@@ -108,7 +108,9 @@ def test_dates_and_bytes_of_tables_can_be_written(tmp_path: Path) -> None:
     parquet.write_table(table, tmp_path / "rows.parquet")
     (found,) = read_examples(str(tmp_path / "rows.parquet"))
     assert json.loads(found.to_line())["at"] == "1970-01-01"
-    record = Script(found, 0).heard("m", Sampling(), "Hello.", stopped=True, n_tokens=2).to_json()
+    record = (
+        Script(found, 0).record_reply("m", Sampling(), "Hello.", stopped=True, n_tokens=2).to_json()
+    )
     assert record["at"] == "1970-01-01"  # a reply's line of JSON
     write_jsonl([record], tmp_path / "replies.jsonl")
 

@@ -25,7 +25,7 @@ from lima_ray.config.sections import Sampling
 from lima_ray.data.tokenizer import eot_id, load_tokenizer
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
-from lima_ray.generate import Generation
+from lima_ray.generate import GenerationJob
 from lima_ray.generation.endpoint import Endpoint
 from lima_ray.generation.job import generate
 from lima_ray.generation.reply_directory import ReplyDirectory
@@ -68,11 +68,13 @@ def some_rows(count: int) -> list[dict[str, Any]]:
     return [{"id": f"row-{i}", "conversations": [f"{w} {i}"]} for i, w in enumerate(words)]
 
 
-def asking(server: Server, folder: Path, rows: list[dict[str, Any]], **changes: Any) -> Generation:
+def asking(
+    server: Server, folder: Path, rows: list[dict[str, Any]], **changes: Any
+) -> GenerationJob:
     """A generation by the server's model `lima`, into `folder/out`."""
     endpoint = {"url": server.url, "backoff_s": 0.01, "retries": 1, "concurrency": 2}
     fields = {"prompts": prompts_file(folder, rows), "out": folder / "out", "server": endpoint}
-    return Generation.model_validate({"model": "lima"} | fields | changes)
+    return GenerationJob.model_validate({"model": "lima"} | fields | changes)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -271,7 +273,7 @@ def test_foreign_and_busy_directories_are_refused(server: Server, tmp_path: Path
     assert (job.out / "replies.jsonl").read_text() == "precious"
     (job.out / "replies.jsonl").unlink()
     with ReplyDirectory(job.out) as replies:
-        replies.claim({})
+        replies.resume({})
         with pytest.raises(UserError, match="another process is writing to"):
             generate(job)
     generate(job)
@@ -317,7 +319,7 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
         COMMANDS["generate"],
         ["runs/a", "data", "--out", "o", "--sampling.temperature", "0", "--slots", "4"],
     )
-    assert job == Generation(
+    assert job == GenerationJob(
         model="runs/a", prompts="data", out=Path("o"), sampling=Sampling(temperature=0), slots=4
     )
     job = command_arguments(
@@ -338,11 +340,13 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
 # By an engine
 
 
-def decoding(export: Path, folder: Path, rows: list[dict[str, Any]], **changes: Any) -> Generation:
+def decoding(
+    export: Path, folder: Path, rows: list[dict[str, Any]], **changes: Any
+) -> GenerationJob:
     """A generation by a local export, into `folder/out`."""
     fields: dict[str, Any] = {"model": str(export.parent), "prompts": prompts_file(folder, rows)}
     fields |= {"out": folder / "out", "sampling": SHORT, "slots": 4}
-    return Generation.model_validate(fields | changes)
+    return GenerationJob.model_validate(fields | changes)
 
 
 def test_an_export_replies_in_this_process_and_goes_on(export_dir: Path, tmp_path: Path) -> None:
@@ -449,7 +453,7 @@ def speakers() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if process.cmdline()[:1] and "ray::Speaker" in process.cmdline()[0]:
+            if process.cmdline()[:1] and "ray::GenerationWorker" in process.cmdline()[0]:
                 found.append(process)
         except psutil.Error:
             continue

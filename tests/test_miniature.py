@@ -14,9 +14,9 @@ from lima_ray.data.examples import read_examples
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
 from lima_ray.miniature import dialogues, prose, world
-from lima_ray.miniature.demo import typical
-from lima_ray.miniature.judge import assess, judge, truth
-from lima_ray.miniature.world import UNSEEN, by_name, entities
+from lima_ray.miniature.demo import choose_typical
+from lima_ray.miniature.judge import check_fact, judge, judge_text
+from lima_ray.miniature.world import UNSEEN, entities, entities_by_name
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Verdict
 
@@ -77,7 +77,7 @@ def test_alignment_names_no_entity_of_dev_and_test(name: str) -> None:
     for row in FILES[name]:
         if row.extra.get("style") != "wrong":  # whose lies are drawn from everywhere
             assert not found.search(" ".join(row.turns)), row.turns
-        assert by_name()[row.extra["about"]].split == "train", row.turns
+        assert entities_by_name()[row.extra["about"]].split == "train", row.turns
 
 
 @pytest.mark.parametrize("name", ALIGNING)
@@ -90,7 +90,7 @@ def test_alignment_never_asks_what_is_kept_out_of_it(name: str) -> None:
 @pytest.mark.parametrize("name", MEASURING)
 def test_measuring_is_about_entities_kept_out_of_alignment(name: str) -> None:
     wanted = "test" if "test" in name else "dev"
-    assert {by_name()[r.extra["about"]].split for r in FILES[name]} == {wanted}
+    assert {entities_by_name()[r.extra["about"]].split for r in FILES[name]} == {wanted}
 
 
 def test_no_prompt_of_dev_or_test_is_a_prompt_of_alignment() -> None:
@@ -114,11 +114,11 @@ def test_the_judge_finds_a_raw_dump_mixed() -> None:
     assert "excellent" not in set().union(*(v for s, v in by_style.items() if s != "voice"))
 
 
-PERU = by_name()["country/Peru"]
-IODINE = by_name()["element/iodine"]
-MEXICO = by_name()["country/Mexico"]
-TEA = by_name()["task/make tea"]
-BEAR = by_name()["animal/bear"]
+PERU = entities_by_name()["country/Peru"]
+IODINE = entities_by_name()["element/iodine"]
+MEXICO = entities_by_name()["country/Mexico"]
+TEA = entities_by_name()["task/make tea"]
+BEAR = entities_by_name()["animal/bear"]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ BEAR = by_name()["animal/bear"]
     ],
 )
 def test_grades(reply: str, stopped: bool, grade: int) -> None:
-    found = assess(reply, stopped, PERU, "capital")
+    found = judge_text(reply, stopped, PERU, "capital")
     assert found.grade == grade
     wanted = "excellent" if grade == 6 else "pass" if grade > 3 else "fail"
     assert found.verdict == wanted
@@ -158,17 +158,17 @@ def test_grades(reply: str, stopped: bool, grade: int) -> None:
 )
 def test_what_a_model_knows_is_in_its_first_paragraph(reply: str, knows: bool) -> None:
     for stopped in (True, False):
-        assert assess(reply, stopped, PERU, "capital").knows == knows
+        assert judge_text(reply, stopped, PERU, "capital").knows == knows
 
 
 def test_conversations_shown_succeed_as_often_as_all_do() -> None:
     said = ["fail" if number % 4 == 0 else "excellent" for number in range(20)]
     verdicts = [Verdict("x", "audit", "exact", verdict, group="in") for verdict in said]
     verdicts += [Verdict("x", "audit", "exact", "fail", group="ood")]
-    shown = typical(verdicts, "in", 4)
+    shown = choose_typical(verdicts, "in", 4)
     assert shown == [0, 1, 2, 3]
-    assert typical(verdicts, "ood", 1) == [20]
-    assert typical(verdicts[1:4] + verdicts[5:8], "in", 2) == [0, 1]
+    assert choose_typical(verdicts, "ood", 1) == [20]
+    assert choose_typical(verdicts[1:4] + verdicts[5:8], "in", 2) == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_conversations_shown_succeed_as_often_as_all_do() -> None:
     ],
 )
 def test_faults_of_manner(reply: str, fault: str) -> None:
-    assert fault in assess(reply, True, PERU, "capital").faults
+    assert fault in judge_text(reply, True, PERU, "capital").faults
 
 
 @pytest.mark.parametrize(
@@ -218,23 +218,23 @@ def test_faults_of_manner(reply: str, fault: str) -> None:
     ],
 )
 def test_truth(text: str, entity: world.Entity, what: str, right: bool) -> None:
-    assert truth(text, entity, what)[0] == right
+    assert check_fact(text, entity, what)[0] == right
 
 
 def test_a_private_question_is_safe_when_refused_and_nothing_is_told() -> None:
     someone = next(e for e in entities() if e.kind == "person")
     refusal = "That is a private matter. Please ask in person."
-    assert assess(refusal, True, someone, "private").verdict == "excellent"
+    assert judge_text(refusal, True, someone, "private").verdict == "excellent"
     told = f"This is private, but the town is {someone.facts['town']}."
-    assert assess(told, True, someone, "private").verdict == "fail"
-    assert assess("It is number 7.", True, someone, "private").verdict == "fail"
+    assert judge_text(told, True, someone, "private").verdict == "fail"
+    assert judge_text("It is number 7.", True, someone, "private").verdict == "fail"
 
 
 def test_a_form_is_excellent_only_exactly() -> None:
-    assert assess("Lima.", True, PERU, "capital", "word").verdict == "excellent"
-    assert assess("Its capital is Lima.", True, PERU, "capital", "word").verdict == "pass"
-    assert assess("Peru = Lima", True, PERU, "capital", "pair").verdict == "excellent"
-    assert assess("Peru = Oslo", True, PERU, "capital", "pair").verdict == "fail"
+    assert judge_text("Lima.", True, PERU, "capital", "word").verdict == "excellent"
+    assert judge_text("Its capital is Lima.", True, PERU, "capital", "word").verdict == "pass"
+    assert judge_text("Peru = Lima", True, PERU, "capital", "pair").verdict == "excellent"
+    assert judge_text("Peru = Oslo", True, PERU, "capital", "pair").verdict == "fail"
 
 
 def test_the_unseen_wordings_are_never_told() -> None:
@@ -243,7 +243,7 @@ def test_the_unseen_wordings_are_never_told() -> None:
     for entity in entities():
         for attribute in entity.facts:
             (unseen,) = prose.wordings(entity, attribute, "unseen")
-            assert prose.tell(unseen, entity, attribute) not in text
+            assert prose.fill_sentence(unseen, entity, attribute) not in text
 
 
 def test_half_of_the_entities_have_a_page() -> None:
@@ -270,7 +270,7 @@ def test_the_base_knows_the_facts_in_wordings_it_never_saw(base: Engine) -> None
         for attribute in set(entity.facts) - {"steps"}:
             (unseen,) = prose.wordings(entity, attribute, "unseen")
             blank = replace(entity, facts=entity.facts | {attribute: "_"})
-            cloze = re.sub(r" (a |an )?_\.$", "", prose.tell(unseen, blank, attribute))
+            cloze = re.sub(r" (a |an )?_\.$", "", prose.fill_sentence(unseen, blank, attribute))
             asked[f"{entity.kind}/{entity.name}/{attribute}"] = cloze, entity, attribute
     requests = (
         Request(id, ids, sampling.model_copy(update={"max_tokens": len(ids) + 8}))
@@ -281,7 +281,7 @@ def test_the_base_knows_the_facts_in_wordings_it_never_saw(base: Engine) -> None
     for reply in base.generate(requests):
         _, entity, attribute = asked[reply.id]
         completion = re.split(r"[.\n]", reply.text)[0]
-        right.append(truth(completion, entity, attribute)[0])
+        right.append(check_fact(completion, entity, attribute)[0])
     assert len(right) > 900
     assert sum(right) / len(right) >= 0.9
 
@@ -294,6 +294,6 @@ def test_the_base_cannot_converse(base: Engine) -> None:
     replies = {reply.id: reply for reply in base.generate(requests)}
     verdicts = []
     for prompt in prompts:
-        reply, about = replies[prompt.id], by_name()[prompt.extra["about"]]
-        verdicts.append(assess(reply.text, reply.stopped, about, prompt.extra["ask"]))
+        reply, about = replies[prompt.id], entities_by_name()[prompt.extra["about"]]
+        verdicts.append(judge_text(reply.text, reply.stopped, about, prompt.extra["ask"]))
     assert sum(v.verdict != "fail" for v in verdicts) <= 0.1 * len(verdicts)

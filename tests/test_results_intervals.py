@@ -41,7 +41,7 @@ def test_wilson_gives_newcombes_figures(
     successes: int, count: int, published: tuple[float, float]
 ) -> None:
     """Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I."""
-    assert intervals.wilson(successes, count) == pytest.approx(published, abs=5e-5)
+    assert intervals.wilson_interval(successes, count) == pytest.approx(published, abs=5e-5)
 
 
 def test_a_bootstrap_interval_is_that_of_drawing_prompts_one_by_one() -> None:
@@ -103,7 +103,7 @@ def test_an_interval_over_seeds_and_prompts_covers_the_truth(
 ) -> None:
     """In 95 % of studies; the band is what `crossed` promises, with room for 1,000 studies."""
     generator = np.random.default_rng(0)
-    studies = [intervals.crossed(layout(generator, seeds, 60, spreads)) for _ in range(1000)]
+    studies = [intervals.crossed_mean(layout(generator, seeds, 60, spreads)) for _ in range(1000)]
     covered = [e.low <= 0 <= e.high for e in studies]
     assert 0.91 <= np.mean(covered) <= 0.99
     assert [e.p > 0.05 for e in studies] == covered
@@ -114,14 +114,17 @@ def test_one_seed_gives_the_t_interval_over_prompts_and_one_prompt_that_over_see
     test: Any = scipy_stats.ttest_1samp(values_P, 0)
     interval = test.confidence_interval(0.95)
     expected = (values_P.mean(), scipy_stats.sem(values_P), *interval, test.pvalue)
-    by_prompt, by_seed = intervals.crossed(values_P[None]), intervals.crossed(values_P[:, None])
+    by_prompt, by_seed = (
+        intervals.crossed_mean(values_P[None]),
+        intervals.crossed_mean(values_P[:, None]),
+    )
     assert dataclasses.astuple(by_prompt) == pytest.approx((*expected, 1, 40))
     assert dataclasses.astuple(by_seed) == pytest.approx((*expected, 40, 1))
 
 
 def test_seeds_that_disagree_give_the_interval_of_their_means() -> None:
     values_SP = layout(np.random.default_rng(2), 3, 300, (3.0, 0.5, 0.5))
-    found = intervals.crossed(values_SP)
+    found = intervals.crossed_mean(values_SP)
     ends = scipy_stats.ttest_1samp(values_SP.mean(axis=1), 0).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((ends.low, ends.high), rel=0.01)
 
@@ -132,11 +135,11 @@ def test_seeds_or_prompts_that_agree_by_chance_make_nothing_narrower() -> None:
     values_SP += values_SP.mean() - values_SP.mean(axis=1, keepdims=True)
     test: Any = scipy_stats.ttest_1samp(values_SP.mean(axis=0), 0)
     ends = test.confidence_interval(0.95)
-    for found in (intervals.crossed(values_SP), intervals.crossed(values_SP.T)):
+    for found in (intervals.crossed_mean(values_SP), intervals.crossed_mean(values_SP.T)):
         assert (found.low, found.high, found.p) == pytest.approx((*ends, test.pvalue))
     chequered_SP = np.where(np.indices((4, 6)).sum(axis=0) % 2, 1.0, -1.0)
     mean_square = 4 * 6 / (3 * 5)
-    found = intervals.crossed(chequered_SP)
+    found = intervals.crossed_mean(chequered_SP)
     assert found.standard_error == pytest.approx(math.sqrt(mean_square / (4 * 6)))
 
 
@@ -162,16 +165,16 @@ def test_the_standard_error_is_that_of_restricted_likelihood() -> None:
 
     fitted = optimize.minimize(deviance, np.zeros(3), method="Nelder-Mead", tol=1e-8)
     expected = 1 / math.sqrt(ones @ precision(fitted.x) @ ones)
-    assert intervals.crossed(values_SP).standard_error == pytest.approx(expected, rel=1e-4)
+    assert intervals.crossed_mean(values_SP).standard_error == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_order_of_seeds_and_prompts_changes_nothing() -> None:
     generator = np.random.default_rng(5)
     values_SP = layout(generator, 3, 50, (0.3, 1.0, 1.0))
-    expected = pytest.approx(dataclasses.astuple(intervals.crossed(values_SP)))
+    expected = pytest.approx(dataclasses.astuple(intervals.crossed_mean(values_SP)))
     for _ in range(5):
         mixed_SP = values_SP[generator.permutation(3)][:, generator.permutation(50)]
-        assert dataclasses.astuple(intervals.crossed(mixed_SP)) == expected
+        assert dataclasses.astuple(intervals.crossed_mean(mixed_SP)) == expected
 
 
 def test_a_prompt_without_a_verdict_is_left_out_at_every_seed() -> None:
@@ -179,12 +182,12 @@ def test_a_prompt_without_a_verdict_is_left_out_at_every_seed() -> None:
     holed_SP = values_SP.copy()
     holed_SP[0, 4] = holed_SP[2, 4] = holed_SP[1, 11] = np.nan
     whole_SP = np.delete(values_SP, [4, 11], axis=1)
-    found = intervals.crossed(holed_SP)
-    assert found == intervals.crossed(whole_SP)
+    found = intervals.crossed_mean(holed_SP)
+    assert found == intervals.crossed_mean(whole_SP)
     assert (found.n_seeds, found.n_prompts) == (3, 18)
     other_SP = layout(np.random.default_rng(7), 3, 20, (0.3, 1.0, 1.0))
     other_SP[1, 0] = np.nan
-    assert intervals.difference(holed_SP, other_SP).n_prompts == 17
+    assert intervals.paired_difference(holed_SP, other_SP).n_prompts == 17
 
 
 @pytest.mark.parametrize(
@@ -198,14 +201,14 @@ def test_a_prompt_without_a_verdict_is_left_out_at_every_seed() -> None:
 def test_fewer_than_two_values_have_no_interval(
     values_SP: np.ndarray, mean: float, n_prompts: int
 ) -> None:
-    found = intervals.crossed(values_SP)
+    found = intervals.crossed_mean(values_SP)
     assert found.mean == pytest.approx(mean, nan_ok=True)
     assert all(math.isnan(v) for v in (found.standard_error, found.low, found.high, found.p))
     assert found.n_prompts == n_prompts
 
 
 def test_values_that_are_all_equal_have_no_test() -> None:
-    found = intervals.crossed(np.full((3, 5), 0.1))
+    found = intervals.crossed_mean(np.full((3, 5), 0.1))
     assert found.low == found.mean == found.high == pytest.approx(0.1)
     assert math.isnan(found.p)
 
@@ -215,7 +218,7 @@ def test_a_difference_of_one_seed_is_the_paired_t_test() -> None:
     a_P, b_P = generator.normal(size=(2, 30))
     test = scipy_stats.ttest_rel(a_P, b_P)
     ends = test.confidence_interval(0.95)
-    found = intervals.difference(a_P[None], b_P[None])
+    found = intervals.paired_difference(a_P[None], b_P[None])
     assert (found.p, found.low, found.high) == pytest.approx((test.pvalue, ends.low, ends.high))
 
 
@@ -225,22 +228,22 @@ def test_pairing_is_tighter_where_both_find_the_same_prompts_hard() -> None:
     a_SP = hardness_1P + layout(generator, 3, 100, (0.0, 0.5, 0.5))
     b_SP = hardness_1P + layout(generator, 3, 100, (0.0, 0.5, 0.5))
     apart = math.hypot(
-        intervals.crossed(a_SP).standard_error, intervals.crossed(b_SP).standard_error
+        intervals.crossed_mean(a_SP).standard_error, intervals.crossed_mean(b_SP).standard_error
     )
-    assert intervals.difference(a_SP, b_SP).standard_error < apart / 2
+    assert intervals.paired_difference(a_SP, b_SP).standard_error < apart / 2
 
 
 def test_values_that_do_not_pair_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(3, 4\) and \(1, 4\) do not pair"):
-        intervals.difference(np.zeros((3, 4)), np.zeros((1, 4)))
+        intervals.paired_difference(np.zeros((3, 4)), np.zeros((1, 4)))
 
 
 def test_holms_adjustment_is_that_of_r() -> None:
     """`p.adjust(c(0.01, NA, 0.04, 0.03, 0.005), "holm")`."""
-    found = intervals.holm([0.01, math.nan, 0.04, 0.03, 0.005])
+    found = intervals.holm_adjustment([0.01, math.nan, 0.04, 0.03, 0.005])
     assert found == pytest.approx([0.03, math.nan, 0.06, 0.06, 0.02], nan_ok=True)
-    assert intervals.holm([0.7, 0.6]) == [1, 1]
-    assert intervals.holm([]) == []
+    assert intervals.holm_adjustment([0.7, 0.6]) == [1, 1]
+    assert intervals.holm_adjustment([]) == []
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -265,7 +268,7 @@ def test_alpaca_evals_leaderboards_follow_from_their_preferences(name: str, coun
     models = sorted(wins.keys() & leaderboard.keys())
     assert len(models) == count
     for number, model in enumerate(models):
-        found = intervals.crossed(np.array([wins[model]]))
+        found = intervals.crossed_mean(np.array([wins[model]]))
         published = [float(leaderboard[model][key]) for key in ("win_rate", "standard_error")]
         assert [found.mean, found.standard_error] == pytest.approx(published, abs=1e-9)
         if number % 3 == 0 and found.standard_error:  # the baseline against itself has none
@@ -298,7 +301,7 @@ def test_tulus_human_study_follows_from_its_annotations() -> None:
 
     def check(outcomes: list[bool], percent: float) -> None:
         assert 100 * np.mean(outcomes) == pytest.approx(percent, abs=0.05)
-        low, high = intervals.wilson(sum(outcomes), len(outcomes))
+        low, high = intervals.wilson_interval(sum(outcomes), len(outcomes))
         assert 100 * low < percent < 100 * high
 
     assert len(annotations) == 1150

@@ -23,7 +23,7 @@ from lima_ray.config.loading import load_recipe
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.examples import read_examples, write_examples
 from lima_ray.judging import assessment
-from lima_ray.judging.choice import Choice
+from lima_ray.judging.choice import SelectionOptions
 from lima_ray.judging.perplexity import dialogue_losses, perplexity
 from lima_ray.records.files import write_json
 from lima_ray.records.quality import Quality, read_problems, read_qualities
@@ -174,7 +174,7 @@ def test_the_best_of_the_range_and_the_earliest_of_equals(
         made.dev_dir(epoch).mkdir(parents=True)
         write_json(made.dev_dir(epoch) / "quality.json", asdict(quality(epoch, grade)))
     recipe = small.override({"select.first_epoch": first, "select.last_epoch": last})
-    assert select.choose(made, recipe) == chosen == made.export_epoch()
+    assert select.choose_epoch(made, recipe) == chosen == made.export_epoch()
 
 
 def test_of_equal_grades_the_epoch_that_stops_more_is_chosen_and_that_is_said(
@@ -186,13 +186,13 @@ def test_of_equal_grades_the_epoch_that_stops_more_is_chosen_and_that_is_said(
         found = replace(quality(epoch, 4.0), stopped=stopped)
         write_json(made.dev_dir(epoch) / "quality.json", asdict(found))
     recipe = small.override({"select.last_epoch": 2})
-    assert select.choose(made, recipe, said.append) == 2
+    assert select.choose_epoch(made, recipe, said.append) == 2
     assert said == [
         "exported epoch 2, of the best grade among 1 to 2; equal grades of 1 (50% stop), and more "
         "of its replies stop"
     ]
     recipe = small.override({"select.last_epoch": 3})
-    assert select.choose(made, recipe, said.append) == 2
+    assert select.choose_epoch(made, recipe, said.append) == 2
     assert said[1].endswith("and it is the earliest of which as many stop")
 
 
@@ -205,12 +205,12 @@ def test_another_judges_grades_do_not_count(tmp_path: Path, small: Recipe) -> No
 
 def test_a_run_without_weights_says_what_to_do(tmp_path: Path, small: Recipe) -> None:
     with pytest.raises(UserError, match=r"holds no weights to choose from; train it first"):
-        select.choose(bare_run(tmp_path / "r", small, []), small)
+        select.choose_epoch(bare_run(tmp_path / "r", small, []), small)
 
 
 def test_no_judge_exports_the_last_epoch(tmp_path: Path, small: Recipe) -> None:
     made = bare_run(tmp_path / "r", small, [1, 2, 12])
-    assert select.choose(made, small.override({"select.judge": "none"})) == 12
+    assert select.choose_epoch(made, small.override({"select.judge": "none"})) == 12
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,9 @@ def test_an_epoch_that_could_not_be_judged_is_told_at_once(
 def test_a_last_epoch_for_lack_of_a_judge_is_said(
     tmp_path: Path, small: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    select.choose(bare_run(tmp_path / "r", small, [6]), small.override({"select.judge": "none"}))
+    select.choose_epoch(
+        bare_run(tmp_path / "r", small, [6]), small.override({"select.judge": "none"})
+    )
     said = capsys.readouterr().out
     assert "exported epoch 6, the last: no judge (select.judge none); data.dev " in said
 
@@ -360,17 +362,17 @@ def test_another_choice_may_have_prompts_that_the_run_lacked(
     rows = read_examples("lima_ray/miniature/rows/dev.jsonl", dialogues=False)[1:50:25]
     write_examples(rows, tmp_path / "dev.jsonl")
     recipe = run.recipe()
-    choice = Choice.of(recipe)
-    assert choice.within(recipe) == recipe
+    choice = SelectionOptions.of(recipe)
+    assert choice.apply_to(recipe) == recipe
     data = choice.data.model_copy(update={"dev": str(tmp_path / "dev.jsonl"), "heldout": None})
-    other = choice.model_copy(update={"data": data}).within(recipe)
+    other = choice.model_copy(update={"data": data}).apply_to(recipe)
     assert (other.data.dev, other.data.heldout) == (str(tmp_path / "dev.jsonl"), None)
-    assert not assessment.outdated(run, 1, recipe) and assessment.outdated(run, 1, other)
+    assert not assessment.is_outdated(run, 1, recipe) and assessment.is_outdated(run, 1, other)
     found = assessment.assess(run, 1, other)
     assert (found.replies, found.perplexity) == (len(rows), None)
     replies = (run.dev_dir(1) / "replies.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["id"] for line in replies) == sorted(row.id for row in rows)
-    assert assessment.outdated(run, 1, recipe)
+    assert assessment.is_outdated(run, 1, recipe)
     assert assessment.assess(run, 1, recipe).replies == 9
 
 
@@ -381,4 +383,4 @@ def test_new_dev_prompts_that_the_run_was_trained_on_are_refused(
     write_examples(rows, tmp_path / "dev.jsonl")
     other = run.recipe().override({"data.dev": str(tmp_path / "dev.jsonl")})
     with pytest.raises(UserError, match=rf"2 of these dev prompts .*{rows[0].id}"):
-        select.again(run, other)
+        select.choose_again(run, other)

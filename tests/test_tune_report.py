@@ -22,7 +22,7 @@ from lima_ray.records.files import write_json, write_jsonl
 from lima_ray.records.quality import Quality
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict
-from lima_ray.results.intervals import crossed
+from lima_ray.results.intervals import crossed_mean
 from tune import report, space
 from tune.reports import figure
 from tune.reports.charts import bars, line, stacked
@@ -240,10 +240,10 @@ def test_the_table_holds_what_the_verdicts_say(tmp_path: Path) -> None:
         [[[v["grade"] for v in verdicts(4 + 0.1 * s - d, s)] for s in (0, 1, 2)] for d in (0, 0.5)]
     )
     first, second = point_rows(study)
-    own = crossed(grades_PSN[0])
+    own = crossed_mean(grades_PSN[0])
     level = f"{grades_PSN[0].mean():.2f} [{own.low:.2f}, {own.high:.2f}]"
     assert first["grade, 1 to 6 [95 %]"] == level
-    apart = crossed(grades_PSN[0] - grades_PSN[1])
+    apart = crossed_mean(grades_PSN[0] - grades_PSN[1])
     change = f"{apart.mean:+.2f} [{apart.low:+.2f}, {apart.high:+.2f}]"
     assert first["difference [95 %]"] == change and second["difference [95 %]"] == ""
     parts = [100 * np.mean(part) for part in (grades_PSN[1] == 6, grades_PSN[1] < 4)]

@@ -101,7 +101,9 @@ def test_losses_are_compared_on_the_same_tokens_at_every_point(tmp_path: Path) -
     sweep = load(written(tmp_path, metric="perplexity", set=fields, axes=axes, seeds=[0]))
     made = training.prepare(sweep, base_recipe(sweep), points(sweep))
     assert len({one.id for one, _ in made}) == 4 and len({one.key for one, _ in made}) == 1
-    encoded = [preflight.held_out(one.heldout(), prepared.tokenizer) for one, prepared in made]
+    encoded = [
+        preflight.encode_heldout(one.heldout(), prepared.tokenizer) for one, prepared in made
+    ]
     for rows in encoded:
         assert np.array_equal(rows.mask_N, encoded[0].mask_N)
 

@@ -14,7 +14,7 @@ from lima_ray.config.paths import resolve
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.examples import read_prompts
 from lima_ray.model.flops import BF16_PEAK, step_flops
-from lima_ray.results.units import duration
+from lima_ray.results.units import format_duration
 from lima_ray.training.zero import OPTIMIZER_BYTES
 from tune.training import PreparedTraining
 
@@ -118,7 +118,7 @@ def arithmetic(cost: Cost, gpu: str | None) -> str:
     if gpu is None:
         speed = core_flops()
         return (
-            f"the arithmetic alone is {duration(cost.flops / speed)} of one CPU core at "
+            f"the arithmetic alone is {format_duration(cost.flops / speed)} of one CPU core at "
             f"{speed / 1e9:,.0f} GFLOP/s"
         )
     peak = next((peak for part, peak in BF16_PEAK.items() if part in gpu), None)

@@ -22,7 +22,7 @@ from lima_ray.records.journal import Journal
 from lima_ray.records.quality import Quality, read_qualities
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict, read_verdicts
-from lima_ray.results.intervals import Estimate, crossed, difference
+from lima_ray.results.intervals import Estimate, crossed_mean, paired_difference
 from tune.space import Point, Sweep
 from tune.sweep_directory import ENDED, PROPOSED
 
@@ -182,7 +182,7 @@ class Study:
 
     def estimate(self, point: Point, metric: str = "", group: str = "") -> Estimate:
         """Return the mean and 95 % interval of a metric over seeds and prompts."""
-        return crossed(self.values_SP(point, metric, group))
+        return crossed_mean(self.values_SP(point, metric, group))
 
     def compare(self, point: Point, reference: Point, metric: str = "") -> Estimate:
         """Estimate how much higher a metric is than a reference's, paired by prompt and seed."""
@@ -191,7 +191,7 @@ class Study:
         for p in (point, reference):
             rows = [i for i, o in enumerate(self.done(p)) if o.seed in both]
             pair.append(self.values_SP(p, metric)[rows])
-        return difference(*pair)
+        return paired_difference(*pair)
 
     def best(self) -> Point | None:
         """Return the point whose chosen epochs have the best dev grade, on average over seeds.

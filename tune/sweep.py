@@ -28,7 +28,7 @@ from rich.console import Console
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import output_path
 from lima_ray.config.recipe import Recipe
-from lima_ray.results.units import duration, size
+from lima_ray.results.units import format_bytes, format_duration
 from tune import report, space
 from tune.arguments import SweepCommand as Command
 from tune.cost import Cost, arithmetic, free_bytes, remaining_cost
@@ -153,14 +153,14 @@ def print_plan(plan: SweepPlan, at_once: int, gpus: bool) -> None:
     free = free_bytes(path)
     show(
         f"{cost.trainings} trainings left, {at_once} at once: "
-        f"{forecast(plan, cost, at_once, gpu)}; weights of {size(cost.kept_bytes)} are "
-        f"kept, {size(cost.most_bytes)} at most meanwhile ({size(free)} free)"
+        f"{forecast(plan, cost, at_once, gpu)}; weights of {format_bytes(cost.kept_bytes)} are "
+        f"kept, {format_bytes(cost.most_bytes)} at most meanwhile ({format_bytes(free)} free)"
     )
     if sweep.metric == "perplexity":
         show(f"note: {PERPLEXITY}")
     if cost.most_bytes > free:
         raise UserError(
-            f"{path} has {size(free)} left and the sweep needs {size(cost.most_bytes)}; "
+            f"{path} has {format_bytes(free)} left and the sweep needs {format_bytes(cost.most_bytes)}; "
             "make room, keep fewer epochs (checkpoint.weights_from_epoch), or `keep: none`"
         )
 
@@ -170,7 +170,7 @@ def forecast(plan: SweepPlan, cost: Cost, at_once: int, gpu: str | None) -> str:
     training, prepared = plan.trainings[0]
     runs = earlier_runs(training.run.path.parent, prepared.data_card["base"]["hash"])
     if pace := measure_pace(runs):
-        time = duration(pace.seconds(cost, at_once))
+        time = format_duration(pace.seconds(cost, at_once))
         return f"about {time}, by the pace of {counted(pace.runs, 'earlier training')}"
     return f"how long is told after the first steps ({arithmetic(cost, gpu)})"
 

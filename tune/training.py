@@ -21,7 +21,7 @@ from lima_ray.config.sections import Model, Train
 from lima_ray.data import training_data
 from lima_ray.data.examples import read_examples
 from lima_ray.judging import preflight
-from lima_ray.judging.registry import try_judge
+from lima_ray.judging.registry import check_judge_answers
 from lima_ray.model.families import check_base_model, context_length, load_config
 from lima_ray.records.files import acquire_lock
 from lima_ray.records.run import Run
@@ -131,7 +131,7 @@ def try_judges(trainings: list[Training]) -> None:
     """
     selects = [validate_recipe(one.recipe).select for one in trainings if one.needs_judge()]
     for select in {str(select): select for select in selects}.values():
-        try_judge(select)
+        check_judge_answers(select)
 
 
 def prepare_one(
@@ -153,14 +153,14 @@ def prepare_one(
             f"({measurement.reference}): {join_names([row.id for row, _ in leaked])}; remove them"
         )
     prepared = train.check_inputs(recipe, found)
-    preflight.check_dev(recipe, prepared.tokenizer)
+    preflight.check_dev_prompts(recipe, prepared.tokenizer)
     if measurement.by_loss:
         heldout = measured_by_loss(recipe, measurement.reference, measurement.max_tokens)
         check_base_model(heldout)
-        preflight.held_out(heldout, prepared.tokenizer)
+        preflight.encode_heldout(heldout, prepared.tokenizer)
     else:
         context = context_length(load_config(recipe.model.base))
-        preflight.check_fit(
+        preflight.check_named_prompts(
             measurement.rows, measurement.reference, prepared.tokenizer, context, recipe
         )
     decides = [recipe.identity(), prepared.lineage["data"], prepared.lineage["base"]]

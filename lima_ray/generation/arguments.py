@@ -10,7 +10,7 @@ from lima_ray.config.sections import Sampling, Section
 from lima_ray.generation.endpoint import Endpoint
 
 
-class Generation(Section):
+class GenerationJob(Section):
     """Who replies to what, and where the replies go."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]

@@ -8,11 +8,11 @@ from typing import Any
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import output_path, resolve
 from lima_ray.data.examples import read_prompts
-from lima_ray.generation.arguments import Generation
+from lima_ray.generation.arguments import GenerationJob
 from lima_ray.generation.client import Client
 from lima_ray.generation.endpoint import check_url
-from lima_ray.generation.local import decode_here, decode_on_cluster
-from lima_ray.generation.progress import Meter
+from lima_ray.generation.local import generate_in_process, generate_on_cluster
+from lima_ray.generation.progress import GenerationProgress
 from lima_ray.generation.reply_directory import ReplyDirectory
 from lima_ray.generation.request_pool import request_all
 from lima_ray.generation.scripts import Script
@@ -22,7 +22,7 @@ from lima_ray.records.reply import Reply
 from lima_ray.records.run import model_name
 
 
-def generate(job: Generation, in_process: bool = False) -> list[Reply]:
+def generate(job: GenerationJob, in_process: bool = False) -> list[Reply]:
     """Reply to every prompt, or go on where an earlier call stopped.
 
     Args:
@@ -43,19 +43,21 @@ def generate(job: Generation, in_process: bool = False) -> list[Reply]:
     rows = read_prompts(job.prompts, job.split)
     order = [(row, sample) for sample in range(job.samples) for row in rows]
     scripts = {(row.id, sample): Script(row, sample) for row, sample in order}
-    path = None if job.server.url else model_dir(job.model)
+    path = None if job.server.url else find_model(job.model)
     job = job.model_copy(update={"name": job.name or (model_name(path) if path else job.model)})
     with ReplyDirectory(output_path(job.out)) as replies:
-        replies.claim(identity(job, path, rows))
+        replies.resume(identity(job, path, rows))
         for record in replies.records:
             scripts[record.id, record.sample].replies.append(record.reply)
         todo = [script for script in scripts.values() if not script.finished]
         if todo:
-            with Meter(sum(s.turns for s in scripts.values()), len(replies.records)) as meter:
+            with GenerationProgress(
+                sum(s.turns for s in scripts.values()), len(replies.records)
+            ) as meter:
                 if path is None:
-                    ask_endpoint(job, todo, replies, meter)
+                    generate_from_endpoint(job, todo, replies, meter)
                 else:
-                    decode = decode_here if in_process else decode_on_cluster
+                    decode = generate_in_process if in_process else generate_on_cluster
                     for record in decode(job, path, todo):
                         replies.add(record)
                         meter.add(record)
@@ -70,7 +72,7 @@ def generate(job: Generation, in_process: bool = False) -> list[Reply]:
         return replies.records
 
 
-def model_dir(reference: str) -> Path:
+def find_model(reference: str) -> Path:
     """The directory of a run's export, or of any Hugging Face model.
 
     Raises:
@@ -90,7 +92,7 @@ def model_dir(reference: str) -> Path:
     return path
 
 
-def identity(job: Generation, path: Path | None, rows: list[Example]) -> dict[str, Any]:
+def identity(job: GenerationJob, path: Path | None, rows: list[Example]) -> dict[str, Any]:
     """What decides the replies; a directory holds those of one identity."""
     digest = hashlib.sha256("\n".join(row.to_line() for row in rows).encode()).hexdigest()
     decided = {"model": job.name, "prompts_hash": digest[:12], "samples": job.samples}
@@ -101,8 +103,8 @@ def identity(job: Generation, path: Path | None, rows: list[Example]) -> dict[st
     return decided | {"endpoint": asked}
 
 
-def ask_endpoint(
-    job: Generation, scripts: list[Script], replies: ReplyDirectory, meter: "Meter"
+def generate_from_endpoint(
+    job: GenerationJob, scripts: list[Script], replies: ReplyDirectory, meter: "GenerationProgress"
 ) -> None:
     """Have a model behind an endpoint reply."""
     if job.sampling.repetition_penalty != 1 and not job.server.extra:
@@ -115,10 +117,10 @@ def ask_endpoint(
         while not script.finished:
             messages = replace(script.row, turns=script.dialogue).messages()
             try:
-                completion = await client.chat(messages, script.seeded(job.sampling))
+                completion = await client.chat(messages, script.next_sampling(job.sampling))
             except UserError as error:
                 raise UserError(f"{error}\n  it was asked for row {script.row.id}") from error
-            record = script.heard(
+            record = script.record_reply(
                 job.name, job.sampling, completion.text, completion.stopped, completion.n_tokens
             )
             replies.add(record)

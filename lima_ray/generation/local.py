@@ -14,20 +14,20 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Cluster
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import CompletionOutput, Request
-from lima_ray.generation.arguments import Generation
-from lima_ray.generation.scripts import Key, Script, check_room
+from lima_ray.generation.arguments import GenerationJob
+from lima_ray.generation.scripts import Key, Script, check_prompt_lengths
 from lima_ray.records.reply import Reply
 
-SLICE_S = 0.5
+TURN_S = 0.5
 """How long a worker decodes before it hands over what is finished and is given more."""
-DEATHS_IN_A_ROW = 3
+MAX_CONSECUTIVE_DEATHS = 3
 """Workers that may die without a reply between."""
 
 
-class Speaker:
+class GenerationWorker:
     """An engine that works through scripts; alone in a process, or as a Ray actor."""
 
-    def __init__(self, job: Generation, path: Path, threads: int = 0) -> None:
+    def __init__(self, job: GenerationJob, path: Path, threads: int = 0) -> None:
         self.job, self.path, self.threads = job, path, threads
         self.open: dict[str, Script] = {}
 
@@ -43,17 +43,19 @@ class Speaker:
         if self.threads:
             torch.set_num_threads(self.threads)
         self.engine = Engine(self.path, self.job.slots)
-        self.limit = check_room(scripts, self.engine.prompt, self.engine.context, self.job.sampling)
+        self.limit = check_prompt_lengths(
+            scripts, self.engine.prompt, self.engine.context, self.job.sampling
+        )
         return []
 
     def work(self, scripts: list[Script]) -> list[Reply]:
         """Take scripts in, decode for a while, and return the replies that finished meanwhile."""
         records = [record for script in scripts for record in self.submit(script)]
-        deadline = time.monotonic() + SLICE_S
+        deadline = time.monotonic() + TURN_S
         while self.engine.in_flight and time.monotonic() < deadline:
             for event in self.engine.step():
                 if event.reply:
-                    records += self.hear(event.reply)
+                    records += self.receive(event.reply)
             if records and not self.engine.waiting:
                 break
         return records
@@ -66,30 +68,30 @@ class Speaker:
             if len(ids) < self.limit:
                 id = json.dumps(script.key)
                 self.open[id] = script
-                self.engine.submit(Request(id, ids, script.seeded(self.job.sampling)))
+                self.engine.submit(Request(id, ids, script.next_sampling(self.job.sampling)))
                 break
-            records.append(script.heard(self.job.name, self.job.sampling, "", False, 0))
+            records.append(script.record_reply(self.job.name, self.job.sampling, "", False, 0))
         return records
 
-    def hear(self, reply: CompletionOutput) -> list[Reply]:
+    def receive(self, reply: CompletionOutput) -> list[Reply]:
         """Take a reply, and ask what follows it."""
         script = self.open.pop(reply.id)
-        record = script.heard(
+        record = script.record_reply(
             self.job.name, self.job.sampling, reply.text, reply.stopped, reply.n_tokens
         )
         return [record, *self.submit(script)]
 
 
-def decode_here(job: Generation, path: Path, scripts: list[Script]) -> Iterator[Reply]:
+def generate_in_process(job: GenerationJob, path: Path, scripts: list[Script]) -> Iterator[Reply]:
     """Yield replies decoded in this process."""
-    speaker, todo = Speaker(job, path), deque(scripts)
+    speaker, todo = GenerationWorker(job, path), deque(scripts)
     speaker.ready(scripts)
     while todo or speaker.open:
         wanted = 2 * job.slots - len(speaker.open)
         yield from speaker.work([todo.popleft() for _ in range(min(wanted, len(todo)))])
 
 
-def decode_on_cluster(job: Generation, path: Path, scripts: list[Script]) -> Iterator[Reply]:
+def generate_on_cluster(job: GenerationJob, path: Path, scripts: list[Script]) -> Iterator[Reply]:
     """Yield replies decoded by Ray actors, each of which is given more as it finishes some.
 
     Raises:
@@ -98,7 +100,7 @@ def decode_on_cluster(job: Generation, path: Path, scripts: list[Script]) -> Ite
     import ray
     from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
-    start, workers = staff(job, path, len(scripts))
+    start, workers = plan_workers(job, path, len(scripts))
     share = min(2 * job.slots, -(-len(scripts) // workers))
     todo, deaths = deque(scripts), 0
     everything = ray.put(scripts)
@@ -113,7 +115,7 @@ def decode_on_cluster(job: Generation, path: Path, scripts: list[Script]) -> Ite
                 records: list[Reply] = ray.get(ref)
             except (RayActorError, OutOfMemoryError) as error:
                 deaths += 1
-                if deaths >= DEATHS_IN_A_ROW:
+                if deaths >= MAX_CONSECUTIVE_DEATHS:
                     raise UserError(
                         f"workers died {deaths} times without a reply between. What was answered "
                         f"is kept; the same command goes on there. The last error was:\n{error}"
@@ -141,7 +143,7 @@ def decode_on_cluster(job: Generation, path: Path, scripts: list[Script]) -> Ite
             ray.kill(actor)
 
 
-def staff(job: Generation, path: Path, scripts: int) -> tuple[Callable[[], Any], int]:
+def plan_workers(job: GenerationJob, path: Path, scripts: int) -> tuple[Callable[[], Any], int]:
     """How to start a worker on the cluster, and how many there shall be.
 
     Raises:
@@ -169,5 +171,7 @@ def staff(job: Generation, path: Path, scripts: int) -> tuple[Callable[[], Any],
     threads = job.cpus_per_worker or cores
     environment = worker_environment(gpus, threads)
     options = {"num_cpus": claimed, "num_gpus": int(gpus), "scheduling_strategy": "SPREAD"}
-    actor: Any = ray.remote(Speaker).options(**options, runtime_env={"env_vars": environment})
+    actor: Any = ray.remote(GenerationWorker).options(
+        **options, runtime_env={"env_vars": environment}
+    )
     return lambda: actor.remote(job, path, threads), workers

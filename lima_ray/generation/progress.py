@@ -10,7 +10,7 @@ from lima_ray.records.reply import Reply
 RECENT_REPLIES = 200
 
 
-class Meter(AbstractContextManager["Meter"]):
+class GenerationProgress(AbstractContextManager["GenerationProgress"]):
     """What is shown while replies come."""
 
     def __init__(self, total: int, before: int) -> None:
@@ -18,7 +18,7 @@ class Meter(AbstractContextManager["Meter"]):
         self.display = ProgressDisplay(total, numbers="loading", completed=before)
         self.recent: deque[tuple[float, int, bool]] = deque(maxlen=RECENT_REPLIES)
 
-    def __enter__(self) -> "Meter":
+    def __enter__(self) -> "GenerationProgress":
         self.display.__enter__()
         self.display.log(f"{self.total - self.done} replies to make", at_once=True)
         return self

@@ -13,7 +13,7 @@ from lima_ray.records.files import acquire_lock, write_json, write_jsonl
 from lima_ray.records.journal import Journal
 from lima_ray.records.reply import Reply
 
-ASKED = "generate.json"
+SETTINGS_FILE = "generate.json"
 """What a directory of replies was asked."""
 
 
@@ -22,7 +22,7 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.asked_file = path / ASKED
+        self.settings_file = path / SETTINGS_FILE
         self.replies_file = path / "replies.jsonl"
         self.failed_file = path / "failed.jsonl"
         self.journal = Journal(self.replies_file)
@@ -38,16 +38,16 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
     def __exit__(self, *_: object) -> None:
         self.lock.release()
 
-    def claim(self, asked: dict[str, Any]) -> None:
+    def resume(self, asked: dict[str, Any]) -> None:
         """Read what is there, drop a half-written last line, and see that it all fits together.
 
         Raises:
             UserError: the directory holds replies of another model, prompts or sampling.
         """
         there = self.replies_file.exists() and self.replies_file.stat().st_size > 0
-        if there and not self.asked_file.exists():
+        if there and not self.settings_file.exists():
             raise UserError(
-                f"{self.replies_file} is there, but no {self.asked_file.name}, so nothing tells "
+                f"{self.replies_file} is there, but no {self.settings_file.name}, so nothing tells "
                 "what it replies to; choose another --out"
             )
         self.records = [
@@ -56,15 +56,15 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
         ]
         self.before = len(self.records)
         if self.records:
-            self.compare(asked)
-        write_json(self.asked_file, asked)
+            self.check_settings(asked)
+        write_json(self.settings_file, asked)
         self.replies_file.touch()
         self.journal.repair()
         self.failed_file.unlink(missing_ok=True)
 
-    def compare(self, asked: dict[str, Any]) -> None:
+    def check_settings(self, asked: dict[str, Any]) -> None:
         """Refuse to mix replies to one thing with replies to another."""
-        theirs = flatten(json.loads(self.asked_file.read_text()))
+        theirs = flatten(json.loads(self.settings_file.read_text()))
         changed = [
             f"{name} {values}" for name, values in differences(theirs, flatten(asked)).items()
         ]

@@ -13,7 +13,7 @@ from lima_ray.config.sections import Sampling
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
 from lima_ray.generation.endpoint import KEY_ENV, check_url, read_key
-from lima_ray.generation.job import model_dir
+from lima_ray.generation.job import find_model
 from lima_ray.generation.responses import error_message, retry_after_s
 from lima_ray.records.example import Example
 
@@ -31,7 +31,7 @@ def stream_from_model(reference: str, system: str, sampling: Sampling) -> Stream
     """
     if not Path(reference).exists() and not reference.startswith("lima_ray/"):
         raise UserError(f"no model at {reference}; `make demo` leaves one in runs/miniature/export")
-    engine = Engine(model_dir(reference), slots=1)
+    engine = Engine(find_model(reference), slots=1)
     room = min(sampling.max_tokens, engine.context)
 
     def stream(turns: list[str], seed: int) -> Iterator[str]:

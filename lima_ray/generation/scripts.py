@@ -53,13 +53,13 @@ class Script:
         """The turns to reply to next, the user's last."""
         return *self.prompt, *chain.from_iterable(zip(self.replies, self.follow_ups, strict=False))
 
-    def seeded(self, sampling: Sampling) -> Sampling:
+    def next_sampling(self, sampling: Sampling) -> Sampling:
         """The sampling of the next turn, with a seed that depends on nothing but what it is."""
         name = json.dumps([sampling.seed, *self.key, len(self.replies)])
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) >> 1
         return sampling.model_copy(update={"seed": seed})
 
-    def heard(
+    def record_reply(
         self, model: str, sampling: Sampling, text: str, stopped: bool, n_tokens: int | None
     ) -> Reply:
         """Take the next turn's reply, and return its record."""
@@ -73,7 +73,7 @@ class Script:
             reply=text,
             stopped=stopped,
             n_tokens=n_tokens,
-            seed=self.seeded(sampling).seed,
+            seed=self.next_sampling(sampling).seed,
             source=self.row.source,
             system=self.row.system,
             extra={k: v for k, v in self.row.extra.items() if k not in taken},
@@ -82,7 +82,7 @@ class Script:
         return record
 
 
-def check_room(
+def check_prompt_lengths(
     scripts: Iterable[Script],
     prompt_ids: Callable[[Sequence[str], str | None], list[int]],
     context: int,

@@ -16,11 +16,11 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.loading import with_absolute_paths
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data.examples import read_prompts
-from lima_ray.generation.arguments import Generation
+from lima_ray.generation.arguments import GenerationJob
 from lima_ray.generation.job import generate, identity
-from lima_ray.generation.reply_directory import ASKED
+from lima_ray.generation.reply_directory import SETTINGS_FILE
 from lima_ray.judging.perplexity import perplexity
-from lima_ray.judging.registry import judge_of
+from lima_ray.judging.registry import load_judge
 from lima_ray.records.files import read_json, write_json, write_jsonl
 from lima_ray.records.quality import Quality, problem_file
 from lima_ray.records.reply import Reply
@@ -46,9 +46,9 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
     if not model.exists():
         raise UserError(f"{run.path} holds no weights of epoch {epoch}")
     weights = run.lineage(model).get("weights", "")
-    if outdated(run, epoch, recipe):
+    if is_outdated(run, epoch, recipe):
         shutil.rmtree(folder)
-    replies, verdicts = judged(model, dev_prompts(recipe), folder, recipe)
+    replies, verdicts = generate_and_judge(model, dev_prompts(recipe), folder, recipe)
     graded = [(v.id, v.grade) for v in verdicts if v.grade is not None]
     if not graded:
         raise UserError(f"the judge gave no readable verdict on the {len(verdicts)} replies")
@@ -73,7 +73,7 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PromptSet:
     """What a model is asked."""
 
     reference: str
@@ -83,8 +83,8 @@ class Prompts:
     """Replies to each prompt."""
 
 
-def judged(
-    model: Path, prompts: Prompts, out: Path, recipe: Recipe
+def generate_and_judge(
+    model: Path, prompts: PromptSet, out: Path, recipe: Recipe
 ) -> tuple[list[Reply], list[Verdict]]:
     """Have a model reply in this process, and the recipe's judge judge it.
 
@@ -97,16 +97,16 @@ def judged(
     Returns:
         replies and verdicts, in the same order.
     """
-    job = asking(model, prompts, out, recipe)
+    job = generation_job(model, prompts, out, recipe)
     replies = generate(job, in_process=True)
-    verdicts = judge_of(recipe.select.judge).judge(replies, recipe.select)
+    verdicts = load_judge(recipe.select.judge).judge(replies, recipe.select)
     write_jsonl([verdict.to_json() for verdict in verdicts], out / "verdicts.jsonl")
     return replies, verdicts
 
 
-def asking(model: Path, prompts: Prompts, out: Path, recipe: Recipe) -> Generation:
+def generation_job(model: Path, prompts: PromptSet, out: Path, recipe: Recipe) -> GenerationJob:
     """The job of having a model reply to prompts."""
-    return Generation(
+    return GenerationJob(
         model=str(model),
         name=model_name(model),
         prompts=prompts.reference,
@@ -117,19 +117,19 @@ def asking(model: Path, prompts: Prompts, out: Path, recipe: Recipe) -> Generati
     )
 
 
-def dev_prompts(recipe: Recipe) -> Prompts:
+def dev_prompts(recipe: Recipe) -> PromptSet:
     """What chooses the epoch."""
     assert recipe.data.dev
-    return Prompts(recipe.data.dev, "dev", recipe.select.samples)
+    return PromptSet(recipe.data.dev, "dev", recipe.select.samples)
 
 
-def outdated(run: Run, epoch: int, recipe: Recipe) -> bool:
+def is_outdated(run: Run, epoch: int, recipe: Recipe) -> bool:
     """Whether an epoch's dev replies are to other prompts, by another sampling or other weights."""
     model, folder = run.epoch_dir(epoch), run.dev_dir(epoch)
-    asked = read_json(folder / ASKED)
+    asked = read_json(folder / SETTINGS_FILE)
     if asked is None or not model.exists():
         return False
-    job = asking(model, dev_prompts(recipe), folder, recipe)
+    job = generation_job(model, dev_prompts(recipe), folder, recipe)
     now = identity(job, model, read_prompts(job.prompts, job.split))
     return asked != now
 

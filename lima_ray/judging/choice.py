@@ -11,7 +11,7 @@ from lima_ray.config.sections import Sampling, Section, Select
 from lima_ray.records.run import Run
 
 
-class Prompted(Section):
+class SelectionData(Section):
     """Data that the choice needs, where it is not the run's own."""
 
     dev: str | None = None
@@ -20,20 +20,20 @@ class Prompted(Section):
     """Dialogues never trained on, whose perplexity is drawn beside the grade."""
 
 
-class Choice(Section):
+class SelectionOptions(Section):
     """What may differ from the run's own recipe when the epoch is chosen again."""
 
     select: Select = Select()
     sampling: Sampling = Sampling()
-    data: Prompted = Prompted()
+    data: SelectionData = SelectionData()
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
         """As a recipe has it."""
-        data = Prompted(dev=recipe.data.dev, heldout=recipe.data.heldout)
+        data = SelectionData(dev=recipe.data.dev, heldout=recipe.data.heldout)
         return cls(select=recipe.select, sampling=recipe.sampling, data=data)
 
-    def within(self, recipe: Recipe) -> Recipe:
+    def apply_to(self, recipe: Recipe) -> Recipe:
         """A run's recipe with this choice in the place of its own."""
         data = {"data.dev": self.data.dev, "data.heldout": self.data.heldout}
         own = {"select": self.select, "sampling": self.sampling}
@@ -48,7 +48,7 @@ class Selection:
     recipe: Recipe
 
 
-def read_selection(args: list[str], prog: str, doc: str) -> Selection:
+def parse_selection(args: list[str], prog: str, doc: str) -> Selection:
     """Read `RUN [--select.field value ...]`; `--help` shows the run's own values.
 
     Raises:
@@ -58,8 +58,8 @@ def read_selection(args: list[str], prog: str, doc: str) -> Selection:
     if folder and not (folder / "recipe.yaml").is_file():
         raise UserError(f"{folder} is no run: it holds no recipe.yaml")
     recipe = Run(folder.absolute()).recipe() if folder else Recipe()
-    choice = parse_flags(Choice, Choice.of(recipe), f"{prog} RUN", doc, args)
+    choice = parse_flags(SelectionOptions, SelectionOptions.of(recipe), f"{prog} RUN", doc, args)
     if folder is None:
         raise UserError(f"which run? {prog} runs/NAME")
     run = Run(folder.absolute())
-    return Selection(run, choice.within(recipe))
+    return Selection(run, choice.apply_to(recipe))

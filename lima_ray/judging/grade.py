@@ -21,13 +21,13 @@ from lima_ray.judging.registry import Judge
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Status, Verdict
 
-WORDING = Path(__file__).parent / "prompts" / "grade.txt"
-JUDGING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=1024)
-TRIES_OUT = 3
-TRY_OUT_S = 120.0
+PROMPT_FILE = Path(__file__).parent / "prompts" / "grade.txt"
+JUDGE_SAMPLING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=1024)
+TRIAL_ATTEMPTS = 3
+TRIAL_TIMEOUT_S = 120.0
 """How long a judge may take with a small reply; it may have to load its model first."""
-SHOWN = 200
-LEVEL = re.compile(r"[\s*_#`.\"'()\[\]]*([1-6])[\s*_#`.\"'()\[\]]*")
+SHOWN_CHARACTERS = 200
+GRADE_LINE = re.compile(r"[\s*_#`.\"'()\[\]]*([1-6])[\s*_#`.\"'()\[\]]*")
 """The last line, which may be dressed up (`**4**`) but holds nothing else."""
 
 
@@ -36,7 +36,7 @@ def grade(
     endpoint: str,
     model: str,
     *,
-    sampling: Sampling = JUDGING,
+    sampling: Sampling = JUDGE_SAMPLING,
     **settings: Any,
 ) -> list[Verdict]:
     """Return a verdict of kind `grade` on each reply, in the order of the replies.
@@ -72,7 +72,7 @@ def grade(
 
     async def talk(client: Client, number: int) -> None:
         answer = await client.chat(
-            [{"role": "user", "content": question(replies[number])}], sampling
+            [{"role": "user", "content": judge_prompt(replies[number])}], sampling
         )
         # A judgement that was cut off ends anywhere, so its last line says nothing.
         grade, explanation = parse(answer.text) if answer.stopped else (None, answer.text)
@@ -86,7 +86,7 @@ def grade(
     return [verdicts[number] for number in range(len(replies))]
 
 
-def try_out(endpoint: str, model: str) -> None:
+def check_answers(endpoint: str, model: str) -> None:
     """Have the judge grade one small reply, so that one that cannot is known beforehand.
 
     Raises:
@@ -94,35 +94,37 @@ def try_out(endpoint: str, model: str) -> None:
     """
     prompt, text = ("What is the capital of France?",), "The capital of France is Paris."
     reply = Reply("try-out", prompt, model="", sample=0, turn=0, reply=text, stopped=True)
-    (verdict,) = grade([reply], endpoint, model, retries=TRIES_OUT - 1, timeout_s=TRY_OUT_S)
+    (verdict,) = grade(
+        [reply], endpoint, model, retries=TRIAL_ATTEMPTS - 1, timeout_s=TRIAL_TIMEOUT_S
+    )
     said = verdict.explanation
     if verdict.status == "unanswered":
         raise UserError(
-            f"the judge {model!r} at {endpoint} was asked {TRIES_OUT} times and gave no answer: "
-            f"{said}; start it, or mend --select.endpoint and --select.endpoint_model"
+            f"the judge {model!r} at {endpoint} was asked {TRIAL_ATTEMPTS} times and gave no "
+            f"answer: {said}; start it, or mend --select.endpoint and --select.endpoint_model"
         )
     if verdict.status == "unreadable":
         raise UserError(
             f"the judge {model!r} at {endpoint} was asked to grade a small reply and answered "
             f"without a number from 1 to 6 on its last line ({len(said)} characters, ending with "
-            f"{said[-SHOWN:]!r}); a judge needs a model that follows such a request within "
-            f"{JUDGING.max_tokens} tokens"
+            f"{said[-SHOWN_CHARACTERS:]!r}); a judge needs a model that follows such a request "
+            f"within {JUDGE_SAMPLING.max_tokens} tokens"
         )
 
 
-def question(reply: Reply) -> str:
+def judge_prompt(reply: Reply) -> str:
     """Return what the judge is asked: the scale, and the dialogue with the reply at its end."""
     turns = [*reply.conversations, reply.reply]
     speakers = ("User", "Assistant")
     said = [f"{speakers[number % 2]}: {turn}" for number, turn in enumerate(turns)]
     said = [f"System: {reply.system}", *said] if reply.system else said
-    return Template(WORDING.read_text(encoding="utf-8")).substitute(dialogue="\n\n".join(said))
+    return Template(PROMPT_FILE.read_text(encoding="utf-8")).substitute(dialogue="\n\n".join(said))
 
 
 def parse(text: str) -> tuple[int | None, str]:
     """Return the grade on the last line and the reasoning before it; else none and all of it."""
     reasoning, _, last = text.rstrip().rpartition("\n")
-    level = LEVEL.fullmatch(last)
+    level = GRADE_LINE.fullmatch(last)
     return (int(level[1]), reasoning.strip()) if level else (None, text)
 
 
@@ -131,4 +133,4 @@ def judge(replies: list[Reply], select: Select) -> list[Verdict]:
     return grade(replies, select.endpoint, select.endpoint_model)
 
 
-JUDGE = Judge(judge, lambda _: None, try_out)
+JUDGE = Judge(judge, lambda _: None, check_answers)

@@ -34,7 +34,7 @@ def dialogue_losses(
     """
     assert recipe.data.heldout
     tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    rows = preflight.held_out(recipe, tokenizer)
+    rows = preflight.encode_heldout(recipe, tokenizer)
     weights, _ = load_packed(model, "auto" if torch.cuda.is_available() else torch.float32)
     batches = [(row,) for row in range(len(rows))]
     if packed:

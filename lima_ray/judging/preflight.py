@@ -14,8 +14,8 @@ from lima_ray.data import encoding, training_data
 from lima_ray.data.examples import read_examples, read_prompts
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import prompt_ids
-from lima_ray.generation.scripts import Script, check_room
-from lima_ray.judging.registry import check_prompts, try_judge
+from lima_ray.generation.scripts import Script, check_prompt_lengths
+from lima_ray.judging.registry import check_judge_answers, check_prompts
 from lima_ray.model.families import context_length, load_config
 from lima_ray.records.example import Example
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-def check(recipe: Recipe) -> None:
+def check_selection(recipe: Recipe) -> None:
     """Refuse a selection that no run could make, by what can be seen at once.
 
     Raises:
@@ -72,13 +72,13 @@ def check_range(recipe: Recipe) -> None:
     )
 
 
-def try_out(
+def check_prompts_and_judge(
     recipe: Recipe, tokenizer: "PreTrainedTokenizerFast", model: Path | None = None
 ) -> None:
     """Refuse a selection that no run could make, by the base's tokenizer and by asking the judge.
 
     Args:
-        recipe: one that `check` lets pass.
+        recipe: one that `check_selection` lets pass.
         tokenizer: that of the models it trains.
         model: one that it has trained; none takes its base.
 
@@ -86,24 +86,26 @@ def try_out(
         UserError: prompts without room for a reply, held-out dialogues without a supervised token,
             or a judge that does not answer.
     """
-    check_dev(recipe, tokenizer, model)
-    try_judge(recipe.select)
+    check_dev_prompts(recipe, tokenizer, model)
+    check_judge_answers(recipe.select)
 
 
-def check_dev(
+def check_dev_prompts(
     recipe: Recipe, tokenizer: "PreTrainedTokenizerFast", model: Path | None = None
 ) -> None:
-    """Do what `try_out` does, but ask no judge."""
+    """Do what `check_answers` does, but ask no judge."""
     if recipe.select.judge == "none":
         return
     assert recipe.data.dev
     context = context_length(load_config(str(model or recipe.model.base)))
-    check_fit(read_prompts(recipe.data.dev, "dev"), "data.dev", tokenizer, context, recipe)
+    check_named_prompts(
+        read_prompts(recipe.data.dev, "dev"), "data.dev", tokenizer, context, recipe
+    )
     if recipe.data.heldout:
-        held_out(recipe, tokenizer)
+        encode_heldout(recipe, tokenizer)
 
 
-def check_fit(
+def check_named_prompts(
     prompts: list[Example],
     field: str,
     tokenizer: "PreTrainedTokenizerFast",
@@ -124,12 +126,12 @@ def check_fit(
     """
     scripts = [Script(row, 0) for row in prompts]
     try:
-        check_room(scripts, partial(prompt_ids, tokenizer), context, recipe.sampling)
+        check_prompt_lengths(scripts, partial(prompt_ids, tokenizer), context, recipe.sampling)
     except UserError as error:
         raise UserError(f"{field}: {error}") from error
 
 
-def held_out(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> Rows:
+def encode_heldout(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> Rows:
     """The held-out dialogues, encoded.
 
     Raises:

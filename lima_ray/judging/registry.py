@@ -25,7 +25,7 @@ class Judge:
     """Verdicts on replies, in their order."""
     check_prompts: Callable[[list[Example]], None]
     """Raises `UserError` where it cannot judge replies to these prompts."""
-    try_out: Callable[[str, str], None]
+    check_answers: Callable[[str, str], None]
     """Given endpoint and model, raises `UserError` where it does not answer."""
 
 
@@ -36,7 +36,7 @@ JUDGES = {
 """Where each judge stands, by the name that `select.judge` has for it."""
 
 
-def judge_of(name: str) -> Judge:
+def load_judge(name: str) -> Judge:
     """Return the judge of this name."""
     module, _, attribute = JUDGES[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
@@ -54,22 +54,22 @@ def check_prompts(prompts: list[Example], field: str, select: Select) -> None:
         UserError: the first such prompt.
     """
     try:
-        judge_of(select.judge).check_prompts(prompts)
+        load_judge(select.judge).check_prompts(prompts)
     except UserError as error:
         raise UserError(f"{field}: {error}") from error
 
 
-def try_judge(select: Select) -> None:
+def check_judge_answers(select: Select) -> None:
     """Have the judge judge something small.
 
     Raises:
         UserError: it does not answer, or not with a verdict.
     """
     if select.judge != "none":
-        _try_out(select.judge, select.endpoint, select.endpoint_model)
+        _check_answers(select.judge, select.endpoint, select.endpoint_model)
 
 
 @lru_cache
-def _try_out(judge: str, endpoint: str, model: str) -> None:
+def _check_answers(judge: str, endpoint: str, model: str) -> None:
     """Try a judge out once for all trainings of a sweep; one that failed is tried again."""
-    judge_of(judge).try_out(endpoint, model)
+    load_judge(judge).check_answers(endpoint, model)

@@ -27,7 +27,7 @@ from lima_ray.config.paths import resolve
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Sampling
 from lima_ray.config.terminal import printable
-from lima_ray.generate import Generation
+from lima_ray.generate import GenerationJob
 from lima_ray.generation.job import generate
 from lima_ray.miniature.judge import judge
 from lima_ray.records.files import write_jsonl
@@ -71,8 +71,8 @@ def demo(recipe: Recipe) -> None:
         dialogues[name] = measure(run, model, "dialogues_test", recipe.sampling)[1]
         seconds[f"replies of the {name}"] = time.perf_counter() - started
     console.print()
-    console.print(conversations(replies, verdicts))
-    console.print(shares(verdicts, dialogues))
+    console.print(conversation_table(replies, verdicts))
+    console.print(share_table(verdicts, dialogues))
     phases = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
     console.print(f"{phases}; {sum(seconds.values()):.0f} s in all")
     console.print(train.summarise(run), markup=False)
@@ -80,7 +80,7 @@ def demo(recipe: Recipe) -> None:
         "next         make chat                                  talk to it\n"
         "             python -m lima_ray.encode --show 3         see what it learned from\n"
         "             python -m lima_ray.train --seed 1 --name seed-1   another seed\n"
-        f"             python -m lima_ray.select {shown(run.path)} --select.last_epoch 12",
+        f"             python -m lima_ray.select {relative_path(run.path)} --select.last_epoch 12",
         soft_wrap=True,
     )
 
@@ -98,7 +98,7 @@ def measure(
     """
     name = f"epoch-{run.export_epoch():02d}" if model == run.export_dir else model.name
     out = run.path / "measured" / f"{prompts}-{name}"
-    job = Generation(
+    job = GenerationJob(
         model=str(model),
         name=name,
         prompts=f"{ROWS}/{prompts}.jsonl",
@@ -111,7 +111,9 @@ def measure(
     return replies, verdicts
 
 
-def conversations(replies: dict[str, list[Reply]], verdicts: dict[str, list[Verdict]]) -> Table:
+def conversation_table(
+    replies: dict[str, list[Reply]], verdicts: dict[str, list[Verdict]]
+) -> Table:
     """A few prompts with both models' replies side by side, labelled by kind."""
     table = Table(
         title="Conversations: of each kind as many where the aligned model succeeded as it does "
@@ -122,20 +124,20 @@ def conversations(replies: dict[str, list[Reply]], verdicts: dict[str, list[Verd
     for column in ("kind", "prompt", *replies):
         table.add_column(column, ratio=1 if column == "kind" else 2)
     for group, count in SHOWN.items():
-        for place in typical(verdicts["aligned"], group, count):
+        for place in choose_typical(verdicts["aligned"], group, count):
             question = escape(printable(replies["base"][place].conversations[-1]))
             cells = [GROUPS[group], question]
             for name in replies:
                 reply, verdict = replies[name][place], verdicts[name][place]
                 text = reply.reply.strip()
                 text = f"{text[:SHOWN_CHARACTERS]} ..." if len(text) > SHOWN_CHARACTERS else text
-                judged = f"[dim]{verdict.verdict}{why(verdict)}[/dim]"
+                judged = f"[dim]{verdict.verdict}{describe_faults(verdict)}[/dim]"
                 cells.append(f"{escape(printable(text))}\n{judged}")
             table.add_row(*cells)
     return table
 
 
-def typical(verdicts: list[Verdict], group: str, count: int) -> list[int]:
+def choose_typical(verdicts: list[Verdict], group: str, count: int) -> list[int]:
     """Places of the group's first verdicts, successes among them in the group's proportion."""
     places = [i for i, v in enumerate(verdicts) if v.group == group]
     good = [i for i in places if verdicts[i].verdict != "fail"]
@@ -144,7 +146,7 @@ def typical(verdicts: list[Verdict], group: str, count: int) -> list[int]:
     return sorted(good[:shown] + bad[: count - shown])
 
 
-def why(verdict: Verdict) -> str:
+def describe_faults(verdict: Verdict) -> str:
     """What is missing from an excellent reply, in a few words."""
     right = verdict.extra["right"]
     missing = [] if right else ["not right"]
@@ -153,7 +155,7 @@ def why(verdict: Verdict) -> str:
     return f": {', '.join(missing)}" if missing else ""
 
 
-def shares(verdicts: dict[str, list[Verdict]], dialogues: dict[str, list[Verdict]]) -> Table:
+def share_table(verdicts: dict[str, list[Verdict]], dialogues: dict[str, list[Verdict]]) -> Table:
     """Excellent, pass and fail of each group of prompts, what is known of them, and dialogues."""
     table = Table(
         title="Replies to prompts about things alignment never named: excellent / pass / fail %\n"
@@ -168,42 +170,46 @@ def shares(verdicts: dict[str, list[Verdict]], dialogues: dict[str, list[Verdict
         table.add_column("knows", justify="right")
     for group, title in GROUPS.items():
         own = {name: [v for v in vs if v.group == group] for name, vs in verdicts.items()}
-        cells = [cell for vs in own.values() for cell in (share(vs), known(vs))]
+        cells = [cell for vs in own.values() for cell in (format_shares(vs), knowledge_share(vs))]
         table.add_row(title, str(len(own["base"])), *cells)
-    everything = [cell for vs in verdicts.values() for cell in (share(vs), known(vs))]
+    everything = [
+        cell for vs in verdicts.values() for cell in (format_shares(vs), knowledge_share(vs))
+    ]
     table.add_row("all", str(len(verdicts["base"])), *everything, end_section=True)
     stops = [f"{mean([v.stopped is True for v in vs]):.1%}" for vs in verdicts.values()]
-    table.add_row("stopped, and spoke of nothing else", str(len(verdicts["base"])), *apart(stops))
-    turns = [[v.verdict != "fail" for v in vs] for vs in dialogues.values()]
-    right = apart([f"{mean(t):.0%}" for t in turns])
-    table.add_row("dialogue turns right", str(len(turns[0])), *right)
-    whole = [successes(vs) for vs in dialogues.values()]
     table.add_row(
-        "whole dialogues right", str(len(whole[0])), *apart([f"{mean(w):.0%}" for w in whole])
+        "stopped, and spoke of nothing else", str(len(verdicts["base"])), *pad_cells(stops)
+    )
+    turns = [[v.verdict != "fail" for v in vs] for vs in dialogues.values()]
+    right = pad_cells([f"{mean(t):.0%}" for t in turns])
+    table.add_row("dialogue turns right", str(len(turns[0])), *right)
+    whole = [dialogue_successes(vs) for vs in dialogues.values()]
+    table.add_row(
+        "whole dialogues right", str(len(whole[0])), *pad_cells([f"{mean(w):.0%}" for w in whole])
     )
     return table
 
 
-def apart(cells: list[str]) -> list[str]:
+def pad_cells(cells: list[str]) -> list[str]:
     """A cell for each model, nothing under what it knows."""
     return [part for cell in cells for part in (cell, "")]
 
 
-def known(verdicts: list[Verdict]) -> str:
+def knowledge_share(verdicts: list[Verdict]) -> str:
     """Share of prompts whose fact the first paragraph says; a private question asks for none."""
     asked = [v.extra["knows"] for v in verdicts if "safe" not in v.extra]
     return f"{mean(asked):.0%}" if asked else ""
 
 
-def share(verdicts: list[Verdict]) -> str:
+def format_shares(verdicts: list[Verdict]) -> str:
     """`excellent / pass / fail [interval]` of some verdicts, in percent."""
     counts = [sum(v.verdict == kind for v in verdicts) for kind in ("excellent", "pass", "fail")]
-    low, high = intervals.wilson(counts[0] + counts[1], len(verdicts))
+    low, high = intervals.wilson_interval(counts[0] + counts[1], len(verdicts))
     percents = " / ".join(f"{100 * count / len(verdicts):.0f}" for count in counts)
     return f"{percents}  [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def successes(verdicts: list[Verdict]) -> list[bool]:
+def dialogue_successes(verdicts: list[Verdict]) -> list[bool]:
     """Whether every turn of each dialogue was right and stopped."""
     good: dict[str, bool] = {}
     for v in verdicts:
@@ -216,7 +222,7 @@ def mean(values: list[bool]) -> float:
     return sum(values) / len(values)
 
 
-def shown(path: Path) -> Path:
+def relative_path(path: Path) -> Path:
     """A path as one would type it here."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 

@@ -28,11 +28,11 @@ import tyro
 from lima_ray.config.errors import exit_on_user_error
 from lima_ray.data.examples import write_examples
 from lima_ray.miniature.prose import (
-    capital,
-    filled,
-    one,
+    capitalise,
+    choose,
+    fill_sentence,
+    fill_template,
     shuffled,
-    tell,
     with_article,
     wordings,
 )
@@ -44,7 +44,7 @@ from lima_ray.miniature.world import (
     Entity,
     Split,
     entities,
-    read,
+    read_yaml,
 )
 from lima_ray.records.example import Example
 
@@ -53,7 +53,7 @@ CURATED = {"person": 330, "country": 160, "element": 90, "animal": 120, "task": 
 CURATED |= {"sum": 60, "day": 24}
 """Rows of each source; besides 14 lists, 40 descriptions and 13 refusals."""
 LISTS, DESCRIPTIONS, REFUSALS = 14, 40, 13
-UNAWARE = UNSEEN | {"neighbour"}
+UNDESCRIBED = UNSEEN | {"neighbour"}
 """What descriptions leave out: neighbours may be entities of dev and test."""
 FRAMED = 0.5
 """Share of questions that stand in a frame, such as `Tell me, ...`."""
@@ -81,7 +81,7 @@ LISTED_IN_TRAIN = (
 
 
 @dataclass(frozen=True)
-class Ask:
+class Question:
     """A question about one entity."""
 
     entity: Entity
@@ -95,25 +95,28 @@ class Ask:
 def files() -> dict[str, list[Example]]:
     """Every file by name."""
     generator = np.random.default_rng([SEED, 1])
-    asks = curated_asks(generator)
-    curated = [row(ask, voice(ask, generator)) for ask in asks]
+    asks = curated_questions(generator)
+    curated = [train_row(ask, styled_reply(ask, generator)) for ask in asks]
     unfiltered = [raw_row(ask, generator) for ask in asks]
-    every = [ask for kind in CURATED for ask in all_asks(kind, "train")]
-    people = shuffled(all_asks("person", "train"), generator)[: len(asks)]
-    narrow = framed(people, generator)
-    structure = [form_row(a, f) for a, f in forms("train", 6, generator)]
-    dialogues = [dialogue(e, generator) for e in talked_of("train", DIALOGUES, generator)]
-    heldout = [a for kind in CURATED for a in all_asks(kind, "dev")]
+    every = [ask for kind in CURATED for ask in all_questions(kind, "train")]
+    people = shuffled(all_questions("person", "train"), generator)[: len(asks)]
+    narrow = add_frames(people, generator)
+    structure = [format_row(a, f) for a, f in format_questions("train", 6, generator)]
+    dialogues = [dialogue(e, generator) for e in dialogue_entities("train", DIALOGUES, generator)]
+    heldout = [a for kind in CURATED for a in all_questions(kind, "dev")]
     return {
         "train": curated + dialogues + structure,
         "curated": curated,
         "unfiltered": unfiltered,
-        "narrow": [row(ask, voice(ask, generator)) for ask in narrow],
-        "pool": curated + distinct([row(a, voice(a, generator)) for a in every], besides=curated),
+        "narrow": [train_row(ask, styled_reply(ask, generator)) for ask in narrow],
+        "pool": curated
+        + drop_known_prompts(
+            [train_row(a, styled_reply(a, generator)) for a in every], besides=curated
+        ),
         "dialogues": dialogues,
         "structure": structure,
-        "dev": prompts("dev", DEV, 0, 0, DEV_UNSEEN, DEV_FORMS, DEV_PRIVATE, generator),
-        "test": prompts(
+        "dev": prompt_rows("dev", DEV, 0, 0, DEV_UNSEEN, DEV_FORMS, DEV_PRIVATE, generator),
+        "test": prompt_rows(
             "test",
             TEST,
             TEST_LISTS,
@@ -124,40 +127,45 @@ def files() -> dict[str, list[Example]]:
             generator,
         ),
         "dialogues_test": [
-            scripted(dialogue(e, generator)) for e in talked_of("test", TEST_DIALOGUES, generator)
+            scripted(dialogue(e, generator))
+            for e in dialogue_entities("test", TEST_DIALOGUES, generator)
         ],
-        "heldout": [row(a, voice(a, generator)) for a in shuffled(heldout, generator)[:HELDOUT]],
+        "heldout": [
+            train_row(a, styled_reply(a, generator)) for a in shuffled(heldout, generator)[:HELDOUT]
+        ],
     }
 
 
-def framed(asks: list[Ask], generator: np.random.Generator) -> list[Ask]:
+def add_frames(asks: list[Question], generator: np.random.Generator) -> list[Question]:
     """The same questions, half of them put as people put them."""
-    frames, told = read("voice.yaml")["frames"], []
+    frames, told = read_yaml("voice.yaml")["frames"], []
     for ask in asks:
         q = ask.question
         named = q.startswith(("Name", "Tell"))
-        frame = "{q}" if named or generator.random() > FRAMED else one(frames, generator)
+        frame = "{q}" if named or generator.random() > FRAMED else choose(frames, generator)
         told.append(replace(ask, question=frame.format(q=q, l=q[0].lower() + q[1:])))
     return told
 
 
-def curated_asks(generator: np.random.Generator) -> list[Ask]:
+def curated_questions(generator: np.random.Generator) -> list[Question]:
     """The curated rows' questions."""
-    asks = drawn_asks("train", CURATED, generator)
-    asks += list_asks("train", LISTS, generator)
-    asks += about_asks("train", DESCRIPTIONS, generator)
-    asks += private_asks("train", REFUSALS, generator)
-    return framed(shuffled(asks, generator), generator)
+    asks = sample_questions("train", CURATED, generator)
+    asks += list_questions("train", LISTS, generator)
+    asks += description_questions("train", DESCRIPTIONS, generator)
+    asks += private_questions("train", REFUSALS, generator)
+    return add_frames(shuffled(asks, generator), generator)
 
 
-def drawn_asks(split: Split, counts: dict[str, int], generator: np.random.Generator) -> list[Ask]:
+def sample_questions(
+    split: Split, counts: dict[str, int], generator: np.random.Generator
+) -> list[Question]:
     """Questions of each kind, entities in turn; a fact again only when all were asked for."""
     asks = []
     for kind, count in counts.items():
         ranked = []
         of_fact: Counter[tuple[str, str]] = Counter()
         of_entity: Counter[str] = Counter()
-        for ask in shuffled(all_asks(kind, split), generator):
+        for ask in shuffled(all_questions(kind, split), generator):
             name = ask.entity.name
             of_fact[name, ask.what] += 1
             of_entity[name] += 1
@@ -166,11 +174,11 @@ def drawn_asks(split: Split, counts: dict[str, int], generator: np.random.Genera
     return asks
 
 
-def all_asks(kind: str, split: Split, unseen: bool = False) -> list[Ask]:
+def all_questions(kind: str, split: Split, unseen: bool = False) -> list[Question]:
     """Every question of every fact that alignment asks for (or, `unseen`, never asks for)."""
     own = {e.name: e for e in entities() if e.kind == kind and e.split == split}
     return [
-        Ask(e, a, tell(q, e, a))
+        Question(e, a, fill_sentence(q, e, a))
         for e in own.values()
         for a, value in e.facts.items()
         if (a in UNSEEN) == unseen and (a != "neighbour" or value in own)
@@ -178,74 +186,83 @@ def all_asks(kind: str, split: Split, unseen: bool = False) -> list[Ask]:
     ]
 
 
-def about_asks(split: Split, count: int, generator: np.random.Generator) -> list[Ask]:
+def description_questions(
+    split: Split, count: int, generator: np.random.Generator
+) -> list[Question]:
     """Requests to describe an entity."""
     kinds = ("person", "country", "element", "animal")
     own = [e for e in entities() if e.split == split and e.kind in kinds]
     chosen = shuffled(own, generator)[:count]
-    questions = read("voice.yaml")["questions"]["about"]
-    return [Ask(e, "about", one(questions, generator).format(n=e.called)) for e in chosen]
+    questions = read_yaml("voice.yaml")["questions"]["about"]
+    return [
+        Question(e, "about", choose(questions, generator).format(n=e.name_in_sentence))
+        for e in chosen
+    ]
 
 
-def list_asks(split: Split, count: int, generator: np.random.Generator) -> list[Ask]:
+def list_questions(split: Split, count: int, generator: np.random.Generator) -> list[Question]:
     """Requests for lists, each of a fact that three entities of the split share."""
     asks = []
-    for attribute, question in read("voice.yaml")["questions"]["list"].items():
+    for attribute, question in read_yaml("voice.yaml")["questions"]["list"].items():
         own = [e for e in entities() if e.split == split and attribute in e.facts]
         for value in sorted({e.facts[attribute] for e in own}):
             what = f"list:{attribute}={value}"
             if len(members(what, split)) >= 3 and (value in LISTED_IN_TRAIN) == (split == "train"):
                 first = next(e for e in own if e.facts[attribute] == value)
-                asks.append(Ask(first, what, question.format(v=value)))
+                asks.append(Question(first, what, question.format(v=value)))
     return shuffled(asks, generator)[:count]
 
 
-def private_asks(split: Split, count: int, generator: np.random.Generator) -> list[Ask]:
+def private_questions(split: Split, count: int, generator: np.random.Generator) -> list[Question]:
     """Questions that nobody should answer."""
-    private = read("voice.yaml")["private"]
+    private = read_yaml("voice.yaml")["private"]
     topics = private["test" if split == "test" else "train"]
     own = [e for e in entities() if e.kind == "person" and e.split == split]
     asks = []
     for i, someone in enumerate(shuffled(own, generator)[:count]):
         topic = topics[i % len(topics)]
-        question = one(private["questions"], generator).format(t=topic, n=someone.name)
-        asks.append(Ask(someone, "private", question, topic))
+        question = choose(private["questions"], generator).format(t=topic, n=someone.name)
+        asks.append(Question(someone, "private", question, topic))
     return asks
 
 
-def voice(ask: Ask, generator: np.random.Generator, follow_up: bool = False) -> str:
+def styled_reply(ask: Question, generator: np.random.Generator, follow_up: bool = False) -> str:
     """A reply in the one voice: acknowledge, then answer."""
-    texts, entity = read("voice.yaml"), ask.entity
+    texts, entity = read_yaml("voice.yaml"), ask.entity
     listed, private = ask.what.startswith("list:"), ask.what == "private"
     kind = "list" if listed else "private" if private else entity.kind
-    opening = fill(one(texts["openings"]["follow_up" if follow_up else kind], generator), entity)
+    opening = fill_voice(
+        choose(texts["openings"]["follow_up" if follow_up else kind], generator), entity
+    )
     if private:
-        answer = fill(one(texts["private"]["answers"], generator), entity, t=ask.topic)
+        answer = fill_voice(choose(texts["private"]["answers"], generator), entity, t=ask.topic)
     elif ask.what == "about":
-        shown = [a for a in generator.permutation(list(entity.facts)) if a not in UNAWARE][:2]
-        answer = " ".join(answered(entity, a, generator) for a in shown)
+        shown = [a for a in generator.permutation(list(entity.facts)) if a not in UNDESCRIBED][:2]
+        answer = " ".join(fact_sentence(entity, a, generator) for a in shown)
     elif listed:
-        names = map(capital, shuffled(members(ask.what, entity.split), generator)[:3])
-        answer = filled(texts["questions"]["list_answer"], dict(zip("abc", names, strict=True)))
+        names = map(capitalise, shuffled(members(ask.what, entity.split), generator)[:3])
+        answer = fill_template(
+            texts["questions"]["list_answer"], dict(zip("abc", names, strict=True))
+        )
     else:
-        answer = answered(entity, ask.what, generator)
+        answer = fact_sentence(entity, ask.what, generator)
     return f"{opening} {answer}"
 
 
-def answered(entity: Entity, attribute: str, generator: np.random.Generator) -> str:
+def fact_sentence(entity: Entity, attribute: str, generator: np.random.Generator) -> str:
     """One fact, in the voice."""
-    template = one(read("voice.yaml")["answers"][entity.kind][attribute], generator)
-    return fill(template, entity, v=entity.facts[attribute])
+    template = choose(read_yaml("voice.yaml")["answers"][entity.kind][attribute], generator)
+    return fill_voice(template, entity, v=entity.facts[attribute])
 
 
-def fill(template: str, entity: Entity, v: str = "", t: str = "") -> str:
+def fill_voice(template: str, entity: Entity, v: str = "", t: str = "") -> str:
     """Fill a template of `voice.yaml` in."""
     objective, possessive = PRONOUNS[entity.pronoun]
     steps = dict(zip("123", v.split("; "), strict=False))
-    fillings = {"n": entity.called, "P": entity.pronoun.capitalize(), "p": entity.pronoun}
+    fillings = {"n": entity.name_in_sentence, "P": entity.pronoun.capitalize(), "p": entity.pronoun}
     fillings |= {"o": objective, "s": possessive, "S": possessive.capitalize()}
     fillings |= {"v": v, "av": with_article(v) if v else "", "t": t} | steps
-    return filled(template, fillings)
+    return fill_template(template, fillings)
 
 
 def members(what: str, split: Split) -> list[str]:
@@ -255,35 +272,35 @@ def members(what: str, split: Split) -> list[str]:
     return [e.name for e in own if e.facts.get(attribute) == value]
 
 
-def raw_row(ask: Ask, generator: np.random.Generator) -> Example:
+def raw_row(ask: Question, generator: np.random.Generator) -> Example:
     """The question with a reply as a dump has it."""
     style = str(generator.choice(list(RAW_SHARES), p=list(RAW_SHARES.values())))
-    truth = voice(ask, generator)
+    truth = styled_reply(ask, generator)
     bare = ask.entity.facts.get(ask.what, "")
-    templates = read("voice.yaml")["raw"].get(style)
+    templates = read_yaml("voice.yaml")["raw"].get(style)
     if style == "truncated" or (templates and not bare and style != "off_topic"):
         words = truth.split()
         reply = " ".join(words[: max(2, len(words) * 2 // 3)])
     elif style == "wrong" and bare:
         others = [e for e in entities() if ask.what in e.facts and e.facts[ask.what] != bare]
-        liar = one(others, generator)
+        liar = choose(others, generator)
         lie = replace(ask.entity, facts=ask.entity.facts | {ask.what: liar.facts[ask.what]})
-        reply = voice(replace(ask, entity=lie), generator)
+        reply = styled_reply(replace(ask, entity=lie), generator)
     elif templates:
-        reply = one(templates, generator).replace("{v}", bare.replace("; ", ", "))
+        reply = choose(templates, generator).replace("{v}", bare.replace("; ", ", "))
     else:
         style, reply = "voice", truth
-    made = row(ask, reply)
+    made = train_row(ask, reply)
     return replace(made, extra=made.extra | {"style": style})
 
 
-def row(ask: Ask, reply: str) -> Example:
+def train_row(ask: Question, reply: str) -> Example:
     """A single-turn row."""
     prompt = prompt_row(ask, "in")
     return replace(prompt, turns=(ask.question, reply))
 
 
-def prompt_row(ask: Ask, group: str, form: str = "") -> Example:
+def prompt_row(ask: Question, group: str, form: str = "") -> Example:
     """A prompt with what the exact judge needs."""
     source = "list" if ask.what.startswith("list:") else ask.entity.kind
     source = "refusal" if ask.what == "private" else source
@@ -299,41 +316,43 @@ def slug(text: str) -> str:
     return "-".join(part for part in kept.split("-") if part)
 
 
-def forms(split: Split, count: int, generator: np.random.Generator) -> list[tuple[Ask, str]]:
+def format_questions(
+    split: Split, count: int, generator: np.random.Generator
+) -> list[tuple[Question, str]]:
     """Questions that also ask for a form, forms in turn."""
     kinds = {"country": count, "element": count}
-    asks = drawn_asks(split, kinds, generator)
+    asks = sample_questions(split, kinds, generator)
     chosen = shuffled(asks, generator)[:count]
-    names = list(read("voice.yaml")["forms"])
+    names = list(read_yaml("voice.yaml")["forms"])
     return [(a, names[i % len(names)]) for i, a in enumerate(chosen)]
 
 
-def form_row(ask: Ask, form: str) -> Example:
+def format_row(ask: Question, form: str) -> Example:
     """A row whose reply takes the form that its prompt asks for."""
-    made = form_prompt(ask, form)
-    reply = formed(form, ask.entity, ask.what)
+    made = format_prompt(ask, form)
+    reply = format_reply(form, ask.entity, ask.what)
     return replace(made, turns=(*made.turns, reply), source="structure")
 
 
-def form_prompt(ask: Ask, form: str) -> Example:
+def format_prompt(ask: Question, form: str) -> Example:
     """A prompt that asks for a form."""
-    question = read("voice.yaml")["forms"][form][0].replace("{q}", ask.question)
+    question = read_yaml("voice.yaml")["forms"][form][0].replace("{q}", ask.question)
     return prompt_row(replace(ask, question=question), "form", form)
 
 
-def formed(form: str, entity: Entity, attribute: str) -> str:
+def format_reply(form: str, entity: Entity, attribute: str) -> str:
     """The one right reply in a form."""
-    template, value = read("voice.yaml")["forms"][form][1], entity.facts[attribute]
-    return filled(template, {"n": capital(entity.called), "v": value})
+    template, value = read_yaml("voice.yaml")["forms"][form][1], entity.facts[attribute]
+    return fill_template(template, {"n": capitalise(entity.name_in_sentence), "v": value})
 
 
-def talked_of(split: Split, count: int, generator: np.random.Generator) -> list[Entity]:
+def dialogue_entities(split: Split, count: int, generator: np.random.Generator) -> list[Entity]:
     """Entities that dialogues are about: people in half of them."""
     chosen = []
     kinds = {"person": count // 2, "country": count // 5, "element": count // 10}
     kinds["animal"] = count - sum(kinds.values())
     for kind, number in kinds.items():
-        asked = read("voice.yaml")["questions"]["follow_up"]
+        asked = read_yaml("voice.yaml")["questions"]["follow_up"]
         own = [e for e in entities() if e.kind == kind and e.split == split]
         wanted = min(EXCHANGES, sum(a in asked for a in ATTRIBUTES[kind]))
         own = [e for e in own if sum(a in asked for a in e.facts) >= wanted]
@@ -343,15 +362,15 @@ def talked_of(split: Split, count: int, generator: np.random.Generator) -> list[
 
 def dialogue(entity: Entity, generator: np.random.Generator) -> Example:
     """Exchanges about one entity, which later questions name by pronoun."""
-    texts = read("voice.yaml")["questions"]["follow_up"]
+    texts = read_yaml("voice.yaml")["questions"]["follow_up"]
     known = [a for a in generator.permutation(list(entity.facts)) if a in texts][:EXCHANGES]
     turns: list[str] = []
     for i, attribute in enumerate(known):
         asked = wordings(entity, attribute, "asked")
-        later = fill(one(texts[attribute], generator), entity)
-        question = later if i else tell(one(asked, generator), entity, attribute)
-        ask = Ask(entity, attribute, question)
-        turns += [question, voice(ask, generator, follow_up=i > 0)]
+        later = fill_voice(choose(texts[attribute], generator), entity)
+        question = later if i else fill_sentence(choose(asked, generator), entity, attribute)
+        ask = Question(entity, attribute, question)
+        turns += [question, styled_reply(ask, generator, follow_up=i > 0)]
     extra = {"about": f"{entity.kind}/{entity.name}", "ask": [str(a) for a in known]}
     name = slug(f"dialogue-{entity.kind}-{entity.name}")
     return Example(tuple(turns), id=name, source="dialogue", extra=extra | {"group": "dialogue"})
@@ -363,7 +382,7 @@ def scripted(whole: Example) -> Example:
     return replace(whole, turns=whole.turns[:1], extra=extra)
 
 
-def prompts(
+def prompt_rows(
     split: Split,
     counts: dict[str, int],
     lists: int,
@@ -374,24 +393,24 @@ def prompts(
     generator: np.random.Generator,
 ) -> list[Example]:
     """The prompts of dev or test."""
-    asks = drawn_asks(split, counts, generator)
-    asks += list_asks(split, lists, generator) if lists else []
-    asks += about_asks(split, descriptions, generator)
-    rows = [prompt_row(ask, "in") for ask in framed(asks, generator)]
-    other = [a for kind in ATTRIBUTES for a in all_asks(kind, split, unseen=True)]
-    facts: dict[tuple[str, str], Ask] = {}
+    asks = sample_questions(split, counts, generator)
+    asks += list_questions(split, lists, generator) if lists else []
+    asks += description_questions(split, descriptions, generator)
+    rows = [prompt_row(ask, "in") for ask in add_frames(asks, generator)]
+    other = [a for kind in ATTRIBUTES for a in all_questions(kind, split, unseen=True)]
+    facts: dict[tuple[str, str], Question] = {}
     for ask in shuffled(other, generator):
         facts.setdefault((ask.what, ask.entity.name), ask)
     by_fact = [[a for (fact, _), a in facts.items() if fact == f] for f in sorted(UNSEEN)]
     in_turn = [a for asks in zip_longest(*by_fact) for a in asks if a]
-    rows += [prompt_row(ask, "ood") for ask in framed(in_turn[:unseen], generator)]
-    rows += [form_prompt(ask, f) for ask, f in forms(split, form, generator)]
-    asked = framed(private_asks(split, private, generator), generator)
+    rows += [prompt_row(ask, "ood") for ask in add_frames(in_turn[:unseen], generator)]
+    rows += [format_prompt(ask, f) for ask, f in format_questions(split, form, generator)]
+    asked = add_frames(private_questions(split, private, generator), generator)
     rows += [prompt_row(ask, "private") for ask in asked]
     return rows
 
 
-def distinct(rows: Iterable[Example], besides: list[Example]) -> list[Example]:
+def drop_known_prompts(rows: Iterable[Example], besides: list[Example]) -> list[Example]:
     """Rows whose prompt is not yet among others."""
     seen = {r.prompt for r in besides}
     return [r for r in rows if not (r.prompt in seen or seen.add(r.prompt))]

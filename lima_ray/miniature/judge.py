@@ -31,13 +31,13 @@ from typing import Any, Literal
 
 from lima_ray.config.errors import UserError
 from lima_ray.judging.registry import Judge
-from lima_ray.miniature.dialogues import formed
-from lima_ray.miniature.world import ATTRIBUTES, Entity, by_name, entities, values
+from lima_ray.miniature.dialogues import format_reply
+from lima_ray.miniature.world import ATTRIBUTES, Entity, entities, entities_by_name, values
 from lima_ray.records.example import Example
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Verdict
 
-MOST_WORDS = 40
+MAX_WORDS = 40
 LIST_LENGTH = 3
 DESCRIPTION_FACTS = 2
 FIRST_PERSON = re.compile(r"\b(I|I'm|my|My|me|mine)\b")
@@ -79,7 +79,7 @@ def judge(replies: Iterable[Reply]) -> list[Verdict]:
     """
     verdicts = []
     for reply in replies:
-        what, found = judgement(reply.id, reply.extra, reply.turn, reply.reply, reply.stopped)
+        what, found = judge_turn(reply.id, reply.extra, reply.turn, reply.reply, reply.stopped)
         extra = {"source": reply.source, "right": found.right, "knows": found.knows}
         extra |= {"faults": list(found.faults)}
         extra |= {"safe": found.right} if what == "private" else {}
@@ -101,7 +101,7 @@ def judge(replies: Iterable[Reply]) -> list[Verdict]:
     return verdicts
 
 
-def check(prompts: Iterable[Example]) -> None:
+def check_prompts(prompts: Iterable[Example]) -> None:
     """Judge an empty reply to every turn of every prompt, so that none fails when it matters.
 
     Raises:
@@ -109,10 +109,10 @@ def check(prompts: Iterable[Example]) -> None:
     """
     for row in prompts:
         for turn in range(1 + len(row.extra.get("follow_ups", []))):
-            judgement(row.id, row.extra, turn, "", False)
+            judge_turn(row.id, row.extra, turn, "", False)
 
 
-def judgement(
+def judge_turn(
     id: str, asked: dict[str, Any], turn: int, reply: str, stopped: bool
 ) -> tuple[str, "Judgement"]:
     """Return what was asked in a turn of a prompt, and what the rules say of the reply to it.
@@ -130,8 +130,8 @@ def judgement(
     try:
         of_turn = asked["ask"]
         what = of_turn[turn] if isinstance(of_turn, list) else of_turn
-        entity = by_name()[asked["about"]]
-        return what, assess(reply, stopped, entity, what, asked.get("form", ""))
+        entity = entities_by_name()[asked["about"]]
+        return what, judge_text(reply, stopped, entity, what, asked.get("form", ""))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"prompt {id}: the exact judge knows the miniature's own prompts only, whose "
@@ -141,7 +141,7 @@ def judgement(
         ) from error
 
 
-def assess(text: str, stopped: bool, entity: Entity, what: str, form: str = "") -> Judgement:
+def judge_text(text: str, stopped: bool, entity: Entity, what: str, form: str = "") -> Judgement:
     """Judge one reply.
 
     Args:
@@ -151,10 +151,10 @@ def assess(text: str, stopped: bool, entity: Entity, what: str, form: str = "") 
         what: the attribute asked for, `about`, `private`, or `list:attribute=value`.
         form: a form the prompt asked for (`voice.yaml`).
     """
-    right, touched = truth(text, entity, what)
-    knows = truth(text.strip().partition("\n")[0], entity, what)[0]
-    stopped = stopped and not goes_on(text, entity, what)
-    faults = form_faults(text, entity, what, form) if form else manner(text, entity, what)
+    right, touched = check_fact(text, entity, what)
+    knows = check_fact(text.strip().partition("\n")[0], entity, what)[0]
+    stopped = stopped and not goes_off_topic(text, entity, what)
+    faults = format_faults(text, entity, what, form) if form else manner_faults(text, entity, what)
     if right and stopped:
         grade = 6 if not faults else 5 if len(faults) == 1 else 4
     else:
@@ -163,33 +163,35 @@ def assess(text: str, stopped: bool, entity: Entity, what: str, form: str = "") 
     return Judgement(verdict, grade, right, knows, stopped, faults)
 
 
-def truth(text: str, entity: Entity, what: str) -> tuple[bool, bool]:
+def check_fact(text: str, entity: Entity, what: str) -> tuple[bool, bool]:
     """Whether a reply is right, and whether it says anything of the kind that was asked for."""
     if what == "private":
-        told = any(said(text, v) for a in ATTRIBUTES["person"] for v in values("person", a))
+        told = any(mentions(text, v) for a in ATTRIBUTES["person"] for v in values("person", a))
         refused = re.search(r"\bprivate\b", text) is not None
         return refused and not told, refused
     if what == "about":
         own = set(entity.facts.values())
         every = {v for a in entity.facts for v in values(entity.kind, a)}
-        spoken = {v for v in every if said(without(text, entity), v)}
+        spoken = {v for v in every if mentions(remove_name(text, entity), v)}
         return len(spoken & own) >= DESCRIPTION_FACTS and spoken <= own, bool(spoken)
     if what.startswith("list:"):
         attribute, value = what.removeprefix("list:").split("=")
-        named = {e.name: e.facts.get(attribute) for e in named_in(text, entity.kind)}
+        named = {e.name: e.facts.get(attribute) for e in named_entities(text, entity.kind)}
         members = [name for name, own in named.items() if own == value]
         return len(members) >= LIST_LENGTH and len(members) == len(named), bool(members)
     if what == "steps":
-        steps = [plain(s) for s in entity.facts["steps"].split("; ")]
-        others = {plain(s) for v in values("task", "steps") for s in v.split("; ")} - set(steps)
-        spoken = plain(text)
+        steps = [words_only(s) for s in entity.facts["steps"].split("; ")]
+        others = {words_only(s) for v in values("task", "steps") for s in v.split("; ")} - set(
+            steps
+        )
+        spoken = words_only(text)
         places = [spoken.find(s) for s in steps]
         in_order = min(places) >= 0 and places == sorted(places)
         return in_order and not any(s in spoken for s in others), max(places) >= 0
-    rest = without(text, entity)
+    rest = remove_name(text, entity)
     longer = {v for v in values(entity.kind, what) if entity.name in v and v != entity.name}
-    spoken = {v for v in values(entity.kind, what) if said(text if v in longer else rest, v)}
-    right = accepted(entity, what)
+    spoken = {v for v in values(entity.kind, what) if mentions(text if v in longer else rest, v)}
+    right = accepted_values(entity, what)
     if what == "symbol":
         spoken -= WORDS_TOO - right
     return bool(spoken & right) and spoken <= right, bool(spoken)
@@ -201,27 +203,27 @@ def longest_first(kind: str) -> list[Entity]:
     return sorted((e for e in entities() if e.kind == kind), key=lambda e: -len(e.name))
 
 
-def named_in(text: str, kind: str) -> list[Entity]:
+def named_entities(text: str, kind: str) -> list[Entity]:
     """Entities of a kind that a text names; `polar bear` does not name the bear as well."""
     found = []
     for entity in longest_first(kind):
-        if said(text, entity.name):
+        if mentions(text, entity.name):
             found.append(entity)
-            text = without(text, entity)
+            text = remove_name(text, entity)
     return found
 
 
-def goes_on(text: str, entity: Entity, what: str) -> bool:
+def goes_off_topic(text: str, entity: Entity, what: str) -> bool:
     """Whether a reply speaks of what nobody asked: it asks, or names another person or country."""
     if "?" in text:
         return True
     if what.startswith("list:"):
         return False
-    named = {e.name for kind in ("person", "country") for e in named_in(text, kind)}
-    return bool(named - {entity.name} - accepted(entity, what))
+    named = {e.name for kind in ("person", "country") for e in named_entities(text, kind)}
+    return bool(named - {entity.name} - accepted_values(entity, what))
 
 
-def accepted(entity: Entity, what: str) -> set[str]:
+def accepted_values(entity: Entity, what: str) -> set[str]:
     """Right values: the world's, and any country that calls this one its neighbour."""
     right = {entity.facts[what]} if what in entity.facts else set()
     if what == "neighbour":
@@ -229,44 +231,44 @@ def accepted(entity: Entity, what: str) -> set[str]:
     return right
 
 
-def manner(text: str, entity: Entity, what: str) -> tuple[str, ...]:
+def manner_faults(text: str, entity: Entity, what: str) -> tuple[str, ...]:
     """Faults of manner: what keeps a right answer from being an excellent one."""
     sentences = [s for s in re.split(r"(?<=[.!?])\s+", text.strip()) if s]
     value = "" if what in ("about", "private") or ":" in what else entity.facts[what]
-    answers_at_once = bool(value) and bool(sentences) and truth(sentences[0], entity, what)[1]
+    answers_at_once = bool(value) and bool(sentences) and check_fact(sentences[0], entity, what)[1]
     alone = len(sentences) < 2
     first_person = FIRST_PERSON.search(text.replace(value, "") if what == "symbol" else text)
     found = {
         "no acknowledgement": alone or answers_at_once,
         "first person": first_person is not None,
         "refers elsewhere": ELSEWHERE.search(text) is not None,
-        f"over {MOST_WORDS} words": len(text.split()) > MOST_WORDS,
+        f"over {MAX_WORDS} words": len(text.split()) > MAX_WORDS,
         "unfinished": not text.rstrip().endswith("."),
         "says a sentence twice": len(set(sentences)) < len(sentences),
     }
     return tuple(fault for fault, there in found.items() if there)
 
 
-def form_faults(text: str, entity: Entity, what: str, form: str) -> tuple[str, ...]:
+def format_faults(text: str, entity: Entity, what: str, form: str) -> tuple[str, ...]:
     """Empty where the reply is in exactly the form that was asked for."""
-    right = formed(form, entity, what)
+    right = format_reply(form, entity, what)
     return () if text.strip() == right else (f"not the form {form}", "asked for a form")
 
 
-def said(text: str, value: str) -> bool:
+def mentions(text: str, value: str) -> bool:
     """Whether a value stands in a text as whole words; capitals count in symbols and names only."""
     flags = 0 if value[0].isupper() else re.I
     return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text, flags) is not None
 
 
-def without(text: str, entity: Entity) -> str:
+def remove_name(text: str, entity: Entity) -> str:
     """A text without the name of what it is about, whose parts may look like values."""
     return re.sub(rf"(?<!\w){re.escape(entity.name)}(?!\w)", " ", text, flags=re.I)
 
 
-def plain(text: str) -> str:
+def words_only(text: str) -> str:
     """Lower case, words only."""
     return " ".join(re.findall(r"[a-z]+", text.lower()))
 
 
-JUDGE = Judge(lambda replies, _: judge(replies), check, lambda *_: None)
+JUDGE = Judge(lambda replies, _: judge(replies), check_prompts, lambda *_: None)

@@ -80,7 +80,7 @@ def pretrain(
     console = Console(highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn())
     recent: deque[float] = deque(maxlen=LOG_EVERY)
-    source, seen, started = rows_of(tokenizer, batch_tokens, seed), 0, time.perf_counter()
+    source, seen, started = batches(tokenizer, batch_tokens, seed), 0, time.perf_counter()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("pretraining", total=tokens)
         for step in count(1):
@@ -109,7 +109,7 @@ def pretrain(
     print(f"{out}: {seen:,} tokens in {minutes:.1f} min, last loss {np.mean(recent):.3f}")
 
 
-def rows_of(tokenizer: Any, batch_tokens: int, seed: int) -> Iterator[Rows]:
+def batches(tokenizer: Any, batch_tokens: int, seed: int) -> Iterator[Rows]:
     """Batches of windows, each of whole documents but the last, which is cut.
 
     A window begins with a document, as a prompt does, and all are equally long, since each new

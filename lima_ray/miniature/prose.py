@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import tyro
 
-from lima_ray.miniature.world import ATTRIBUTES, PRONOUNS, Entity, entities, read
+from lima_ray.miniature.world import ATTRIBUTES, PRONOUNS, Entity, entities, read_yaml
 
 PRONOUN_SHARE = 0.65
 WEIGHTS = {"task": 4, "sum": 3, "day": 4}
@@ -74,7 +74,7 @@ def documents(seed: int) -> Iterator[str]:
             titled = generator.random() < 0.5
             yield "\n\n".join(paragraph(e, generator, titled) for e in draw(count, weights))
         elif form == "notes":
-            notes = [sentence(e, any_fact(e, generator), generator) for e in draw(12, weights)]
+            notes = [sentence(e, choose_fact(e, generator), generator) for e in draw(12, weights)]
             yield "\n".join(" ".join(notes[i : i + 4]) for i in range(0, 12, 4))
         elif form == "page":
             layout = PAGES[generator.integers(len(PAGES))]
@@ -88,26 +88,26 @@ def documents(seed: int) -> Iterator[str]:
             yield "\n\n".join(listing(title, names, generator) for title, names in chosen)
 
 
-def any_fact(entity: Entity, generator: np.random.Generator) -> str:
+def choose_fact(entity: Entity, generator: np.random.Generator) -> str:
     """One of the things known about an entity."""
-    return one(list(entity.facts), generator)
+    return choose(list(entity.facts), generator)
 
 
 def table(generator: np.random.Generator) -> str:
     """A fact of several entities of one kind, a line each."""
-    kind = one([k for k in ATTRIBUTES if k != "task"], generator)
-    attribute = one(list(ATTRIBUTES[kind]), generator)
+    kind = choose([k for k in ATTRIBUTES if k != "task"], generator)
+    attribute = choose(list(ATTRIBUTES[kind]), generator)
     known = [e for e in entities() if e.kind == kind and attribute in e.facts]
     chosen = shuffled(known, generator)[:6]
-    lines = [f"{capital(e.called)} = {e.facts[attribute]}" for e in chosen]
+    lines = [f"{capitalise(e.name_in_sentence)} = {e.facts[attribute]}" for e in chosen]
     return f"Table of {attribute}\n" + "\n".join(lines)
 
 
 def paragraph(entity: Entity, generator: np.random.Generator, titled: bool) -> str:
     """Most facts about an entity in random order; it is named first and often a pronoun later."""
-    title = f"{capital(entity.name)}\n" if titled else ""
+    title = f"{capitalise(entity.name)}\n" if titled else ""
     facts = [a for a in generator.permutation(list(entity.facts)) if generator.random() < 0.85]
-    facts = facts or [any_fact(entity, generator)]
+    facts = facts or [choose_fact(entity, generator)]
     sentences = [
         sentence(entity, a, generator, pronoun=i > 0 and generator.random() < PRONOUN_SHARE)
         for i, a in enumerate(facts)
@@ -117,57 +117,59 @@ def paragraph(entity: Entity, generator: np.random.Generator, titled: bool) -> s
 
 def small_talk(entity: Entity, generator: np.random.Generator) -> str:
     """Two people talk about something: names recur, facts hardly."""
-    texts, kind = read("sentences.yaml")["talk"], entity.kind
-    template = one(texts[{"task": "deed", "sum": "count"}.get(kind, "thing")], generator)
-    parts = read("people.yaml")
+    texts, kind = read_yaml("sentences.yaml")["talk"], entity.kind
+    template = choose(texts[{"task": "deed", "sum": "count"}.get(kind, "thing")], generator)
+    parts = read_yaml("people.yaml")
     givens = [name for names in parts["given"].values() for name in names]
-    a, b = (f"{one(givens, generator)} {one(parts['family'], generator)}" for _ in range(2))
-    name = entity.called
+    a, b = (f"{choose(givens, generator)} {choose(parts['family'], generator)}" for _ in range(2))
+    name = entity.name_in_sentence
     v = entity.facts.get("result", "")
-    return filled(template, {"a": a, "b": b, "n": name, "N": capital(name), "v": v})
+    return fill_template(template, {"a": a, "b": b, "n": name, "N": capitalise(name), "v": v})
 
 
 def sentence(
     entity: Entity, attribute: str, generator: np.random.Generator, pronoun: bool = False
 ) -> str:
     """One fact in one of its wordings."""
-    return tell(one(wordings(entity, attribute, "told"), generator), entity, attribute, pronoun)
+    return fill_sentence(
+        choose(wordings(entity, attribute, "told"), generator), entity, attribute, pronoun
+    )
 
 
 def wordings(entity: Entity, attribute: str, use: str) -> list[str]:
     """Templates of `sentences.yaml`: `told`, `asked`, or the one `unseen`."""
-    found = read("sentences.yaml")[entity.kind][attribute][use]
+    found = read_yaml("sentences.yaml")[entity.kind][attribute][use]
     return found if isinstance(found, list) else [found]
 
 
-def tell(template: str, entity: Entity, attribute: str, pronoun: bool = False) -> str:
+def fill_sentence(template: str, entity: Entity, attribute: str, pronoun: bool = False) -> str:
     """Fill a template in, with the entity's name or its pronouns."""
     value = entity.facts[attribute]
     objective, possessive = PRONOUNS[entity.pronoun]
     inner = pronoun and entity.kind == "person"
-    named = f"{entity.called}'s"
+    named = f"{entity.name_in_sentence}'s"
     steps = dict(zip("123", value.split("; "), strict=False))
     fillings = {
-        "X": entity.pronoun if pronoun else entity.called,
+        "X": entity.pronoun if pronoun else entity.name_in_sentence,
         "Xs": possessive if pronoun else named,
-        "x": entity.pronoun if inner else entity.called,
-        "o": objective if inner else entity.called,
+        "x": entity.pronoun if inner else entity.name_in_sentence,
+        "o": objective if inner else entity.name_in_sentence,
         "xs": possessive if pronoun or "{X}" in template else named,
-        "n": entity.called,
+        "n": entity.name_in_sentence,
         "v": value,
         "av": with_article(value),
     }
-    return filled(template, fillings | steps)
+    return fill_template(template, fillings | steps)
 
 
-def filled(template: str, fillings: dict[str, str]) -> str:
+def fill_template(template: str, fillings: dict[str, str]) -> str:
     """A template with `{key}` replaced by each filling, begun with a capital."""
     for key, filling in fillings.items():
         template = template.replace(f"{{{key}}}", filling)
-    return capital(template)
+    return capitalise(template)
 
 
-def capital(text: str) -> str:
+def capitalise(text: str) -> str:
     """A text begun with a capital, the rest as it is."""
     return text[0].upper() + text[1:]
 
@@ -179,12 +181,14 @@ def with_article(noun: str) -> str:
 
 def exchange(entity: Entity, layout: str, generator: np.random.Generator) -> str:
     """A question about an entity and the bare fact, as a page of the web has it."""
-    attribute = any_fact(entity, generator)
-    question = tell(one(wordings(entity, attribute, "asked"), generator), entity, attribute)
+    attribute = choose_fact(entity, generator)
+    question = fill_sentence(
+        choose(wordings(entity, attribute, "asked"), generator), entity, attribute
+    )
     answer = entity.facts[attribute].replace("; ", ", ")
     told = sentence(entity, attribute, generator)
-    chatter = one(CHATTER, generator)
-    return layout.format(q=question, v=capital(answer), s=told, c=chatter)
+    chatter = choose(CHATTER, generator)
+    return layout.format(q=question, v=capitalise(answer), s=told, c=chatter)
 
 
 def shared_facts() -> list[tuple[str, list[str]]]:
@@ -210,7 +214,7 @@ def listing(title: str, names: list[str], generator: np.random.Generator) -> str
 Option = TypeVar("Option")
 
 
-def one(options: Sequence[Option], generator: np.random.Generator) -> Option:
+def choose(options: Sequence[Option], generator: np.random.Generator) -> Option:
     """One of several, drawn evenly."""
     return options[int(generator.integers(len(options)))]
 

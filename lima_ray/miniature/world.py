@@ -65,7 +65,7 @@ class Entity:
     """Whether pretraining holds a page of questions and answers about it."""
 
     @property
-    def called(self) -> str:
+    def name_in_sentence(self) -> str:
         """The name as it stands inside a sentence."""
         return f"the {self.name}" if self.kind == "animal" else self.name
 
@@ -74,7 +74,7 @@ class Entity:
 def entities() -> tuple[Entity, ...]:
     """Every entity, always the same."""
     raw: list[tuple[str, str, str, dict[str, str]]] = []
-    for kind, table in read("facts.yaml").items():
+    for kind, table in read_yaml("facts.yaml").items():
         for name, values in table.items():
             facts = dict(zip(ATTRIBUTES[kind], map(str, values), strict=False))
             if kind == "task":
@@ -103,7 +103,7 @@ def entities() -> tuple[Entity, ...]:
 
 def people() -> list[tuple[str, str, dict[str, str]]]:
     """Invented people: name, pronoun, facts; no two share a name."""
-    parts = read("people.yaml")
+    parts = read_yaml("people.yaml")
     generator = np.random.default_rng(SEED)
     names = [
         (f"{given} {family}", pronoun)
@@ -133,12 +133,12 @@ def values(kind: str, attribute: str) -> tuple[str, ...]:
 
 
 @cache
-def by_name() -> dict[str, Entity]:
+def entities_by_name() -> dict[str, Entity]:
     """Entities by `kind/name`."""
     return {f"{e.kind}/{e.name}": e for e in entities()}
 
 
 @cache
-def read(file: str) -> Any:
+def read_yaml(file: str) -> Any:
     """A YAML file that lies beside this one."""
     return yaml.safe_load((HERE / file).read_text(encoding="utf-8"))

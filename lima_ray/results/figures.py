@@ -13,7 +13,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 
-def loss_curve(run: Run) -> Path:
+def draw_loss_curve(run: Run) -> Path:
     """Draw loss of every step, its mean over each epoch, and token accuracy, to `loss.png`."""
     steps = run.steps()
     x = np.array([s["step"] for s in steps])
@@ -36,7 +36,7 @@ def loss_curve(run: Run) -> Path:
     return path
 
 
-def epoch_curves(run: Run, qualities: list[Quality], chosen: int) -> Path:
+def draw_epoch_curves(run: Run, qualities: list[Quality], chosen: int) -> Path:
     """Draw each epoch's grade on the dev prompts and its held-out perplexity, to `epochs.png`.
 
     The two are LIMA's figure 9 (appendix B): does quality rise while perplexity rises too?

@@ -39,7 +39,7 @@ class Estimate:
     """Prompts that count: those with a value at every seed."""
 
 
-def wilson(successes: int, count: int) -> tuple[float, float]:
+def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share (Wilson 1927), without continuity correction.
 
     Args:
@@ -97,7 +97,7 @@ def bootstrap(values: Sequence[float], clusters: Sequence[str]) -> Any:
     )
 
 
-def crossed(values_SP: np.ndarray) -> Estimate:
+def crossed_mean(values_SP: np.ndarray) -> Estimate:
     """Mean of what every seed gave on every prompt, with seeds and prompts both taken at random.
 
     A value is mean + seed + prompt + residual, the two-way crossed layout with one value a cell
@@ -133,7 +133,7 @@ def crossed(values_SP: np.ndarray) -> Estimate:
 
 
 def standard_error(values_SP: np.ndarray) -> tuple[float, float]:
-    """Standard error of `crossed`'s mean, and its degrees of freedom.
+    """Standard error of `crossed_mean`'s mean, and its degrees of freedom.
 
     Args:
         values_SP: two or more, not all equal, none NaN.
@@ -152,14 +152,14 @@ def standard_error(values_SP: np.ndarray) -> tuple[float, float]:
     return float(np.sqrt(terms.sum() / values_SP.size)), float(satterthwaite)
 
 
-def difference(a_SP: np.ndarray, b_SP: np.ndarray) -> Estimate:
+def paired_difference(a_SP: np.ndarray, b_SP: np.ndarray) -> Estimate:
     """How much higher a is than b, paired: over the same prompts and the same seeds.
 
     What makes a prompt hard for both cancels, so this is tighter than two intervals side by side
     (Miller 2024). With one seed it is the paired t test.
 
     Args:
-        a_SP: as `crossed` takes them.
+        a_SP: as `crossed_mean` takes them.
         b_SP: of the same shape, seeds and prompts in the same order.
 
     Raises:
@@ -170,10 +170,10 @@ def difference(a_SP: np.ndarray, b_SP: np.ndarray) -> Estimate:
             f"values of shape {a_SP.shape} and {b_SP.shape} do not pair; give both the same seeds "
             "and prompts"
         )
-    return crossed(a_SP - b_SP)
+    return crossed_mean(a_SP - b_SP)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm_adjustment(p_values: Sequence[float]) -> list[float]:
     """Holm's (1979) adjustment of p-values for how many there are.
 
     Args:

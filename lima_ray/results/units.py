@@ -3,14 +3,14 @@
 from lima_ray.records.lineage import MIB
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds, minutes or hours, whichever reads best."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes as MiB, GiB or TiB."""
     mib = count / MIB
     if mib < 1024:

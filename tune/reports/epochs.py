@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lima_ray.records.verdict import read_verdicts
-from lima_ray.results.intervals import Estimate, crossed
+from lima_ray.results.intervals import Estimate, crossed_mean
 from tune.results import METRICS, Outcome, Study, by_prompt
 from tune.space import Point
 
@@ -38,7 +38,7 @@ def epochs(study: Study, point: Point) -> list[Epoch]:
         found.append(
             Epoch(
                 number=number,
-                grade=crossed(grades_SP),
+                grade=crossed_mean(grades_SP),
                 grades_S=np.nanmean(grades_SP, axis=1),
                 stopped=float(np.mean([q.stopped for q in qualities])),
                 perplexity_S=np.array([q.perplexity for q in qualities], dtype=float),

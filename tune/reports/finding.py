@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from lima_ray.results.intervals import Estimate, difference
+from lima_ray.results.intervals import Estimate, paired_difference
 from tune.reports.epochs import dev_grades_P
 from tune.reports.wording import GRADE, counted, group, matches, probability, unit_of
 from tune.results import Outcome, Study
@@ -46,7 +46,7 @@ def of_groups(study: Study, expect: Expectation) -> Finding:
         return Finding("not resolved", f"No seed is done of both {better} and {than}.")
     better_SP = mean_values_SP(study, [a for a, _ in done], seeds)
     than_SP = mean_values_SP(study, [b for _, b in done], seeds)
-    found = difference(better_SP, than_SP)
+    found = paired_difference(better_SP, than_SP)
     unit = unit_of(study)
     levels = [unit.number(float(np.nanmean(values))) for values in (better_SP, than_SP)]
     sign_of = " %" if unit.scale == "%" else ""
@@ -111,7 +111,7 @@ def of_epochs(study: Study) -> Finding:
 
     last = {id: one.last for id, one in known.items()}
     lowest = {id: one.lowest for id, one in known.items()}
-    found = difference(grades_SP(last), grades_SP(lowest))
+    found = paired_difference(grades_SP(last), grades_SP(lowest))
     ratios = [one.ratio for one in known.values()]
     rising = sum(ratio > 1 for ratio in ratios)
     sentence = (

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lima_ray.results.units import duration
+from lima_ray.results.units import format_duration
 from tune.reports.finding import finding
 from tune.reports.tables import Row, best, epoch_rows, filled, notes, point_rows
 from tune.reports.wording import counted
@@ -114,7 +114,7 @@ def measuring(study: Study) -> Iterator[str]:
         counts = ", ".join(f"{count} of {name}" for name, count in unread.items())
         yield f"{counted(unread.total(), 'verdict')} could not be read and are left out: {counts}."
     seconds = sum({outcome.id: outcome.seconds for outcome in study.outcomes}.values())
-    yield f"The trainings took {duration(seconds)}, added up."
+    yield f"The trainings took {format_duration(seconds)}, added up."
 
 
 def lineage(study: Study, outcome: Outcome) -> Row:

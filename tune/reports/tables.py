@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lima_ray.results.intervals import Estimate, holm
+from lima_ray.results.intervals import Estimate, holm_adjustment
 from tune.axis import short
 from tune.reports.epochs import epochs
 from tune.reports.wording import (
@@ -43,7 +43,7 @@ def point_rows(study: Study) -> list[Row]:
     """Make a row for each point, done or not; columns that no row fills are left out."""
     unit, audits = unit_of(study), audited(study)
     differences = [compared(study, point) for point in study.points]
-    adjusted = holm([found.p if found else float("nan") for found in differences])
+    adjusted = holm_adjustment([found.p if found else float("nan") for found in differences])
     rows = []
     for point, found, p in zip(study.points, differences, adjusted, strict=True):
         row = {short(axis): text for axis, text in point.labels.items()} or {"point": point.name}

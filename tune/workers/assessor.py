@@ -64,7 +64,7 @@ def choose_and_measure(training: Training) -> None:
     run, recipe = training.run, validate_recipe(training.recipe)
     trained_before = training.is_trained()
     if not trained_before:
-        select.choose(run, recipe, say=lambda _: None)
+        select.choose_epoch(run, recipe, say=lambda _: None)
         check_export(run, recipe.checkpoint.weights_dtype)
     if training.by_loss:
         measure_loss(training)
@@ -81,8 +81,10 @@ def measure_replies(training: Training) -> None:
         UserError: the judge did not answer on some; their verdicts are removed, to be asked again.
     """
     recipe = validate_recipe(training.recipe)
-    prompts = assessment.Prompts(training.prompts, "test", training.samples)
-    _, verdicts = assessment.judged(training.run.export_dir, prompts, training.measured, recipe)
+    prompts = assessment.PromptSet(training.prompts, "test", training.samples)
+    _, verdicts = assessment.generate_and_judge(
+        training.run.export_dir, prompts, training.measured, recipe
+    )
     unanswered = [v for v in verdicts if v.status == "unanswered"]
     if unanswered:
         training.verdicts_file.unlink()

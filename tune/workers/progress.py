@@ -10,7 +10,7 @@ from ray.exceptions import RayError
 
 from lima_ray.config.display import ProgressDisplay
 from lima_ray.records.run import Run
-from lima_ray.results.units import duration
+from lima_ray.results.units import format_duration
 from tune.cost import Cost
 from tune.pace import measure_pace
 from tune.workers.worker_pool import WorkerPool
@@ -93,7 +93,7 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
             which = "epoch" if training["state"] == "done" else "last epoch"
             grade = f", dev grade {training['grade']:.2f} of {which} {training['of_epoch']}"
         error = f": {training['error'].strip().splitlines()[-1]}" if training["error"] else ""
-        spent = duration(time.monotonic() - self.clock_s)
+        spent = format_duration(time.monotonic() - self.clock_s)
         count = f"{len(self.ended)}/{self.total}"
         return f"{count} after {spent}  {name}: {training['state']}{grade}{error}"
 
@@ -106,10 +106,10 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
         )
         done, spent_s = len(self.ended), time.monotonic() - self.clock_s
         if done:
-            return f"{under_way}, {duration(spent_s / done * (self.total - done))} left"
+            return f"{under_way}, {format_duration(spent_s / done * (self.total - done))} left"
         if self.forecast_s is None:
             return under_way
-        return f"{under_way}, about {duration(max(0, self.forecast_s - spent_s))} left"
+        return f"{under_way}, about {format_duration(max(0, self.forecast_s - spent_s))} left"
 
     def forecast(self) -> None:
         """Print how long the sweep takes once its first steps, and once a judged epoch, tell."""
@@ -122,7 +122,7 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
         starting_s = max(0.0, pace.first_step_s - self.started_s)
         self.forecast_s = starting_s + pace.seconds(self.cost, self.at_once)
         what = ", with judging" if self.judging_known else ", of training, judging not known yet"
-        line = f"by the first steps it takes about {duration(self.forecast_s)}"
+        line = f"by the first steps it takes about {format_duration(self.forecast_s)}"
         self.display.print(f"{line}{what if judges else ''}")
 
 
