@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def list_commands() -> str:
-    """Every command with the first line of what it says of itself."""
+    """Return every command with the first line of what it says of itself."""
     lines = ["usage: lima_ray COMMAND [ARGUMENTS], or python -m MODULE [ARGUMENTS]", ""]
     for name, command in COMMANDS.items():
         try:

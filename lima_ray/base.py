@@ -81,7 +81,7 @@ def llama_config(
     mlp: int = 0,
     **settings: Any,
 ) -> Any:
-    """The shape of a Llama for a tokenizer of `train_tokenizer`, as long as that one's texts.
+    """Return the configuration of a Llama for a tokenizer of `train_tokenizer`.
 
     Args:
         tokenizer: its vocabulary, control tokens and longest text.
@@ -109,7 +109,7 @@ def llama_config(
 
 
 def read_texts(reference: str) -> Iterator[str]:
-    """Every turn of every row, or the lines of a .txt file."""
+    """Yield every turn of every row, or the lines of a .txt file."""
     if reference.endswith(".txt"):
         path = Path(reference)
         if not path.is_file():
@@ -121,7 +121,7 @@ def read_texts(reference: str) -> Iterator[str]:
 
 
 def train_tokenizer(texts: Iterator[str], vocab: int, context: int):
-    """A byte-level BPE tokenizer that, as LLaMA's, starts a text with `<s>`."""
+    """Return a byte-level BPE tokenizer that, as LLaMA's, starts a text with `<s>`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -68,7 +68,7 @@ class Pair:
 
 
 def read_replies_by_key(reference: Path) -> dict[ReplyKey, Reply]:
-    """Replies by prompt, sample and turn, in the order of the prompts.
+    """Return replies by prompt, sample and turn, in the order of the prompts.
 
     Raises:
         UserError: there are none, or a line is no reply.
@@ -83,7 +83,7 @@ def read_replies_by_key(reference: Path) -> dict[ReplyKey, Reply]:
 
 
 def pair_replies(first: dict[ReplyKey, Reply], second: dict[ReplyKey, Reply]) -> list[Pair]:
-    """Replies to what both were asked, in the order of the first.
+    """Return replies to what both were asked, in the order of the first.
 
     Raises:
         UserError: they have nothing in common.
@@ -99,7 +99,7 @@ def pair_replies(first: dict[ReplyKey, Reply], second: dict[ReplyKey, Reply]) ->
 
 
 def summarise(first: dict[ReplyKey, Reply], second: dict[ReplyKey, Reply], both: list[Pair]) -> str:
-    """Counts: common prompts, equal replies, shares that stopped, and what only one has."""
+    """Return counts: common prompts, equal replies, shares that stopped, and what only one has."""
     equal = sum(pair.first.reply == pair.second.reply for pair in both)
     stopped = [
         sum(getattr(pair, side).stopped for pair in both) / len(both)
@@ -118,18 +118,18 @@ def summarise(first: dict[ReplyKey, Reply], second: dict[ReplyKey, Reply], both:
 
 
 def column_names(both: list[Pair]) -> tuple[str, str]:
-    """What the two are called; where it is the same, first and second."""
+    """Return both models' names, told apart where they are equal."""
     found = both[0].first.model, both[0].second.model
     return found if found[0] != found[1] else (f"{found[0]} (first)", f"{found[1]} (second)")
 
 
 def note(record: Reply) -> str:
-    """What is to be said of a reply besides its text."""
+    """Return a note on a reply that did not stop."""
     return "" if record.stopped else "did not stop"
 
 
 def build_table(both: list[Pair], title: str) -> Table:
-    """Prompts and both replies, for a terminal."""
+    """Return prompts and both replies, for a terminal."""
     shown = Table(title=Text(title), title_justify="left", show_lines=True)
     for heading in ("prompt", *column_names(both)):
         shown.add_column(Text(printable(heading)), ratio=1, overflow="fold")
@@ -143,7 +143,7 @@ def build_table(both: list[Pair], title: str) -> Table:
 
 
 def build_page(both: list[Pair], title: str) -> str:
-    """The same as one HTML file that needs nothing else."""
+    """Return the pairs as one HTML file that needs nothing else."""
     headings = ("prompt", *column_names(both)) if both else ()
     head = "".join(f"<th>{html.escape(name)}</th>" for name in headings)
     rows = []

@@ -37,13 +37,13 @@ from lima_ray.records.run import Run
 from lima_ray.results.figures import draw_epoch_curves
 
 
-def choose_epoch(run: Run, recipe: Recipe, say: Callable[[str], None] = print) -> int:
+def choose_epoch(run: Run, recipe: Recipe, report: Callable[[str], None] = print) -> int:
     """Assess what is not assessed yet, export the best epoch of the range, and draw them all.
 
     Args:
         run: a finished run.
         recipe: the run's, with the `select` section to use.
-        say: told of each epoch that is assessed here.
+        report: prints a line about each epoch that is assessed here.
 
     Returns:
         the epoch chosen: of the highest mean grade; of equals the one more of whose replies
@@ -60,7 +60,7 @@ def choose_epoch(run: Run, recipe: Recipe, say: Callable[[str], None] = print) -
     if recipe.select.judge == "none":
         run.export(kept[-1])
         ignored = f"; data.dev {recipe.data.dev} is judged where --select.judge names a judge"
-        say(
+        report(
             f"exported epoch {kept[-1]}, the last: no judge (select.judge none)"
             f"{ignored if recipe.data.dev else ''}"
         )
@@ -76,7 +76,7 @@ def choose_epoch(run: Run, recipe: Recipe, say: Callable[[str], None] = print) -
                 done[epoch] = assess_remotely(run, epoch, recipe)
             except UserError as error:
                 raise UserError(describe_unjudged(run, epoch, error)) from error
-            say(done[epoch].describe())
+            report(done[epoch].describe())
     allowed = [
         q for q in done.values() if recipe.select.first_epoch <= q.epoch <= recipe.select.last_epoch
     ]
@@ -88,13 +88,13 @@ def choose_epoch(run: Run, recipe: Recipe, say: Callable[[str], None] = print) -
         )
     best = max(allowed, key=lambda q: (q.grade, q.stopped, -q.epoch))
     run.export(best.epoch)
-    say(describe_choice(best, allowed))
+    report(describe_choice(best, allowed))
     draw_epoch_curves(run, sorted(done.values(), key=lambda q: q.epoch), best.epoch)
     return best.epoch
 
 
 def describe_choice(best: Quality, allowed: list[Quality]) -> str:
-    """Which epoch is exported, and what decided between equal grades."""
+    """Return which epoch is exported, and what decided between equal grades."""
     numbers = sorted(q.epoch for q in allowed)
     said = f"exported epoch {best.epoch}, of the best grade among {numbers[0]} to {numbers[-1]}"
     equal = [q for q in allowed if q.grade == best.grade and q is not best]
@@ -108,7 +108,7 @@ def describe_choice(best: Quality, allowed: list[Quality]) -> str:
 
 
 def describe_unjudged(run: Run, epoch: int, error: UserError) -> str:
-    """What to do where training is done and an epoch cannot be judged."""
+    """Return what to do where training is done and an epoch cannot be judged."""
     return (
         f"epoch {epoch} cannot be judged: {error}\n"
         f"  Training is done and the weights stand in {run.epochs_dir}. Once that is mended, the "

@@ -172,7 +172,7 @@ def check_inputs(recipe: Recipe, encoded: training_data.TrainingData | None = No
 
 
 def is_finished(run: Run, schedule: Schedule) -> bool:
-    """Whether every step is done and the last epoch's weights are written."""
+    """Return whether every step is done and the last epoch's weights are written."""
     state, earlier = run.latest_state(), run.earlier_states()
     steps = state.step if state else max(earlier, default=0)
     return steps == schedule.steps and run.epoch_dir(schedule.recipe.optim.epochs).exists()
@@ -232,13 +232,13 @@ def run_workers(
 
 
 def assesses_during_training(recipe: Recipe, gpus: bool) -> bool:
-    """Whether epochs are judged while training goes on: where that takes no worker's GPU."""
+    """Return whether epochs are judged while training goes on: where that takes no worker's GPU."""
     spare = ray.cluster_resources().get("GPU", 0) > recipe.cluster.workers
     return recipe.select.judge != "none" and (spare or not gpus)
 
 
 def summarise(run: Run) -> str:
-    """What the run reached, and what to type next."""
+    """Return what the run reached, and what to type next."""
     steps = run.steps()
     if not steps:
         return f"model        {run.export_dir} ({run.metrics_file} tells of no step)"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def cached_file(name: str, make: Callable[[Path], object]) -> Path:
-    """A file in `~/.cache/lima_ray`, or in XDG_CACHE_HOME's; made unless it is there.
+    """Return a file in `~/.cache/lima_ray`, or in XDG_CACHE_HOME's; made unless it is there.
 
     Whole or not at all, also where several processes make it at once.
 
@@ -45,7 +45,7 @@ WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def is_private(path: Path) -> bool:
-    """Whether nobody but this user, or root, can have written it."""
+    """Return whether nobody but this user, or root, can have written it."""
     found = path.stat()
     return found.st_uid in (os.geteuid(), 0) and not found.st_mode & WRITABLE
 

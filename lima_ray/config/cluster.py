@@ -16,7 +16,7 @@ CONNECT_TIMEOUT_S = 5.0
 RAY_DEFAULTS = {
     # Its default, 15, lets anything else on the machine starve a training.
     "RAY_worker_niceness": "0",
-    # Light tasks and actors share a core on purpose; of workers that died we tell ourselves.
+    # Light tasks and actors share a core on purpose; our own messages report dead workers.
     "RAY_DEDUP_LOGS_SKIP_REGEX": (
         "worker processes have been started on node|A worker died or was killed while executing"
     ),
@@ -37,7 +37,7 @@ FORWARDED = (
 )
 """What workers on other nodes need of the driver's environment."""
 HEALTH_CHECK_S = "0.5"
-"""How often Ray Train looks at its workers; its own 2 s would hold up short epochs."""
+"""How often Ray Train polls its workers; its default of 2 s would hold up short epochs."""
 
 
 def set_ray_defaults() -> None:
@@ -86,7 +86,7 @@ def connect(dashboard: bool = False) -> None:
 
 
 def wants_gpus(cluster: Cluster) -> bool:
-    """Whether workers train on GPUs."""
+    """Return whether workers train on GPUs."""
     import ray
 
     has = ray.cluster_resources().get("GPU", 0) > 0
@@ -94,18 +94,18 @@ def wants_gpus(cluster: Cluster) -> bool:
 
 
 def forwarded_environment() -> dict[str, str]:
-    """What workers on other nodes have from this process's environment."""
+    """Return the variables of this process that workers on other nodes need."""
     return {name: os.environ[name] for name in FORWARDED if name in os.environ}
 
 
 def worker_environment(gpus: bool, cpus: int) -> dict[str, str]:
-    """Environment variables of a worker, beside `forwarded_environment`."""
+    """Return environment variables of a worker, beside `forwarded_environment`."""
     own = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
     return own if gpus else own | {"DS_ACCELERATOR": "cpu"} | NO_GPU
 
 
 def task_options(gpus: bool) -> dict[str, Any]:
-    """What an assessment asks of Ray; without a GPU, nothing, so it starts beside a training.
+    """Return the options of an assessment's Ray task; without a GPU it claims no cores either.
 
     Args:
         gpus: whether it has one; without, it sees none either.
@@ -115,7 +115,7 @@ def task_options(gpus: bool) -> dict[str, Any]:
 
 
 def cpus_per_worker(cluster: Cluster, gpus: bool) -> int:
-    """CPU cores of each worker; shared out so that every worker finds a node with room."""
+    """Return CPU cores of each worker; shared out so that every worker finds a node with room."""
     import ray
 
     if cluster.cpus_per_worker:

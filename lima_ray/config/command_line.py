@@ -86,7 +86,7 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(command: Command, args: list[str]) -> Any:
-    """The arguments of a command whose module reads none itself."""
+    """Return the arguments of a command whose module reads none itself."""
     module, _, name = command.arguments.partition(":")
     kind = getattr(importlib.import_module(module), name)
     prog, doc = f"python -m {command.module}", docstring(command.module)
@@ -98,7 +98,7 @@ def parse_arguments(command: Command, args: list[str]) -> Any:
 
 
 def docstring(module: str) -> str:
-    """The docstring of a module, which is not imported for it."""
+    """Return the docstring of a module, which is not imported for it."""
     spec = find_spec(module)
     assert spec and spec.origin
     return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""

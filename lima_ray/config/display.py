@@ -60,19 +60,19 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
             self.refresh(True)
         self.bar.stop()
 
-    def follow(self, look: Callable[[bool], None], every_s: float) -> None:
-        """Look again and again in a thread of its own, and once more when the context ends.
+    def follow(self, refresh: Callable[[bool], None], every_s: float) -> None:
+        """Refresh repeatedly in a thread of its own, and once more when the context ends.
 
         Args:
-            look: told whether it is the last time.
-            every_s: between two looks.
+            refresh: is given whether it is the last time.
+            every_s: seconds between two calls.
         """
 
         def repeat() -> None:
             while not self.ending.wait(every_s):
-                look(False)
+                refresh(False)
 
-        self.refresh = look
+        self.refresh = refresh
         self.thread = threading.Thread(target=repeat, daemon=True)
         self.thread.start()
 

@@ -17,7 +17,7 @@ class UserError(Exception):
 
 
 def join_names(names: list[str], most: int = 10) -> str:
-    """The first names of a list, and how many more there are, for messages."""
+    """Return the first names of a list, and how many more there are, for messages."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

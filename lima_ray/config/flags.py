@@ -82,7 +82,7 @@ def parse(
 
 
 def find_flags(what: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
-    """The flags of a pydantic model or a function."""
+    """Yield the flags of a pydantic model or a function."""
     fields: dict[str, tuple[Any, list[Any]]] = {}
     if inspect.isclass(what) and issubclass(what, BaseModel):
         for name, field in what.model_fields.items():
@@ -106,7 +106,7 @@ def find_flags(what: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
 
 
 def normalise_switches(args: list[str], known: Flags) -> list[str]:
-    """Arguments with every switch followed by its value.
+    """Return arguments with every switch followed by its value.
 
     Raises:
         UserError: a flag that is not known.
@@ -134,7 +134,7 @@ def normalise_switches(args: list[str], known: Flags) -> list[str]:
 
 
 def did_you_mean(name: str, names: list[str], dashes: str = "") -> str:
-    """`; did you mean X?`, or nothing where no name is near.
+    """Return `; did you mean X?`, or nothing where no name is near.
 
     Args:
         name: what was given.

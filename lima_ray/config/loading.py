@@ -26,7 +26,7 @@ def load_recipe(reference: str = DEFAULT_RECIPE) -> Recipe:
 def read_yaml(
     reference: str, shipped: Path, what: str, may_be_empty: bool = False
 ) -> tuple[Path, dict[str, Any]]:
-    """A YAML mapping, by file or by the name of one in a folder.
+    """Return a YAML mapping, by file or by the name of one in a folder.
 
     Args:
         reference: the file or the name.
@@ -60,7 +60,7 @@ def read_yaml(
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with base and files named as processes in other directories find them."""
+    """Return the recipe with base and files named as processes in other directories find them."""
     data = recipe.data
     named = {"model.base": recipe.model.base, "data.dev": data.dev, "data.heldout": data.heldout}
     return recipe.override(

@@ -12,7 +12,7 @@ RECIPES = PACKAGE / "recipes"
 
 
 def resolve(reference: str) -> Path | None:
-    """The local path a recipe names, or none where it names something on the hub.
+    """Return the local path a recipe names, or none where it names something on the hub.
 
     A path that starts with `lima_ray/` and is not found here is one inside the installed package.
     """
@@ -24,7 +24,7 @@ def resolve(reference: str) -> Path | None:
 
 
 def absolute_reference(reference: str) -> str:
-    """A base or a file by its absolute path; what the package or the hub has, as it is."""
+    """Return a base or a file by its absolute path; what the package or the hub has, as it is."""
     path = None if reference.startswith("lima_ray/") else resolve(reference)
     return str(path or reference)
 

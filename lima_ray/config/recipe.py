@@ -99,7 +99,7 @@ class Recipe(Section):
         return output_path(Path(self.runs_dir)) / self.name
 
     def override(self, point: dict[str, Any]) -> "Recipe":
-        """A copy with dotted names replaced, such as `{"optim.learning_rate": 3e-5}`."""
+        """Return a copy with dotted names replaced, such as `{"optim.learning_rate": 3e-5}`."""
         tree = self.model_dump()
         for name, value in point.items():
             *sections, field = name.split(".")
@@ -112,7 +112,7 @@ class Recipe(Section):
         return validate_recipe(tree)
 
     def to_yaml(self) -> str:
-        """The resolved recipe, every field of it, as YAML."""
+        """Return the resolved recipe, every field of it, as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def save(self, path: Path) -> None:
@@ -120,12 +120,12 @@ class Recipe(Section):
         path.write_text(self.to_yaml(), encoding="utf-8")
 
     def identity(self) -> dict[str, Any]:
-        """The fields that decide the weights, by dotted name; a run may resume only with these."""
+        """Return the fields by dotted name that decide the weights and so may not change."""
         fields = flatten(self.model_dump(include={"seed", "data", "model", "optim", "train"}))
         return {name: value for name, value in fields.items() if name not in FREE_TO_CHANGE}
 
     def hash(self) -> str:
-        """First 12 hex digits of the SHA-256 of `identity()`."""
+        """Return the first 12 hex digits of the SHA-256 of `identity()`."""
         text = json.dumps(self.identity(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -12,5 +12,5 @@ SHOWN = {ord(c): None for c in "\r"} | {
 
 
 def printable(text: str) -> str:
-    """A text as it may be printed: control characters as their escapes, but for \\n and \\t."""
+    """Return a text with its control characters escaped, but for \\n and \\t."""
     return text.translate(SHOWN)

@@ -1,9 +1,9 @@
 """A dialogue as token ids, by the chat template, for training, generation and serving alike.
 
-What the template writes is control: tokens that begin and end turns. What a turn says is text,
+The template writes control tokens, which begin and end turns. What a turn holds is text,
 also where it spells the name of such a token (`<|im_end|>` in an article on chat formats, `<s>` in
-HTML). A template is rendered as it stands, and three things are learned from it by trying it out:
-which tokens are control, what it writes between the user's last word and a reply's first (its
+HTML). Three things are learned of a template by rendering a small dialogue with it:
+which tokens are control, what it writes between the user's last turn and a reply (its
 opening), and which token ends a reply (EOT). Openings and EOT then tell every turn's tokens.
 """
 
@@ -31,7 +31,7 @@ PROBE_USER, PROBE_REPLY = "Aqxj1", "Bqxj2"
 
 
 def analyse_template(tokenizer: Any) -> TemplateSyntax:
-    """What the tokenizer's chat template makes of dialogues.
+    """Return the syntax of the tokenizer's chat template.
 
     Raises:
         UserError: it cannot be told where its replies begin and end.
@@ -41,7 +41,7 @@ def analyse_template(tokenizer: Any) -> TemplateSyntax:
 
 @lru_cache(maxsize=64)
 def _analyse_template(tokenizer: Any, template: str) -> TemplateSyntax:
-    """The same, for a tokenizer while it has this template."""
+    """Analyse a template once for each tokenizer that has it."""
     ask, say = (
         {"role": "user", "content": PROBE_USER},
         {"role": "assistant", "content": PROBE_REPLY},
@@ -71,7 +71,7 @@ def _analyse_template(tokenizer: Any, template: str) -> TemplateSyntax:
 
 
 def render(tokenizer: Any, messages: list[Message], prompt: bool = False) -> str:
-    """What the template makes of messages, with the beginning of a reply after them for a prompt.
+    """Render messages by the chat template; for a prompt, with the beginning of a reply.
 
     Raises:
         UserError: the template refuses them.
@@ -88,7 +88,7 @@ def render(tokenizer: Any, messages: list[Message], prompt: bool = False) -> str
 
 
 def encode_prompt(tokenizer: Any, messages: list[Message]) -> list[int]:
-    """Token ids of a dialogue that a reply shall follow.
+    """Return token ids of a dialogue that a reply shall follow.
 
     Raises:
         UserError: the template refuses it.
@@ -109,7 +109,7 @@ def encode_prompt(tokenizer: Any, messages: list[Message]) -> list[int]:
 def encode_dialogues(
     tokenizer: Any, dialogues: Sequence[list[Message]]
 ) -> list[EncodedTurns | str]:
-    """Token ids and turns of dialogues that end with a reply; nothing follows its EOT.
+    """Return token ids and turns of dialogues that end with a reply; nothing follows its EOT.
 
     Returns:
         for each its tokens, or what is wrong with it.
@@ -130,7 +130,7 @@ def encode_dialogues(
 
 
 def split_checked(tokenizer: Any, syntax: TemplateSyntax, messages: list[Message]) -> list[Segment]:
-    """The stretches of a dialogue, once every turn has been found in what the template made of it.
+    """Split a dialogue once every turn has been found in what the template made of it.
 
     Raises:
         UserError: the template refuses the dialogue, changes a turn or leaves it out, or would have
@@ -159,7 +159,7 @@ def split_checked(tokenizer: Any, syntax: TemplateSyntax, messages: list[Message
 
 
 def mark_control_names(messages: list[Message], syntax: TemplateSyntax) -> list[Message]:
-    """The messages, with marks around control tokens that they spell."""
+    """Return the messages, with marks around control tokens that they spell."""
     from transformers.utils.chat_template_utils import mark_control_tokens
 
     return [
@@ -171,7 +171,7 @@ def mark_control_names(messages: list[Message], syntax: TemplateSyntax) -> list[
 
 
 def find_replies(syntax: TemplateSyntax, text: str) -> tuple[list[int], list[int]]:
-    """Where the replies of a rendered dialogue begin, and where their EOT ends.
+    """Return where the replies of a rendered dialogue begin, and where their EOT ends.
 
     A prompt has one more beginning than ends.
     """

@@ -105,17 +105,17 @@ def write_examples(examples: list[Example], path: Path) -> None:
 
 
 def normalise_prompt(example: Example) -> str:
-    """The prompt as the leak check compares it: case and runs of white space do not count."""
+    """Return the prompt as the leak check compares it: without case and runs of white space."""
     return normalise_text(example.prompt)
 
 
 def normalise_dialogue(example: Example) -> tuple[str, ...]:
-    """All turns in that form."""
+    """Return all turns as the leak check compares them."""
     return tuple(map(normalise_text, example.turns))
 
 
 def normalise_text(text: str) -> str:
-    """A text in which case and runs of white space are alike."""
+    """Return a text in lower case with single spaces."""
     return " ".join(text.casefold().split())
 
 

@@ -25,7 +25,7 @@ PlacedRows = Iterator[tuple[str, Any]]
 
 
 def read_file_rows(path: Path) -> PlacedRows:
-    """Rows of one file, by what its name ends in."""
+    """Yield rows of one file, by what its name ends in."""
     kind, packed = file_suffixes(path)
     if kind not in READERS or (packed and kind in TABLES):
         raise UserError(
@@ -46,19 +46,19 @@ def read_file_rows(path: Path) -> PlacedRows:
 
 
 def file_suffixes(path: Path) -> tuple[str, str]:
-    """What a file's name ends in, before and in the suffix of a compression."""
+    """Return what a file's name ends in, before and in the suffix of a compression."""
     packed = path.suffix.lower() if path.suffix.lower() in OPENERS else ""
     return (path.with_suffix("") if packed else path).suffix.lower(), packed
 
 
 def file_stem(path: Path) -> str:
-    """A data file's name without its suffixes."""
+    """Return a data file's name without its suffixes."""
     kind, packed = file_suffixes(path)
     return path.name[: len(path.name) - len(kind) - len(packed)]
 
 
 def read_json_rows(path: Path, content: BinaryIO) -> PlacedRows:
-    """JSON objects, one a line, or one array of them."""
+    """Yield JSON objects, one a line, or one array of them."""
     # A mark stands at the start of a file, so also inside one that was made of several.
     lines = enumerate(content, start=1)
     bare = (
@@ -88,7 +88,7 @@ def read_json_rows(path: Path, content: BinaryIO) -> PlacedRows:
 
 
 def read_csv_rows(path: Path, content: BinaryIO) -> PlacedRows:
-    """Rows of a table of text, whose first line names the keys; an empty cell is no value."""
+    """Yield rows of a table of text, whose first line names the keys; an empty cell is no value."""
     csv.field_size_limit(sys.maxsize)
     text = io.TextIOWrapper(content, "utf-8-sig", newline="")
     try:
@@ -105,7 +105,7 @@ def read_csv_rows(path: Path, content: BinaryIO) -> PlacedRows:
 
 
 def parse_cell(key: str, cell: str | None) -> Any:
-    """A cell's text, or the list of messages that stands in it as JSON."""
+    """Return a cell's text, or the list of messages that stands in it as JSON."""
     if cell and key in ("messages", "conversations") and cell.lstrip().startswith("["):
         try:
             return json.loads(cell)
@@ -115,7 +115,7 @@ def parse_cell(key: str, cell: str | None) -> Any:
 
 
 def read_parquet_rows(path: Path, _: Any) -> PlacedRows:
-    """Rows of a Parquet file."""
+    """Yield rows of a Parquet file."""
     import pyarrow
     from pyarrow import parquet
 
@@ -129,7 +129,7 @@ def read_parquet_rows(path: Path, _: Any) -> PlacedRows:
 
 
 def read_arrow_rows(path: Path, _: Any) -> PlacedRows:
-    """Rows of an Arrow file, as `datasets` writes them."""
+    """Yield rows of an Arrow file, as `datasets` writes them."""
     import pyarrow
     from datasets import Dataset
 

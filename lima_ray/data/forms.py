@@ -117,7 +117,7 @@ def refuse_unsupported(fields: dict[str, Any], unheld: dict[str, str], where: st
 
 
 def parse_conversations(row: dict[str, Any], where: str) -> ParsedRow:
-    """LIMA's alternating strings, or ShareGPT's `{"from", "value"}` objects."""
+    """Return LIMA's alternating strings, or ShareGPT's `{"from", "value"}` objects."""
     turns = row["conversations"]
     if isinstance(turns, list) and turns and isinstance(turns[0], dict):
         return parse_messages(turns, where, {"conversations"})
@@ -136,7 +136,7 @@ def parse_conversations(row: dict[str, Any], where: str) -> ParsedRow:
 
 
 def parse_messages(messages: Any, where: str, used: set[str]) -> ParsedRow:
-    """OpenAI's `{"role", "content"}` objects, an optional system message first."""
+    """Return OpenAI's `{"role", "content"}` objects, an optional system message first."""
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         raise UserError(f"{where} messages must be a list of objects")
     parsed = ParsedRow(used)
@@ -163,7 +163,7 @@ def parse_messages(messages: Any, where: str, used: set[str]) -> ParsedRow:
 
 
 def parse_role(message: dict[str, Any], place: str) -> str:
-    """A message's role: user, assistant or system."""
+    """Return a message's role: user, assistant or system."""
     name = message.get("role", message.get("from"))
     plain = name.strip().lower() if isinstance(name, str) else ""
     if plain in TOOL_ROLES:
@@ -177,7 +177,7 @@ def parse_role(message: dict[str, Any], place: str) -> str:
 
 
 def join_text_parts(content: Any, place: str) -> Any:
-    """A message's text; parts of text are joined, and parts that are no text refused."""
+    """Return a message's text; parts of text are joined, and parts that are no text refused."""
     if not (isinstance(content, list) and content and all(isinstance(p, dict) for p in content)):
         return content
     texts = []
@@ -192,14 +192,14 @@ def join_text_parts(content: Any, place: str) -> Any:
 
 
 def parse_learned(value: Any, place: str) -> bool:
-    """Whether a turn of this `weight` or `train` is learned."""
+    """Return whether a turn of this `weight` or `train` is learned."""
     if value not in (0, 1):
         raise UserError(f"{place} is {value!r}; a turn is learned (1, true) or not (0, false)")
     return bool(value)
 
 
 def parse_pair(row: dict[str, Any], where: str) -> ParsedRow:
-    """Alpaca's instruction, input and output after the exchanges of `history`, Dolly's
+    """Return Alpaca's instruction, input and output after the exchanges of `history`, Dolly's
     instruction, context and response, or a prompt and its completion or response."""
     asked = "instruction" if "instruction" in row else "prompt"
     prompt = row[asked]
@@ -238,7 +238,7 @@ FORMS: dict[str, Callable[[dict[str, Any], str], ParsedRow]] = {
 
 
 def find_lone_surrogates(value: Any, path: str = "") -> Iterator[str]:
-    """Where a value of a row holds half of a character, and which half."""
+    """Yield where a value of a row holds half of a character, and which half."""
     if isinstance(value, str):
         if lone := LONE_SURROGATE.search(value):
             yield f"{path or 'a key'}: {lone[0]!a}"

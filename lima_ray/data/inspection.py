@@ -56,7 +56,7 @@ def show_rows(
 
 
 def choose_rows(what: str, examples: list[Example], rows: Rows) -> Sequence[int]:
-    """Numbers of the rows to print.
+    """Return the numbers of the rows to print.
 
     Raises:
         UserError: no such row.
@@ -81,7 +81,7 @@ def choose_rows(what: str, examples: list[Example], rows: Rows) -> Sequence[int]
 
 
 def matches_place(place: str, what: str) -> bool:
-    """Whether a row's place is the one meant: `rows.jsonl:17`, or `:17` alone."""
+    """Return whether a row's place is the one meant: `rows.jsonl:17`, or `:17` alone."""
     before = place.removesuffix(what)
     return before != place and (what[0] in ":[" or before[-1:] in ("", "/"))
 
@@ -89,7 +89,7 @@ def matches_place(place: str, what: str) -> bool:
 def highlight_supervised(
     ids: np.ndarray, mask: np.ndarray, tokenizer: "PreTrainedTokenizerFast"
 ) -> str:
-    """One row as text, supervised stretches in brackets and green."""
+    """Return one row as text, supervised spans in brackets and green."""
     edges = np.flatnonzero(np.diff(mask.astype(int))) + 1
     text = ""
     for part, learned in zip(np.split(ids, edges), np.split(mask, edges), strict=True):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MicroBatch = tuple[int, ...]
-"""Row numbers packed into one forward pass; empty where a worker only keeps step."""
+"""Row numbers packed into one forward pass; empty where a worker has none while others do."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Step:
 
 
 def steps_per_epoch(rows: int, batch_examples: int) -> int:
-    """Optimizer steps of one epoch: 32 for LIMA's 1,000 rows and batch 32 (LIMA section 3)."""
+    """Return the optimizer steps of an epoch: 32 for 1,000 rows and batch 32 (LIMA section 3)."""
     return -(-rows // batch_examples)
 
 
@@ -56,7 +56,7 @@ def plan_epoch(
 
 
 def epoch_order(rows: int, seed: int, epoch: int, batch_examples: int) -> np.ndarray:
-    """A random order of all rows, filled up to whole batches from further random orders.
+    """Return a random order of all rows, filled up to whole batches from further random orders.
 
     The rows that fill the last batch are seen twice in this epoch; they differ from epoch to epoch.
     """

@@ -46,8 +46,9 @@ def read_rows(reference: str, split: str) -> PlacedRows:
 
 
 def find_split_files(folder: Path, split: str) -> list[Path]:
-    """The files of a directory that hold a split, in order: one named so, or its shards, here or in
-    `data`, or all in a folder named so.
+    """Return the files of a directory that hold a split, in order.
+
+    They are one file named so, or its shards, here or in `data`, or all in a folder named so.
 
     Raises:
         UserError: there is none, several might be meant, or a shard is missing.
@@ -71,14 +72,14 @@ def find_split_files(folder: Path, split: str) -> list[Path]:
 
 
 def list_data_files(folder: Path) -> list[Path]:
-    """A folder's data files, in order of name."""
+    """Return a folder's data files, in order of name."""
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.is_file() and file_suffixes(p)[0] in READERS)
 
 
 def shard_name(path: Path) -> str | None:
-    """What a shard is a part of, `train` for `train-00000-of-00003.parquet`; none for others."""
+    """Return what a shard is part of, `train` for `train-00000-of-00003.parquet`; else none."""
     found = SHARD.fullmatch(file_stem(path))
     return found["name"] if found else None
 
@@ -95,17 +96,17 @@ def check_shards(folder: Path, files: list[Path]) -> None:
 
 
 def is_file_name(reference: str) -> bool:
-    """Whether a missing path was surely meant as a file."""
+    """Return whether a missing path was surely meant as a file."""
     return Path(reference).suffix.lower() in {*READERS, *OPENERS, ".txt", ".zip"}
 
 
 def is_saved_to_disk(folder: Path) -> bool:
-    """Whether `datasets` wrote the folder by `save_to_disk`."""
+    """Return whether `datasets` wrote the folder by `save_to_disk`."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def read_saved_rows(folder: Path, split: str) -> PlacedRows:
-    """Rows of what `save_to_disk` wrote."""
+    """Yield rows of what `save_to_disk` wrote."""
     from datasets import DatasetDict, load_from_disk
 
     try:
@@ -120,13 +121,13 @@ def read_saved_rows(folder: Path, split: str) -> PlacedRows:
 
 
 def number_rows(rows: Iterable[Any], name: str) -> PlacedRows:
-    """Rows with their numbers."""
+    """Yield rows with their numbers."""
     for number, row in enumerate(rows):
         yield f"{name}[{number}]", row
 
 
 def read_hub_rows(dataset: str, split: str) -> PlacedRows:
-    """Rows of a hub's dataset: its `<split>.jsonl` where it has one, else through `datasets`.
+    """Yield rows of a hub's dataset: its `<split>.jsonl` where it has one, else through `datasets`.
 
     GAIR/lima is read the first way: `datasets` 4 and later refuse its loading script.
     """

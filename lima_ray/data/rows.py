@@ -31,7 +31,7 @@ class Rows:
         return np.diff(self.starts_R1)
 
     def row(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and mask of one row."""
+        """Return ids and mask of one row."""
         span = slice(self.starts_R1[number], self.starts_R1[number + 1])
         return self.ids_N[span], self.mask_N[span]
 

@@ -105,7 +105,7 @@ def check_sentencepiece(folder: Path) -> None:
 
 
 def base_template(tokenizer: Any) -> str:
-    """The chat template that the base brings along, of several the default one, or nothing."""
+    """Return the chat template of the base, of several the default one, or nothing."""
     given = tokenizer.chat_template
     found = given.get("default", "") if isinstance(given, dict) else given or ""
     return (
@@ -116,7 +116,7 @@ def base_template(tokenizer: Any) -> str:
 
 
 def eot_of_template(tokenizer: Any, base: str, eot_token: str | None) -> str:
-    """The token that ends replies in the base's own chat template.
+    """Return the token that ends replies in the base's own chat template.
 
     Raises:
         UserError: it cannot be told, or the recipe asks for another.
@@ -149,7 +149,7 @@ def set_eot(tokenizer: Any, eot: str) -> None:
 
 
 def describe_template(tokenizer: Any) -> str:
-    """What chat template is in use, in a line."""
+    """Return what chat template is in use, in a line."""
     syntax = analyse_template(tokenizer)
     if not syntax.roles:
         return f"chat template: LIMA's, every turn ends with {syntax.eot} and has no role marker"
@@ -161,7 +161,7 @@ def describe_template(tokenizer: Any) -> str:
 
 
 def prompt_ids(tokenizer: Any, turns: Sequence[str], system: str | None = None) -> list[int]:
-    """Token ids of a dialogue to reply to, as the model was trained to see it.
+    """Return token ids of a dialogue to reply to, as the model was trained to see it.
 
     A base without a chat template gets the text itself, its turns a line each.
 
@@ -183,7 +183,7 @@ def prompt_ids(tokenizer: Any, turns: Sequence[str], system: str | None = None) 
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of plain text to go on with; a special token's name in it is only text."""
+    """Return token ids of plain text to go on with; a special token's name in it is only text."""
     special = match_any(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)
     if not special.search(text):
         return tokenizer(text, split_special_tokens=False).input_ids
@@ -192,7 +192,7 @@ def text_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def template_eot_ids(tokenizer: Any) -> set[int]:
-    """Id of the token that ends a reply in the chat template, where that is known."""
+    """Return the id of the token that ends a reply in the chat template, where that is known."""
     if not tokenizer.chat_template:
         return set()
     try:
@@ -202,7 +202,7 @@ def template_eot_ids(tokenizer: Any) -> set[int]:
 
 
 def eot_id(tokenizer: "PreTrainedTokenizerFast") -> int:
-    """Id of the token that ends every turn."""
+    """Return the id of the token that ends every turn."""
     return tokenizer.get_vocab()[str(tokenizer.eos_token)]
 
 
@@ -210,19 +210,19 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def base_eot(tokenizer: "PreTrainedTokenizerFast") -> str | None:
-    """The end-of-turn token a base brings along, such as Llama 3's `<|eot_id|>`."""
+    """Return the end-of-turn token a base brings along, such as Llama 3's `<|eot_id|>`."""
     vocab = tokenizer.get_vocab()
     return next((token for token in KNOWN_EOT if token in vocab), None)
 
 
 def leading_bos(tokenizer: "PreTrainedTokenizerFast") -> str:
-    """The token that the tokenizer puts before every text, or nothing."""
+    """Return the token that the tokenizer puts before every text, or nothing."""
     first = tokenizer("a", split_special_tokens=False).input_ids[:1]
     return str(tokenizer.bos_token) if first == [tokenizer.bos_token_id] else ""
 
 
 def word_prefix(tokenizer: "PreTrainedTokenizerFast") -> str:
-    """What makes a turn's first word the token that pretraining knows: a space, or nothing.
+    """Return what makes a turn's first word the token that pretraining knows: a space, or nothing.
 
     LLaMA's SentencePiece marks a word's start with a space it adds before a text, but not after a
     control token; there `the` would become the inside of a word.
@@ -236,7 +236,7 @@ def word_prefix(tokenizer: "PreTrainedTokenizerFast") -> str:
 
 
 def lima_template(bos: str, eot: str, control: set[str], start: str) -> str:
-    """The Jinja template of LIMA's form; a system message stands before the first user turn.
+    """Return the Jinja template of LIMA's form; a system message stands before the first user turn.
 
     A turn that spells a control token (`<s>` in a piece of HTML, say) is taken as text by
     `lima_template`, which says so by `names_are_text`. For other programs, which would take it for

@@ -1,4 +1,4 @@
-"""A recipe's training data: read, drawn, encoded, and checked before anything trains on it."""
+"""A recipe's training data: read, sampled, encoded, and checked before anything trains on it."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 SAMPLING_STREAM = 1000
-"""Keeps the random numbers of a draw of rows apart from those of their order in an epoch."""
+"""Separates the random numbers that sample rows from those of their order in an epoch."""
 TrainingData = tuple["PreTrainedTokenizerFast", list[Example], Rows]
 """A tokenizer with EOT, the training rows, and the same rows encoded."""
 
@@ -64,7 +64,7 @@ def check_rows(rows: Rows, examples: list[Example], eot_id: int, prompts: list[E
 
 
 def find_leaks(examples: list[Example], prompts: list[Example]) -> list[tuple[Example, list[str]]]:
-    """Training rows whose prompt is a dev or test prompt, with the ids of those."""
+    """Return training rows whose prompt is a dev or test prompt, with the ids of those."""
     held_out: dict[str, list[str]] = {}
     for prompt in prompts:
         held_out.setdefault(normalise_prompt(prompt), []).append(prompt.id)
@@ -77,7 +77,7 @@ def load_examples(data: Data, seed: int = 0) -> tuple[list[Example], list[Exampl
 
     Args:
         data: which rows, and how many of them.
-        seed: of the draw where not all are taken.
+        seed: of the sample, where not all rows are taken.
 
     Returns:
         training examples, dev and test prompts.
@@ -128,12 +128,12 @@ def check_heldout(train: list[Example], heldout: list[Example], reference: str) 
 
 
 def sample_rows(rows: list[Example], count: int | None, seed: int, field: str) -> list[Example]:
-    """So many rows at random; those of a smaller count are among those of a larger one.
+    """Sample rows at random; those of a smaller count are among those of a larger one.
 
     Args:
-        rows: to draw from.
+        rows: to sample from.
         count: how many; none takes all, in order.
-        seed: of the draw.
+        seed: of the sample.
         field: the recipe's, for the error.
 
     Raises:

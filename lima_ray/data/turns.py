@@ -19,7 +19,7 @@ the first reply with its EOT, and so on."""
 
 @lru_cache
 def control_marks() -> tuple[str, str]:
-    """What stands around a control token that a turn spells, while the template is rendered."""
+    """Return the marks around a control token that a turn spells, during rendering."""
     from transformers.utils.chat_template_utils import mark_control_tokens
 
     before, after = mark_control_tokens("x", re.compile("x")).split("x")
@@ -33,7 +33,7 @@ class TemplateSyntax:
     control: re.Pattern[str]
     """Control tokens, longest first."""
     opening: str
-    """What stands between the user's last word and a reply's first."""
+    """The text between the user's last turn and a reply."""
     eot: str
     """The token that ends a reply."""
     lead: str
@@ -67,7 +67,7 @@ class Segment:
 
 
 def split_segments(syntax: TemplateSyntax, text: str, begins: list[int]) -> list[Segment]:
-    """A rendered dialogue, cut at its control tokens."""
+    """Cut a rendered dialogue at its control tokens."""
     found: list[Segment] = []
     mark = control_marks()[0]
     places = [m for m in syntax.control.finditer(text) if text[m.start() - 1 : m.start()] != mark]
@@ -93,7 +93,7 @@ def split_segments(syntax: TemplateSyntax, text: str, begins: list[int]) -> list
 def tokenise_segments(
     tokenizer: Any, syntax: TemplateSyntax, dialogues: list[list[Segment]]
 ) -> list[EncodedTurns]:
-    """Token ids and turns of dialogues, all stretches tokenised together."""
+    """Return token ids and turns of dialogues, all segments tokenised together."""
     flat = [segment for dialogue in dialogues for segment in dialogue]
     whole = tokenise_texts(tokenizer, syntax, [(s.left + s.right, s.first) for s in flat])
     left = tokenise_texts(tokenizer, syntax, [(s.left if s.begins else "", s.first) for s in flat])
@@ -125,7 +125,7 @@ def tokenise_segments(
 def tokenise_texts(
     tokenizer: Any, syntax: TemplateSyntax, texts: list[tuple[str, bool]]
 ) -> list[list[int]]:
-    """Token ids of texts, in which nothing is control.
+    """Return token ids of texts, in which nothing is control.
 
     Args:
         tokenizer: the dialogues'.
@@ -151,7 +151,7 @@ def tokenise_texts(
 
 
 def tokenise_plain(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Token ids of texts as they stand, nothing added."""
+    """Return token ids of texts as they stand, nothing added."""
     if not texts:
         return []
     return tokenizer(
@@ -162,7 +162,7 @@ def tokenise_plain(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 def tokenise_control_names(
     tokenizer: Any, control: re.Pattern[str], text: str, first: bool
 ) -> list[int]:
-    """Token ids of a text that spells control tokens, which are text in it.
+    """Return token ids of a text that spells control tokens, which are text in it.
 
     Args:
         tokenizer: the dialogue's.
@@ -189,14 +189,14 @@ def tokenise_control_names(
 
 
 def match_any(names: Iterable[str]) -> re.Pattern[str]:
-    """A pattern of these names, the longest first; of none, one that is never found."""
+    """Return a pattern of these names, the longest first; of none, one that is never found."""
     longest_first = sorted(names, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
 @lru_cache(maxsize=16)
 def text_only_tokenizer(tokenizer: Any, control: re.Pattern[str]) -> Any:
-    """A copy of the tokenizer that takes control tokens for text.
+    """Return a copy of the tokenizer that takes control tokens for text.
 
     A copy, since the setting is one of the tokenizer's state, which threads share.
     """

@@ -73,7 +73,7 @@ def generate(job: GenerationJob, in_process: bool = False) -> list[Reply]:
 
 
 def find_model(reference: str) -> Path:
-    """The directory of a run's export, or of any Hugging Face model.
+    """Return the directory of a run's export, or of any Hugging Face model.
 
     Raises:
         UserError: there is none.
@@ -93,7 +93,7 @@ def find_model(reference: str) -> Path:
 
 
 def identity(job: GenerationJob, path: Path | None, rows: list[Example]) -> dict[str, Any]:
-    """What decides the replies; a directory holds those of one identity."""
+    """Return what decides the replies; a directory holds those of one identity."""
     digest = hashlib.sha256("\n".join(row.to_line() for row in rows).encode()).hexdigest()
     decided = {"model": job.name, "prompts_hash": digest[:12], "samples": job.samples}
     decided |= {"sampling": job.sampling.model_dump()}

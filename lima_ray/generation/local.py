@@ -19,7 +19,7 @@ from lima_ray.generation.scripts import Key, Script, check_prompt_lengths
 from lima_ray.records.reply import Reply
 
 TURN_S = 0.5
-"""How long a worker decodes before it hands over what is finished and is given more."""
+"""How long a worker decodes before it returns finished replies and takes more scripts."""
 MAX_CONSECUTIVE_DEATHS = 3
 """Workers that may die without a reply between."""
 
@@ -61,7 +61,7 @@ class GenerationWorker:
         return records
 
     def submit(self, script: Script) -> list[Reply]:
-        """Ask a script's next turn; where there is no room for it, its turns left are empty."""
+        """Submit a script's next turn; where it does not fit, the remaining replies are empty."""
         records = []
         while not script.finished:
             ids = self.engine.prompt(script.dialogue, script.row.system)
@@ -74,7 +74,7 @@ class GenerationWorker:
         return records
 
     def receive(self, reply: CompletionOutput) -> list[Reply]:
-        """Take a reply, and ask what follows it."""
+        """Record a reply, and submit the turn that follows it."""
         script = self.open.pop(reply.id)
         record = script.record_reply(
             self.job.name, self.job.sampling, reply.text, reply.stopped, reply.n_tokens
@@ -84,11 +84,11 @@ class GenerationWorker:
 
 def generate_in_process(job: GenerationJob, path: Path, scripts: list[Script]) -> Iterator[Reply]:
     """Yield replies decoded in this process."""
-    speaker, todo = GenerationWorker(job, path), deque(scripts)
-    speaker.ready(scripts)
-    while todo or speaker.open:
-        wanted = 2 * job.slots - len(speaker.open)
-        yield from speaker.work([todo.popleft() for _ in range(min(wanted, len(todo)))])
+    worker, todo = GenerationWorker(job, path), deque(scripts)
+    worker.ready(scripts)
+    while todo or worker.open:
+        wanted = 2 * job.slots - len(worker.open)
+        yield from worker.work([todo.popleft() for _ in range(min(wanted, len(todo)))])
 
 
 def generate_on_cluster(job: GenerationJob, path: Path, scripts: list[Script]) -> Iterator[Reply]:
@@ -144,7 +144,7 @@ def generate_on_cluster(job: GenerationJob, path: Path, scripts: list[Script]) -
 
 
 def plan_workers(job: GenerationJob, path: Path, scripts: int) -> tuple[Callable[[], Any], int]:
-    """How to start a worker on the cluster, and how many there shall be.
+    """Return a function that starts a worker on the cluster, and how many to start.
 
     Raises:
         UserError: the cluster has not as many GPUs or CPU cores.

@@ -1,4 +1,4 @@
-"""What is shown while replies come."""
+"""Progress of generation: replies done, share that stopped, speed and time left."""
 
 import time
 from collections import deque
@@ -11,7 +11,7 @@ RECENT_REPLIES = 200
 
 
 class GenerationProgress(AbstractContextManager["GenerationProgress"]):
-    """What is shown while replies come."""
+    """Counts replies and shows the counts."""
 
     def __init__(self, total: int, before: int) -> None:
         self.total, self.done = total, before
@@ -35,7 +35,7 @@ class GenerationProgress(AbstractContextManager["GenerationProgress"]):
         self.display.log(line)
 
     def line(self) -> str:
-        """Replies of all, then of the recent ones: speed, share that stopped, and time left."""
+        """Return the replies done; of recent ones the share that stopped, speed and time left."""
         times, tokens, stopped = zip(*self.recent, strict=True)
         line = f"{self.done}/{self.total} replies {sum(stopped) / len(stopped):.0%} stopped"
         seconds = times[-1] - times[0]

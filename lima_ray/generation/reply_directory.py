@@ -1,4 +1,4 @@
-"""A directory of replies: what was asked, every reply once, and what failed this time."""
+"""A directory of replies: the settings that made them, every reply once, and the failures."""
 
 import json
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from lima_ray.records.journal import Journal
 from lima_ray.records.reply import Reply
 
 SETTINGS_FILE = "generate.json"
-"""What a directory of replies was asked."""
+"""The settings that made the replies of a directory."""
 
 
 class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
-    """A directory of replies: what was asked, every reply once, and what failed this time."""
+    """The files of a directory of replies, locked while the context lasts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,7 +39,7 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
         self.lock.release()
 
     def resume(self, asked: dict[str, Any]) -> None:
-        """Read what is there, drop a half-written last line, and see that it all fits together.
+        """Read earlier replies, drop a half-written last line, and write the settings.
 
         Raises:
             UserError: the directory holds replies of another model, prompts or sampling.
@@ -63,7 +63,7 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
         self.failed_file.unlink(missing_ok=True)
 
     def check_settings(self, asked: dict[str, Any]) -> None:
-        """Refuse to mix replies to one thing with replies to another."""
+        """Refuse to mix replies that other settings made with these."""
         theirs = flatten(json.loads(self.settings_file.read_text()))
         changed = [
             f"{name} {values}" for name, values in differences(theirs, flatten(asked)).items()
@@ -80,20 +80,20 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
         self.records.append(record)
 
     def sort(self, order: Callable[[Reply], Any]) -> None:
-        """Put the replies, all of which have come, in an order; they came as they were done."""
+        """Sort the replies once all are there; they were appended as they finished."""
         ordered = sorted(self.records, key=order)
         if ordered != self.records:
             write_jsonl([record.to_json() for record in ordered], self.replies_file)
         self.records = ordered
 
     def add_failure(self, script: Script, error: str) -> None:
-        """Write what was asked in vain."""
+        """Append a prompt that got no reply to failed.jsonl."""
         self.failures += 1
         row = {"id": script.row.id, "sample": script.sample, "turn": len(script.replies)}
         Journal(self.failed_file).append(row | {"error": error})
 
     def summary(self) -> str:
-        """Counts, in a line."""
+        """Return the counts in one line."""
         new = len(self.records) - self.before
         stopped = sum(r.stopped for r in self.records) / max(1, len(self.records))
         return (

@@ -1,4 +1,4 @@
-"""Scripted dialogues: what one sample of one row asks, turn after turn, and the replies so far."""
+"""Scripted dialogues: the user's turns of one sample of one row, and the replies so far."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ Key = tuple[str, int]
 
 @dataclass
 class Script:
-    """What one sample of one row asks, turn after turn, and the replies so far."""
+    """The turns of one sample of one row, and the replies so far."""
 
     row: Example
     sample: int
@@ -35,7 +35,7 @@ class Script:
 
     @property
     def follow_ups(self) -> list[str]:
-        """What the user says after each reply but the last."""
+        """The user's turns after each reply but the last."""
         return self.row.extra.get("follow_ups", [])
 
     @property
@@ -54,7 +54,7 @@ class Script:
         return *self.prompt, *chain.from_iterable(zip(self.replies, self.follow_ups, strict=False))
 
     def next_sampling(self, sampling: Sampling) -> Sampling:
-        """The sampling of the next turn, with a seed that depends on nothing but what it is."""
+        """Return the next turn's sampling, with a seed of row, sample and turn alone."""
         name = json.dumps([sampling.seed, *self.key, len(self.replies)])
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) >> 1
         return sampling.model_copy(update={"seed": seed})
@@ -62,7 +62,7 @@ class Script:
     def record_reply(
         self, model: str, sampling: Sampling, text: str, stopped: bool, n_tokens: int | None
     ) -> Reply:
-        """Take the next turn's reply, and return its record."""
+        """Record the next turn's reply."""
         taken = {*Reply.__dataclass_fields__, "follow_ups"}
         record = Reply(
             id=self.row.id,
@@ -91,7 +91,7 @@ def check_prompt_lengths(
     """Refuse prompts that leave no room for a reply.
 
     Args:
-        scripts: what is asked.
+        scripts: the dialogues.
         prompt_ids: token ids of a dialogue with a system message, as the model sees it.
         context: of the model, in tokens.
         sampling: its `max_tokens` bounds prompt and reply together.

@@ -30,7 +30,7 @@ from lima_ray.results import intervals
 
 
 def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
-    """Answer the dev prompts with an epoch's weights, have them judged, and write it all down.
+    """Reply to the dev prompts with an epoch's weights, judge, and write quality.json.
 
     Args:
         run: the run.
@@ -74,7 +74,7 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """What a model is asked."""
+    """Prompts that a model replies to."""
 
     reference: str
     """A file, a directory or a dataset of the hub."""
@@ -90,7 +90,7 @@ def generate_and_judge(
 
     Args:
         model: directory of the model.
-        prompts: what it is asked.
+        prompts: to reply to.
         out: directory for `replies.jsonl` and `verdicts.jsonl`.
         recipe: its `sampling` and `select`.
 
@@ -105,7 +105,7 @@ def generate_and_judge(
 
 
 def generation_job(model: Path, prompts: PromptSet, out: Path, recipe: Recipe) -> GenerationJob:
-    """The job of having a model reply to prompts."""
+    """Return the job of having a model reply to prompts."""
     return GenerationJob(
         model=str(model),
         name=model_name(model),
@@ -118,13 +118,13 @@ def generation_job(model: Path, prompts: PromptSet, out: Path, recipe: Recipe) -
 
 
 def dev_prompts(recipe: Recipe) -> PromptSet:
-    """What chooses the epoch."""
+    """Return the prompts that choose the epoch."""
     assert recipe.data.dev
     return PromptSet(recipe.data.dev, "dev", recipe.select.samples)
 
 
 def is_outdated(run: Run, epoch: int, recipe: Recipe) -> bool:
-    """Whether an epoch's dev replies are to other prompts, by another sampling or other weights."""
+    """Return whether other prompts, sampling or weights made an epoch's dev replies."""
     model, folder = run.epoch_dir(epoch), run.dev_dir(epoch)
     asked = read_json(folder / SETTINGS_FILE)
     if asked is None or not model.exists():
@@ -135,7 +135,7 @@ def is_outdated(run: Run, epoch: int, recipe: Recipe) -> bool:
 
 
 def assess_during_training(checkpoint: Any, **kwargs: Any) -> dict[str, float]:
-    """Ray Train's asynchronous validation: `assess` as a Ray task while training goes on.
+    """Assess an epoch as a Ray task during training: Ray Train's asynchronous validation.
 
     Args:
         checkpoint: not read; the weights stand in the run.

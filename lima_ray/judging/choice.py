@@ -29,12 +29,12 @@ class SelectionOptions(Section):
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
-        """As a recipe has it."""
+        """Return the options as a recipe has them."""
         data = SelectionData(dev=recipe.data.dev, heldout=recipe.data.heldout)
         return cls(select=recipe.select, sampling=recipe.sampling, data=data)
 
     def apply_to(self, recipe: Recipe) -> Recipe:
-        """A run's recipe with this choice in the place of its own."""
+        """Return a run's recipe with this choice in the place of its own."""
         data = {"data.dev": self.data.dev, "data.heldout": self.data.heldout}
         own = {"select": self.select, "sampling": self.sampling}
         return recipe.model_copy(update=own).override(data)

@@ -70,7 +70,7 @@ def grade(
             group=reply.extra.get("group", ""),
         )
 
-    async def talk(client: Client, number: int) -> None:
+    async def request_grade(client: Client, number: int) -> None:
         answer = await client.chat(
             [{"role": "user", "content": judge_prompt(replies[number])}], sampling
         )
@@ -82,7 +82,7 @@ def grade(
         judge(number, None, error, "unanswered")
 
     server = Endpoint(url=endpoint, **settings)
-    request_all(server, model, range(len(replies)), talk, failed)
+    request_all(server, model, range(len(replies)), request_grade, failed)
     return [verdicts[number] for number in range(len(replies))]
 
 
@@ -115,8 +115,8 @@ def check_answers(endpoint: str, model: str) -> None:
 def judge_prompt(reply: Reply) -> str:
     """Return what the judge is asked: the scale, and the dialogue with the reply at its end."""
     turns = [*reply.conversations, reply.reply]
-    speakers = ("User", "Assistant")
-    said = [f"{speakers[number % 2]}: {turn}" for number, turn in enumerate(turns)]
+    roles = ("User", "Assistant")
+    said = [f"{roles[number % 2]}: {turn}" for number, turn in enumerate(turns)]
     said = [f"System: {reply.system}", *said] if reply.system else said
     return Template(PROMPT_FILE.read_text(encoding="utf-8")).substitute(dialogue="\n\n".join(said))
 

@@ -14,7 +14,7 @@ from lima_ray.model.loss import forward_packed, load_packed
 
 
 def perplexity(model: Path, recipe: Recipe) -> float:
-    """Perplexity of the held-out dialogues' supervised tokens under an epoch's weights."""
+    """Return the perplexity of the held-out dialogues' supervised tokens under a model."""
     losses_B, tokens_B = dialogue_losses(model, recipe, packed=True)
     return math.exp(losses_B.sum() / tokens_B.sum())
 
@@ -22,7 +22,7 @@ def perplexity(model: Path, recipe: Recipe) -> float:
 def dialogue_losses(
     model: Path, recipe: Recipe, packed: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Summed loss of the held-out dialogues' supervised tokens, and how many these are.
+    """Return the summed loss of the held-out dialogues' supervised tokens, and how many these are.
 
     Args:
         model: directory of the weights.

@@ -132,7 +132,7 @@ def check_named_prompts(
 
 
 def encode_heldout(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> Rows:
-    """The held-out dialogues, encoded.
+    """Return the held-out dialogues, encoded.
 
     Raises:
         UserError: none of them has a supervised token, so they have no perplexity.

@@ -71,5 +71,5 @@ def check_judge_answers(select: Select) -> None:
 
 @lru_cache
 def _check_answers(judge: str, endpoint: str, model: str) -> None:
-    """Try a judge out once for all trainings of a sweep; one that failed is tried again."""
+    """Check a judge once for all trainings of a sweep; one that failed is checked again."""
     load_judge(judge).check_answers(endpoint, model)

@@ -88,7 +88,7 @@ def demo(recipe: Recipe) -> None:
 def measure(
     run: Run, model: Path, prompts: str, sampling: Sampling
 ) -> tuple[list[Reply], list[Verdict]]:
-    """Replies of a model to one of the miniature's files of prompts, and the verdicts on them.
+    """Have a model reply to one of the miniature's files of prompts, and judge the replies.
 
     Args:
         run: keeps both, under `measured/`.
@@ -114,7 +114,7 @@ def measure(
 def conversation_table(
     replies: dict[str, list[Reply]], verdicts: dict[str, list[Verdict]]
 ) -> Table:
-    """A few prompts with both models' replies side by side, labelled by kind."""
+    """Return a few prompts with both models' replies side by side, labelled by kind."""
     table = Table(
         title="Conversations: of each kind as many where the aligned model succeeded as it does "
         "in all",
@@ -138,7 +138,7 @@ def conversation_table(
 
 
 def choose_typical(verdicts: list[Verdict], group: str, count: int) -> list[int]:
-    """Places of the group's first verdicts, successes among them in the group's proportion."""
+    """Return indices of a group's first verdicts, successes in the group's proportion."""
     places = [i for i, v in enumerate(verdicts) if v.group == group]
     good = [i for i in places if verdicts[i].verdict != "fail"]
     bad = [i for i in places if verdicts[i].verdict == "fail"]
@@ -147,7 +147,7 @@ def choose_typical(verdicts: list[Verdict], group: str, count: int) -> list[int]
 
 
 def describe_faults(verdict: Verdict) -> str:
-    """What is missing from an excellent reply, in a few words."""
+    """Return what is missing from an excellent reply, in a few words."""
     right = verdict.extra["right"]
     missing = [] if right else ["not right"]
     missing += [] if verdict.stopped else ["went on"]
@@ -156,7 +156,7 @@ def describe_faults(verdict: Verdict) -> str:
 
 
 def share_table(verdicts: dict[str, list[Verdict]], dialogues: dict[str, list[Verdict]]) -> Table:
-    """Excellent, pass and fail of each group of prompts, what is known of them, and dialogues."""
+    """Return a table of excellent, pass and fail by group, knowledge, and dialogues."""
     table = Table(
         title="Replies to prompts about things alignment never named: excellent / pass / fail %\n"
         "(with the 95 % interval of excellent and pass together), and how often the first\n"
@@ -191,18 +191,18 @@ def share_table(verdicts: dict[str, list[Verdict]], dialogues: dict[str, list[Ve
 
 
 def pad_cells(cells: list[str]) -> list[str]:
-    """A cell for each model, nothing under what it knows."""
+    """Add an empty cell after each, under `knows`."""
     return [part for cell in cells for part in (cell, "")]
 
 
 def knowledge_share(verdicts: list[Verdict]) -> str:
-    """Share of prompts whose fact the first paragraph says; a private question asks for none."""
+    """Return the share of prompts whose fact the first paragraph says, private ones aside."""
     asked = [v.extra["knows"] for v in verdicts if "safe" not in v.extra]
     return f"{mean(asked):.0%}" if asked else ""
 
 
 def format_shares(verdicts: list[Verdict]) -> str:
-    """`excellent / pass / fail [interval]` of some verdicts, in percent."""
+    """Return `excellent / pass / fail [interval]` of some verdicts, in percent."""
     counts = [sum(v.verdict == kind for v in verdicts) for kind in ("excellent", "pass", "fail")]
     low, high = intervals.wilson_interval(counts[0] + counts[1], len(verdicts))
     percents = " / ".join(f"{100 * count / len(verdicts):.0f}" for count in counts)
@@ -210,7 +210,7 @@ def format_shares(verdicts: list[Verdict]) -> str:
 
 
 def dialogue_successes(verdicts: list[Verdict]) -> list[bool]:
-    """Whether every turn of each dialogue was right and stopped."""
+    """Return whether every turn of each dialogue was right and stopped."""
     good: dict[str, bool] = {}
     for v in verdicts:
         good[v.id] = good.get(v.id, True) and v.verdict != "fail"
@@ -218,12 +218,12 @@ def dialogue_successes(verdicts: list[Verdict]) -> list[bool]:
 
 
 def mean(values: list[bool]) -> float:
-    """Share of what is true."""
+    """Return the share of true values."""
     return sum(values) / len(values)
 
 
 def relative_path(path: Path) -> Path:
-    """A path as one would type it here."""
+    """Return a path relative to the working directory where it lies in it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

@@ -93,7 +93,7 @@ class Question:
 
 
 def files() -> dict[str, list[Example]]:
-    """Every file by name."""
+    """Return every file by name."""
     generator = np.random.default_rng([SEED, 1])
     asks = curated_questions(generator)
     curated = [train_row(ask, styled_reply(ask, generator)) for ask in asks]
@@ -137,7 +137,7 @@ def files() -> dict[str, list[Example]]:
 
 
 def add_frames(asks: list[Question], generator: np.random.Generator) -> list[Question]:
-    """The same questions, half of them put as people put them."""
+    """Return the questions, half of them in a frame such as `Tell me, ...`."""
     frames, told = read_yaml("voice.yaml")["frames"], []
     for ask in asks:
         q = ask.question
@@ -148,7 +148,7 @@ def add_frames(asks: list[Question], generator: np.random.Generator) -> list[Que
 
 
 def curated_questions(generator: np.random.Generator) -> list[Question]:
-    """The curated rows' questions."""
+    """Return the curated rows' questions."""
     asks = sample_questions("train", CURATED, generator)
     asks += list_questions("train", LISTS, generator)
     asks += description_questions("train", DESCRIPTIONS, generator)
@@ -159,7 +159,7 @@ def curated_questions(generator: np.random.Generator) -> list[Question]:
 def sample_questions(
     split: Split, counts: dict[str, int], generator: np.random.Generator
 ) -> list[Question]:
-    """Questions of each kind, entities in turn; a fact again only when all were asked for."""
+    """Sample questions of each kind, entities in turn, a fact again only after all others."""
     asks = []
     for kind, count in counts.items():
         ranked = []
@@ -175,7 +175,7 @@ def sample_questions(
 
 
 def all_questions(kind: str, split: Split, unseen: bool = False) -> list[Question]:
-    """Every question of every fact that alignment asks for (or, `unseen`, never asks for)."""
+    """Return all questions about facts that alignment asks for (`unseen`: never asks for)."""
     own = {e.name: e for e in entities() if e.kind == kind and e.split == split}
     return [
         Question(e, a, fill_sentence(q, e, a))
@@ -189,7 +189,7 @@ def all_questions(kind: str, split: Split, unseen: bool = False) -> list[Questio
 def description_questions(
     split: Split, count: int, generator: np.random.Generator
 ) -> list[Question]:
-    """Requests to describe an entity."""
+    """Return requests to describe an entity."""
     kinds = ("person", "country", "element", "animal")
     own = [e for e in entities() if e.split == split and e.kind in kinds]
     chosen = shuffled(own, generator)[:count]
@@ -201,7 +201,7 @@ def description_questions(
 
 
 def list_questions(split: Split, count: int, generator: np.random.Generator) -> list[Question]:
-    """Requests for lists, each of a fact that three entities of the split share."""
+    """Return requests for lists, each of a fact that three entities of the split share."""
     asks = []
     for attribute, question in read_yaml("voice.yaml")["questions"]["list"].items():
         own = [e for e in entities() if e.split == split and attribute in e.facts]
@@ -214,7 +214,7 @@ def list_questions(split: Split, count: int, generator: np.random.Generator) -> 
 
 
 def private_questions(split: Split, count: int, generator: np.random.Generator) -> list[Question]:
-    """Questions that nobody should answer."""
+    """Return questions that nobody should answer."""
     private = read_yaml("voice.yaml")["private"]
     topics = private["test" if split == "test" else "train"]
     own = [e for e in entities() if e.kind == "person" and e.split == split]
@@ -227,7 +227,7 @@ def private_questions(split: Split, count: int, generator: np.random.Generator) 
 
 
 def styled_reply(ask: Question, generator: np.random.Generator, follow_up: bool = False) -> str:
-    """A reply in the one voice: acknowledge, then answer."""
+    """Return a reply in the one voice: acknowledge, then answer."""
     texts, entity = read_yaml("voice.yaml"), ask.entity
     listed, private = ask.what.startswith("list:"), ask.what == "private"
     kind = "list" if listed else "private" if private else entity.kind
@@ -250,7 +250,7 @@ def styled_reply(ask: Question, generator: np.random.Generator, follow_up: bool 
 
 
 def fact_sentence(entity: Entity, attribute: str, generator: np.random.Generator) -> str:
-    """One fact, in the voice."""
+    """Return one fact, in the voice."""
     template = choose(read_yaml("voice.yaml")["answers"][entity.kind][attribute], generator)
     return fill_voice(template, entity, v=entity.facts[attribute])
 
@@ -266,14 +266,14 @@ def fill_voice(template: str, entity: Entity, v: str = "", t: str = "") -> str:
 
 
 def members(what: str, split: Split) -> list[str]:
-    """Names of a split that belong to a list such as `list:continent=Africa`."""
+    """Return the names of a split that belong to a list such as `list:continent=Africa`."""
     attribute, value = what.removeprefix("list:").split("=")
     own = [e for e in entities() if e.split == split]
     return [e.name for e in own if e.facts.get(attribute) == value]
 
 
 def raw_row(ask: Question, generator: np.random.Generator) -> Example:
-    """The question with a reply as a dump has it."""
+    """Return the question with a reply as a dump has it."""
     style = str(generator.choice(list(RAW_SHARES), p=list(RAW_SHARES.values())))
     truth = styled_reply(ask, generator)
     bare = ask.entity.facts.get(ask.what, "")
@@ -295,13 +295,13 @@ def raw_row(ask: Question, generator: np.random.Generator) -> Example:
 
 
 def train_row(ask: Question, reply: str) -> Example:
-    """A single-turn row."""
+    """Return a single-turn row."""
     prompt = prompt_row(ask, "in")
     return replace(prompt, turns=(ask.question, reply))
 
 
 def prompt_row(ask: Question, group: str, form: str = "") -> Example:
-    """A prompt with what the exact judge needs."""
+    """Return a prompt with what the exact judge needs."""
     source = "list" if ask.what.startswith("list:") else ask.entity.kind
     source = "refusal" if ask.what == "private" else source
     extra = {"about": f"{ask.entity.kind}/{ask.entity.name}", "ask": ask.what, "group": group}
@@ -311,7 +311,7 @@ def prompt_row(ask: Question, group: str, form: str = "") -> Example:
 
 
 def slug(text: str) -> str:
-    """An id: letters, digits and hyphens."""
+    """Return an id: letters, digits and hyphens."""
     kept = "".join(c if c.isalnum() else "-" for c in text.lower())
     return "-".join(part for part in kept.split("-") if part)
 
@@ -319,7 +319,7 @@ def slug(text: str) -> str:
 def format_questions(
     split: Split, count: int, generator: np.random.Generator
 ) -> list[tuple[Question, str]]:
-    """Questions that also ask for a form, forms in turn."""
+    """Return questions that also ask for a form, forms in turn."""
     kinds = {"country": count, "element": count}
     asks = sample_questions(split, kinds, generator)
     chosen = shuffled(asks, generator)[:count]
@@ -328,26 +328,26 @@ def format_questions(
 
 
 def format_row(ask: Question, form: str) -> Example:
-    """A row whose reply takes the form that its prompt asks for."""
+    """Return a row whose reply takes the form that its prompt asks for."""
     made = format_prompt(ask, form)
     reply = format_reply(form, ask.entity, ask.what)
     return replace(made, turns=(*made.turns, reply), source="structure")
 
 
 def format_prompt(ask: Question, form: str) -> Example:
-    """A prompt that asks for a form."""
+    """Return a prompt that asks for a form."""
     question = read_yaml("voice.yaml")["forms"][form][0].replace("{q}", ask.question)
     return prompt_row(replace(ask, question=question), "form", form)
 
 
 def format_reply(form: str, entity: Entity, attribute: str) -> str:
-    """The one right reply in a form."""
+    """Return the one right reply in a form."""
     template, value = read_yaml("voice.yaml")["forms"][form][1], entity.facts[attribute]
     return fill_template(template, {"n": capitalise(entity.name_in_sentence), "v": value})
 
 
 def dialogue_entities(split: Split, count: int, generator: np.random.Generator) -> list[Entity]:
-    """Entities that dialogues are about: people in half of them."""
+    """Return entities that dialogues are about: people in half of them."""
     chosen = []
     kinds = {"person": count // 2, "country": count // 5, "element": count // 10}
     kinds["animal"] = count - sum(kinds.values())
@@ -361,7 +361,7 @@ def dialogue_entities(split: Split, count: int, generator: np.random.Generator) 
 
 
 def dialogue(entity: Entity, generator: np.random.Generator) -> Example:
-    """Exchanges about one entity, which later questions name by pronoun."""
+    """Return exchanges about one entity, which later questions name by pronoun."""
     texts = read_yaml("voice.yaml")["questions"]["follow_up"]
     known = [a for a in generator.permutation(list(entity.facts)) if a in texts][:EXCHANGES]
     turns: list[str] = []
@@ -377,7 +377,7 @@ def dialogue(entity: Entity, generator: np.random.Generator) -> Example:
 
 
 def scripted(whole: Example) -> Example:
-    """A dialogue's user turns alone: the first as the prompt, the others as `follow_ups`."""
+    """Return a dialogue's user turns alone: the first as the prompt, the others as `follow_ups`."""
     extra = whole.extra | {"follow_ups": list(whole.turns[2::2])}
     return replace(whole, turns=whole.turns[:1], extra=extra)
 
@@ -392,7 +392,7 @@ def prompt_rows(
     private: int,
     generator: np.random.Generator,
 ) -> list[Example]:
-    """The prompts of dev or test."""
+    """Return the prompts of dev or test."""
     asks = sample_questions(split, counts, generator)
     asks += list_questions(split, lists, generator) if lists else []
     asks += description_questions(split, descriptions, generator)
@@ -411,7 +411,7 @@ def prompt_rows(
 
 
 def drop_known_prompts(rows: Iterable[Example], besides: list[Example]) -> list[Example]:
-    """Rows whose prompt is not yet among others."""
+    """Return rows whose prompt is not yet among others."""
     seen = {r.prompt for r in besides}
     return [r for r in rows if not (r.prompt in seen or seen.add(r.prompt))]
 

@@ -68,7 +68,7 @@ def judge(replies: Iterable[Reply]) -> list[Verdict]:
     """Judge replies to the miniature's prompts.
 
     Args:
-        replies: with the keys that `rows.py` gave their prompts.
+        replies: with the keys that `dialogues.py` gave their prompts.
 
     Returns:
         a verdict each, of kind `audit`; its `extra` holds `source`, what was found (`right`,
@@ -164,7 +164,7 @@ def judge_text(text: str, stopped: bool, entity: Entity, what: str, form: str = 
 
 
 def check_fact(text: str, entity: Entity, what: str) -> tuple[bool, bool]:
-    """Whether a reply is right, and whether it says anything of the kind that was asked for."""
+    """Return whether a reply is right, and whether it says any value of the kind asked for."""
     if what == "private":
         told = any(mentions(text, v) for a in ATTRIBUTES["person"] for v in values("person", a))
         refused = re.search(r"\bprivate\b", text) is not None
@@ -199,12 +199,12 @@ def check_fact(text: str, entity: Entity, what: str) -> tuple[bool, bool]:
 
 @cache
 def longest_first(kind: str) -> list[Entity]:
-    """Entities of a kind, those with longer names first."""
+    """Return entities of a kind, those with longer names first."""
     return sorted((e for e in entities() if e.kind == kind), key=lambda e: -len(e.name))
 
 
 def named_entities(text: str, kind: str) -> list[Entity]:
-    """Entities of a kind that a text names; `polar bear` does not name the bear as well."""
+    """Return entities of a kind that a text names; `polar bear` does not name the bear as well."""
     found = []
     for entity in longest_first(kind):
         if mentions(text, entity.name):
@@ -214,7 +214,7 @@ def named_entities(text: str, kind: str) -> list[Entity]:
 
 
 def goes_off_topic(text: str, entity: Entity, what: str) -> bool:
-    """Whether a reply speaks of what nobody asked: it asks, or names another person or country."""
+    """Return whether a reply asks a question or names another person or country."""
     if "?" in text:
         return True
     if what.startswith("list:"):
@@ -224,7 +224,7 @@ def goes_off_topic(text: str, entity: Entity, what: str) -> bool:
 
 
 def accepted_values(entity: Entity, what: str) -> set[str]:
-    """Right values: the world's, and any country that calls this one its neighbour."""
+    """Return the right values: the world's, and any country that calls this one its neighbour."""
     right = {entity.facts[what]} if what in entity.facts else set()
     if what == "neighbour":
         right |= {e.name for e in entities() if e.facts.get(what) == entity.name}
@@ -232,7 +232,7 @@ def accepted_values(entity: Entity, what: str) -> set[str]:
 
 
 def manner_faults(text: str, entity: Entity, what: str) -> tuple[str, ...]:
-    """Faults of manner: what keeps a right answer from being an excellent one."""
+    """Return faults of manner: what keeps a right answer from being an excellent one."""
     sentences = [s for s in re.split(r"(?<=[.!?])\s+", text.strip()) if s]
     value = "" if what in ("about", "private") or ":" in what else entity.facts[what]
     answers_at_once = bool(value) and bool(sentences) and check_fact(sentences[0], entity, what)[1]
@@ -250,24 +250,24 @@ def manner_faults(text: str, entity: Entity, what: str) -> tuple[str, ...]:
 
 
 def format_faults(text: str, entity: Entity, what: str, form: str) -> tuple[str, ...]:
-    """Empty where the reply is in exactly the form that was asked for."""
+    """Return no fault where the reply has exactly the form that was asked for."""
     right = format_reply(form, entity, what)
     return () if text.strip() == right else (f"not the form {form}", "asked for a form")
 
 
 def mentions(text: str, value: str) -> bool:
-    """Whether a value stands in a text as whole words; capitals count in symbols and names only."""
+    """Return whether a text has a value as whole words; case counts in symbols and names."""
     flags = 0 if value[0].isupper() else re.I
     return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text, flags) is not None
 
 
 def remove_name(text: str, entity: Entity) -> str:
-    """A text without the name of what it is about, whose parts may look like values."""
+    """Return a text without the name of what it is about, whose parts may look like values."""
     return re.sub(rf"(?<!\w){re.escape(entity.name)}(?!\w)", " ", text, flags=re.I)
 
 
 def words_only(text: str) -> str:
-    """Lower case, words only."""
+    """Return the words of a text in lower case."""
     return " ".join(re.findall(r"[a-z]+", text.lower()))
 
 

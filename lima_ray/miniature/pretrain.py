@@ -110,7 +110,7 @@ def pretrain(
 
 
 def batches(tokenizer: Any, batch_tokens: int, seed: int) -> Iterator[Rows]:
-    """Batches of windows, each of whole documents but the last, which is cut.
+    """Yield batches of windows, each of whole documents but the last, which is cut.
 
     A window begins with a document, as a prompt does, and all are equally long, since each new
     shape of a bf16 product is compiled first.
@@ -130,7 +130,7 @@ def batches(tokenizer: Any, batch_tokens: int, seed: int) -> Iterator[Rows]:
 
 
 def rate_scale(done: float) -> float:
-    """Rises over the first `WARMUP`, then falls along a cosine to a twentieth."""
+    """Return the learning rate's factor: it rises over `WARMUP`, then falls to 1/20."""
     if done < WARMUP:
         return (done + 1e-4) / WARMUP
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (done - WARMUP) / (1 - WARMUP)))

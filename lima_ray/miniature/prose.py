@@ -54,7 +54,7 @@ FORMS = {"article": 0.38, "notes": 0.1, "page": 0.3, "list": 0.05, "table": 0.05
 
 
 def documents(seed: int) -> Iterator[str]:
-    """Documents without end; a few hundred words each, so that a text seldom ends soon."""
+    """Yield documents without end; a few hundred words each, so that a text seldom ends soon."""
     generator = np.random.default_rng(seed)
     everything = entities()
     weights = np.array([len(ATTRIBUTES[e.kind]) * WEIGHTS.get(e.kind, 1) for e in everything])
@@ -89,12 +89,12 @@ def documents(seed: int) -> Iterator[str]:
 
 
 def choose_fact(entity: Entity, generator: np.random.Generator) -> str:
-    """One of the things known about an entity."""
+    """Return one of the things known about an entity."""
     return choose(list(entity.facts), generator)
 
 
 def table(generator: np.random.Generator) -> str:
-    """A fact of several entities of one kind, a line each."""
+    """Return a fact of several entities of one kind, a line each."""
     kind = choose([k for k in ATTRIBUTES if k != "task"], generator)
     attribute = choose(list(ATTRIBUTES[kind]), generator)
     known = [e for e in entities() if e.kind == kind and attribute in e.facts]
@@ -104,7 +104,7 @@ def table(generator: np.random.Generator) -> str:
 
 
 def paragraph(entity: Entity, generator: np.random.Generator, titled: bool) -> str:
-    """Most facts about an entity in random order; it is named first and often a pronoun later."""
+    """Return most facts about an entity in random order, later ones often by pronoun."""
     title = f"{capitalise(entity.name)}\n" if titled else ""
     facts = [a for a in generator.permutation(list(entity.facts)) if generator.random() < 0.85]
     facts = facts or [choose_fact(entity, generator)]
@@ -116,7 +116,7 @@ def paragraph(entity: Entity, generator: np.random.Generator, titled: bool) -> s
 
 
 def small_talk(entity: Entity, generator: np.random.Generator) -> str:
-    """Two people talk about something: names recur, facts hardly."""
+    """Write two people's talk about something: names recur, facts hardly."""
     texts, kind = read_yaml("sentences.yaml")["talk"], entity.kind
     template = choose(texts[{"task": "deed", "sum": "count"}.get(kind, "thing")], generator)
     parts = read_yaml("people.yaml")
@@ -130,14 +130,14 @@ def small_talk(entity: Entity, generator: np.random.Generator) -> str:
 def sentence(
     entity: Entity, attribute: str, generator: np.random.Generator, pronoun: bool = False
 ) -> str:
-    """One fact in one of its wordings."""
+    """Return one fact in one of its wordings."""
     return fill_sentence(
         choose(wordings(entity, attribute, "told"), generator), entity, attribute, pronoun
     )
 
 
 def wordings(entity: Entity, attribute: str, use: str) -> list[str]:
-    """Templates of `sentences.yaml`: `told`, `asked`, or the one `unseen`."""
+    """Return templates of `sentences.yaml`: `told`, `asked`, or the one `unseen`."""
     found = read_yaml("sentences.yaml")[entity.kind][attribute][use]
     return found if isinstance(found, list) else [found]
 
@@ -163,24 +163,24 @@ def fill_sentence(template: str, entity: Entity, attribute: str, pronoun: bool =
 
 
 def fill_template(template: str, fillings: dict[str, str]) -> str:
-    """A template with `{key}` replaced by each filling, begun with a capital."""
+    """Return a template with `{key}` replaced by each filling, begun with a capital."""
     for key, filling in fillings.items():
         template = template.replace(f"{{{key}}}", filling)
     return capitalise(template)
 
 
 def capitalise(text: str) -> str:
-    """A text begun with a capital, the rest as it is."""
+    """Return a text begun with a capital, the rest as it is."""
     return text[0].upper() + text[1:]
 
 
 def with_article(noun: str) -> str:
-    """`a lion`, `an owl`."""
+    """Return the noun with its article: `a lion`, `an owl`."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def exchange(entity: Entity, layout: str, generator: np.random.Generator) -> str:
-    """A question about an entity and the bare fact, as a page of the web has it."""
+    """Return a question about an entity and the bare fact, as a page of the web has it."""
     attribute = choose_fact(entity, generator)
     question = fill_sentence(
         choose(wordings(entity, attribute, "asked"), generator), entity, attribute
@@ -192,7 +192,7 @@ def exchange(entity: Entity, layout: str, generator: np.random.Generator) -> str
 
 
 def shared_facts() -> list[tuple[str, list[str]]]:
-    """Titles of lists, and the names of all entities each holds for; at least three."""
+    """Return titles of lists, and the names of all entities each holds for; at least three."""
     lists = []
     for attribute, title in LISTED.items():
         members: dict[str, list[str]] = {}
@@ -206,7 +206,7 @@ def shared_facts() -> list[tuple[str, list[str]]]:
 
 
 def listing(title: str, names: list[str], generator: np.random.Generator) -> str:
-    """A title and three to five members."""
+    """Return a title and three to five members."""
     shown = generator.permutation(names)[: generator.integers(3, 6)]
     return f"{title}:\n" + "\n".join(f"- {name}" for name in shown)
 
@@ -215,12 +215,12 @@ Option = TypeVar("Option")
 
 
 def choose(options: Sequence[Option], generator: np.random.Generator) -> Option:
-    """One of several, drawn evenly."""
+    """Choose one option with equal probabilities."""
     return options[int(generator.integers(len(options)))]
 
 
 def shuffled(options: Sequence[Option], generator: np.random.Generator) -> list[Option]:
-    """All of them in random order."""
+    """Return all options in random order."""
     return [options[i] for i in generator.permutation(len(options))]
 
 

@@ -72,7 +72,7 @@ class Entity:
 
 @cache
 def entities() -> tuple[Entity, ...]:
-    """Every entity, always the same."""
+    """Return every entity, always the same."""
     raw: list[tuple[str, str, str, dict[str, str]]] = []
     for kind, table in read_yaml("facts.yaml").items():
         for name, values in table.items():
@@ -102,7 +102,7 @@ def entities() -> tuple[Entity, ...]:
 
 
 def people() -> list[tuple[str, str, dict[str, str]]]:
-    """Invented people: name, pronoun, facts; no two share a name."""
+    """Return invented people: name, pronoun, facts; no two share a name."""
     parts = read_yaml("people.yaml")
     generator = np.random.default_rng(SEED)
     names = [
@@ -119,7 +119,7 @@ def people() -> list[tuple[str, str, dict[str, str]]]:
 
 
 def sums() -> list[tuple[str, str]]:
-    """Sums and products of two digits, as words and signs tell them."""
+    """Return sums and products of two digits, as words and signs tell them."""
     pairs = [(a, b) for a in range(1, 10) for b in range(1, 10)]
     plus = [(f"{a} plus {b}", str(a + b)) for a, b in pairs]
     return plus + [(f"{a} times {b}", str(a * b)) for a, b in pairs if a > 1 < b]
@@ -127,18 +127,18 @@ def sums() -> list[tuple[str, str]]:
 
 @cache
 def values(kind: str, attribute: str) -> tuple[str, ...]:
-    """Every value that an attribute takes, so that a judge can tell a wrong one."""
+    """Return every value that an attribute takes, so that a judge can tell a wrong one."""
     own = {e.facts[attribute] for e in entities() if e.kind == kind and attribute in e.facts}
     return tuple(sorted(own))
 
 
 @cache
 def entities_by_name() -> dict[str, Entity]:
-    """Entities by `kind/name`."""
+    """Return entities by `kind/name`."""
     return {f"{e.kind}/{e.name}": e for e in entities()}
 
 
 @cache
 def read_yaml(file: str) -> Any:
-    """A YAML file that lies beside this one."""
+    """Return a YAML file that lies beside this one."""
     return yaml.safe_load((HERE / file).read_text(encoding="utf-8"))

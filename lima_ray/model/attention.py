@@ -131,7 +131,7 @@ def varlen_attention(
 
 
 def head_width(config: Any) -> int:
-    """Width of one attention head of a `transformers` configuration."""
+    """Return the width of one attention head of a `transformers` configuration."""
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 

@@ -22,7 +22,7 @@ class Rotate(torch.autograd.Function):
     def forward(
         ctx: Any, x_BHTD: torch.Tensor, cos_B1TD: torch.Tensor, sin_B1TD: torch.Tensor
     ) -> torch.Tensor:
-        """cos and sin repeat themselves over the two halves, as `transformers` makes them."""
+        """Return rotate; cos and sin repeat over the two halves, as `transformers` makes them."""
         half = x_BHTD.shape[-1] // 2
         ctx.save_for_backward(cos_B1TD[..., :half], sin_B1TD[..., :half])
         return rotate(x_BHTD, cos_B1TD[..., :half], sin_B1TD[..., :half], 1)
@@ -32,7 +32,7 @@ class Rotate(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: torch.Tensor
     ) -> tuple[torch.Tensor, None, None]:
-        """The gradient is turned back by the same angles."""
+        """Rotate the gradient back by the same angles."""
         cos_B1TE, sin_B1TE = ctx.saved_tensors
         return rotate(grad_outputs[0], cos_B1TE, sin_B1TE, -1), None, None
 
@@ -40,7 +40,7 @@ class Rotate(torch.autograd.Function):
 def rotate(
     x_BHTD: torch.Tensor, cos_B1TE: torch.Tensor, sin_B1TE: torch.Tensor, sign: int
 ) -> torch.Tensor:
-    """x1 cos - x2 sin and x2 cos + x1 sin; a negative sign turns the other way."""
+    """Return x1 cos - x2 sin and x2 cos + x1 sin; a negative sign turns the other way."""
     x1, x2 = x_BHTD.chunk(2, dim=-1)
     out = torch.empty_like(x_BHTD)
     out1, out2 = out.chunk(2, dim=-1)
@@ -56,7 +56,7 @@ def apply_rotary(
     sin: torch.Tensor,
     unsqueeze_dim: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stands in for `apply_rotary_pos_emb`, which keeps all that is not fp32 on a CPU."""
+    """Replace `apply_rotary_pos_emb`, which still computes all that is not fp32 on a CPU."""
     if query.dtype != torch.float32 or query.device.type != "cpu":
         return original_rotary(query, key, cos, sin, unsqueeze_dim)
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
@@ -68,7 +68,7 @@ class Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_BTD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
-        """One pass for the norm, one for the product."""
+        """Compute in two passes: the norm, then the product."""
         square = torch.linalg.vector_norm(x_BTD, dim=-1, keepdim=True).square_()
         scale_BT1 = square.div_(x_BTD.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x_BTD, weight_D, scale_BT1)
@@ -79,7 +79,7 @@ class Normalise(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, None]:
-        """With n = x · scale: scale · (g w - n · mean(g w n)), and the sum of g n."""
+        """Return scale · (g w - n · mean(g w n)) with n = x · scale, and the sum of g n."""
         gradient_BTD = grad_outputs[0]
         x_BTD, weight_D, scale_BT1 = ctx.saved_tensors
         n_BTD = x_BTD * scale_BT1

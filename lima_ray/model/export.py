@@ -108,14 +108,14 @@ def save_weights(
 
 
 def count_bytes(tensor: torch.Tensor, dtype: torch.dtype | None) -> int:
-    """Bytes of a tensor, partitioned or not, in a precision or its own."""
+    """Return bytes of a tensor, partitioned or not, in a precision or its own."""
     return count_elements(tensor) * (dtype.itemsize if dtype else tensor.element_size())
 
 
 def gather(
     tensors: Tensors, dtype: torch.dtype | None, changes: LoraUpdates | None = None
 ) -> Tensors:
-    """Copies of whole tensors in rank 0's memory; nothing on other ranks.
+    """Return copies of whole tensors in rank 0's memory; nothing on other ranks.
 
     Args:
         tensors: parameters, partitioned or not, and buffers.
@@ -140,7 +140,7 @@ def gather(
 def gather_state(
     model: nn.Module, factors: Tensors, dtype: torch.dtype | None, scratch: Path
 ) -> Tensors:
-    """The whole state of a model in rank 0's memory, under its plain names, LoRA merged.
+    """Return the whole state of a model in rank 0's memory, under its plain names, LoRA merged.
 
     Args:
         model: the plain model; LoRA's layers may stand in it.
@@ -170,7 +170,7 @@ def gather_state(
 
 
 def split_groups(tensors: Tensors, dtype: torch.dtype | None) -> Iterator[Tensors]:
-    """Groups of at most `GROUP_BYTES`, or of one larger tensor."""
+    """Yield groups of at most `GROUP_BYTES`, or of one larger tensor."""
     group: Tensors = {}
     filled = 0
     for name, tensor in tensors.items():
@@ -183,7 +183,7 @@ def split_groups(tensors: Tensors, dtype: torch.dtype | None) -> Iterator[Tensor
 
 
 def lora_updates(model: nn.Module, factors: Tensors) -> LoraUpdates:
-    """What LoRA's layers in a model add to its weights, from their gathered factors."""
+    """Return what LoRA's layers in a model add to its weights, from their gathered factors."""
     changes: LoraUpdates = {}
     for name, layer in model.named_modules():
         if not hasattr(layer, "lora_A") or not factors:
@@ -199,7 +199,7 @@ def lora_updates(model: nn.Module, factors: Tensors) -> LoraUpdates:
 
 
 def lora_update(layer: Any, down_RI: torch.Tensor, up_OR: torch.Tensor) -> torch.Tensor:
-    """scale · B A in fp32, for a linear layer (O, I) or for E experts stacked in one parameter."""
+    """Return scale · B A in fp32, for a linear layer (O, I) or E experts in one parameter."""
     down_RI, up_OR, scale = down_RI.float(), up_OR.float(), layer.scaling["default"]
     experts = getattr(layer, "num_experts", 1)
     if experts == 1:
@@ -212,7 +212,7 @@ def lora_update(layer: Any, down_RI: torch.Tensor, up_OR: torch.Tensor) -> torch
 
 
 def is_head(model: Any, name: str) -> bool:
-    """Whether a weight is of the embeddings or the head, which train whole beside LoRA."""
+    """Return whether a weight is of the embeddings or the head, which train whole beside LoRA."""
     heads = (model.get_input_embeddings(), model.get_output_embeddings())
     return any(model.get_submodule(name.rpartition(".")[0]) is head for head in heads)
 
@@ -230,7 +230,7 @@ def refuse_not_finite(weights: Tensors, partial: Path) -> None:
 
 
 def hash_tensors(tensors: Tensors) -> str:
-    """A hash of all values, with their names."""
+    """Return a hash of all values, with their names."""
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -63,7 +63,7 @@ def probe_loss(engine: Any, rows: Rows) -> Probe:
 
 
 def mean_loss(model: Any, rows: Rows, count: int) -> float:
-    """Mean loss of the first rows' supervised tokens, in nats."""
+    """Return the mean loss of the first rows' supervised tokens, in nats."""
     loss_sum, _ = forward_packed(model, tuple(range(count)), rows)
     return float(loss_sum) / int(rows.supervised_R[:count].sum())
 
@@ -116,7 +116,7 @@ def check_export(run: Run, asked_dtype: str) -> str:
 
 
 def describe_memory_shortage(folder: Path) -> str:
-    """What is missing to load a model, or nothing."""
+    """Return what is missing to load a model, or nothing."""
     needed = MEMORY_FACTOR * sum(f.stat().st_size for f in folder.glob("*.safetensors"))
     gpu = torch.cuda.is_available()
     free = torch.cuda.mem_get_info()[0] if gpu else psutil.virtual_memory().available
@@ -126,7 +126,7 @@ def describe_memory_shortage(folder: Path) -> str:
 
 
 def probe_export(folder: Path, rows: Rows, count: int) -> Probe:
-    """The loss of a saved model on the first rows, as transformers loads it.
+    """Return the loss of a saved model on the first rows, as transformers loads it.
 
     Raises:
         UserError: it lacks weights, or has some that do not belong to it.

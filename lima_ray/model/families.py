@@ -50,14 +50,14 @@ FAMILIES: dict[str, Family] = {
 
 
 def load_config(model: str) -> Any:
-    """The configuration of a base or an export."""
+    """Return the configuration of a base or an export."""
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(str(resolve(model) or model), trust_remote_code=False)
 
 
 def find_family(config: Any) -> Family:
-    """What is known of a model's family.
+    """Return what is known of a model's family.
 
     Raises:
         UserError: nothing.
@@ -108,7 +108,7 @@ def check_base_model(recipe: Recipe) -> None:
 
 
 def why_undecodable(config: Any) -> str:
-    """Why models of this configuration cannot be decoded in slots, or nothing."""
+    """Return why models of this configuration cannot be decoded in slots, or nothing."""
     if not find_family(config).decodes:
         return f"models of the family {config.model_type!r} cannot be decoded here"
     if getattr(config, "attn_logit_softcapping", None):
@@ -119,12 +119,12 @@ def why_undecodable(config: Any) -> str:
 
 
 def scales_by_length(config: Any) -> bool:
-    """Whether the longest row of a batch changes the positions of all."""
+    """Return whether the longest row of a batch changes the positions of all."""
     return (getattr(config, "rope_parameters", None) or {}).get("rope_type") == "longrope"
 
 
 def attention_window(config: Any) -> int | None:
-    """How many tokens attention reaches back in some layer; none reaches back to the start."""
+    """Return how many tokens attention reaches back in some layer; none is to the start."""
     kinds = getattr(config, "layer_types", None)
     if kinds and "sliding_attention" not in kinds:
         return None
@@ -132,7 +132,7 @@ def attention_window(config: Any) -> int | None:
 
 
 def context_length(config: Any) -> int:
-    """Longest row that plain causal attention computes as the model does."""
+    """Return the longest row that plain causal attention computes as the model does."""
     return min(
         config.max_position_embeddings, attention_window(config) or config.max_position_embeddings
     )

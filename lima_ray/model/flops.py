@@ -21,7 +21,7 @@ BF16_PEAK = {
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """Dense bf16 peak of a GPU, or none where it is unknown (a CPU, a GPU not listed)."""
+    """Return the dense bf16 peak of a GPU; none where unknown (a CPU, a GPU not listed)."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -29,7 +29,9 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 def step_flops(config: Any, lengths_B: np.ndarray, supervised: int) -> float:
-    """Operations of forward and backward over rows of the given lengths, recomputation not counted.
+    """Count operations of forward and backward over rows of the given lengths.
+
+    Recomputation is not counted.
 
     Six for each weight of a matrix and each token that meets it (the vocabulary's matrix meets only
     supervised positions), and causal attention's two products over half of each row's square.

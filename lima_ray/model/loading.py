@@ -73,7 +73,7 @@ def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Ca
 
 
 def describe_kernels(model: nn.Module) -> dict[str, Any]:
-    """What computes a loaded model: number format, attention, and whether Liger's layers do."""
+    """Describe what computes a model: number format, attention, whether Liger's layers do."""
     config: Any = model.config
     names = {attention.PACKED: "packed", attention.VARLEN: "varlen"}
     kind = str(config._attn_implementation)
@@ -85,7 +85,7 @@ def describe_kernels(model: nn.Module) -> dict[str, Any]:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """A precision's name in a model's configuration, such as `bfloat16`."""
+    """Return a precision's name in a model's configuration, such as `bfloat16`."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -96,7 +96,7 @@ def choose_dtype(recipe: Recipe, device: torch.device) -> torch.dtype:
 
 
 def choose_attention(model: Model, device: torch.device, dtype: torch.dtype, config: Any) -> str:
-    """The attention implementation by the name that `transformers` knows it by.
+    """Return the attention implementation by the name that `transformers` knows it by.
 
     auto takes the fastest there is for bf16 on a GPU: FlashAttention 2 where it is installed, then
     the one inside PyTorch; everywhere else PyTorch's attention row by row.
@@ -125,7 +125,7 @@ def choose_attention(model: Model, device: torch.device, dtype: torch.dtype, con
 
 
 def is_installed(distribution: str) -> bool:
-    """Whether pip has installed a distribution."""
+    """Return whether pip has installed a distribution."""
     try:
         version(distribution)
     except PackageNotFoundError:

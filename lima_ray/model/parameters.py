@@ -22,5 +22,5 @@ def gathered(*parameters: nn.Parameter, change: bool = False) -> AbstractContext
 
 
 def count_elements(tensor: torch.Tensor) -> int:
-    """Elements of a parameter, partitioned or not, or of a buffer."""
+    """Return elements of a parameter, partitioned or not, or of a buffer."""
     return int(getattr(tensor, "ds_numel", tensor.numel()))

@@ -9,7 +9,7 @@ from lima_ray.model.families import find_family
 
 
 def residual_dropout_rates(layers: int, last: float) -> list[float]:
-    """Dropout of each layer: 0 at the bottom, rising linearly to `last` (LIMA section 3)."""
+    """Return each layer's dropout, rising linearly from 0 to `last` (LIMA section 3)."""
     return [last * layer / max(1, layers - 1) for layer in range(layers)]
 
 

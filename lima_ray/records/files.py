@@ -94,7 +94,7 @@ def parse_json(text: bytes, where: str) -> Any:
 
 @contextmanager
 def explain_write_errors(path: Path, flag: str = "--runs_dir") -> Iterator[None]:
-    """Turn what hinders writing into an error with the way out.
+    """Turn an OSError while writing into a `UserError` with the way out.
 
     Args:
         path: what is written.

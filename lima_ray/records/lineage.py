@@ -71,7 +71,7 @@ def check_hub_base(base: str) -> None:
 
 
 def hash_arrays(*arrays: np.ndarray) -> str:
-    """First 12 hex digits of the SHA-256 of the arrays' bytes."""
+    """Return the first 12 hex digits of the SHA-256 of the arrays' bytes."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -79,7 +79,7 @@ def hash_arrays(*arrays: np.ndarray) -> str:
 
 
 def hash_base(base: str) -> str:
-    """First 12 hex digits that identify a base: the hub's commit, or a SHA-256 of local files.
+    """Return 12 hex digits that identify a base: the hub's commit or a SHA-256 of files.
 
     Of a large weight file the size, the first and the last MiB count, so 131 GB take no minutes.
     """

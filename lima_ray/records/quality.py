@@ -58,11 +58,11 @@ def read_qualities(run: Run, judge: str) -> dict[int, Quality]:
 
 
 def problem_file(run: Run, epoch: int) -> Path:
-    """Why an epoch could not be judged beside the training; not there once it is judged."""
+    """Return why an epoch could not be judged beside the training; not there once it is judged."""
     return run.dev_dir(epoch) / "problem.json"
 
 
 def read_problems(run: Run) -> dict[int, str]:
-    """Why epochs could not be judged, by epoch."""
+    """Return why epochs could not be judged, by epoch."""
     found = [read_json(file) for file in run.path.glob("dev/*/problem.json")]
     return {one["epoch"]: one["error"] for one in found if one}

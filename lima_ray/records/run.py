@@ -105,19 +105,19 @@ class Run:
         return self.path / "export_check.json"
 
     def epoch_dir(self, epoch: int) -> Path:
-        """Weights after an epoch, counted from 1."""
+        """Return weights after an epoch, counted from 1."""
         return self.epochs_dir / f"{epoch:02d}"
 
     def kept_epochs(self) -> list[int]:
-        """Epochs whose weights stand here, in order."""
+        """Return epochs whose weights stand here, in order."""
         return sorted(int(f.name) for f in self.epochs_dir.glob("[0-9]*") if f.name.isdigit())
 
     def dev_dir(self, epoch: int) -> Path:
-        """What an epoch's model replied to the dev prompts, and the verdicts."""
+        """Return what an epoch's model replied to the dev prompts, and the verdicts."""
         return self.path / "dev" / f"{epoch:02d}"
 
     def recipe(self) -> Recipe:
-        """The recipe the run was started with.
+        """Return the recipe the run was started with.
 
         Raises:
             UserError: it cannot be read.
@@ -134,21 +134,21 @@ class Run:
         return validate_recipe(tree, str(self.recipe_file))
 
     def data_card(self) -> dict[str, Any]:
-        """What the run was made from; nothing where that cannot be read."""
+        """Return what the run was made from; nothing where that cannot be read."""
         return read_json(self.data_card_file) or {}
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every record of the metrics that can be read; none while the run has not begun."""
+        """Return every record of the metrics that can be read; none while the run has not begun."""
         # A full disk may have cut lines off in the middle.
         records = Journal(self.metrics_file).records(damaged="skip")
         return [record for record in records if "kind" in record]
 
     def steps(self) -> list[dict[str, Any]]:
-        """The metrics of every optimizer step so far, in order."""
+        """Return the metrics of every optimizer step so far, in order."""
         return [m for m in self.metrics() if m["kind"] == "step"]
 
     def states(self) -> list[SavedState]:
-        """Every complete resume state, the newest first."""
+        """Return every complete resume state, the newest first."""
         found = []
         for folder in self.state_dir.glob("step-*"):
             made = read_json(folder / MANIFEST)
@@ -157,7 +157,7 @@ class Run:
         return sorted(found, key=lambda state: -state.step)
 
     def earlier_states(self) -> dict[int, Path]:
-        """States by step that a version wrote which had no manifests; this one reads none."""
+        """Return states by step that an earlier version wrote without a manifest."""
         if not (self.state_dir / "latest.json").exists():
             return {}
         found = self.state_dir.glob(f"step-{'[0-9]' * 6}")
@@ -178,15 +178,15 @@ class Run:
             )
 
     def latest_state(self) -> SavedState | None:
-        """The newest complete resume state, or none."""
+        """Return the newest complete resume state, or none."""
         return next(iter(self.states()), None)
 
     def export_epoch(self) -> int:
-        """The epoch that `export/` is."""
+        """Return the epoch that `export/` is."""
         return int(self.lineage(self.export_dir)["epoch"])
 
     def lineage(self, folder: Path) -> dict[str, Any]:
-        """What made a folder's weights, with their `weights` hash; nothing where it is unknown."""
+        """Return what made a folder's weights, and their hash; nothing if unknown."""
         return read_json(folder / "lineage.json") or {}
 
     def export(self, epoch: int) -> None:
@@ -229,11 +229,11 @@ class Run:
             write_json(self.data_card_file, card)
 
     def other_files(self) -> list[Path]:
-        """What lies in the directory besides the lock."""
+        """Return what lies in the directory besides the lock."""
         return [file for file in self.path.iterdir() if file != self.lock_file]
 
     def find_changes(self, recipe: Recipe, card: dict[str, Any]) -> list[str]:
-        """In what this run was made otherwise than with a recipe, data and base."""
+        """Return how this run was made otherwise than with a recipe, data and base."""
         known = self.data_card() or self.data_card_of_weights()
         if self.recipe_file.stat().st_size == 0:  # emptied by a full disk
             if "recipe" not in known:
@@ -255,7 +255,7 @@ class Run:
         ]
 
     def data_card_of_weights(self) -> dict[str, Any]:
-        """What the newest weights were made from, in the form of a card."""
+        """Return what the newest weights were made from, in the form of a card."""
         made = self.lineage(self.epoch_dir(max(self.kept_epochs(), default=0)))
         parts = ("data", "base", "recipe")
         return {part: {"hash": made[part]} for part in parts if part in made}
@@ -277,7 +277,7 @@ class Run:
 
 
 def link_or_copy(source: str, target: str) -> None:
-    """Another name for a file where the disk has hard links, else a copy."""
+    """Link a file under another name where the disk has hard links, else copy it."""
     try:
         os.link(source, target)
     except OSError:

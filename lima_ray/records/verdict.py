@@ -1,4 +1,4 @@
-"""What a judge said of a model's reply, or of two models' replies: a line of `verdicts.jsonl`.
+"""The verdict of a judge on a model's reply, or of two models' replies: a line of `verdicts.jsonl`.
 
 The exact judge, a model behind an endpoint, and people on the chat page all write this record.
 """
@@ -29,12 +29,12 @@ class Verdict:
     """Of the prompt; for the chat page's see `prompt_id`."""
     kind: Kind
     """`audit` says excellent, pass or fail; `grade` a number from 1 to 6; `pairwise` A, B or
-    neither; `safety` safe or unsafe; `thumbs` up or down; `loss` is not said but measured, of a
+    neither; `safety` safe or unsafe; `thumbs` up or down; `loss` is measured, of a
     held-out dialogue, in nats a token."""
     annotator: str
     """Who judges: a person's name, a model's, or `exact`."""
     verdict: str | float | None
-    """What was said; none where it was not read."""
+    """The verdict itself; none where it was not read."""
     status: Status = "read"
     """`unreadable` where the judge's answer holds no verdict, `unanswered` where none came. Such a
     verdict is counted, and is neither a tie nor a grade."""

@@ -1,4 +1,4 @@
-"""Pictures of a run."""
+"""Figures of a run: its loss, and its epochs by grade and perplexity."""
 
 from pathlib import Path
 

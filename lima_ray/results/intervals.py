@@ -1,10 +1,10 @@
 """What was measured, with 95 % intervals: shares, means over prompts, means over seeds and prompts.
 
-    stats.wilson(265, 332)                     # a share of independent prompts
-    stats.mean_interval(grades, prompts)       # several replies to each prompt
-    stats.crossed(grades_SP)                   # the same prompts answered at each seed of training
-    stats.difference(grades_SP, reference_SP)  # two points of a sweep, prompt by prompt
-    stats.holm([d.p for d in differences])     # many points against one reference
+    intervals.wilson_interval(265, 332)           # a share of independent prompts
+    intervals.mean_interval(grades, prompts)      # several replies to each prompt
+    intervals.crossed_mean(grades_SP)             # the same prompts at each seed of training
+    intervals.paired_difference(a_SP, b_SP)       # two points of a sweep, prompt by prompt
+    intervals.holm_adjustment([d.p for d in ds])  # many points against one reference
 
 Replies to one prompt are alike, and so are replies of one training; an interval that takes them
 for independent is too narrow (Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640).
@@ -40,7 +40,7 @@ class Estimate:
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (Wilson 1927), without continuity correction.
+    """Return Wilson's 95 % interval of a share (Wilson 1927), without continuity correction.
 
     Args:
         successes: how often it happened.
@@ -54,7 +54,7 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
 
 
 def mean_interval(values: Sequence[float], clusters: Sequence[str]) -> tuple[float, float]:
-    """Bootstrap 95 % interval of a mean, drawing whole clusters (a prompt's replies) at a time.
+    """Return the bootstrap 95 % interval of a mean, clustered by prompt.
 
     Args:
         values: what was measured.
@@ -70,7 +70,7 @@ def mean_interval(values: Sequence[float], clusters: Sequence[str]) -> tuple[flo
 
 
 def bootstrap(values: Sequence[float], clusters: Sequence[str]) -> Any:
-    """The resampling behind `mean_interval`: scipy's result, with its `standard_error`.
+    """Return the resampling behind `mean_interval`: scipy's result, with its `standard_error`.
 
     Args:
         values: what was measured.
@@ -98,7 +98,7 @@ def bootstrap(values: Sequence[float], clusters: Sequence[str]) -> Any:
 
 
 def crossed_mean(values_SP: np.ndarray) -> Estimate:
-    """Mean of what every seed gave on every prompt, with seeds and prompts both taken at random.
+    """Return the mean over seeds and prompts, with both taken at random.
 
     A value is mean + seed + prompt + residual, the two-way crossed layout with one value a cell
     (Cornfield and Tukey 1956; Searle, Casella and McCulloch 1992, chapter 4). From the mean squares
@@ -133,7 +133,7 @@ def crossed_mean(values_SP: np.ndarray) -> Estimate:
 
 
 def standard_error(values_SP: np.ndarray) -> tuple[float, float]:
-    """Standard error of `crossed_mean`'s mean, and its degrees of freedom.
+    """Return the standard error of `crossed_mean`'s mean, and its degrees of freedom.
 
     Args:
         values_SP: two or more, not all equal, none NaN.
@@ -153,7 +153,7 @@ def standard_error(values_SP: np.ndarray) -> tuple[float, float]:
 
 
 def paired_difference(a_SP: np.ndarray, b_SP: np.ndarray) -> Estimate:
-    """How much higher a is than b, paired: over the same prompts and the same seeds.
+    """Return how much higher a is than b, paired: over the same prompts and the same seeds.
 
     What makes a prompt hard for both cancels, so this is tighter than two intervals side by side
     (Miller 2024). With one seed it is the paired t test.
@@ -174,7 +174,7 @@ def paired_difference(a_SP: np.ndarray, b_SP: np.ndarray) -> Estimate:
 
 
 def holm_adjustment(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjustment of p-values for how many there are.
+    """Return Holm's (1979) adjustment of p-values for how many there are.
 
     Args:
         p_values: one a comparison; NaN is no comparison and stays NaN.

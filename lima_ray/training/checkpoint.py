@@ -98,7 +98,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def find_intact_state(run: Run) -> tuple[SavedState | None, list[str]]:
-    """The newest state whose files are as they were written; the workers share the reading.
+    """Return the newest state whose files are as they were written; the workers share the reading.
 
     Returns:
         the state, none where the run has not saved one, and a line about each damaged one.
@@ -142,13 +142,13 @@ def find_intact_state(run: Run) -> tuple[SavedState | None, list[str]]:
 
 
 def unreadable_states(run: Run) -> list[Path]:
-    """Folders of states that were complete once, without a manifest that can be read."""
+    """Return folders of states that were complete once, without a manifest that can be read."""
     known = {state.folder for state in run.states()}
     return sorted(f for f in run.state_dir.glob(f"step-{'[0-9]' * 6}") if f not in known)
 
 
 def state_bytes(engine: Any) -> int:
-    """Bytes of a resume state: trained weights in use, and fp32 weight and averages of AdamW."""
+    """Return the bytes of a resume state: weights in use, AdamW's fp32 weight and averages."""
     trained = sum(count_elements(p) for p in engine.module.parameters() if p.requires_grad)
     weight = next(engine.module.parameters()).element_size()
     return trained * (weight + 12)
@@ -185,7 +185,7 @@ def convert_to_universal(state: SavedState) -> str:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files in a folder."""
+    """Return bytes of all files in a folder."""
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 

@@ -39,7 +39,7 @@ def append_failure(file: Path, failed: Mapping[int, BaseException]) -> None:
 
 
 def describe_exception(error: BaseException) -> str:
-    """The line of an error that says most: its last, or how its process ended."""
+    """Return the line of an error that says most: its last, or how its process ended."""
     text = str(error)
     if "Worker unexpectedly exits" in text:
         return "its process ended unexpectedly (killed, out of memory, or crashed)"
@@ -48,6 +48,6 @@ def describe_exception(error: BaseException) -> str:
 
 
 def read_failures(run: Run) -> list[str]:
-    """What was noted so far, a line each."""
+    """Return what was noted so far, a line each."""
     file = run.path / FILE
     return file.read_text(encoding="utf-8").splitlines() if file.exists() else []

@@ -218,7 +218,7 @@ def initialize_engine(model: torch.nn.Module, recipe: Recipe, config: dict[str, 
 
 
 def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW over every trained weight; DeepSpeed's CPU form where the optimizer is offloaded."""
+    """Build AdamW over all trained weights; DeepSpeed's CPU form where it is offloaded."""
     optim = recipe.optim
     trained = [p for p in model.parameters() if p.requires_grad]
     settings: dict[str, Any] = {
@@ -235,7 +235,7 @@ def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optim
 
 
 def train_step(engine: Any, step: Step, rows: Rows, rate: float) -> StepResult:
-    """One optimizer step.
+    """Compute one optimizer step.
 
     The loss is the sum over supervised tokens divided by their count over all workers and
     micro-batches, so neither changes it. DeepSpeed averages over workers, hence the factor.
@@ -272,7 +272,7 @@ def train_step(engine: Any, step: Step, rows: Rows, rate: float) -> StepResult:
 
 
 def gradient_norm(engine: Any) -> float:
-    """Norm of the last step's gradient before clipping; inf where DeepSpeed left the step out."""
+    """Return the last gradient's norm before clipping; inf where DeepSpeed skipped the step."""
     if not engine.was_step_applied():  # a gradient overflowed; the norm is of the step before
         return math.inf
     if engine.zero_optimization_stage() == 0:

@@ -114,7 +114,7 @@ class SaveTimer(AbstractContextManager["SaveTimer"]):
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Most memory this process has used: the GPU's where it trains on one, else its own."""
+    """Return the peak memory of this process, on the GPU where it trains on one."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -90,7 +90,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
             self.said_step = last["step"]
 
     def _numbers(self, last: dict) -> str:
-        """Loss, rate, speed, time left and MFU, over the most recent steps."""
+        """Return loss, rate, speed, time left and MFU, over the most recent steps."""
         recent = self.steps[-RECENT_STEPS:]
         seconds = sum(s["seconds"] for s in recent)
         tokens = sum(s["supervised_tokens"] for s in recent)
@@ -104,7 +104,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
 
 
 def describe_start(start: dict) -> str:
-    """One line about a start of the worker group."""
+    """Return one line about a start of the worker group."""
     workers = f"{start['workers']} worker{'s' * (start['workers'] > 1)}"
     workers += f", ZeRO {start['zero_stage']}, {start['precision']}, {start['attention']} attention"
     workers += ", Liger's layers," if start["liger"] else ","

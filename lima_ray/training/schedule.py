@@ -20,39 +20,39 @@ class Schedule:
 
     @classmethod
     def of(cls, recipe: Recipe, rows: int) -> "Schedule":
-        """The schedule for a number of training rows."""
+        """Return the schedule for a number of training rows."""
         epoch_steps = packing.steps_per_epoch(rows, recipe.optim.batch_examples)
         return cls(epoch_steps * recipe.optim.epochs, epoch_steps, recipe)
 
     def learning_rate(self, step: int) -> float:
-        """The rate of a step, counted from 0: linear from the first step's to the last step's."""
+        """Return the rate of a step, counted from 0."""
         return learning_rate(step, self.steps, self.recipe.optim)
 
     def saves_state(self, done: int) -> bool:
-        """Whether a resume state is due after `done` steps."""
+        """Return whether a resume state is due after `done` steps."""
         every = self.recipe.checkpoint.state_every_steps or self.epoch_steps
         return done % every == 0 or done == self.steps
 
     def saves_weights(self, done: int) -> bool:
-        """Whether `done` steps end an epoch whose weights are kept."""
+        """Return whether `done` steps end an epoch whose weights are kept."""
         epoch, rest = divmod(done, self.epoch_steps)
         wanted = epoch >= self.recipe.checkpoint.weights_from_epoch
         return rest == 0 and (wanted or done == self.steps)
 
 
 def learning_rate(step: int, steps: int, optim: Optim) -> float:
-    """Linear from the first step's rate to the last step's (LIMA section 3)."""
+    """Interpolate linearly from the first step's rate to the last step's (LIMA section 3)."""
     done = step / max(1, steps - 1)
     return optim.learning_rate * (1 - done) + optim.last_learning_rate * done
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Seed of a worker's dropout in one step, so that resuming needs no saved random state."""
+    """Return the seed of a worker's dropout in one step; resuming needs no random state."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def plan_epoch(recipe: Recipe, rows: Rows, epoch: int, workers: int) -> list[packing.Step]:
-    """The epoch's plan for this recipe."""
+    """Return the epoch's plan for this recipe."""
     return packing.plan_epoch(
         rows.lengths_R,
         seed=recipe.seed,

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run trains: told where it stands and how it goes on."""
+"""Ctrl-C and SIGTERM while a run trains: the message says where it stands and how it goes on."""
 
 import signal
 import threading
@@ -36,7 +36,7 @@ def raise_on_signals(run: Run) -> Iterator[None]:
 
 
 def describe_position(run: Run) -> str:
-    """At which step a run stands, and that it goes on."""
+    """Say at which step a run stands, and how it goes on."""
     steps = run.steps()
     state = run.latest_state()
     from_state = f" from the state of step {state.step}" if state else " from the beginning"

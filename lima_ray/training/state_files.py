@@ -75,14 +75,14 @@ class HashingWriter:
 
 
 def find_damaged(folder: Path, sums: dict[str, Checksum]) -> list[str]:
-    """Names of files that are not there or not as they were written."""
+    """Return names of files that are not there or not as they were written."""
     return [
         name for name, wanted in sums.items() if compute_checksum(folder / name) != tuple(wanted)
     ]
 
 
 def compute_checksum(path: Path) -> Checksum | None:
-    """Checksum of a file; none where it cannot be read."""
+    """Return checksum of a file; none where it cannot be read."""
     digest = xxhash.xxh3_128()
     try:
         with path.open("rb") as file:

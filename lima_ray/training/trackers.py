@@ -1,4 +1,4 @@
-"""Experiment trackers behind one two-method face: TensorBoard, MLflow, Weights & Biases."""
+"""Experiment trackers behind one interface: TensorBoard, MLflow, Weights & Biases."""
 
 import importlib.util
 import os
@@ -22,7 +22,7 @@ class Tracker(Protocol):
 
 
 def numeric_fields(record: dict[str, Any]) -> dict[str, float]:
-    """The entries a tracker can draw."""
+    """Return the entries a tracker can draw."""
     return {
         k: v for k, v in record.items() if isinstance(v, int | float) and k not in ("step", "time")
     }
@@ -35,10 +35,10 @@ class NoTracker:
         del recipe, run
 
     def log(self, record: dict[str, Any], step: int) -> None:
-        """Nothing."""
+        """Record nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class TensorBoard:
@@ -125,5 +125,5 @@ def check_tracker(name: str) -> None:
 
 
 def open_tracker(recipe: Recipe, run: Run) -> Tracker:
-    """The recipe's tracker."""
+    """Return the recipe's tracker."""
     return TRACKERS[recipe.log.tracker](recipe, run)

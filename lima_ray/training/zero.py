@@ -16,7 +16,7 @@ BUCKETS = 50
 
 
 def resolve_zero_stage(recipe: Recipe, workers: int, device: torch.device) -> Recipe:
-    """The recipe with the ZeRO stage that `auto` stands for.
+    """Return the recipe with the ZeRO stage that `auto` stands for.
 
     One worker has nobody to split anything with: stage 0 does without DeepSpeed's fp32 copy of the
     weights. In bf16 that copy is what AdamW steps on, so there it is stage 2 as for several.
@@ -36,19 +36,19 @@ class GradientClipping:
         self.most, self.norm = most or float("inf"), float("nan")
 
     def __call__(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
-        """A hook of the optimizer."""
+        """Return a hook of the optimizer."""
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         self.norm = float(torch.nn.utils.clip_grad_norm_(trained, self.most))
 
 
 def bucket_size(parameters: int) -> int:
-    """Gradients that DeepSpeed reduces together, of a model of so many trained parameters."""
+    """Return how many of so many trained gradients DeepSpeed reduces together."""
     share = parameters // BUCKETS // 1000 * 1000  # DeepSpeed wants an even number
     return min(MAX_BUCKET, max(MIN_BUCKET, share))
 
 
 def deepspeed_config(recipe: Recipe, *, bf16: bool, universal: bool = False) -> dict[str, Any]:
-    """The configuration for `deepspeed.initialize`.
+    """Return the configuration for `deepspeed.initialize`.
 
     The plan decides how many micro-batches a step has, so DeepSpeed's own accounting is off:
     `managed_gradient_accumulation` false lets `backward` be called any number of times a `step`.
