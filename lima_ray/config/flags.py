@@ -122,8 +122,11 @@ def normalise_switches(args: list[str], known: Flags) -> list[str]:
         section, dot, last = name.rpartition(".")
         positive = f"{section}{dot}{last.removeprefix('no_')}"
         if known.get(name):
-            told = equals or following.lower() in ("true", "false")
-            done += [f"--{name}", *([value.capitalize()] if equals else [] if told else ["True"])]
+            has_value = equals or following.lower() in ("true", "false")
+            done += [
+                f"--{name}",
+                *([value.capitalize()] if equals else [] if has_value else ["True"]),
+            ]
         elif last.startswith("no_") and known.get(positive) and not equals:
             done += [f"--{positive}", "False"]
         elif name in known or name == "help":

@@ -42,13 +42,13 @@ def analyse_template(tokenizer: Any) -> TemplateSyntax:
 @lru_cache(maxsize=64)
 def _analyse_template(tokenizer: Any, template: str) -> TemplateSyntax:
     """Analyse a template once for each tokenizer that has it."""
-    ask, say = (
+    user, assistant = (
         {"role": "user", "content": PROBE_USER},
         {"role": "assistant", "content": PROBE_REPLY},
     )
-    prompt = render(tokenizer, [ask], prompt=True)
-    whole = render(tokenizer, [ask, say])
-    later = render(tokenizer, [ask, say, ask], prompt=True)
+    prompt = render(tokenizer, [user], prompt=True)
+    whole = render(tokenizer, [user, assistant])
+    later = render(tokenizer, [user, assistant, user], prompt=True)
     added = {token.content: token for token in tokenizer.added_tokens_decoder.values()}
     written = {name for name in added if not name.isspace() and name in later}
     names = {name for name, token in added.items() if token.special} | written

@@ -108,9 +108,9 @@ def find_intact_state(run: Run) -> tuple[SavedState | None, list[str]]:
     """
     run.check_states()
     rank, workers = dist.get_rank(), dist.get_world_size()
-    told = [(run.states(), unreadable_states(run))]
-    dist.broadcast_object_list(told, src=0)
-    states, unreadable = told[0]
+    shared = [(run.states(), unreadable_states(run))]
+    dist.broadcast_object_list(shared, src=0)
+    states, unreadable = shared[0]
     notes = [
         f"the state in {folder} is damaged: {MANIFEST} cannot be read" for folder in unreadable
     ]
