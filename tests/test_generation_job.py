@@ -463,7 +463,7 @@ def speakers() -> list[psutil.Process]:
 def test_workers_reply_as_one_process_does_though_one_is_killed(
     cluster: None, export_dir: Path, tmp_path: Path
 ) -> None:
-    rows = [*some_rows(40), {"id": "talk", "conversations": ["the cat"], "follow_ups": ["why"]}]
+    rows = [*some_rows(120), {"id": "talk", "conversations": ["the cat"], "follow_ups": ["why"]}]
     (tmp_path / "alone").mkdir()
     alone = generate(decoding(export_dir, tmp_path / "alone", rows, samples=2), in_process=True)
     job = decoding(export_dir, tmp_path, rows, samples=2, workers=2)
@@ -482,8 +482,8 @@ def test_workers_reply_as_one_process_does_though_one_is_killed(
     killer.start()
     records = generate(job)
     killer.join(10)
-    assert before and before[0] < 84 - 2 * 8
-    assert len(lines(job.out / "replies.jsonl")) == len(records) == 84
+    assert before and before[0] < 244 - 2 * 8
+    assert len(lines(job.out / "replies.jsonl")) == len(records) == 244
     assert replied(records) == replied(alone)
 
 

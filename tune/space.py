@@ -27,9 +27,10 @@ from pydantic import Field, ValidationError
 
 from lima_ray.config.differences import flatten
 from lima_ray.config.errors import UserError
+from lima_ray.config.flags import did_you_mean
 from lima_ray.config.loading import DEFAULT_RECIPE, read_yaml
 from lima_ray.config.loading import load_recipe as load_recipe
-from lima_ray.config.recipe import Recipe, nearest
+from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Section
 from tune.axis import Axis, label, short
 
@@ -206,7 +207,7 @@ def explain(error: ValidationError, origin: str) -> str:
         said = e["msg"].removeprefix("Value error, ")
         if e["type"] == "extra_forbidden":
             keys = list((Axis if e["loc"][0] == "axes" else Sweep).model_fields)
-            said = f"unknown key{nearest(str(e['loc'][-1]), keys)}"
+            said = f"unknown key{did_you_mean(str(e['loc'][-1]), keys)}"
         lines.append(f"{origin}: {place} is {e['input']!r}: {said[0].lower()}{said[1:]}")
     return "\n  ".join(lines)
 
@@ -235,11 +236,11 @@ def check_names(sweep: Sweep) -> None:
         elif all(isinstance(value, dict) for value in values):
             names = list(dict.fromkeys(name for value in values for name in value))
         else:
-            problems.append(f"axes: unknown field {axis}{nearest(axis, list(fields))}")
+            problems.append(f"axes: unknown field {axis}{did_you_mean(axis, list(fields))}")
             continue
         for name in names:
             if name not in fields:
-                problem = f"unknown field {name}{nearest(name, list(fields))}"
+                problem = f"unknown field {name}{did_you_mean(name, list(fields))}"
             elif name in OURS:
                 problem = f"{name} cannot vary; the sweep gives it itself (see seeds)"
             elif name.startswith(WITHOUT_EFFECT):
@@ -249,7 +250,7 @@ def check_names(sweep: Sweep) -> None:
             problems.append(f"axes.{axis}: {problem}")
     problems += unmatched(sweep)
     problems += [
-        f"set: unknown field {name}{nearest(name, list(fields))}"
+        f"set: unknown field {name}{did_you_mean(name, list(fields))}"
         for name in sweep.set
         if name not in fields
     ]
@@ -264,7 +265,9 @@ def unmatched(sweep: Sweep) -> list[str]:
     for axis, value in (pair for side in sides for pair in side.items()):
         spec = sweep.axes.get(axis)
         if spec is None:
-            problems.append(f"expect: there is no axis {axis}{nearest(axis, list(sweep.axes))}")
+            problems.append(
+                f"expect: there is no axis {axis}{did_you_mean(axis, list(sweep.axes))}"
+            )
         elif spec.listed and not {str(value), label(value)} & {*spec.values}:
             problems.append(f"expect: {axis} has no {value!r}, only {', '.join(spec.values)}")
     return problems

@@ -160,8 +160,9 @@ def print_plan(plan: SweepPlan, at_once: int, gpus: bool) -> None:
         show(f"note: {PERPLEXITY}")
     if cost.most_bytes > free:
         raise UserError(
-            f"{path} has {format_bytes(free)} left and the sweep needs {format_bytes(cost.most_bytes)}; "
-            "make room, keep fewer epochs (checkpoint.weights_from_epoch), or `keep: none`"
+            f"{path} has {format_bytes(free)} left and the sweep needs "
+            f"{format_bytes(cost.most_bytes)}; make room, keep fewer epochs "
+            "(checkpoint.weights_from_epoch), or `keep: none`"
         )
 
 

@@ -198,7 +198,7 @@ def reserve(training: Training, prepared: train.PreparedRun) -> BaseFileLock:
     busy = f"another sweep is at the training {training.id}; {WAIT}"
     held = acquire_lock(training.run.path.with_suffix(".lock"), busy)
     if not (training.is_trained() or training.is_measured()):
-        run = prepared.claim()
+        run = prepared.initialise()
         prepared.write()
         if run.latest_state() is None:  # grades of weights that are gone
             shutil.rmtree(run.path / "dev", ignore_errors=True)

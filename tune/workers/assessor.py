@@ -64,7 +64,7 @@ def choose_and_measure(training: Training) -> None:
     run, recipe = training.run, validate_recipe(training.recipe)
     trained_before = training.is_trained()
     if not trained_before:
-        select.choose_epoch(run, recipe, say=lambda _: None)
+        select.choose_epoch(run, recipe, report=lambda _: None)
         check_export(run, recipe.checkpoint.weights_dtype)
     if training.by_loss:
         measure_loss(training)
