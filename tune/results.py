@@ -51,8 +51,6 @@ METRICS: dict[str, Callable[[list[Verdict]], float]] = {
     "perplexity": mean(lambda v: v.verdict),  # losses
 }
 """Of the verdicts that were read on one prompt's replies."""
-GRADED = ("grade", "stopped")
-"""Metrics of a judge that only grades."""
 
 
 def by_prompt(

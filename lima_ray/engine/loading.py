@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AttentionInterface, AutoConfig, AutoTokenizer
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.utils import logging
 
@@ -14,6 +14,7 @@ from lima_ray.config.errors import UserError
 from lima_ray.data.tokenizer import TOKENIZER_FILES, check_sentencepiece, template_eot_ids
 from lima_ray.engine.cpu.batch_invariant import make_batch_invariant
 from lima_ray.model.families import why_undecodable
+from lima_ray.model.loading import check_complete, read_pretrained
 
 SLOT_ATTENTION = "lima_slots"
 """Name of `slot_attention` in transformers' registry."""
@@ -45,23 +46,14 @@ def load(model_dir: Path, device: torch.device, batch: int) -> tuple[Any, Any]:
     register_slot_attention()
     logging.disable_progress_bar()
     check_decodable(model_dir)
-    loader: Any = AutoModelForCausalLM
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(model_dir), trust_remote_code=False)
         with LOADING:
-            model, info = loader.from_pretrained(
-                str(model_dir),
-                dtype="auto" if device.type == "cuda" else torch.float32,
-                attn_implementation=SLOT_ATTENTION,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+            dtype = "auto" if device.type == "cuda" else torch.float32
+            model, info = read_pretrained(str(model_dir), dtype, SLOT_ATTENTION)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"the model in {model_dir} cannot be loaded: {error}") from error
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
-        raise UserError(f"{model_dir} lacks {len(missing)} weights, such as {missing[0]}")
+    check_complete(info, str(model_dir))
     model = model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
         model = make_batch_invariant(model, batch)

@@ -11,7 +11,6 @@ from lima_ray.data.examples import read_prompts
 from lima_ray.generation.arguments import GenerationJob
 from lima_ray.generation.client import Client
 from lima_ray.generation.endpoint import check_url
-from lima_ray.generation.local import generate_in_process, generate_on_cluster
 from lima_ray.generation.progress import GenerationProgress
 from lima_ray.generation.reply_directory import ReplyDirectory
 from lima_ray.generation.request_pool import request_all
@@ -57,6 +56,9 @@ def generate(job: GenerationJob, in_process: bool = False) -> list[Reply]:
                 if path is None:
                     generate_from_endpoint(job, todo, replies, meter)
                 else:
+                    # Imports the engine: seconds, which an endpoint need not wait.
+                    from lima_ray.generation.local import generate_in_process, generate_on_cluster
+
                     decode = generate_in_process if in_process else generate_on_cluster
                     for record in decode(job, path, todo):
                         replies.add(record)

@@ -10,7 +10,6 @@ import httpx2
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Sampling
-from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
 from lima_ray.generation.endpoint import KEY_ENV, check_url, read_key
 from lima_ray.generation.job import find_model
@@ -31,6 +30,8 @@ def stream_from_model(reference: str, system: str, sampling: Sampling) -> Stream
     """
     if not Path(reference).exists() and not reference.startswith("lima_ray/"):
         raise UserError(f"no model at {reference}; `make demo` leaves one in runs/miniature/export")
+    from lima_ray.engine.engine import Engine  # seconds, which a chat on a server need not wait
+
     engine = Engine(find_model(reference), slots=1)
     room = min(sampling.max_tokens, engine.context)
 

@@ -26,6 +26,45 @@ CausalLM = Any
 """A `transformers` causal language model; its own annotations say less than Any."""
 
 
+def read_pretrained(
+    reference: str, dtype: str | torch.dtype, attention_name: str
+) -> tuple[CausalLM, dict[str, Any]]:
+    """Read a Hugging Face model from safetensors, and run none of its code.
+
+    Args:
+        reference: a directory, or a model of the hub.
+        dtype: of its weights; `auto` keeps the files'.
+        attention_name: as `transformers` knows it.
+
+    Returns:
+        the model, and what transformers tells of missing and unexpected weights.
+    """
+    loader: Any = AutoModelForCausalLM
+    return loader.from_pretrained(
+        reference,
+        dtype=dtype,
+        attn_implementation=attention_name,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+
+
+def check_complete(info: dict[str, Any], name: str) -> None:
+    """Refuse a model that lacks weights, which transformers would fill at random.
+
+    Args:
+        info: what `read_pretrained` told.
+        name: the model's, for the error.
+
+    Raises:
+        UserError: how many are missing, and one of them.
+    """
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise UserError(f"{name} lacks {len(missing)} weights, such as {missing[0]}")
+
+
 def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> CausalLM:
     """Load the base and prepare it for training; under ZeRO 3 its weights are born partitioned.
 
@@ -38,20 +77,10 @@ def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Ca
     dtype = choose_dtype(recipe, device)
     base = str(resolve(recipe.model.base) or recipe.model.base)
     kind = choose_attention(recipe.model, device, dtype, load_config(base))
-    loader: Any = AutoModelForCausalLM
-    model, info = loader.from_pretrained(
-        base,
-        dtype=dtype,
-        attn_implementation=kind,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
+    model, info = read_pretrained(base, dtype, kind)
     if kind in (attention.PACKED, attention.VARLEN):
         check_plain_attention(model.config, recipe.data.max_tokens)
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
-        raise UserError(f"{recipe.model.base} lacks {len(missing)} weights, such as {missing[0]}")
+    check_complete(info, recipe.model.base)
     if recipe.model.liger and device.type == "cuda" and importlib.util.find_spec("liger_kernel"):
         from liger_kernel.transformers import _apply_liger_kernel_to_instance
 

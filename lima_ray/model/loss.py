@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from lima_ray.data.packing import MicroBatch
 from lima_ray.data.rows import Rows
 from lima_ray.model import attention
+from lima_ray.model.loading import read_pretrained
 
 
 def forward_packed(model: Any, batch: MicroBatch, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,13 +69,5 @@ def load_packed(folder: Path, dtype: str | torch.dtype) -> tuple[Any, dict[str, 
     gc.collect()
     attention.register()
     logging.disable_progress_bar()
-    loader: Any = AutoModelForCausalLM
-    model, info = loader.from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        trust_remote_code=False,
-        attn_implementation=attention.PACKED,
-        output_loading_info=True,
-    )
+    model, info = read_pretrained(str(folder), dtype, attention.PACKED)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), info

@@ -34,6 +34,24 @@ def read_jsonl(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
             yield parse_json(line, where), where
 
 
+def pick(row: dict[str, Any], keys: Iterable[str], where: str, what: str) -> dict[str, Any]:
+    """Return the values of the keys that a record needs.
+
+    Args:
+        row: the record as parsed.
+        keys: of the record.
+        where: it stands, for the error.
+        what: it is to be, for the error.
+
+    Raises:
+        UserError: it is no object, or lacks a key.
+    """
+    try:
+        return {key: row[key] for key in keys}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{where} is no {what}: {error!r}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text to the disk so that a reader sees the old file or the new one."""
     partial = path.with_name(f".{path.name}.partial")

@@ -58,7 +58,7 @@ def read_qualities(run: Run, judge: str) -> dict[int, Quality]:
 
 
 def problem_file(run: Run, epoch: int) -> Path:
-    """Return why an epoch could not be judged beside the training; not there once it is judged."""
+    """Return the file that says why an epoch could not be judged; it is gone once it is judged."""
     return run.dev_dir(epoch) / "problem.json"
 
 

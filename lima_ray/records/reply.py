@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from lima_ray.config.errors import UserError
-from lima_ray.records.files import read_jsonl
+from lima_ray.records.files import pick, read_jsonl
 
-NEEDED = ("id", "sample", "turn", "reply", "model", "stopped")
+NEEDED = ("id", "conversations", "sample", "turn", "reply", "model", "stopped")
 OPTIONAL = ("n_tokens", "seed", "source", "system")
 
 
@@ -54,15 +54,14 @@ class Reply:
         Raises:
             UserError: it is no object, or lacks a key.
         """
-        try:
-            needed = {key: row[key] for key in NEEDED}
-            turns = tuple(row["conversations"])
-            known = {key: row[key] for key in OPTIONAL if key in row}
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{where} is no reply: {error!r}") from error
-        taken = {*NEEDED, *OPTIONAL, "conversations"}
+        known = pick(row, NEEDED, where, "reply")
+        turns = known.pop("conversations")
+        if not isinstance(turns, list):
+            raise UserError(f"{where} is no reply: conversations is {turns!r}")
+        known |= {key: row[key] for key in OPTIONAL if key in row}
+        taken = {*known, "conversations"}
         extra = {key: value for key, value in row.items() if key not in taken}
-        return cls(conversations=turns, extra=extra, **needed, **known)
+        return cls(conversations=tuple(turns), extra=extra, **known)
 
 
 def read_replies(file: Path) -> list[Reply]:

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from lima_ray.config.errors import UserError
-from lima_ray.records.files import read_jsonl
+from lima_ray.records.files import pick, read_jsonl
 
 Kind = Literal["audit", "grade", "pairwise", "safety", "thumbs", "loss"]
 Status = Literal["read", "unreadable", "unanswered"]
@@ -82,10 +81,7 @@ class Verdict:
         Raises:
             UserError: it is no object, or lacks a key.
         """
-        try:
-            needed = {key: row[key] for key in NEEDED}
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{where} is no verdict: {error!r}") from error
+        needed = pick(row, NEEDED, where, "verdict")
         now = needed | (row if "status" in row else _upgrade(row))
         names = {one.name for one in fields(cls)} - {"extra"}
         known: dict[str, Any] = {
