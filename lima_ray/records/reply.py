@@ -7,7 +7,7 @@ from typing import Any
 from lima_ray.config.errors import UserError
 from lima_ray.records.files import pick, read_jsonl
 
-NEEDED = ("id", "conversations", "sample", "turn", "reply", "model", "stopped")
+NEEDED = ("id", "sample", "turn", "reply", "model", "stopped", "conversations")
 OPTIONAL = ("n_tokens", "seed", "source", "system")
 
 
