@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("lima_ray", "tune", "serve", "benchmarks")
 FLOORS = (
-    *("config", "records", "web", "data", "results", "model", "training", "engine", "generation"),
-    *("judging", "commands", "miniature", "tune", "serve", "benchmarks"),
+    *("config", "records", "web", "data", "results", "model", "curation", "training", "engine"),
+    *("generation", "judging", "commands", "miniature", "tune", "serve", "benchmarks"),
 )
 """The lowest first. The files at the front of lima_ray are commands."""
 LATE = {
@@ -27,7 +27,7 @@ LATE = {
     ("serve.app", "serve.page.layout"),
 }
 """Imports inside a function, each with its reason; a file's command line is free to have them."""
-WITHOUT_TORCH = ("config", "records", "results")
+WITHOUT_TORCH = ("config", "records", "results", "curation")
 MOST_MODULES = 12
 """In a room."""
 

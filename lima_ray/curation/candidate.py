@@ -1,0 +1,193 @@
+"""Candidates: what a source makes of a dump, on its way to be chosen; and the parts they stand in.
+
+A task reads one piece of a dump and writes one part: candidates, a reason for every row dropped,
+and counts. A part stands whole or not at all, so a killed run goes on with the parts that stand.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from lima_ray.records.example import Example
+from lima_ray.records.files import read_json, write_json
+
+ROWS_PER_GROUP = 1000
+"""Rows held in memory before they are written."""
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "turns": pa.list_(pa.string()),
+        "source": pa.string(),
+        "group": pa.string(),
+        "score": pa.float64(),
+        "created": pa.string(),
+        "url": pa.string(),
+        "authors": pa.list_(pa.string()),
+        "licence": pa.string(),
+        "why": pa.string(),
+    }
+)
+DROPPED = pa.schema({"id": pa.string(), "reason": pa.string(), "detail": pa.string()})
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row that passed a source's filters."""
+
+    id: str
+    """`dump/number`, such as cooking/4242."""
+    turns: tuple[str, ...]
+    source: str
+    """What the row's `source` says."""
+    group: str = ""
+    """What rows are shared over: a site, a category."""
+    score: float = 0.0
+    created: str = ""
+    """Day on which it was written, as 2014-01-21; empty where that is not known."""
+    url: str = ""
+    authors: tuple[str, ...] = ()
+    """Names or profile addresses, the asker's first."""
+    licence: str = ""
+    """Such as CC BY-SA 3.0."""
+    why: str = ""
+    """Why it was picked, for people to read."""
+
+    @property
+    def text(self) -> str:
+        """All turns, for what compares texts."""
+        return "\n".join(self.turns)
+
+    @property
+    def reply_chars(self) -> int:
+        """Characters of the first reply; of a prompt alone 0."""
+        return len(self.turns[1]) if len(self.turns) > 1 else 0
+
+    def to_example(self) -> Example:
+        """Return it as a row of a dataset."""
+        extra = {"url": self.url, "authors": list(self.authors), "licence": self.licence}
+        extra |= {"created": self.created, "group": self.group, "score": self.score}
+        kept = {k: v for k, v in extra.items() if v not in ("", [])}
+        return Example(self.turns, id=self.id, source=self.source, extra=kept)
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Self:
+        """Return what a row of a Parquet file holds."""
+        lists: dict[str, Any] = {name: tuple(row[name]) for name in ("turns", "authors")}
+        return cls(**row | lists)
+
+
+@dataclass
+class PartWriter:
+    """Writes one part: a folder with candidates.parquet, dropped.parquet and counts.json."""
+
+    folder: Path
+    seen: int = 0
+    """Rows of the dump that could have become one: questions, articles, submissions."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Rows by the filter that dropped them."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """What else was found, such as fabricated rows."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What a later stage needs, as JSON."""
+    damage: str = ""
+    """Where the dump is damaged; what stands before it is in the part."""
+
+    def __enter__(self) -> Self:
+        self.partial = self.folder.with_name(f".{self.folder.name}.partial")
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(parents=True)
+        self.tables: dict[str, Table] = {}
+        self.candidates = self.table("candidates", SCHEMA)
+        self.reasons = self.table("dropped", DROPPED)
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        for table in self.tables.values():
+            table.close()
+        if kind is not None:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            return
+        counts = {"seen": self.seen, "dropped": dict(self.dropped), "notes": dict(self.notes)}
+        write_json(
+            self.partial / "counts.json", counts | {"extra": self.extra, "damage": self.damage}
+        )
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.partial.replace(self.folder)
+
+    def table(self, name: str, schema: pa.Schema) -> "Table":
+        """Return a table of the part, of which the rows go to the disk as they come."""
+        self.tables[name] = Table(self.partial / f"{name}.parquet", schema)
+        return self.tables[name]
+
+    def keep(self, candidate: Candidate) -> None:
+        """Write a candidate."""
+        self.candidates.add(asdict(candidate))
+
+    def drop(self, id: str, reason: str, detail: str = "") -> None:
+        """Write why a row is no candidate.
+
+        Args:
+            id: of the row.
+            reason: the filter's name.
+            detail: what it found.
+        """
+        self.dropped[reason] += 1
+        self.reasons.add({"id": id, "reason": reason, "detail": detail})
+
+
+class Table:
+    """A Parquet file written group by group."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.schema, self.rows = schema, []
+        self.writer = parquet.ParquetWriter(path, schema, compression="zstd")
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row."""
+        self.rows.append(row)
+        if len(self.rows) >= ROWS_PER_GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self.rows:
+            self.writer.write_table(pa.Table.from_pylist(self.rows, self.schema))
+            self.rows = []
+
+    def close(self) -> None:
+        """Write the rest."""
+        self.flush()
+        self.writer.close()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part that stands."""
+
+    folder: Path
+
+    @property
+    def stands(self) -> bool:
+        """Whether it was written whole."""
+        return (self.folder / "counts.json").is_file()
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """`seen`, `dropped` by reason, `notes`, `extra` and `damage`."""
+        return read_json(self.folder / "counts.json") or {}
+
+    def read(self, table: str = "candidates", columns: Sequence[str] | None = None) -> pa.Table:
+        """Return a table of the part, or some of its columns."""
+        return parquet.read_table(self.folder / f"{table}.parquet", columns=columns)
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Yield its candidates in order, some in memory at a time."""
+        file = parquet.ParquetFile(self.folder / "candidates.parquet")
+        for batch in file.iter_batches(ROWS_PER_GROUP):
+            yield from map(Candidate.from_row, batch.to_pylist())

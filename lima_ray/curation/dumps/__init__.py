@@ -1,0 +1,4 @@
+"""Files as dumps are published, read as whole lines in ranges that several tasks share.
+
+Imports `config` alone.
+"""

@@ -1,0 +1,170 @@
+"""The passes over the dumps: tasks of all sources, spread over a cluster by Ray Data.
+
+Each task is one block of a Ray Data dataset, so pieces of one file are read on several nodes, few
+rows are in memory at a time, and a lost node's tasks run again. What a task made stands in a folder
+of `work`, which every node must see; a run that was killed goes on with the folders that stand.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from lima_ray.config.cluster import connect
+from lima_ray.config.display import ProgressDisplay
+from lima_ray.config.errors import SHOWN_ERRORS, UserError
+from lima_ray.curation.candidate import Part, PartWriter
+from lima_ray.curation.dumps.ranges import DumpError
+from lima_ray.curation.recipe import Curation
+from lima_ray.curation.sources.registry import make_reader
+from lima_ray.curation.stages import SourceReader, Task
+from lima_ray.records.files import explain_write_errors
+
+Damaged = Literal["stop", "keep"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task of a source, and where its part goes."""
+
+    source: str
+    task: Task
+    folder: Path
+
+
+def run_stages(
+    curation: Curation, work: Path, workers: int | None = None, damaged: Damaged = "stop"
+) -> dict[str, list[Part]]:
+    """Run every source's stages, and return its parts in the order of the dump.
+
+    Args:
+        curation: the recipe.
+        work: folder of the parts.
+        workers: tasks at a time; none takes every core of the cluster, 0 runs in this process.
+        damaged: what to do where a dump is: stop once all else is read, or keep what was read.
+
+    Raises:
+        UserError: a dump that is missing or damaged; what was read is kept for the next time.
+    """
+    readers = {name: make_reader(s, curation) for name, s in curation.sources.items()}
+    done: dict[str, list[Part]] = {name: [] for name in readers}
+    latest: dict[str, list[Part]] = {name: [] for name in readers}
+    going, stage = list(readers), 0
+    while going:
+        jobs = {
+            name: plan(name, readers[name], stage, latest[name], curation, work) for name in going
+        }
+        run_jobs([job for those in jobs.values() for job in those], curation, workers, stage)
+        for name in going:
+            latest[name] = [Part(job.folder) for job in jobs[name]]
+            done[name] += latest[name]
+        check_damage([p for name in going for p in latest[name]], damaged)
+        going, stage = [name for name in going if jobs[name]], stage + 1
+    return done
+
+
+def plan(
+    name: str,
+    reader: SourceReader,
+    stage: int,
+    latest: list[Part],
+    curation: Curation,
+    work: Path,
+) -> list[Job]:
+    """Return the jobs of a source's stage; the folder's name tells all that they depend on."""
+    said = [curation.sources[name].model_dump(mode="json"), curation.seed]
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
+    folder = work / f"{name}-{digest}"
+    return [Job(name, task, task.folder(folder)) for task in reader.tasks(stage, latest)]
+
+
+def run_jobs(jobs: list[Job], curation: Curation, workers: int | None, stage: int) -> None:
+    """Run the jobs whose parts do not stand yet."""
+    todo = [job for job in jobs if not Part(job.folder).stands]
+    if not todo:
+        return
+    title = "reading" if stage == 0 else "joining"
+    ran = run_here(todo, curation) if workers == 0 else run_on_ray(todo, curation, workers)
+    with ProgressDisplay(len(jobs), title, completed=len(jobs) - len(todo), count=True) as shown:
+        for finished, name in enumerate(ran, start=len(jobs) - len(todo) + 1):
+            shown.update(finished, title, f"pieces, last {name}")
+            shown.log(f"{title}: {finished}/{len(jobs)} pieces", at_once=finished == len(jobs))
+
+
+def run_here(jobs: list[Job], curation: Curation) -> Iterator[str]:
+    """Run jobs in this process, and yield the name of each that is done."""
+    for job in jobs:
+        yield run_job(to_row(job, curation))["name"]
+
+
+def run_on_ray(jobs: list[Job], curation: Curation, workers: int | None) -> Iterator[str]:
+    """Run jobs over the cluster, a block each, and yield the name of each that is done."""
+    import ray
+    from ray.data import DataContext, TaskPoolStrategy
+    from ray.exceptions import RayTaskError
+
+    connect()
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    rows = [to_row(job, curation) for job in jobs]
+    tasks = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        run_job, compute=TaskPoolStrategy(size=workers), num_cpus=1
+    )
+    try:
+        for row in tasks.iter_rows():
+            yield row["name"]
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from error
+        raise
+
+
+def to_row(job: Job, curation: Curation) -> dict[str, str]:
+    """Return a job as a row of a dataset."""
+    task = {"name": job.task.name, "arguments": json.dumps(dict(job.task.arguments))}
+    said = curation.model_dump_json()
+    return task | {"source": job.source, "folder": str(job.folder), "curation": said}
+
+
+@lru_cache(maxsize=8)
+def reader_of(curation: str, source: str) -> SourceReader:
+    """Return a source's reader in this process."""
+    recipe = Curation.model_validate_json(curation)
+    return make_reader(recipe.sources[source], recipe)
+
+
+def run_job(row: dict[str, str]) -> dict[str, str]:
+    """Do one task and write its part; what stands before damage is kept, and the damage noted."""
+    task = Task(row["name"], json.loads(row["arguments"]))
+    folder = Path(row["folder"])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with explain_write_errors(folder, "--out"), PartWriter(folder) as out:
+        try:
+            reader_of(row["curation"], row["source"]).run(task, out)
+        except DumpError as error:
+            out.damage = str(error)
+    return {"name": task.name}
+
+
+def check_damage(parts: list[Part], damaged: Damaged) -> None:
+    """Report damaged dumps, of which what stood before the damage is kept.
+
+    Raises:
+        UserError: there are such, and they are not to be kept.
+    """
+    found = list(dict.fromkeys(d for part in parts if (d := part.counts.get("damage"))))
+    if not found:
+        return
+    more = f"\n  and {len(found) - SHOWN_ERRORS} more" if len(found) > SHOWN_ERRORS else ""
+    shown = "\n  ".join(found[:SHOWN_ERRORS]) + more
+    if damaged == "keep":
+        print(f"goes on with what stands before the damage:\n  {shown}")
+        return
+    raise UserError(
+        f"{len(found)} pieces are damaged; all else is read and kept. Fetch the files anew and run "
+        f"the same command, or go on with what stands before the damage by --damaged keep:\n"
+        f"  {shown}"
+    )

@@ -1,0 +1,189 @@
+"""The curation recipe: which dumps, by which rule, and how many rows of each."""
+
+import hashlib
+import json
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from lima_ray.config.errors import UserError
+from lima_ray.config.loading import read_yaml
+from lima_ray.config.paths import RECIPES
+from lima_ray.config.recipe import describe_errors
+from lima_ray.config.sections import Section
+
+CURATION_RECIPES = RECIPES / "curate"
+BEFORE_CHATGPT = date(2022, 11, 30)
+"""From this day on, people posted what a model had written."""
+
+Selector = Literal["score", "random", "longest", "spread", "graded"]
+
+
+class SourceSection(Section):
+    """What every source says."""
+
+    path: str
+    """File or folder of the dump, relative to `inputs`."""
+    source: str
+    """What the rows' `source` says."""
+    rows: int | None = Field(default=None, ge=1)
+    """Rows to choose; none takes every candidate."""
+    choose: Selector = "score"
+    """Which candidates of a group: of highest score, at random, longest, spread over embeddings, or
+    graded best by a model."""
+    temperature: float = Field(default=1, ge=1)
+    """How rows are shared over groups (sites, categories): p is proportional to n ** (1 / this); 1
+    is by their size, 3 the paper's for sites, .inf gives all the same."""
+    written_before: date | None = BEFORE_CHATGPT
+    """Drop what was written on this day or later; null keeps it, and the card tells its share."""
+
+
+class StackExchange(SourceSection):
+    """Questions and answers of Stack Exchange sites (LIMA section 2.1)."""
+
+    kind: Literal["stackexchange"]
+    source: str = "stackexchange"
+    temperature: float = Field(default=3, ge=1)
+    sites: Literal["all", "stem", "other"] | tuple[str, ...] = "all"
+    """Which sites of a folder: the paper's two sets, or names such as cooking."""
+    unfiltered: bool = False
+    """The control set of LIMA section 5: any answered question and its top answer."""
+    min_answer_score: int = 10
+    """Least score of a question's top answer."""
+    min_chars: int = Field(default=1200, ge=1)
+    """Shortest answer, in characters of its text."""
+    max_chars: int = Field(default=4096, ge=1)
+    """Longest answer."""
+    first_person: bool = False
+    """Keep answers in the first person."""
+    references: bool = False
+    """Keep answers that refer to other answers or to the site."""
+    prompt: Literal["mixed", "title", "body"] = "mixed"
+    """What the prompt is: the question's title, its description, or either at random."""
+
+
+class WikiHow(SourceSection):
+    """Articles of wikiHow: the title is the prompt, the body the reply."""
+
+    kind: Literal["wikihow"]
+    source: str = "wikihow"
+    choose: Selector = "random"
+    temperature: float = Field(default=float("inf"), ge=1)
+    categories: str = ""
+    """CSV of `title,category`, relative to `inputs`; without it all articles are one group."""
+    min_chars: int = Field(default=1200, ge=1)
+    """Shortest body, in characters."""
+    max_chars: int = Field(default=20000, ge=1)
+    """Longest body."""
+
+
+class Reddit(SourceSection):
+    """Submissions of a subreddit, with the best story of each, or their titles alone."""
+
+    kind: Literal["reddit"]
+    source: str = ""
+    subreddit: str = "WritingPrompts"
+    """Which one, where a dump holds several."""
+    take: Literal["stories", "titles"] = "stories"
+    """A prompt with its best story, or the titles of questions as prompts alone."""
+    min_score: int = 100
+    """Least score of a submission, and of a story."""
+    min_age_h: float = Field(default=24, ge=0)
+    """Hours that a score must have had to settle before it was read."""
+    min_chars: int = Field(default=600, ge=1)
+    """Shortest story, in characters."""
+    max_chars: int = Field(default=6000, ge=1)
+    """Longest story."""
+
+
+class NaturalInstructions(SourceSection):
+    """Tasks of Super-NaturalInstructions: one example of each."""
+
+    kind: Literal["natural_instructions"]
+    source: str = "nlp"
+    choose: Selector = "random"
+    temperature: float = Field(default=float("inf"), ge=1)
+    generation_only: bool = True
+    """Leave out tasks of classification, whose outputs are a few labels."""
+
+
+class Examples(SourceSection):
+    """Rows of one's own in any form that `lima_ray.example` reads, the released LIMA among them."""
+
+    kind: Literal["examples"]
+    source: str = "authors"
+    choose: Selector = "random"
+    only: tuple[str, ...] = ()
+    """Take rows whose own `source` is one of these alone, and keep it."""
+
+
+Source = Annotated[
+    StackExchange | WikiHow | Reddit | NaturalInstructions | Examples, Field(discriminator="kind")
+]
+
+
+class Curation(Section):
+    """Every choice of a dataset."""
+
+    name: str = Field(default="", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$")
+    """Name of the dataset; empty takes the recipe file's name."""
+    inputs: str = "."
+    """Folder of the dumps."""
+    out: str = ""
+    """Folder of the dataset; empty takes data/NAME."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed of every draw."""
+    sources: dict[str, Source] = Field(min_length=1)
+    """Each dump by a name of its own; rows of an earlier one win over duplicates in a later."""
+    near_duplicates: float = Field(default=0.7, ge=0, le=1)
+    """Drop a row whose text has this Jaccard similarity (MinHash of word 5-grams) to an earlier
+    one; 1 drops equal ones alone."""
+    decontaminate: tuple[str, ...] = ()
+    """Files of dev and test prompts, relative to `inputs`: no row may repeat one."""
+    overlap: int = Field(default=8, ge=1)
+    """Words in a row that count as a repetition of a prompt."""
+
+    def digest(self) -> str:
+        """Return 12 hex digits that tell datasets of other choices apart."""
+        said = json.dumps(self.model_dump(mode="json", exclude={"out", "name"}), sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()[:12]
+
+
+def load_curation(reference: str, changes: dict[str, Any] | None = None) -> Curation:
+    """Read a curation recipe by file or by the name of one that ships.
+
+    Args:
+        reference: the file or the name.
+        changes: values by dotted name, such as `sources.wikihow.rows`.
+
+    Raises:
+        UserError: no such recipe, not YAML, or an unknown key or bad value (all are named).
+    """
+    path, tree = read_yaml(reference, CURATION_RECIPES, "curation recipe")
+    for name, value in (changes or {}).items():
+        set_value(tree, name, value)
+    tree.setdefault("name", path.stem)
+    if not tree.get("out"):
+        tree["out"] = str(Path("data") / tree["name"])
+    try:
+        return Curation.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(describe_errors(error, str(path))) from error
+
+
+def set_value(tree: dict[str, Any], name: str, value: Any) -> None:
+    """Set a value of a tree of mappings by its dotted name.
+
+    Raises:
+        UserError: a section on the way is not there.
+    """
+    *sections, last = name.split(".")
+    here: Any = tree
+    for section in sections:
+        if not isinstance(here, dict) or section not in here:
+            there = ", ".join(here) if isinstance(here, dict) else "nothing"
+            raise UserError(f"--{name}: the recipe has no {section!r} there; it has {there}")
+        here = here[section]
+    here[last] = value

@@ -1,0 +1,18 @@
+"""Which reader makes candidates of which section of a recipe."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lima_ray.curation.recipe import Curation, SourceSection, StackExchange
+from lima_ray.curation.sources.stackexchange import StackExchangeReader
+from lima_ray.curation.stages import SourceReader
+
+READERS: dict[type[SourceSection], Callable[[Any, Path, int], SourceReader]] = {
+    StackExchange: StackExchangeReader,
+}
+
+
+def make_reader(section: SourceSection, curation: Curation) -> SourceReader:
+    """Return the reader of a source."""
+    return READERS[type(section)](section, Path(curation.inputs), curation.seed)
