@@ -137,7 +137,7 @@ class Curation(Section):
     """Seed of every draw."""
     sources: dict[str, Source] = Field(min_length=1)
     """Each dump by a name of its own; rows of an earlier one win over duplicates in a later."""
-    near_duplicates: float = Field(default=0.7, ge=0, le=1)
+    near_duplicates: float = Field(default=0.7, gt=0, le=1)
     """Drop a row whose text has this Jaccard similarity (MinHash of word 5-grams) to an earlier
     one; 1 drops equal ones alone."""
     decontaminate: tuple[str, ...] = ()
