@@ -115,7 +115,8 @@ def test_another_process_finds_the_same() -> None:
     here = Deduplicator(0.7)
     found = [here.earlier(str(n), t) for n, t in enumerate(generated(5, 20, 4))]
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, 'tests')\n{said}"]
-    there = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    root = Path(__file__).parents[1]
+    there = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
     assert there.strip() == str(found) and any(found)
 
 
