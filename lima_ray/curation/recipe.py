@@ -4,9 +4,9 @@ import hashlib
 import json
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.loading import read_yaml
@@ -133,8 +133,15 @@ class Curation(Section):
     """Folder of the dumps."""
     out: str = ""
     """Folder of the dataset; empty takes data/NAME."""
+    split: Literal["train", "dev", "test"] = "train"
+    """What the rows are for; their file is called so."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of every draw."""
+    endpoint: str = ""
+    """Base URL of the model that grades for `choose: graded`, such as http://localhost:8000/v1;
+    OPENAI_API_KEY is its key."""
+    endpoint_model: str = ""
+    """Model asked there."""
     sources: dict[str, Source] = Field(min_length=1)
     """Each dump by a name of its own; rows of an earlier one win over duplicates in a later."""
     near_duplicates: float = Field(default=0.7, ge=0, le=1)
@@ -144,6 +151,16 @@ class Curation(Section):
     """Files of dev and test prompts, relative to `inputs`: no row may repeat one."""
     overlap: int = Field(default=8, ge=1)
     """Words in a row that count as a repetition of a prompt."""
+
+    @model_validator(mode="after")
+    def _grader_named(self) -> Self:
+        """Refuse a selector by grades without a model that gives them."""
+        graded = [name for name, source in self.sources.items() if source.choose == "graded"]
+        if graded and not (self.endpoint and self.endpoint_model):
+            raise ValueError(
+                f"sources.{graded[0]}.choose is graded, which needs endpoint and endpoint_model"
+            )
+        return self
 
     def digest(self) -> str:
         """Return 12 hex digits that tell datasets of other choices apart."""
