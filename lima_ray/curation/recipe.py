@@ -4,9 +4,9 @@ import hashlib
 import json
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.loading import read_yaml
@@ -21,8 +21,14 @@ BEFORE_CHATGPT = date(2022, 11, 30)
 Selector = Literal["score", "random", "longest", "spread", "graded"]
 
 
+INFINITE_AS_STRING = ConfigDict(ser_json_inf_nan="strings")
+"""JSON has no infinite temperature; pydantic needs this at the root and where the field is."""
+
+
 class SourceSection(Section):
     """What every source says."""
+
+    model_config = INFINITE_AS_STRING
 
     path: str
     """File or folder of the dump, relative to `inputs`."""
@@ -84,6 +90,7 @@ class Reddit(SourceSection):
 
     kind: Literal["reddit"]
     source: str = ""
+    """What the rows' `source` says; empty takes the subreddit's name in lower case."""
     subreddit: str = "WritingPrompts"
     """Which one, where a dump holds several."""
     take: Literal["stories", "titles"] = "stories"
@@ -92,6 +99,8 @@ class Reddit(SourceSection):
     """Least score of a submission, and of a story."""
     min_age_h: float = Field(default=24, ge=0)
     """Hours that a score must have had to settle before it was read."""
+    over_18: bool = False
+    """Take what is marked as for adults too."""
     min_chars: int = Field(default=600, ge=1)
     """Shortest story, in characters."""
     max_chars: int = Field(default=6000, ge=1)
@@ -107,6 +116,12 @@ class NaturalInstructions(SourceSection):
     temperature: float = Field(default=float("inf"), ge=1)
     generation_only: bool = True
     """Leave out tasks of classification, whose outputs are a few labels."""
+    english_only: bool = True
+    """Leave out tasks whose input, output or instruction is in another language."""
+    examples_per_task: int = Field(default=20, ge=1)
+    """Examples of a task that are candidates, drawn by the seed."""
+    max_chars: int = Field(default=6000, ge=1)
+    """Longest prompt, in characters: the definition and the input."""
 
 
 class Examples(SourceSection):
@@ -127,14 +142,23 @@ Source = Annotated[
 class Curation(Section):
     """Every choice of a dataset."""
 
+    model_config = INFINITE_AS_STRING
+
     name: str = Field(default="", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$")
     """Name of the dataset; empty takes the recipe file's name."""
     inputs: str = "."
     """Folder of the dumps."""
     out: str = ""
     """Folder of the dataset; empty takes data/NAME."""
+    split: Literal["train", "dev", "test"] = "train"
+    """What the rows are for; their file is called so."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of every draw."""
+    endpoint: str = ""
+    """Base URL of the model that grades for `choose: graded`, such as http://localhost:8000/v1;
+    OPENAI_API_KEY is its key."""
+    endpoint_model: str = ""
+    """Model asked there."""
     sources: dict[str, Source] = Field(min_length=1)
     """Each dump by a name of its own; rows of an earlier one win over duplicates in a later."""
     near_duplicates: float = Field(default=0.7, gt=0, le=1)
@@ -144,6 +168,16 @@ class Curation(Section):
     """Files of dev and test prompts, relative to `inputs`: no row may repeat one."""
     overlap: int = Field(default=8, ge=1)
     """Words in a row that count as a repetition of a prompt."""
+
+    @model_validator(mode="after")
+    def _grader_named(self) -> Self:
+        """Refuse a selector by grades without a model that gives them."""
+        graded = [name for name, source in self.sources.items() if source.choose == "graded"]
+        if graded and not (self.endpoint and self.endpoint_model):
+            raise ValueError(
+                f"sources.{graded[0]}.choose is graded, which needs endpoint and endpoint_model"
+            )
+        return self
 
     def digest(self) -> str:
         """Return 12 hex digits that tell datasets of other choices apart."""

@@ -10,6 +10,7 @@ from lima_ray.config.terminal import printable
 from lima_ray.data import forms
 from lima_ray.data.reading import read_rows
 from lima_ray.records.example import Example
+from lima_ray.records.files import write_text
 
 
 def read_examples(
@@ -99,9 +100,9 @@ def check_turns(turns: list[Any], where: str, dialogues: bool) -> None:
 
 
 def write_examples(examples: list[Example], path: Path) -> None:
-    """Write LIMA JSONL."""
+    """Write LIMA JSONL, so that a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{e.to_line()}\n" for e in examples), encoding="utf-8")
+    write_text(path, "".join(f"{e.to_line()}\n" for e in examples))
 
 
 def normalise_prompt(example: Example) -> str:

@@ -4,12 +4,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lima_ray.curation.recipe import Curation, SourceSection, StackExchange
+from lima_ray.curation.recipe import (
+    Curation,
+    Examples,
+    NaturalInstructions,
+    Reddit,
+    SourceSection,
+    StackExchange,
+    WikiHow,
+)
+from lima_ray.curation.sources.examples import ExamplesReader
+from lima_ray.curation.sources.natural_instructions import NaturalInstructionsReader
+from lima_ray.curation.sources.reddit import RedditReader
 from lima_ray.curation.sources.stackexchange import StackExchangeReader
+from lima_ray.curation.sources.wikihow import WikiHowReader
 from lima_ray.curation.stages import SourceReader
 
 READERS: dict[type[SourceSection], Callable[[Any, Path, int], SourceReader]] = {
     StackExchange: StackExchangeReader,
+    WikiHow: WikiHowReader,
+    Reddit: RedditReader,
+    NaturalInstructions: NaturalInstructionsReader,
+    Examples: ExamplesReader,
 }
 
 

@@ -1,0 +1,103 @@
+"""Arguments of `lima_ray.curate`; light to import, to be read first."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+import yaml
+from pydantic import Field
+
+from lima_ray.config.command_line import parse_flags
+from lima_ray.config.errors import UserError
+from lima_ray.config.paths import output_path
+from lima_ray.config.sections import Section
+from lima_ray.curation.recipe import CURATION_RECIPES, Curation, load_curation
+
+CHANGEABLE = ("inputs", "out", "seed")
+SOURCES = "--sources."
+
+
+class CurateOptions(Section):
+    """What the command line says beside the recipe."""
+
+    inputs: str | None = None
+    """Folder of the dumps; none takes the recipe's."""
+    out: str | None = None
+    """Folder of the dataset; none takes the recipe's, data/NAME."""
+    seed: int | None = Field(default=None, ge=0, lt=2**31)
+    """Seed of every draw; none takes the recipe's."""
+    workers: int | None = Field(default=None, ge=0)
+    """Tasks at a time over the Ray cluster; none takes all its cores, 0 reads in this process."""
+    too_few: Literal["stop", "take"] = "stop"
+    """Where a source has fewer rows than are asked for: stop and say which filter took most, or
+    take what there is; the card says so."""
+    damaged: Literal["stop", "keep"] = "stop"
+    """Where a dump is damaged: stop once all else is read, or go on with what stands before it."""
+    overwrite: bool = False
+    """Replace a dataset that other choices made."""
+    review: bool = False
+    """Open a page on which people keep, edit or drop candidates; then run without it again."""
+    host: str = "127.0.0.1"
+    """Address of that page; an open one needs a login file."""
+    port: int = Field(default=7861, ge=0, lt=2**16)
+    """Its port; 0 takes any."""
+    login_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Who may review, a line each, as `python -m serve.login` makes them."""
+    open: bool = True
+    """Open the page in the browser."""
+    census: Annotated[Path | None, tyro.conf.arg(metavar="DUMP")] = None
+    """Tell what a dump holds and which known traps are in it, instead of curating."""
+
+
+class CurateCommand(CurateOptions):
+    """Options with the recipe that they are for."""
+
+    curation: Annotated[Curation | None, tyro.conf.Suppress] = None
+
+
+def parse_curate(args: list[str], prog: str, doc: str) -> CurateCommand:
+    """Read `RECIPE [--sources.NAME.field value] [options]`.
+
+    Raises:
+        UserError: no such recipe, or flags that do not agree with it.
+    """
+    reference = args.pop(0) if args and not args[0].startswith("-") else ""
+    changes, rest = source_changes(args)
+    shipped = ", ".join(sorted(path.stem for path in CURATION_RECIPES.glob("*.yaml")))
+    doc = (
+        f"{doc}\nRECIPE, first, is a file or one that ships: {shipped}. Any field of a source is "
+        "set by --sources.NAME.field value."
+    )
+    options = parse_flags(CurateOptions, CurateOptions(), f"{prog} RECIPE", doc, rest)
+    said = options.model_dump()
+    if options.census:
+        return CurateCommand.model_validate(said)
+    if not reference:
+        raise UserError(f"which recipe? {prog} RECIPE; those that ship are {shipped}")
+    changes |= {name: said[name] for name in CHANGEABLE if said[name] is not None}
+    curation = load_curation(reference, changes)
+    # Tasks run in other folders and on other nodes.
+    places = {"inputs": str(Path(curation.inputs).expanduser().absolute())}
+    places |= {"out": str(output_path(Path(curation.out)))}
+    return CurateCommand.model_validate(said | {"curation": curation.model_copy(update=places)})
+
+
+def source_changes(args: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Split off `--sources.NAME.field value`, whose values are read as YAML.
+
+    Raises:
+        UserError: one without a value.
+    """
+    changes, rest, left = {}, [], list(args)
+    while left:
+        arg = left.pop(0)
+        if not arg.startswith(SOURCES):
+            rest.append(arg)
+            continue
+        name, equals, value = arg.removeprefix("--").partition("=")
+        if not equals:
+            if not left or left[0].startswith("--"):
+                raise UserError(f"{arg} needs a value")
+            value = left.pop(0)
+        changes[name.replace("-", "_")] = yaml.safe_load(value)
+    return changes, rest

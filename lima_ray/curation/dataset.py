@@ -1,0 +1,231 @@
+"""A dataset from candidates: repeats and leaks go, rows are drawn, and all of it is written down.
+
+    data/NAME/
+      train.jsonl        the rows, in LIMA's form (or dev.jsonl, test.jsonl)
+      dropped.parquet    every other row of the dumps, with its reason
+      data_card.json     numbers, funnel, recipe; card.md and card.html to read
+      ATTRIBUTION.md     author, address and licence of each row
+      work/              what the passes over the dumps found; a rerun goes on with it
+      review/            what people decided
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from lima_ray.config.errors import UserError
+from lima_ray.curation.candidate import Candidate, Part, Table
+from lima_ray.curation.decontamination import PromptIndex
+from lima_ray.curation.dedup import Deduplicator
+from lima_ray.curation.funnel import Funnel, count_funnel
+from lima_ray.curation.recipe import Curation, SourceSection
+from lima_ray.curation.sampling import share_rows
+from lima_ray.curation.selectors import Row, select_rows
+from lima_ray.data.examples import read_examples
+
+LATER = ("duplicate", "near_duplicate", "contaminated", "review", "not_chosen")
+"""Reasons after the sources' own filters, in order."""
+RESERVE = 2
+"""Candidates that people review for each row that is asked for."""
+DROPPED = pa.schema(
+    {"source": pa.string(), "id": pa.string(), "reason": pa.string(), "detail": pa.string()}
+)
+
+
+@dataclass
+class SourcePool:
+    """One source's candidates that are neither repeats nor leaks."""
+
+    name: str
+    section: SourceSection
+    parts: Sequence[Part]
+    rows: list[Row] = field(default_factory=list)
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Part and row of each candidate."""
+    later: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Reason and detail of each candidate that is not chosen."""
+
+    def read(self, ids: Sequence[str]) -> list[Candidate]:
+        """Return candidates by id, in the order that is asked for."""
+        by_part: dict[int, list[str]] = {}
+        for id in ids:
+            by_part.setdefault(self.places[id][0], []).append(id)
+        found = {}
+        for number, those in by_part.items():
+            table = self.parts[number].read().take([self.places[id][1] for id in those])
+            found |= {row["id"]: Candidate.from_row(row) for row in table.to_pylist()}
+        return [found[id] for id in ids]
+
+    def texts(self, ids: Sequence[str]) -> list[str]:
+        """Return the texts of candidates."""
+        return [candidate.text for candidate in self.read(ids)]
+
+
+def gather(curation: Curation, parts: Mapping[str, Sequence[Part]]) -> list[SourcePool]:
+    """Return every source's candidates without repeats and leaks, with the reasons of the others.
+
+    Of rows alike the first stays, in the order of the sources and of their dumps.
+
+    Raises:
+        UserError: a file of prompts that cannot be read.
+    """
+    prompts = PromptIndex(read_prompts(curation), curation.overlap)
+    seen = Deduplicator(curation.near_duplicates)
+    pools = []
+    for name, section in curation.sources.items():
+        pool = SourcePool(name, section, parts[name])
+        for number, part in enumerate(pool.parts):
+            for row, candidate in enumerate(part.candidates()):
+                # A leak first: a row that repeats a prompt must not hide a later one.
+                leak = prompts.find(candidate.text)
+                earlier = None if leak else seen.earlier(candidate.id, candidate.text)
+                if leak:
+                    detail = f"repeats {leak[0]}: {leak[1]}"
+                    pool.later[candidate.id] = "contaminated", detail
+                elif earlier:
+                    pool.later[candidate.id] = earlier[0], f"of {earlier[1]}"
+                else:
+                    pool.places[candidate.id] = number, row
+                    pool.rows.append(
+                        Row(candidate.id, candidate.group, candidate.score, candidate.reply_chars)
+                    )
+        pools.append(pool)
+    return pools
+
+
+def read_prompts(curation: Curation) -> Iterator[tuple[str, str]]:
+    """Yield id and text of every prompt that no row may repeat."""
+    for reference in curation.decontaminate:
+        path = Path(curation.inputs) / reference
+        for example in read_examples(str(path), "test", dialogues=False):
+            yield f"{path.name}/{example.id}", example.prompt
+
+
+def choose(
+    curation: Curation,
+    pool: SourcePool,
+    refused: frozenset[str] = frozenset(),
+    grades: Mapping[str, float] | None = None,
+    times: int = 1,
+) -> list[str]:
+    """Return the ids of the rows that a source gives, group by group in order of choice.
+
+    Args:
+        curation: the recipe.
+        pool: the source's candidates.
+        refused: ids that people dropped; the next of the same group takes their place.
+        grades: of candidates by a model, for the selector `graded`.
+        times: choose so many times the rows that are asked for.
+    """
+    section = pool.section
+    generator = np.random.default_rng([curation.seed, zlib.crc32(pool.name.encode())])
+    groups: dict[str, list[Row]] = {}
+    for row in pool.rows:
+        groups.setdefault(row.group, []).append(row)
+    wanted = (len(pool.rows) if section.rows is None else section.rows) * times
+    shares = share_rows(
+        {name: len(rows) for name, rows in groups.items()},
+        wanted,
+        section.temperature,
+        generator,
+    )
+    chosen: list[str] = []
+    spare: list[str] = []
+    for name, count in shares.items():
+        more = sum(row.id in refused for row in groups[name])
+        ranked = [
+            id
+            for id in select_rows(
+                groups[name], count + more, section.choose, generator, pool.texts, grades
+            )
+            if id not in refused
+        ]
+        chosen += ranked[:count]
+        spare += ranked[count:]
+    # A group may have too few left once people have dropped some.
+    return chosen + spare[: max(0, min(wanted, len(pool.rows)) - len(chosen))]
+
+
+def check_enough(
+    curation: Curation, funnels: Sequence[Funnel], chosen: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Return a line for each source that has fewer rows than are asked for."""
+    lines = []
+    for funnel in funnels:
+        wanted = curation.sources[funnel.source].rows or 0
+        missing = wanted - len(chosen[funnel.source])
+        if missing <= 0:
+            continue
+        most = max(funnel.dropped, key=lambda name: funnel.dropped[name], default="")
+        took = f"; {most} took {funnel.dropped[most]:,} of {funnel.seen:,}" if most else ""
+        lines.append(
+            f"{funnel.source}: {len(chosen[funnel.source]):,} rows, {missing:,} fewer than the "
+            f"{wanted:,} asked for{took}"
+        )
+    return lines
+
+
+def funnels_of(
+    pools: Sequence[SourcePool],
+    filters: Mapping[str, Sequence[str]],
+    chosen: Mapping[str, Sequence[str]],
+    refused: frozenset[str],
+) -> list[Funnel]:
+    """Return every source's funnel, and note the reason of each candidate that is not chosen."""
+    funnels = []
+    for pool in pools:
+        taken = set(chosen[pool.name])
+        for row in pool.rows:
+            if row.id not in taken:
+                reason = "review" if row.id in refused else "not_chosen"
+                pool.later[row.id] = reason, ""
+        counts = Counter(reason for reason, _ in pool.later.values())
+        later = {reason: counts[reason] for reason in LATER}
+        funnels.append(
+            count_funnel(pool.name, filters[pool.name], pool.parts, later, len(taken))
+        )
+    return funnels
+
+
+def write_dropped(pools: Sequence[SourcePool], path: Path) -> None:
+    """Write the reason of every row that is not in the dataset, streaming."""
+    partial = path.with_name(f".{path.name}.partial")
+    table = Table(partial, DROPPED)
+    for pool in pools:
+        for part in pool.parts:
+            file = parquet.ParquetFile(part.folder / "dropped.parquet")
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    table.add({"source": pool.name} | row)
+        for id, (reason, detail) in pool.later.items():
+            table.add({"source": pool.name, "id": id, "reason": reason, "detail": detail})
+    table.close()
+    partial.replace(path)
+
+
+def edited(candidates: Sequence[Candidate], turns: Mapping[str, Sequence[str]]) -> list[Candidate]:
+    """Return candidates with the turns that people gave them."""
+    return [replace(c, turns=tuple(turns[c.id])) if c.id in turns else c for c in candidates]
+
+
+def check_unique_ids(pools: Sequence[SourcePool]) -> None:
+    """Refuse two rows of one id, which a reason or a decision could not tell apart.
+
+    Raises:
+        UserError: the id.
+    """
+    seen: dict[str, str] = {}
+    for pool in pools:
+        for row in pool.rows:
+            if row.id in seen:
+                raise UserError(
+                    f"{row.id} is a row of {seen[row.id]} and of {pool.name}: two sources read the "
+                    "same rows; give each its own sites, files or `only`"
+                )
+            seen[row.id] = pool.name

@@ -1,0 +1,89 @@
+"""Rows of one's own, and the released LIMA: dialogues in any form that `lima_ray.example` reads."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lima_ray.config.errors import UserError
+from lima_ray.curation import filters
+from lima_ray.curation.candidate import Candidate, PartWriter
+from lima_ray.curation.dumps.ranges import DumpError
+from lima_ray.curation.recipe import Examples
+from lima_ray.curation.stages import Task, stamp
+from lima_ray.data.examples import parse_example
+from lima_ray.data.reading import find_split_files, read_rows
+from lima_ray.records.example import Example
+
+SPLIT = "train"
+"""Of a folder that holds several."""
+
+
+class ExamplesReader:
+    """Rows of a file, or of a folder's train split."""
+
+    def __init__(self, section: Examples, inputs: Path, seed: int) -> None:
+        self.section = section
+        self.path = inputs / section.path
+        self.filters: tuple[str, ...] = ("unusable", "other_source", "not_held", "too_recent")
+
+    def tasks(self, stage: int, parts: Sequence[Any]) -> list[Task]:
+        if stage:
+            return []
+        if not self.path.exists():
+            raise UserError(
+                f"{self.path}: no such file or folder; give its place by `inputs` and `path`"
+            )
+        files = find_split_files(self.path, SPLIT) if self.path.is_dir() else [self.path]
+        return [
+            Task(f"{file.stem}-{n:03}", {"file": str(file), "stamp": stamp(file)})
+            for n, file in enumerate(files)
+        ]
+
+    def run(self, task: Task, out: PartWriter) -> None:
+        try:
+            for place, row in read_rows(task.arguments["file"], SPLIT):
+                self.read(row, place, out)
+        except UserError as error:
+            raise DumpError(str(error)) from error
+
+    def read(self, row: Any, place: str, out: PartWriter) -> None:
+        """Make a candidate of a row, or say why it is none."""
+        out.seen += 1
+        try:
+            example = parse_example(row, place, dialogues=False)
+        except UserError as error:
+            out.drop(place.rsplit("/", 1)[-1], "unusable", str(error))
+            return
+        created = str(example.extra.get("created") or "")
+        recent = filters.written_before(created, self.section.written_before)
+        if self.section.only and example.source not in self.section.only:
+            out.drop(example.id, "other_source", example.source)
+        elif example.system or example.learned:
+            what = "a system message" if example.system else "turns that are not learned"
+            out.drop(example.id, "not_held", f"{what}, which a curated row does not hold")
+        elif recent is not True:
+            out.drop(example.id, "too_recent", recent[1])
+        else:
+            out.keep(self.candidate(example, created))
+
+    def candidate(self, example: Example, created: str) -> Candidate:
+        """Return a row as a candidate, with what it says of its origin."""
+        extra = example.extra
+        return Candidate(
+            id=example.id,
+            turns=example.turns,
+            source=example.source if self.section.only else self.section.source,
+            group=str(extra.get("group") or example.source),
+            score=score(extra),
+            created=created[:10],
+            url=str(extra.get("url") or ""),
+            authors=tuple(str(author) for author in extra.get("authors") or ()),
+            licence=str(extra.get("licence") or ""),
+            why="a row of one's own",
+        )
+
+
+def score(extra: Mapping[str, Any]) -> float:
+    """Return a row's score, 0 where it has none."""
+    value = extra.get("score")
+    return float(value) if isinstance(value, int | float) else 0.0

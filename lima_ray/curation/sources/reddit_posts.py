@@ -1,0 +1,257 @@
+"""Posts of Reddit: the files they come in, and records whose fields change type between months.
+
+Over the dumps of 2005 to 2025 `created_utc` is a number or a string, `edited` a bool or a number,
+`score` a number or null; when the score was read is `retrieved_on`, `retrieved_utc` or, of objects
+that are read twice (from November 2023), `_meta.retrieved_2nd_on`. CSV listings have texts alone.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from lima_ray.config.errors import UserError
+from lima_ray.curation.dumps.ranges import DumpError, Range, read_blocks, split
+from lima_ray.curation.dumps.tables import find_form, read_table
+from lima_ray.curation.stages import Task, files_below, stamp
+
+PATTERNS = ("rs_*", "rc_*", "*_submissions*", "*_comments*", "*.ndjson", "*.jsonl", "*.csv*")
+COMMENTS = re.compile(r"^rc_|_comments\b", re.IGNORECASE)
+FORMS = {"comments": ("body", "link_id", "id"), "submissions": ("title", "id", "score")}
+"""Columns of listings as CSV."""
+UNREADABLE = frozenset({".zst_blocks", ".bz2", ".xz", ".gz", ".torrent"})
+FIELD_START = re.compile(rb'"subreddit"\s*:\s*$')
+FIELD_BYTES = 40
+IS_COMMENT = re.compile(rb'"parent_id"\s*:')
+ANSWERS_SUBMISSION = re.compile(rb'"parent_id"\s*:\s*"t3_')
+MOST_BAD_LINES = 100
+MOST_BAD_SHARE = 0.01
+NOT_JSON = "lines that are no JSON"
+NO_POST = "records that are neither submission nor comment"
+GONE = frozenset({"[removed]", "[deleted]", "[deleted by user]", "[ removed by reddit ]"})
+PERMALINK = re.compile(r"/r/(\w+)/", re.IGNORECASE)
+BASE36 = re.compile(r"[0-9a-z]{1,12}", re.IGNORECASE)
+NSFW = re.compile(r"\bNSFW\b", re.IGNORECASE)
+MODERATOR_BOT = "AutoModerator"
+
+
+@dataclass(frozen=True)
+class Post:
+    """A submission, or a comment on one."""
+
+    id: str
+    """Base 36."""
+    is_comment: bool
+    subreddit: str
+    """Empty where the record does not say."""
+    text: str
+    """A submission's title, a comment's body."""
+    score: int | None
+    score_age_h: float | None
+    """Hours between writing and reading the score; none where that is not known."""
+    day: str
+    """On which it was written, as 2014-01-21; empty where that is not known."""
+    author: str
+    submission: str = ""
+    """Of a comment: id of what it is on."""
+    top_level: bool = False
+    """Of a comment: it answers the submission, not another comment."""
+    removed: str = ""
+    """Why its text is not there, or its author or a moderator took it back."""
+    pinned: str = ""
+    """By whom it is set apart: a moderator's, or stickied."""
+    over_18: bool = False
+    flair: str = ""
+    is_link: bool = False
+    """Of a submission: it shows a page or a picture."""
+
+
+def find_files(path: Path, comments: bool) -> list[Path]:
+    """Return the files of a dump.
+
+    Args:
+        path: file or folder.
+        comments: files of comments too, which their names tell.
+
+    Raises:
+        UserError: there is none, or one is packed in a form that is not read.
+    """
+    files = files_below(path, PATTERNS)
+    if bad := [file for file in files if file.suffix.lower() in UNREADABLE]:
+        raise UserError(
+            f"{bad[0]}: {bad[0].suffix} is not read; repack it as .zst (such as xzcat FILE | "
+            "zstd -o FILE.zst), or move it away"
+        )
+    return [file for file in files if comments or not COMMENTS.search(file.name)]
+
+
+def file_tasks(file: Path) -> Iterator[Task]:
+    """Yield the tasks of a file: one of a table, one for each range of JSON lines.
+
+    Raises:
+        UserError: a table that is no listing.
+    """
+    made = {"stamp": stamp(file)}
+    name = re.sub(r"\W+", "-", file.name)
+    if ".csv" not in file.name.lower():
+        for number, piece in enumerate(split(file)):
+            yield Task(f"{name}-{number:05}", {"piece": vars(piece)} | made)
+    elif find_form(file, FORMS):
+        yield Task(name, {"table": str(file)} | made)
+    else:
+        needed = " or ".join(",".join(columns) for columns in FORMS.values())
+        raise UserError(f"{file} is no listing of Reddit: its columns need {needed}")
+
+
+def read_posts(
+    arguments: Mapping[str, Any], name: str, comments: bool, notes: Counter[str]
+) -> Iterator[Post]:
+    """Yield the posts of a piece that may be of a subreddit.
+
+    Args:
+        arguments: of a task of `file_tasks`.
+        name: the subreddit, in lower case.
+        comments: submissions' answers too.
+        notes: counts what cannot be read.
+
+    Raises:
+        DumpError: it is damaged, or many lines are no JSON, after what could be read.
+    """
+    if "table" in arguments:
+        records = (row for _, row in read_table(Path(arguments["table"]), notes))
+    else:
+        records = read_records(Range(**arguments["piece"]), name, comments, notes)
+    for record in records:
+        if post := read_post(record):
+            yield post
+        else:
+            notes[NO_POST] += 1
+
+
+def read_records(piece: Range, name: str, comments: bool, notes: Counter[str]) -> Iterator[Any]:
+    """Yield the parsed lines of a piece that name a subreddit; answers to comments are left out.
+
+    Raises:
+        DumpError: it is damaged, or many lines are no JSON, after what could be read.
+    """
+    lines = bad = 0
+    for _, block in read_blocks(piece):
+        for line in lines_of(block, name.encode()):
+            if IS_COMMENT.search(line) and not (comments and ANSWERS_SUBMISSION.search(line)):
+                continue
+            lines += 1
+            try:
+                yield orjson.loads(line)
+            except orjson.JSONDecodeError:
+                bad += 1
+                notes[NOT_JSON] += 1
+    if bad >= MOST_BAD_LINES and bad > lines * MOST_BAD_SHARE:
+        raise DumpError(f"{piece.place}: {bad:,} of {lines:,} lines are no JSON")
+
+
+def lines_of(block: bytes, name: bytes) -> Iterator[bytes]:
+    """Yield the lines of a block that say that they are of a subreddit.
+
+    Args:
+        block: whole lines.
+        name: in lower case.
+    """
+    lower, needle, start = block.lower(), b'"' + name + b'"', 0
+    while (at := lower.find(needle, start)) >= 0:
+        if not FIELD_START.search(lower, max(start, at - FIELD_BYTES), at):
+            start = at + 1
+            continue
+        end = block.find(b"\n", at)
+        end = len(block) if end < 0 else end
+        yield block[block.rfind(b"\n", 0, at) + 1 : end]
+        start = end + 1
+
+
+def read_post(record: Any) -> Post | None:
+    """Return a record of a dump as a post; none where it is neither submission nor comment."""
+    if not isinstance(record, dict):
+        return None
+    id = str(record.get("id") or "").removeprefix("t1_").removeprefix("t3_")
+    link, parent = (str(record.get(key) or "") for key in ("link_id", "parent_id"))
+    is_comment = "body" in record and link.startswith("t3_")
+    text = record.get("body" if is_comment else "title")
+    if not BASE36.fullmatch(id) or not isinstance(text, str):
+        return None
+    created = number(record.get("created_utc"))
+    return Post(
+        id=id.lower(),
+        is_comment=is_comment,
+        subreddit=subreddit(record),
+        text=text,
+        score=None if (score := number(record.get("score"))) is None else int(score),
+        score_age_h=score_age(record, created),
+        day="" if created is None else datetime.fromtimestamp(created, UTC).date().isoformat(),
+        author="" if (author := str(record.get("author") or "")) in GONE else author,
+        submission=link.removeprefix("t3_").lower(),
+        top_level=is_comment and parent == link,
+        removed=removal(record, text),
+        pinned=pinning(record, author),
+        over_18=flag(record.get("over_18")) or bool(not is_comment and NSFW.search(text)),
+        flair=str(record.get("link_flair_text") or "").strip().lower(),
+        is_link=record.get("is_self") is not None and not flag(record["is_self"]),
+    )
+
+
+def number(value: Any) -> float | None:
+    """Return a number, which may stand as a text; none where there is none or it is absurd."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except ValueError:
+        return None
+    return found if abs(found) < 1 << 40 else None
+
+
+def flag(value: Any) -> bool:
+    """Return whether something is said, as JSON or as a text."""
+    return value.strip().lower() in ("true", "1") if isinstance(value, str) else bool(value)
+
+
+def subreddit(record: dict[str, Any]) -> str:
+    """Return the subreddit, by its address where a listing has no column of it."""
+    if named := record.get("subreddit"):
+        return str(named)
+    found = PERMALINK.search(str(record.get("permalink") or ""))
+    return found[1] if found else ""
+
+
+def score_age(record: dict[str, Any], created: float | None) -> float | None:
+    """Return how many hours after the writing the score was read."""
+    meta = record.get("_meta")
+    second = number(meta.get("retrieved_2nd_on")) if isinstance(meta, dict) else None
+    times = [number(record.get(key)) for key in ("retrieved_utc", "retrieved_on")]
+    read = second or max((t for t in times if t), default=None)
+    return None if created is None or read is None else (read - created) / 3600
+
+
+def removal(record: dict[str, Any], text: str) -> str:
+    """Return what says that a post was taken back; empty where nothing does."""
+    meta = record.get("_meta")
+    said = meta if isinstance(meta, dict) else {}
+    for key in ("removal_type", "was_deleted_later"):
+        if said.get(key):
+            return f"{key} {said[key]}"
+    if category := record.get("removed_by_category"):
+        return f"by {category}"
+    gone = [t.strip() for t in (text, str(record.get("selftext") or "")) if t.strip() in GONE]
+    return gone[0] if gone else "" if text.strip() else "no text"
+
+
+def pinning(record: dict[str, Any], author: str) -> str:
+    """Return what sets a post apart from those that people vote up."""
+    if flag(record.get("stickied")):
+        return "stickied"
+    if who := record.get("distinguished"):
+        return f"a {who}'s"
+    return "a bot's" if author == MODERATOR_BOT else ""
