@@ -1,12 +1,12 @@
 """A dataset from candidates: repeats and leaks go, rows are drawn, and all of it is written down.
 
-    data/NAME/
-      train.jsonl        the rows, in LIMA's form (or dev.jsonl, test.jsonl)
-      dropped.parquet    every other row of the dumps, with its reason
-      data_card.json     numbers, funnel, recipe; card.md and card.html to read
-      ATTRIBUTION.md     author, address and licence of each row
-      work/              what the passes over the dumps found; a rerun goes on with it
-      review/            what people decided
+data/NAME/
+  train.jsonl        the rows, in LIMA's form (or dev.jsonl, test.jsonl)
+  dropped.parquet    every other row of the dumps, with its reason
+  data_card.json     numbers, funnel, recipe; card.md and card.html to read
+  ATTRIBUTION.md     author, address and licence of each row
+  work/              what the passes over the dumps found; a rerun goes on with it
+  review/            what people decided
 """
 
 import zlib
@@ -162,8 +162,10 @@ def check_enough(
         missing = wanted - len(chosen[funnel.source])
         if missing <= 0:
             continue
-        most = max(funnel.dropped, key=lambda name: funnel.dropped[name], default="")
-        took = f"; {most} took {funnel.dropped[most]:,} of {funnel.seen:,}" if most else ""
+        took = "; the dump holds none"
+        if funnel.seen:
+            most = max(funnel.dropped, key=lambda name: funnel.dropped[name])
+            took = f"; {most} took {funnel.dropped[most]:,} of {funnel.seen:,}"
         lines.append(
             f"{funnel.source}: {len(chosen[funnel.source]):,} rows, {missing:,} fewer than the "
             f"{wanted:,} asked for{took}"
@@ -187,9 +189,7 @@ def funnels_of(
                 pool.later[row.id] = reason, ""
         counts = Counter(reason for reason, _ in pool.later.values())
         later = {reason: counts[reason] for reason in LATER}
-        funnels.append(
-            count_funnel(pool.name, filters[pool.name], pool.parts, later, len(taken))
-        )
+        funnels.append(count_funnel(pool.name, filters[pool.name], pool.parts, later, len(taken)))
     return funnels
 
 
