@@ -26,7 +26,9 @@ def share_rows(
     """
     groups = sorted(counts)
     available = np.array([counts[group] for group in groups], dtype=np.int64)
-    todo = min(rows, int(available.sum()))
+    if rows >= available.sum():
+        return {group: counts[group] for group in groups}
+    todo = rows
     taken = np.zeros_like(available)
     weights = available ** (1 / temperature)
     while todo:
