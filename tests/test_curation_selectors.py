@@ -54,7 +54,8 @@ def on_a_plane(points: Mapping[str, float]) -> Embedder:
 
     def embedder(texts: list[str]) -> np.ndarray:
         angles = np.radians([points[text] for text in texts])
-        return 3 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        lengths = np.array([[1 + 5 * (text > "b")] for text in texts])  # which do not count
+        return lengths * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
     return embedder
 
@@ -106,6 +107,7 @@ def test_spread_takes_the_row_farthest_from_all_that_are_chosen() -> None:
     points = {"a": 0, "b": 10, "c": 92, "d": 100, "e": 200}
     assert spread(points, 3, first="b") == ["b", "e", "d"]
     assert spread(points, 5, first="b") == ["b", "e", "d", "a", "c"]
+    assert spread({"a": 30, "b": 0, "c": 60}, 2, first="b") == ["b", "c"]
     assert spread({"b": 0, "a": 0, "c": 0}, 3) == ["a", "b", "c"]
 
 

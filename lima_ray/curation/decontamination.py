@@ -12,12 +12,12 @@ from lima_ray.curation.dedup import split_words, word_ngrams
 class PromptIndex:
     """Dev and test prompts by their runs of words.
 
-    A row repeats a prompt where any of its turns shares a run of `overlap` words with it; case,
-    punctuation and white space do not count, as in GPT-3's appendix C. One run is enough: PaLM and
-    Tülu 3 ask that runs cover 70 % and 50 % of a test item, which would let a prompt pass that is
-    repeated in part. Among 32,210 real rows (LIMA, Alpaca, wikiHow, Reddit, Stack Exchange, ...)
-    runs of 8 words find four that share one with LIMA's 300 test prompts, three of them repeats;
-    runs of 6 find mostly phrases such as `what are some of the best`.
+    A row repeats a prompt where any of its turns shares one run of `overlap` words with it, without
+    case, punctuation and white space. GPT-3's appendix C compares so, with runs of 8 to 13 words.
+    PaLM and Tülu 3 ask that runs make up 70 % or half of a test item, which lets a prompt pass that
+    is repeated in part. Among 32,210 real rows (LIMA, Alpaca, wikiHow, Reddit, Stack Exchange and
+    others) runs of 8 words find four that share one with LIMA's 300 test prompts, and three repeat
+    one; runs of 6 find mostly phrases such as `what are some of the best`.
 
     A prompt of fewer words is repeated where it is a whole line of the row, such as a whole turn.
 
