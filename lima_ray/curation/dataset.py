@@ -21,12 +21,12 @@ from pyarrow import parquet
 
 from lima_ray.config.errors import UserError
 from lima_ray.curation.candidate import Candidate, Part, Table
-from lima_ray.curation.decontamination import PromptIndex
-from lima_ray.curation.dedup import Deduplicator
 from lima_ray.curation.funnel import Funnel, count_funnel
 from lima_ray.curation.recipe import Curation, SourceSection
-from lima_ray.curation.sampling import share_rows
-from lima_ray.curation.selectors import Row, select_rows
+from lima_ray.curation.selection.decontamination import PromptIndex
+from lima_ray.curation.selection.dedup import Deduplicator
+from lima_ray.curation.selection.sampling import share_rows
+from lima_ray.curation.selection.selectors import Row, select_rows
 from lima_ray.data.examples import read_examples
 
 LATER = ("duplicate", "near_duplicate", "contaminated", "review", "not_chosen")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from wordllama.inference import WordLlamaInference
 
-from lima_ray.curation.embedding import embed, load_static
+from lima_ray.curation.selection.embedding import embed, load_static
 
 TEXTS = [
     "Why is the sky blue?",
@@ -49,7 +49,7 @@ import logging, socket
 def refuse(*args, **kwargs):
     raise AssertionError("a connection")
 socket.socket.connect = socket.getaddrinfo = refuse
-from lima_ray.curation.embedding import embed
+from lima_ray.curation.selection.embedding import embed
 assert embed(["bread"]).any() and not logging.getLogger().handlers
 """
     subprocess.run([sys.executable, "-c", said], check=True, cwd=Path(__file__).parents[1])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lima_ray.config.errors import UserError
-from lima_ray.curation.dedup import PERMUTATIONS, Deduplicator, split_words, word_ngrams
 from lima_ray.curation.recipe import load_curation
+from lima_ray.curation.selection.dedup import PERMUTATIONS, Deduplicator, split_words, word_ngrams
 
 
 def jaccard(one: set[str], other: set[str]) -> float:

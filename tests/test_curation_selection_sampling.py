@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lima_ray.curation.sampling import share_rows
+from lima_ray.curation.selection.sampling import share_rows
 
 COUNTS = {"stackoverflow": 1_000_000, "math": 125_000, "cooking": 8_000, "beer": 1_000}
 

@@ -6,7 +6,7 @@ found = index.find(row.text)  # ("83", "im feeling a bit lonely these days how")
 
 from collections.abc import Iterable
 
-from lima_ray.curation.dedup import split_words, word_ngrams
+from lima_ray.curation.selection.dedup import split_words, word_ngrams
 
 
 class PromptIndex:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lima_ray.curation.decontamination import PromptIndex
+from lima_ray.curation.selection.decontamination import PromptIndex
 
 LONELY = "I'm feeling a bit lonely these days, how can I make new friends?"
 PROMPTS = [

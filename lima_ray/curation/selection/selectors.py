@@ -11,8 +11,8 @@ from itertools import combinations
 import numpy as np
 
 from lima_ray.config.errors import UserError
-from lima_ray.curation.embedding import Embedder, embed, to_unit_length
 from lima_ray.curation.recipe import Selector
+from lima_ray.curation.selection.embedding import Embedder, embed, to_unit_length
 
 EMBEDDED_AT_MOST = 50_000
 """Candidates that `spread` looks at; their vectors take 51 MB."""
