@@ -33,7 +33,8 @@ ESCAPED = re.compile(r"\\([^\w\s\\*_`#])")
 RULE = re.compile(r"[\s*_\-=~.#\\]*")
 SITE = re.compile(
     r"\b\w*reddit\w*|(?<![\w/])/?[ru]/\w+|\bup-?vot\w+|\bgilded\b|(?-i:\bOP\b)"
-    r"|^\W*edit\b|\bedit(?:ed)?\s*\d*\s*:|\bpatreon\b|https?://|\bTL;?DR\b|\bon mobile\b"
+    r"|^\W*edit\b|\bedit(?:ed)?\s*\d*\s*:|\bpatreon\b|\bauthor'?s note\b|\bgoogle doc"
+    r"|https?://|\bTL;?DR\b|\bon mobile\b"
     r"|\bthank(?:s| you)(?: \w+){0,3} for (?:the |all the |my )?"
     r"(?:read|gold|silver|award|prompt|kind|feedback|comment|love)\w*"
     r"|\b(?:feedback|criticisms?|critiques?|comments?|C&C)\b.{0,30}\b(?:welcome|appreciated)\b"
@@ -43,10 +44,12 @@ SITE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 """What a writer says to the site's readers, not in the story."""
+MOST_NOTE_CHARS = 400
+"""A longer paragraph is the story, whatever it names."""
 INCOMPLETE = re.compile(
     r"\bto be continued\b|^\W*\(?part (?:\d|one|two|three|i{1,3})\b|\bpart (?:2|two|ii)\b"
-    r"|[\[(]\d+/\d+[\])]|\bcontinued (?:below|in|here)\b|\b(?:character|comment) limit\b"
-    r"|\(cont\b|^\W*cont(?:inued)?\W*$",
+    r"|\bpart (?:\d+|[ivx]+)[)\]*_.:]*$|[\[(]\d+/\d+[\])]|\bcontinued (?:below|in|here)\b"
+    r"|\b(?:character|comment) limit\b|\(cont\b|^\W*cont(?:inued)?\W*$",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -97,7 +100,8 @@ def clean_paragraph(text: str) -> str:
 
 def is_note(paragraph: str) -> bool:
     """Return whether a paragraph at either end is a rule or speaks to readers."""
-    return bool(RULE.fullmatch(paragraph) or SITE.search(paragraph))
+    short = len(paragraph) <= MOST_NOTE_CHARS
+    return bool(RULE.fullmatch(paragraph) or (short and SITE.search(paragraph)))
 
 
 def is_complete(body: str) -> Result:
