@@ -41,7 +41,8 @@ def write(file: Path, records: list[Any], separators: tuple[str, str] = (",", ":
 
 
 def run(folder: Path, **section: Any) -> SourceRun:
-    done = SourceRun(folder, kind="reddit", path=".", **{"min_chars": 100} | section)
+    section.setdefault("min_chars", 100)
+    done = SourceRun(folder, kind="reddit", path=".", **section)
     done.check_funnel()
     return done
 
@@ -195,6 +196,9 @@ def test_a_submission_in_two_files_counts_once(tmp_path: Path) -> None:
     done = run(tmp_path / "d")
     assert [c.id for c in done.candidates] == ["WritingPrompts/s1"]
     assert done.funnel.dropped["repeated"] == 2
+    titles = [submission(id, "What does the keeper hear in the lamp?") for id in ("q1", "q1", "q2")]
+    write(tmp_path / "q" / "RS_a.zst", titles)
+    assert len(run(tmp_path / "q", take="titles").candidates) == 2
 
 
 def test_bytes_are_tested_as_parsing_would() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 from curation_runs import SourceRun
@@ -19,8 +20,9 @@ def write(file: Path, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> N
         csv.writer(out).writerows([header, *rows])
 
 
-def run(folder: Path, **section: object) -> SourceRun:
-    return SourceRun(folder, kind="wikihow", path=".", **{"min_chars": 20} | section)
+def run(folder: Path, **section: Any) -> SourceRun:
+    section.setdefault("min_chars", 20)
+    return SourceRun(folder, kind="wikihow", path=".", **section)
 
 
 def test_paragraphs_become_an_article_with_sections_and_steps(tmp_path: Path) -> None:
