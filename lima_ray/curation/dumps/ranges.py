@@ -199,7 +199,7 @@ def read_stream(file: io.BufferedReader, piece: Range) -> Iterator[bytes]:
     decompressor = open_codec(piece)
     waiting = b""
     try:
-        while left or waiting:
+        while left or waiting or decompressor.unused_data:
             if decompressor.eof:  # zstd files may hold several frames
                 waiting = decompressor.unused_data + waiting
                 decompressor = open_codec(piece)

@@ -1,6 +1,7 @@
 """Tables of text (CSV), a row at a time: cells may hold newlines, so a table is never split."""
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,16 +33,25 @@ def read_table(path: Path, notes: Counter[str]) -> Iterator[tuple[int, dict[str,
         notes: counts rows that have more or fewer cells than the header, which are left out.
 
     Raises:
-        DumpError: as `read_cells`, after the rows that stand before.
+        DumpError: as `read_cells`, or it is cut off between cells, after the rows before that.
     """
     rows = read_cells(path)
-    _, header = next(rows, (0, []))
-    names = [cell.strip().lower() for cell in header]
+    line, header = next(rows, (0, []))
+    names, cells = [cell.strip().lower() for cell in header], header
     for line, cells in rows:
         if len(cells) == len(names):
             yield line, dict(zip(names, cells, strict=True))
         else:
             notes[UNEVEN] += 1
+    if len(cells) < len(names) and not ends_with_newline(path):
+        raise DumpError(f"{path}:{line}: the row is cut off, where the file ends")
+
+
+def ends_with_newline(path: Path) -> bool:
+    """Return whether the last byte of a plain file ends a line."""
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -28,6 +28,7 @@ QUESTIONS = pa.schema(
         "name": pa.string(),
         "prompt": pa.string(),
         "score": pa.int64(),
+        "created": pa.string(),
         "author": pa.string(),
     }
 )
@@ -69,8 +70,8 @@ class RedditReader:
         self.name = section.subreddit.lower()
         self.tests = submission_filters(section)
         self.story_tests = story_filters(section)
-        later = () if self.titles else ("repeated", "no_story", *self.story_tests)
-        self.filters: tuple[str, ...] = (*self.tests, *later)
+        later = () if self.titles else ("no_story", *self.story_tests)
+        self.filters: tuple[str, ...] = (*self.tests, "repeated", *later)
 
     def tasks(self, stage: int, parts: Sequence[Part]) -> list[Task]:
         if stage == 0:
@@ -79,7 +80,7 @@ class RedditReader:
                 for file in find_files(self.path, comments=not self.titles)
                 for task in file_tasks(file)
             ]
-        return list(join_tasks(parts)) if stage == 1 and not self.titles else []
+        return list(join_tasks(parts)) if stage == 1 else []
 
     def run(self, task: Task, out: PartWriter) -> None:
         if "part" in task.arguments:
@@ -104,14 +105,9 @@ class RedditReader:
             return
         if post.score_age_h is None:
             out.notes["submissions whose score was read at an unknown time"] += 1
-        prompt, score = reddit_text.clean_title(post.text), post.score or 0
-        if self.titles:
-            url = f"{SITE}/r/{self.section.subreddit}/comments/{post.id}/"
-            why = f"submission score {score:,}"
-            out.keep(self.candidate(id, (prompt,), score, post.day, url, (post.author,), why))
-            return
-        row = {"id": int(post.id, 36), "name": post.id, "prompt": prompt}
-        questions.add(row | {"score": score, "author": post.author})
+        row = {"id": int(post.id, 36), "name": post.id, "score": post.score or 0}
+        row |= {"prompt": reddit_text.clean_title(post.text)}
+        questions.add(row | {"created": post.day, "author": post.author})
 
     def read_comment(self, post: Post, answers: Table, out: PartWriter) -> None:
         """Filter a comment, and write what the join needs of it."""
@@ -145,42 +141,34 @@ class RedditReader:
             id = f"{self.section.subreddit}/{row['name']}"
             if number in repeated:
                 out.drop(id, "repeated", "it stands in the dump before")
-                continue
-            if row["id"] not in tops:
+            elif self.titles:
+                out.keep(self.candidate(id, row))
+            elif row["id"] not in tops:
                 out.drop(id, "no_story", f"none of score {self.section.min_score:,} or more")
-                continue
-            story = stories.read(*tops[row["id"]])
-            if story["reason"]:
+            elif (story := stories.read(*tops[row["id"]]))["reason"]:
                 out.drop(id, story["reason"], story["detail"])
-                continue
-            url = f"{SITE}/r/{self.section.subreddit}/comments/{row['name']}/_/{story['name']}/"
-            why = f"submission score {row['score']:,}, story score {story['score']:,}"
-            turns, authors = (row["prompt"], story["body"]), (row["author"], story["author"])
-            score, day = story["score"], story["created"]
-            out.keep(self.candidate(id, turns, score, day, url, authors, why))
+            else:
+                out.keep(self.candidate(id, row, story))
 
     def candidate(
-        self,
-        id: str,
-        turns: tuple[str, ...],
-        score: int,
-        day: str,
-        url: str,
-        authors: Sequence[str],
-        why: str,
+        self, id: str, row: Mapping[str, Any], story: Mapping[str, Any] | None = None
     ) -> Candidate:
-        """Return a candidate; authors are names of users, empty where they are gone."""
+        """Return a submission as a prompt alone, or with a story."""
+        best = story or row
+        authors = dict.fromkeys(said["author"] for said in (row, best))
+        why = f"submission score {row['score']:,}"
         return Candidate(
             id=id,
-            turns=turns,
+            turns=(row["prompt"], story["body"]) if story else (row["prompt"],),
             source=self.section.source or self.name,
             group=self.section.subreddit,
-            score=float(score),
-            created=day,
-            url=url,
+            score=float(best["score"]),
+            created=best["created"],
+            url=f"{SITE}/r/{self.section.subreddit}/comments/{row['name']}/"
+            + (f"_/{story['name']}/" if story else ""),
             authors=tuple(f"{SITE}/user/{author}" for author in authors if author),
             licence=LICENCE,
-            why=why,
+            why=f"{why}, story score {story['score']:,}" if story else why,
         )
 
 

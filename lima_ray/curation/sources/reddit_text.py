@@ -31,22 +31,26 @@ LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*(?:\s[^)]*)?\)")
 SUPERSCRIPT = re.compile(r"\^+\(?(?=\w)")
 ESCAPED = re.compile(r"\\([^\w\s\\*_`#])")
 RULE = re.compile(r"[\s*_\-=~.#\\]*")
+# One `\b` before all words: most places in a text fail at it, so a search is five times faster.
 SITE = re.compile(
-    r"\b\w*reddit\w*|(?<![\w/])/?[ru]/\w+|\bup-?vot\w+|\bgilded\b|(?-i:\bOP\b)"
-    r"|^\W*edit\b|\bedit(?:ed)?\s*\d*\s*:|\bpatreon\b|https?://|\bTL;?DR\b|\bon mobile\b"
-    r"|\bthank(?:s| you)(?: \w+){0,3} for (?:the |all the |my )?"
-    r"(?:read|gold|silver|award|prompt|kind|feedback|comment|love)\w*"
-    r"|\b(?:feedback|criticisms?|critiques?|comments?|C&C)\b.{0,30}\b(?:welcome|appreciated)\b"
-    r"|\bfirst (?:time|post|prompt|story|attempt)\b.{0,30}\b(?:here|writing|posting|ever)\b"
-    r"|\bhope you (?:all |guys )?(?:enjoy|like)\w*|\bwritingprompts?\b|\bthis prompt\b"
-    r"|\b(?:sorry|apologies|excuse|forgive)\b.{0,40}\b(?:format|grammar|mistakes|typos|spelling)\w*",
+    r"reddit|https?://|^\W*edit\b|\b(?:"
+    r"[ru]/\w|up-?vot\w|gilded\b|(?-i:OP\b)|edit(?:ed)?\s*\d*\s*:|patreon\b|author'?s note\b"
+    r"|google doc|TL;?DR\b|on mobile\b|writingprompts?\b|this prompt\b"
+    r"|thank(?:s| you)(?: \w+){0,3} for (?:the |all the |my )?"
+    r"(?:read|gold|silver|award|prompt|kind|feedback|comment|love)"
+    r"|(?:feedback|criticisms?|critiques?|comments?|C&C)\b.{0,30}\b(?:welcome|appreciated)\b"
+    r"|first (?:time|post|prompt|story|attempt)\b.{0,30}\b(?:here|writing|posting|ever)\b"
+    r"|hope you (?:all |guys )?(?:enjoy|like)"
+    r"|(?:sorry|apologies|excuse|forgive)\b.{0,40}\b(?:format|grammar|mistakes|typos|spelling))",
     re.IGNORECASE | re.MULTILINE,
 )
 """What a writer says to the site's readers, not in the story."""
+MOST_NOTE_CHARS = 400
+"""A longer paragraph is the story, whatever it names."""
 INCOMPLETE = re.compile(
-    r"\bto be continued\b|^\W*\(?part (?:\d|one|two|three|i{1,3})\b|\bpart (?:2|two|ii)\b"
-    r"|[\[(]\d+/\d+[\])]|\bcontinued (?:below|in|here)\b|\b(?:character|comment) limit\b"
-    r"|\(cont\b|^\W*cont(?:inued)?\W*$",
+    r"^\W*\(?part (?:\d|one|two|three|i{1,3})\b|[\[(]\d+/\d+[\])]|\(cont\b|^\W*cont(?:inued)?\W*$"
+    r"|\b(?:to be continued\b|part (?:2|two|ii)\b|part (?:\d+|[ivx]+)[)\]*_.:]*$"
+    r"|continued (?:below|in|here)\b|(?:character|comment) limit\b)",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -97,7 +101,8 @@ def clean_paragraph(text: str) -> str:
 
 def is_note(paragraph: str) -> bool:
     """Return whether a paragraph at either end is a rule or speaks to readers."""
-    return bool(RULE.fullmatch(paragraph) or SITE.search(paragraph))
+    short = len(paragraph) <= MOST_NOTE_CHARS
+    return bool(RULE.fullmatch(paragraph) or (short and SITE.search(paragraph)))
 
 
 def is_complete(body: str) -> Result:

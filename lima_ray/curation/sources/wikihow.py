@@ -199,7 +199,8 @@ def make_article(
         for section in sections:
             section.label = "" if section.label.strip().lower() == "steps" else section.label
     overview = next((row["overview"] for row in kept if row["overview"].strip()), "")
-    steps = [step for section in sections for step in section.steps if step[1].strip()]
+    texts = [text for section in sections for _, text in section.steps]
+    steps = [text for text in texts if wikihow_text.clean_lines(text)]
     body = wikihow_text.to_markdown(overview, sections) if steps else ""
     return Article(rows[0]["title"], body, len(steps), category, problem)
 

@@ -34,7 +34,8 @@ ABOUT_THE_PAGE = re.compile(
     re.IGNORECASE,
 )
 OPENING = re.compile(r"^(?:This (?:wikiHow )?(?:article|guide|tutorial)|This wikiHow)\b", re.I)
-STRAY_END = re.compile(r"(?<=[.!?:)\"'”])\s*;+\s*$|\s+;+\s*$")
+THIS_ARTICLE = re.compile(r"\b((?:in|throughout|of) this) article\b", re.IGNORECASE)
+STRAY_END = re.compile(r"(?<=[.!?:)\"'”])\s*;+\s*$|(?:^|\s+);+\s*$")
 MARKUP = re.compile(
     r"</?[a-z][^>]*>|https?:|\bwikihow\b|\bX \w+ source|Expert Interview|\[\[|\{\"|&[a-z]+;",
     re.IGNORECASE,
@@ -128,7 +129,7 @@ def to_markdown(overview: str, sections: Sequence[Section]) -> str:
             blocks.append(f"## {label}")
         blocks.append("\n".join(number_steps(section.steps)))
     body = "\n\n".join(block for block in blocks if block)
-    return OPENING.sub("The following answer", body)
+    return THIS_ARTICLE.sub(r"\1 answer", OPENING.sub("The following answer", body))
 
 
 def number_steps(steps: Iterable[tuple[str, str]]) -> list[str]:
