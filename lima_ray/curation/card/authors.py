@@ -72,16 +72,12 @@ def user_names(files: Sequence[Path], wanted: Collection[int]) -> dict[int, str]
         UserError: a file that is not there, or an archive that cannot be read.
     """
     missing, names = set(wanted), dict[int, str]()
-    for file in files:
-        for piece in users_ranges(file):
-            if not missing:
-                return names
-            for _, block in read_blocks(piece):
-                found = names_in(block, missing)
-                names |= found
-                missing -= found.keys()
-                if not missing:
-                    break
+    ranges = (piece for file in files for piece in users_ranges(file))
+    blocks = (block for piece in ranges for _, block in read_blocks(piece))
+    while missing and (block := next(blocks, None)) is not None:
+        found = names_in(block, missing)
+        names |= found
+        missing -= found.keys()
     return names
 
 

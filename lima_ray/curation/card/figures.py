@@ -21,16 +21,17 @@ from lima_ray.curation.card.blocks import Picture, one_line
 WIDTH_IN, DPI = 4.6, 200
 EDGE_IN = 0.08
 BAR_IN, TITLE_IN, GAP_IN = 0.24, 0.28, 0.14
-FONT_POINTS = 9
+FONT_POINTS, TITLE_POINTS = 9, 10
+HINTED = 1.05
+"""How much wider letters are drawn than their outlines are, at most."""
 HISTOGRAM_IN, AXIS_IN = 0.85, 0.42
 """Height of a histogram, and of the numbers and the name of its axis below it."""
 COUNTS_IN = 0.38
 """Width of the numbers beside a histogram."""
-LABEL_CHARS, TITLE_CHARS = 26, 46
+LABEL_IN, MOST_CHARS = 1.9, 80
+"""Widest label, and most characters of any name."""
 MOST_GROUPS = 12
 """Bars of a source's groups; the others are counted in one line."""
-NUMBER_ROOM = 0.22
-"""Part of a panel beside its longest bar, where the number stands."""
 LOG_START = 0.6
 """Where bars on a logarithmic axis begin: a bar of 1 is seen, one of 0 is not."""
 
@@ -128,7 +129,7 @@ def style(colours: Colours) -> dict[Any, Any]:
             "axes.spines.right": False,
             "axes.spines.top": False,
             "axes.titlelocation": "left",
-            "axes.titlesize": 10,
+            "axes.titlesize": TITLE_POINTS,
             "axes.titleweight": "bold",
             "font.size": FONT_POINTS,
             "text.parse_math": False,
@@ -178,18 +179,11 @@ def draw_bars(panels: Sequence[Bars], colours: Colours, logarithmic: bool = Fals
         axes = place(figure, left, top, WIDTH_IN - left - EDGE_IN, height)
         draw_panel(axes, panel, colours, logarithmic)
         if panel.title:
-            title = shorten(panel.title, TITLE_CHARS)
+            title = shorten(panel.title, WIDTH_IN - 2 * EDGE_IN, TITLE_POINTS)
             at = EDGE_IN / WIDTH_IN, 1 - (top - 0.1) / figure.get_figheight()
-            figure.text(*at, title, fontsize=10, fontweight="bold")
+            figure.text(*at, title, fontsize=TITLE_POINTS, fontweight="bold")
         top += height + GAP_IN
     return figure
-
-
-def width_in(label: str) -> float:
-    """Return the width of a label, in inches."""
-    font = FontProperties(size=FONT_POINTS)
-    points, _, _ = TextToPath().get_text_width_height_descent(label, font, ismath=False)
-    return points / 72
 
 
 def place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
@@ -205,11 +199,13 @@ def draw_panel(axes: Axes, panel: Bars, colours: Colours, logarithmic: bool) -> 
     places, start = range(len(panel.counts)), LOG_START if logarithmic else 0
     ends = [max(count, start) for count in barred] + [start] * panel.has_rest
     most = max(1, *barred)
+    number_in = width_in(f"{most:,}") + EDGE_IN
+    part = 1 - number_in / (axes.get_position().width * WIDTH_IN)  # of the axis, for the bars
     if logarithmic:
         axes.set_xscale("log")
-        axes.set_xlim(start, start * (max(most, 2) / start) ** (1 / (1 - NUMBER_ROOM)))
+        axes.set_xlim(start, start * (max(most, 2) / start) ** (1 / part))
     else:
-        axes.set_xlim(0, most / (1 - NUMBER_ROOM))
+        axes.set_xlim(0, most / part)
     bars = axes.barh(places, ends, 0.74, color=colours.bar)
     if panel.has_result:
         bars[-1].set_color(colours.result)
@@ -236,7 +232,8 @@ def draw_lengths(sources: Mapping[str, Any], unit: str, colours: Colours) -> Fig
             top = row * row_in + TITLE_IN
             axes = place(figure, left, top, half - COUNTS_IN - EDGE_IN, HISTOGRAM_IN)
             if column == 0:
-                axes.set_title(shorten(name, TITLE_CHARS), pad=5)
+                most_in = WIDTH_IN - COUNTS_IN - EDGE_IN
+                axes.set_title(shorten(name, most_in, TITLE_POINTS), pad=5)
             draw_histogram(axes, lengths[side][unit], limits, colours)
             axes.set_xlabel(f"{unit} {what}", color=colours.soft, fontsize=8, labelpad=1)
     return figure
@@ -293,10 +290,18 @@ def draw_histogram(
     )
 
 
-def shorten(said: str, most: int = LABEL_CHARS) -> str:
-    """Return a name cut in its middle, of which start and end tell it from others."""
-    name = one_line(said)
-    if len(name) <= most:
-        return name
-    half = (most - 1) // 2
-    return f"{name[:half]}…{name[-half:]}"
+def shorten(said: str, most_in: float = LABEL_IN, points: int = FONT_POINTS) -> str:
+    """Return a name cut in its middle to a width, as its start and end tell it from others."""
+    name = shown = one_line(said)
+    kept = min(len(name), MOST_CHARS)
+    while len(shown) > MOST_CHARS or width_in(shown, points) > most_in:
+        kept -= 1
+        shown = f"{name[: (kept + 1) // 2]}…{name[len(name) - kept // 2 :]}"
+    return shown
+
+
+def width_in(label: str, points: int = FONT_POINTS) -> float:
+    """Return the width of a label in inches; titles are bold."""
+    font = FontProperties(size=points, weight="bold" if points == TITLE_POINTS else "normal")
+    width, _, _ = TextToPath().get_text_width_height_descent(label, font, ismath=False)
+    return HINTED * width / 72
