@@ -214,6 +214,8 @@ def test_addresses_are_links_of_the_web_alone() -> None:
         ("cc-by-4.0", "https://creativecommons.org/licenses/by/4.0/"),
         ("CC0 1.0", "https://creativecommons.org/publicdomain/zero/1.0/"),
         ("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0"),
+        ("Apache 2.0", "https://www.apache.org/licenses/LICENSE-2.0"),
+        ("Reddit User Agreement", "https://redditinc.com/policies/user-agreement"),
         ("my own", ""),
     ],
 )
@@ -244,6 +246,7 @@ def test_the_strictest_licence_holds_for_all(said: list[str], whole: str) -> Non
         (["CC BY-SA 3.0", "CC BY-ND 4.0"], "CC BY-ND 4.0 lets nobody pass a changed text on"),
         (["CC BY-SA 3.0", ""], "1 of 2 rows name no licence"),
         (["my own"], "my own"),
+        (["CC0 1.0", "Reddit User Agreement"], "authors keep the right"),
     ],
 )
 def test_licences_that_exclude_each_other_are_named(said: list[str], why: str) -> None:

@@ -11,14 +11,16 @@ CREATIVE_COMMONS = re.compile(
     r"^CC[ -]BY((?:[ -](?:NC|SA|ND))*)(?:[ -](\d\.\d))?(?: International| Unported)?$", re.I
 )
 OTHERS = {
-    "CC0 1.0": ("https://creativecommons.org/publicdomain/zero/1.0/", ()),
-    "CC0": ("https://creativecommons.org/publicdomain/zero/1.0/", ()),
-    "PDDL": ("https://opendatacommons.org/licenses/pddl/1-0/", ()),
-    "public domain": ("https://creativecommons.org/publicdomain/mark/1.0/", ()),
-    "ODC-BY 1.0": ("https://opendatacommons.org/licenses/by/1-0/", ("BY",)),
-    "Apache-2.0": ("https://www.apache.org/licenses/LICENSE-2.0", ("BY",)),
-    "MIT": ("https://opensource.org/license/mit", ("BY",)),
+    "cc0": ("https://creativecommons.org/publicdomain/zero/1.0/", ()),
+    "cc010": ("https://creativecommons.org/publicdomain/zero/1.0/", ()),
+    "pddl": ("https://opendatacommons.org/licenses/pddl/1-0/", ()),
+    "publicdomain": ("https://creativecommons.org/publicdomain/mark/1.0/", ()),
+    "odcby10": ("https://opendatacommons.org/licenses/by/1-0/", ("BY",)),
+    "apache20": ("https://www.apache.org/licenses/LICENSE-2.0", ("BY",)),
+    "mit": ("https://opensource.org/license/mit", ("BY",)),
+    "reddituseragreement": ("https://redditinc.com/policies/user-agreement", ("RESERVED",)),
 }
+"""By the letters and digits of their names, in lower case."""
 NEWEST = "4.0"
 
 
@@ -30,7 +32,7 @@ class Licence:
     url: str = ""
     """Of its text; empty where the name is not known here."""
     terms: frozenset[str] = frozenset()
-    """Of BY, NC, SA and ND."""
+    """Of BY, NC, SA and ND; RESERVED where authors give others no right to pass the text on."""
     version: str = ""
 
 
@@ -56,9 +58,9 @@ def find_licence(name: str) -> Licence:
         version = found[2] or NEWEST
         url = f"https://creativecommons.org/licenses/{'-'.join(terms).lower()}/{version}/"
         return Licence(name, url, frozenset(terms), version)
-    by_name = {known.lower(): (known, *rest) for known, rest in OTHERS.items()}
-    if name.lower() in by_name:
-        _, url, terms = by_name[name.lower()]
+    letters = re.sub("[^a-z0-9]", "", name.lower())
+    if letters in OTHERS:
+        url, terms = OTHERS[letters]
         return Licence(name, url, frozenset(terms))
     return Licence(name)
 
@@ -82,6 +84,8 @@ def whole_licence(said: Iterable[str]) -> WholeLicence:
     )
     if unknown := [licence.name for licence in found if not licence.url]:
         conflicts.append(f"Not known here, so people have to read it: {', '.join(unknown)}.")
+    if reserved := [licence.name for licence in found if "RESERVED" in licence.terms]:
+        conflicts.append(f"{', '.join(reserved)}: authors keep the right to pass their texts on.")
     if closed := [licence.name for licence in found if "ND" in licence.terms]:
         conflicts.append(f"{', '.join(closed)} lets nobody pass a changed text on.")
     alike = [lic for lic in found if "SA" in lic.terms]

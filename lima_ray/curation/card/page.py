@@ -197,14 +197,7 @@ def length_blocks(facts: Mapping[str, Any], picture: Picture) -> Iterator[Block]
             for name, lengths in everything.items()
             if lengths[side][unit]["count"]
         ]
-        headings = [
-            side,
-            "mean",
-            "median",
-            "5\N{NO-BREAK SPACE}%",
-            "95\N{NO-BREAK SPACE}%",
-            "longest",
-        ]
+        headings = [side, "mean", "median", "p5", "p95", "longest"]
         tables += [Table(headings, rows, has_total=len(everything) > 1)] if rows else []
     yield Columns([[picture], tables])
 
