@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from lima_ray.config.loading import read_yaml
 from lima_ray.curation.candidate import Candidate
 from lima_ray.curation.card import figures
+from lima_ray.curation.card.blocks import escape_markdown
 from lima_ray.curation.card.facts import collect_facts
 from lima_ray.curation.card.lengths import describe
 from lima_ray.curation.card.page import write_card
@@ -127,12 +128,18 @@ def test_the_table_stands_beside_the_papers(card: dict[str, Any]) -> None:
     assert table["all"]["rows"] == 4
 
 
-def test_a_tokenizer_counts_where_there_is_one(tmp_path: Path) -> None:
-    file = write_rows(CHOSEN, tmp_path)
-    facts = collect_facts(CURATION, FUNNELS, CHOSEN, file, {}, lambda text: 2 * len(text))
+def test_a_tokenizer_counts_each_text_once_where_there_is_one(tmp_path: Path) -> None:
+    file, asked = write_rows(CHOSEN, tmp_path), list[str]()
+
+    def count(text: str) -> int:
+        asked.append(text)
+        return 2 * len(text)
+
+    facts = collect_facts(CURATION, FUNNELS, CHOSEN, file, {}, count)
     assert facts["table_1_unit"] == "tokens"
     assert facts["rows"]["tokens"] == 2 * facts["rows"]["characters"]
     assert facts["table_1"][2]["reply"] == 2 * len("Sit down.")
+    assert len(asked) == len(set(asked))
 
 
 def test_funnels_dates_and_licences_of_each_source(card: dict[str, Any]) -> None:
@@ -300,3 +307,24 @@ def test_the_three_rows_are_a_short_a_middle_and_a_long_one(tmp_path: Path) -> N
     write_card(curation, funnels, {"authored": rows}, file, tmp_path, made={})
     shown = re.findall(r"### (a/\d+),", (tmp_path / "card.md").read_text())
     assert shown == ["a/011", "a/101", "a/191"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        NASTY,
+        "# no heading",
+        "- no item",
+        "1. no item",
+        "a_b _c_ ~~d~~ &lt; &",
+        "![x](http://x.org)",
+    ],
+)
+def test_markdown_shows_a_line_of_any_text(said: str) -> None:
+    rendered = (
+        MarkdownIt("commonmark", {"html": True}).enable("table").render(escape_markdown(said))
+    )
+    tree = html.fromstring(rendered)
+    assert tree.tag == "p"
+    assert len(tree) == 0
+    assert tree.text == " ".join(said.split())

@@ -47,6 +47,8 @@ summary { cursor: pointer; margin: .5rem 0 }
 LOADS_NOTHING = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 """What Markdown gives a meaning inside a line; an underscore inside a word has none."""
+LEADING = re.compile(r"^(\d*)([#+=.)-])")
+"""What begins a heading or a list."""
 LONG_CELL = 24
 """Characters from which on a cell may be wrapped."""
 
@@ -204,7 +206,8 @@ def markdown_inline(part: Inline) -> str:
 
 def escape_markdown(said: str) -> str:
     """Return a text as one line of Markdown that shows it and nothing else."""
-    return SPECIAL.sub(r"\\\g<0>", escape(one_line(said), quote=False))
+    escaped = SPECIAL.sub(r"\\\g<0>", escape(one_line(said), quote=False))
+    return LEADING.sub(r"\1\\\2", escaped)
 
 
 def one_line(said: str) -> str:

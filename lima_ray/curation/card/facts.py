@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def collect_facts(
         ValueError: recipe, funnels, rows and file do not belong together.
     """
     check_consistent(curation, funnels, chosen, rows_file)
+    # The same texts are counted as rows, by source and in the table.
+    count_tokens = cache(count_tokens) if count_tokens else None
     rows = [candidate for candidates in chosen.values() for candidate in candidates]
     return {
         "name": curation.name,

@@ -167,7 +167,7 @@ def funnel_blocks(sources: Mapping[str, Any], pictures: Mapping[str, Picture]) -
         yield Columns([[pictures[name]], [funnel_table(source["funnel"])]])
         if source["notes"]:
             found = (f"{what}: {number(count)}" for what, count in source["notes"].items())
-            yield text(f"Also found, and left out: {'; '.join(found)}.")
+            yield text(f"Also found: {'; '.join(found)}.")
 
 
 def funnel_table(funnel: Mapping[str, Any]) -> Table:
@@ -197,7 +197,7 @@ def length_blocks(facts: Mapping[str, Any], picture: Picture) -> Iterator[Block]
             for name, lengths in everything.items()
             if lengths[side][unit]["count"]
         ]
-        headings = [side, "mean", "median", "p5", "p95", "longest"]
+        headings = [side, "mean", "median", "p5", "p95", "max"]
         tables += [Table(headings, rows, has_total=len(everything) > 1)] if rows else []
     yield Columns([[picture], tables])
 
