@@ -5,15 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from lima_ray.config.errors import UserError
 from lima_ray.curation.candidate import Candidate
 from lima_ray.curation.review import rendering
 from lima_ray.curation.review.decisions import Decision, Verdict, read_decisions, resolve
+from lima_ray.curation.review.page import build_page
 from lima_ray.curation.review.queue import CLAIM_S, ChangedError, ReviewItem, ReviewQueue
-from lima_ray.curation.review.server import serve_review
+from lima_ray.curation.review.reviewers import ReviewStore
+from lima_ray.curation.review.server import protect, serve_review
 from lima_ray.curation.review.similarity import Neighbours
 from lima_ray.curation.review.window import Place, Window
+from lima_ray.web.passwords import login_line
 
 
 def said(id: str, verdict: Verdict, reviewer: str, text: str = "", at: str = "") -> Decision:
@@ -195,7 +199,7 @@ def test_near_repeats_come_first() -> None:
     for embedder in (None, lambda given: np.array([[len(t) + 1, t.count("w")] for t in given])):
         neighbours = Neighbours(texts, embedder)
         found = neighbours.nearest(0)
-        assert found[0][0] == 3 and found[0][1] > 0.99 and len(found) == 3
+        assert found and found[0][0] == 3 and found[0][1] > 0.99 and len(found) == 3
         assert 0 not in [place for place, _ in found]
     assert Neighbours(["alone"]).nearest(0) == []
 
@@ -226,3 +230,27 @@ def test_open_port_needs_logins(tmp_path: Path) -> None:
         serve_review(items(1), tmp_path, host="0.0.0.0", port=0)
     with pytest.raises(UserError, match="no candidate"):
         serve_review([], tmp_path, port=0)
+
+
+def test_page_refuses_strangers_other_hosts_and_files(tmp_path: Path) -> None:
+    login_file = tmp_path / "logins.txt"
+    login_file.write_text(login_line("anna", "a long secret"))
+    store = ReviewStore(f"sqlite:///{tmp_path}/sessions.sqlite")
+    queue = ReviewQueue(items(2), tmp_path)
+    pages = {
+        logins: build_page(queue, Neighbours(["a", "b"]), store, "Review", logins)
+        for logins in (None, login_file)
+    }
+    asks = {"accept": "text/html"}
+    with TestClient(protect(pages[None], frozenset()), "http://localhost") as anyone:
+        assert anyone.get("/", headers=asks).status_code == 200
+        assert anyone.get("/", headers={"host": "evil.example"}).status_code == 421
+        file = {"data": [{"path": "/etc/passwd"}], "fn_index": 0, "session_hash": "w"}
+        refused = anyone.post("/gradio_api/queue/join", json=file)
+        assert refused.status_code == 400 and "file" in refused.text
+        long = anyone.post("/gradio_api/queue/join", content=b"x" * 2_000_001)
+        assert long.status_code == 413
+    with TestClient(protect(pages[login_file], None), follow_redirects=False) as stranger:
+        assert stranger.get("/", headers=asks).headers["location"].endswith("/login")
+        assert stranger.post("/gradio_api/queue/join", json={}).status_code == 401
+    store.close()

@@ -161,7 +161,7 @@ class ReviewHandlers:
         if not differ:
             return ""
         others = " and ".join(f"{d.reviewer} {SAID[d.verdict]}" for d in differ)
-        return f"You {SAID[made.verdict]} what {others} it: a disagreement, {made.id}."
+        return f"You {SAID[made.verdict]} {made.id}, which {others}: a disagreement."
 
     def undo(self, request: gr.Request, place: str) -> Window:
         """Take the reviewer's last decision back, and show its candidate."""

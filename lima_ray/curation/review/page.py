@@ -79,6 +79,7 @@ class ReviewView:
                 label="Your name",
                 info="Your decisions are kept under it; use the same one on another machine.",
                 max_length=MAX_NAME_CHARACTERS,
+                max_lines=1,
                 elem_id="name",
             )
             self.begin = gr.Button("Begin", variant="primary", elem_id="begin")
@@ -88,7 +89,7 @@ class ReviewView:
                 with gr.Column(scale=3, elem_id="left"):
                     self.draw_candidate()
                 with gr.Column(scale=1, min_width=260, elem_id="right"):
-                    self.details, self.alike, self.others = gr.HTML(), gr.HTML(), gr.HTML()
+                    self.others, self.details, self.alike = gr.HTML(), gr.HTML(), gr.HTML()
             self.draw_actions()
         self.notice = gr.HTML(elem_id="notice")
         self.place = gr.Textbox(visible="hidden", elem_id="place")
@@ -189,9 +190,10 @@ class ReviewView:
         shown, editor = window.edit_shown(), window.edit_to_begin_with()
         turns = item.candidate.turns
         whose = shown.reviewer if shown else ""
+        nearest = self.neighbours.nearest(self.queue.place[id])
         alike = [
             (other, cosine, self.queue.outcomes.get(other.candidate.id))
-            for place, cosine in self.neighbours.nearest(self.queue.place[id])
+            for place, cosine in nearest or []
             for other in [self.queue.items[self.ids[place]]]
         ]
         origin = f"Begins with the edit of {editor.reviewer}." if editor else ""
@@ -206,7 +208,7 @@ class ReviewView:
             self.head: rendering.head(item, own, outcome, whose),
             self.chat: rendering.messages((shown.turns if shown else None) or turns),
             self.details: rendering.details(item),
-            self.alike: rendering.neighbours(alike),
+            self.alike: rendering.neighbours(None if nearest is None else alike),
             self.others: rendering.others(outcome, window.reviewer, turns),
             self.original: rendering.texts(turns) if editor else "",
             self.origin: rendering.notice(origin),

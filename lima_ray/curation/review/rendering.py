@@ -14,6 +14,8 @@ from lima_ray.web.markdown import formatted
 
 WORDS = re.compile(r"\s+|\S+")
 WEB = re.compile(r"https?://", re.IGNORECASE)
+NEAR = 0.4
+"""A cosine of texts worth a second look."""
 MAX_DIFF_WORDS = 3000
 """Comparing takes the square of this at worst."""
 SHOWN_CHARS = 90
@@ -125,13 +127,19 @@ def link(url: str) -> str:
     return f'<a href="{text}" target="_blank" rel="noopener noreferrer nofollow">{shown}</a>'
 
 
-def neighbours(found: Sequence[tuple[ReviewItem, float, Outcome | None]]) -> str:
-    """Return the candidates most alike: similarity, prompt, and what was decided."""
+def neighbours(found: Sequence[tuple[ReviewItem, float, Outcome | None]] | None) -> str:
+    """Return the candidates most alike: similarity, prompt, and what was decided.
+
+    Args:
+        found: them; none while they are being looked for.
+    """
+    if found is None:
+        return '<section class="card"><p>The candidates are being compared.</p></section>'
     if not found:
         return ""
     lines = "".join(
         f'<li><a href="?c={quote(item.candidate.id, safe="")}&amp;view=all">'
-        f'<b class="{"near" if cosine >= 0.5 else ""}">{cosine:.2f}</b> '
+        f'<b class="{"near" if cosine >= NEAR else ""}">{cosine:.2f}</b> '
         f"{escape(shorten(item.candidate.turns[0]))}</a>"
         f"<small>{escape(item.source)} · {standing_of(item, outcome)}</small></li>"
         for item, cosine, outcome in found

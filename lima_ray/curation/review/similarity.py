@@ -1,16 +1,20 @@
 """Near-repeats: the candidates whose texts are most like one's own."""
 
 import re
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 BUCKETS = 2**18
+MAX_WORDS = 500
+"""Of a text, its first ones, that are compared."""
+WAIT_S = 5.0
 WORD = re.compile(r"\w+")
 Embedder = Callable[[Sequence[str]], np.ndarray]
 """Returns a row for each text, (texts, size)."""
@@ -19,17 +23,32 @@ Embedder = Callable[[Sequence[str]], np.ndarray]
 class Neighbours:
     """Vectors of all texts: cosine of tf-idf over words and pairs of words, or of embeddings."""
 
-    def __init__(self, texts: Sequence[str], embedder: Embedder | None = None) -> None:
-        """Compute the vectors.
+    def __init__(
+        self, texts: Sequence[str], embedder: Embedder | None = None, wait_s: float = WAIT_S
+    ) -> None:
+        """Compute the vectors, in a thread, so that a review of many candidates begins at once.
 
         Args:
             texts: of all candidates.
             embedder: makes the vectors; without one they are tf-idf.
+            wait_s: for them here.
         """
-        self.vectors: Any = tf_idf(texts) if embedder is None else unit(embedder(texts))
+        self.vectors: Any = None
 
-    def nearest(self, place: int, most: int = 3) -> list[tuple[int, float]]:
-        """Return the places of the texts most like one, each with its cosine, best first."""
+        def compute() -> None:
+            self.vectors = tf_idf(texts) if embedder is None else unit(embedder(texts))
+
+        thread = threading.Thread(target=compute, daemon=True)
+        thread.start()
+        thread.join(wait_s)
+
+    def nearest(self, place: int, most: int = 3) -> list[tuple[int, float]] | None:
+        """Return the places of the texts most like one, each with its cosine, best first.
+
+        None while the vectors are being computed.
+        """
+        if self.vectors is None:
+            return None
         row = self.vectors[[place]]
         likeness = self.vectors @ row.T
         cosines = np.asarray(likeness.todense() if sparse.issparse(likeness) else likeness).ravel()
@@ -58,7 +77,7 @@ def tf_idf(texts: Sequence[str]) -> sparse.csr_array:
 
 def bucket_counts(text: str) -> Counter[int]:
     """Return how often each bucket's words and pairs of words occur."""
-    words = WORD.findall(text.lower())
+    words = [found[0] for found in islice(WORD.finditer(text.lower()), MAX_WORDS)]
     terms = Counter(words) + Counter(map(" ".join, pairwise(words)))
     found: Counter[int] = Counter()
     for term, count in terms.items():
