@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from lima_ray.config.errors import UserError
+from lima_ray.web.markdown import typed
 from lima_ray.web.sessions import Session
 from serve.conversations.autosave import Autosave
 from serve.conversations.chat_window import ChatWindow, ReplyOptions
@@ -17,7 +18,6 @@ from serve.conversations.open_windows import OpenWindows
 from serve.conversations.store import Store
 from serve.page import rendering
 from serve.page.chat_view import ChatView, Update, model_of
-from serve.page.markdown import typed
 from serve.page.sampling_controls import sampling_fields, seed_of
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import gradio as gr
 
+from lima_ray.web.markdown import LATEX, plain
 from serve.conversations.chat_window import ChatWindow
 from serve.conversations.dialogue import MAX_CHARACTERS, UNTITLED, Dialogue
 from serve.page import rendering
-from serve.page.markdown import LATEX, plain
 from serve.page.sampling_controls import sampling_controls, seed_control
 
 Update = dict[Any, Any]

@@ -7,13 +7,13 @@ from weakref import WeakValueDictionary
 
 import gradio as gr
 
+from lima_ray.web.markdown import LATEX
 from serve.conversations.chat_window import ChatWindow
 from serve.conversations.comparison import ComparisonWindow, Contestant, Round, Vote
 from serve.conversations.dialogue import MAX_CHARACTERS
 from serve.page import rendering
 from serve.page.chat_handlers import ChatHandlers, owns
 from serve.page.chat_view import Update
-from serve.page.markdown import LATEX
 from serve.page.sampling_controls import sampling_controls, sampling_fields, seed_control, seed_of
 
 NAMES = ("A", "B")

@@ -53,7 +53,7 @@
   }).observe(document.body, {childList: true, subtree: true});
 
   // Copying a message copies what was said. The chat draws an edited message before the server has
-  // seen it, so it is sent letter by letter (serve/page/markdown.py: `typed`).
+  // seen it, so it is sent letter by letter (lima_ray/web/markdown.py: `typed`).
   const plain = (text) => '&#8203;' + text.replace(/[^A-Za-z0-9]/gu, (c) => `&#${c.codePointAt()};`);
   let copied = null;
   document.addEventListener('click', (event) => {

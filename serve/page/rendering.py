@@ -4,9 +4,9 @@ import json
 from html import escape
 from typing import Any
 
+from lima_ray.web.markdown import formatted, plain
 from serve.conversations.client import ReplyTiming
 from serve.conversations.dialogue import Dialogue, Turn
-from serve.page.markdown import formatted, plain
 
 NEARLY_FULL = 0.85
 CUT = {

@@ -30,7 +30,7 @@ LETTERS = "&#8203;"
 """Begins a text that is sent letter by letter; a browser shows it as nothing."""
 REFERENCE = re.compile(r"&#(\d{1,7});")
 PLACE = re.compile("\x00(\\d+)\x00")
-"""Stands for a formula while code is looked for; no message holds NUL (`dialogue.clean`)."""
+"""Stands for a formula while code is looked for; whoever calls removes NUL."""
 NOT_PLAIN = re.compile(r"[^\w ]|_|^ |(?<=\s) | $")
 TAG = re.compile(r"<(?=[A-Za-z/!?])|&(?=#|\w)")
 MARKUP = re.compile(r"<(?=[A-Za-z/!?])|&(?=#|\w)|%(?=%%LATEX_BLOCK_)|\\(?=[(\[])|\$(?=\$)")
@@ -65,7 +65,7 @@ def plain(text: str) -> str:
 
 
 def typed(text: str) -> str:
-    """Return an edited message as it was typed; `page.js` sends it letter by letter."""
+    """Return an edited message as it was typed; the chat page sends it letter by letter."""
     if not text.startswith(LETTERS):
         return text
     return REFERENCE.sub(

@@ -7,8 +7,8 @@ import time
 import pytest
 from markdown_it import MarkdownIt
 
+from lima_ray.web.markdown import MAX_FORMULA_CHARACTERS, MAX_FORMULA_DEPTH, formatted, plain, typed
 from serve.conversations.dialogue import Dialogue, Turn
-from serve.page.markdown import MAX_FORMULA_CHARACTERS, MAX_FORMULA_DEPTH, formatted, plain, typed
 from serve.page.rendering import messages
 
 TEXTS = [

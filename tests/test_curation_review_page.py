@@ -1,0 +1,168 @@
+"""The review page in headless Chromium: two reviewers at once, and a server that is killed."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from browser import CHROMIUM, FLAGS, free_port
+from review_server import candidates
+
+from lima_ray.curation.review.decisions import read_decisions
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+if not CHROMIUM.exists():
+    pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium", allow_module_level=True)
+
+from playwright.sync_api import Browser, Page, expect  # noqa: E402
+
+SERVER = Path(__file__).parent / "support" / "review_server.py"
+WAIT_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests."""
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def running(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    """A server, which is killed at the end if it still runs."""
+    command = [sys.executable, str(SERVER), str(folder), str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout and f":{port}/" in server.stdout.readline()
+        yield server
+    finally:
+        server.kill()
+        server.wait()
+
+
+class Reviewer:
+    """A reviewer in a browser context of their own, and what they decided."""
+
+    def __init__(self, browser: Browser, address: str, name: str) -> None:
+        """Open the page and give the name."""
+        self.name = name
+        self.page: Page = browser.new_context().new_page()
+        self.errors: list[str] = []
+        self.asked: set[str] = set()
+        self.decided: list[tuple[str, str]] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda r: self.asked.add(urlsplit(r.url).netloc))
+        self.page.goto(address)
+        self.page.get_by_label("Your name").fill(name, timeout=WAIT_MS)
+        self.page.keyboard.press("Enter")
+        expect(self.page.locator("#candidate .bot-row")).to_be_visible(timeout=WAIT_MS)
+
+    @property
+    def place(self) -> dict[str, str]:
+        """What the page shows."""
+        return json.loads(self.page.locator("#place textarea").input_value() or "{}")
+
+    def press(self, key: str) -> None:
+        """Press a key that the server answers, and note what is decided by it."""
+        before = self.place
+        verdict = {"k": "keep", "d": "drop", "u": "undo", "Control+Enter": "edit"}.get(key)
+        self.page.keyboard.press(key)
+        deadline = time.monotonic() + WAIT_MS / 1000
+        while self.place.get("serial") == before["serial"]:
+            assert time.monotonic() < deadline, f"no answer to {key}"
+            self.page.wait_for_timeout(20)
+        if verdict:
+            self.decided.append((self.place["id"] if key == "u" else before["id"], verdict))
+        self.page.wait_for_timeout(100)  # the page takes up the answer in its next frames
+
+    def reload(self) -> None:
+        """Reload the page."""
+        self.page.reload()
+        expect(self.page.locator("#candidate .bot-row")).to_be_visible(timeout=WAIT_MS)
+        self.page.wait_for_timeout(200)
+
+
+def test_two_reviewers_a_reload_and_a_killed_server_lose_no_decision(
+    browser: Browser, tmp_path: Path
+) -> None:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/"
+    with running(tmp_path, port) as server:
+        anna, bob = (Reviewer(browser, address, name) for name in ("anna", "bob"))
+        assert anna.place["id"] == "cooking/1" and bob.place["id"] == "cooking/2"
+        for _ in range(2):
+            anna.press("k")
+            bob.press("d")
+        shown = anna.place["id"]
+        assert shown != bob.place["id"]
+        anna.page.keyboard.press("e")
+        reply = anna.page.get_by_label("Reply")
+        expect(reply).to_have_value(reply_of(shown))
+        reply.press("End")
+        reply.fill("Stir it at once.\n\n```\nkeep ed k d\n```")
+        anna.page.locator("#note input").fill("was too long: d")
+        anna.reload()
+        assert anna.place["id"] == shown
+        expect(reply).to_have_value("Stir it at once.\n\n```\nkeep ed k d\n```")
+        anna.press("Control+Enter")
+        bob.press("u")
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+        before = bob.place
+        bob.page.keyboard.press("k")
+        bob.page.wait_for_timeout(500)
+        assert bob.place == before, "the page goes on without an answer"
+    decided = read_decisions(tmp_path)
+    with running(tmp_path, port):
+        assert read_decisions(tmp_path) == decided
+        bob.page.wait_for_timeout(5500)
+        bob.press("k")
+        anna.reload()
+        anna.press("k")
+    for reviewer in (anna, bob):
+        made = [(d.id, d.verdict) for d in read_decisions(tmp_path) if d.reviewer == reviewer.name]
+        assert made == reviewer.decided
+        assert reviewer.errors == [] and reviewer.asked - {""} == {f"127.0.0.1:{port}"}
+    edit = next(d for d in read_decisions(tmp_path) if d.verdict == "edit")
+    assert edit.id == shown and edit.note == "was too long: d"
+    assert edit.turns and edit.turns[1] == "Stir it at once.\n\n```\nkeep ed k d\n```"
+
+
+def test_texts_are_drawn_as_markdown_and_never_as_html(browser: Browser, tmp_path: Path) -> None:
+    port = free_port()
+    with running(tmp_path, port):
+        anna = Reviewer(browser, f"http://127.0.0.1:{port}/", "anna")
+        reply = anna.page.locator("#candidate .bot-row")
+        expect(reply.locator("strong")).to_have_text("slowly")
+        expect(reply.locator("li")).to_have_count(2)
+        expect(reply.locator("li").first).to_contain_text("List<int> & <b>this</b>")
+        expect(reply.locator("pre")).to_contain_text('stir("<milk>")')
+        expect(reply.locator(".katex").first).to_be_attached()
+        expect(reply).to_contain_text("<script>document.title")
+        assert anna.page.title() == "Review"
+        link = anna.page.locator("#right .card a").first
+        assert "noopener" in (link.get_attribute("rel") or "")
+        expect(anna.page.locator("#right ol li")).to_have_count(3)
+        anna.page.keyboard.press("n")
+        anna.page.keyboard.type("k d u s")
+        assert anna.place["id"] == "cooking/1", "what is typed into the note is no key"
+        anna.page.keyboard.press("Enter")
+        anna.press("ArrowRight")
+        anna.press("ArrowLeft")
+        expect(anna.page.locator("#note input")).to_have_value("k d u s")
+        anna.press("d")
+        assert [d.note for d in read_decisions(tmp_path)] == ["k d u s"]
+        assert anna.errors == []
+
+
+def reply_of(id: str) -> str:
+    """Return a candidate's reply."""
+    return next(i.candidate.turns[1] for i in candidates() if i.candidate.id == id)
