@@ -21,25 +21,40 @@ if __name__ == "__main__":  # arguments first: the imports below take a second
 
     sys.exit(run_command("curate"))
 
+import platform
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from lima_ray.config.errors import UserError
 from lima_ray.curation import dataset
 from lima_ray.curation.arguments import CurateCommand
-from lima_ray.curation.card.page import write_card
+from lima_ray.curation.card.authors import read_author_names
+from lima_ray.curation.card.page import CARD, write_card
+from lima_ray.curation.dataset import SourcePool
+from lima_ray.curation.funnel import Funnel
 from lima_ray.curation.pipeline import run_stages
 from lima_ray.curation.recipe import Curation
-from lima_ray.curation.sources.census import census
+from lima_ray.curation.review.decisions import Outcome, read_decisions, resolve
+from lima_ray.curation.review.queue import ReviewItem
+from lima_ray.curation.selection.selectors import render_overlap, select_rows
 from lima_ray.curation.sources.registry import make_reader
 from lima_ray.data.examples import write_examples
+from lima_ray.judging.candidates import grade_candidates
 from lima_ray.records.files import acquire_lock, explain_write_errors, read_json
+
+SELECTORS = ("score", "random", "longest", "spread", "graded")
+"""Compared by --overlaps."""
+LIBRARIES = ("lima_ray", "ray", "lxml", "html-to-markdown", "rensa", "wordllama")
+"""Whose versions the card names: they decide about rows."""
 
 
 def main(command: CurateCommand) -> None:
     """`python -m lima_ray.curate RECIPE`."""
-    if command.census:
-        print(census(command.census))
-        return
     assert command.curation
     curation, out = command.curation, Path(command.curation.out)
     with explain_write_errors(out, "--out"):
@@ -70,13 +85,87 @@ def curate(curation: Curation, out: Path, command: CurateCommand) -> None:
     parts = run_stages(curation, out / "work", command.workers, command.damaged)
     pools = dataset.gather(curation, parts)
     dataset.check_unique_ids(pools)
-    decisions = resolve(read_decisions(out / "review"))
-    refused = frozenset(id for id, outcome in decisions.items() if outcome.verdict == "drop")
     grades = grade(curation, pools, out)
-    chosen = {p.name: dataset.choose(curation, p, refused, grades) for p in pools}
-    if command.review:
-        review(curation, pools, chosen, grades, out, command)
-        return
+    if command.overlaps:
+        for pool in pools:
+            print_overlaps(curation, pool, grades)
+    elif command.review:
+        review(curation, pools, grades, out, command)
+    else:
+        decisions = resolve(read_decisions(out / "review"), command.lead)
+        write_dataset(curation, pools, grades, decisions, out, command)
+
+
+def grade(curation: Curation, pools: list[SourcePool], out: Path) -> dict[str, float]:
+    """Return a model's grades of the candidates of sources that choose by them."""
+    asked = [pool for pool in pools if pool.section.choose == "graded"]
+    if not asked:
+        return {}
+    candidates = [c for pool in asked for c in pool.read([row.id for row in pool.rows])]
+    journal = out / "grades.jsonl"
+    return grade_candidates(candidates, curation.endpoint, curation.endpoint_model, journal)
+
+
+def print_overlaps(curation: Curation, pool: SourcePool, grades: dict[str, float]) -> None:
+    """Print how many rows each two selectors share, of as many rows as a source is asked for."""
+    count = pool.section.rows or len(pool.rows)
+    names = [name for name in SELECTORS if name != "graded" or grades]
+    choices = {}
+    for name in names:
+        generator = np.random.default_rng(curation.seed)
+        choices[name] = select_rows(pool.rows, count, name, generator, pool.texts, grades)
+    print(f"{pool.name}: {count:,} of {len(pool.rows):,} candidates\n\n{render_overlap(choices)}\n")
+
+
+def review(
+    curation: Curation,
+    pools: list[SourcePool],
+    grades: dict[str, float],
+    out: Path,
+    command: CurateCommand,
+) -> None:
+    """Open the page on which people decide about the chosen rows and as many that follow them."""
+    # Gradio takes seconds to import, and stands in pages alone.
+    from lima_ray.curation.review.server import serve_review
+
+    queue, wanted = [], {}
+    for pool in pools:
+        chosen = dataset.choose(curation, pool, grades=grades)
+        ranked = dataset.choose(curation, pool, grades=grades, times=dataset.RESERVE)
+        picked = set(chosen)
+        ordered = chosen + [id for id in ranked if id not in picked]
+        wanted[pool.name] = len(chosen)
+        for rank, candidate in enumerate(pool.read(ordered), start=1):
+            queue.append(ReviewItem(candidate, pool.name, candidate.id in picked, rank))
+    serve_review(
+        queue,
+        out / "review",
+        host=command.host,
+        port=command.port,
+        login_file=command.login_file,
+        open_browser=command.open,
+        rows=wanted,
+        lead=command.lead,
+        title=curation.name,
+    )
+    print(f"decisions stand in {out / 'review'}; the same command without --review takes them in")
+
+
+def write_dataset(
+    curation: Curation,
+    pools: list[SourcePool],
+    grades: dict[str, float],
+    decisions: dict[str, Outcome],
+    out: Path,
+    command: CurateCommand,
+) -> None:
+    """Write the rows, the reasons of all others, and the card.
+
+    Raises:
+        UserError: too few rows, unless what there is is to be taken.
+    """
+    refused = frozenset(id for id, outcome in decisions.items() if outcome.verdict == "drop")
+    chosen = {pool.name: dataset.choose(curation, pool, refused, grades) for pool in pools}
     filters = {name: make_reader(s, curation).filters for name, s in curation.sources.items()}
     funnels = dataset.funnels_of(pools, filters, chosen, refused)
     short = dataset.check_enough(curation, funnels, chosen)
@@ -85,53 +174,21 @@ def curate(curation: Curation, out: Path, command: CurateCommand) -> None:
             "too few rows:\n  " + "\n  ".join(short) + "\nGive more dumps, ask for fewer by "
             "--sources.NAME.rows, or take what there is by --too_few take"
         )
-    turns = {id: o.turns for id, o in decisions.items() if o.turns}
-    rows = {p.name: dataset.edited(p.read(chosen[p.name]), turns) for p in pools}
+    if not any(chosen.values()):
+        raise UserError("no rows at all:\n  " + "\n  ".join(short))
+    turns = {id: outcome.turns for id, outcome in decisions.items() if outcome.turns}
+    rows = {pool.name: dataset.edited(pool.read(chosen[pool.name]), turns) for pool in pools}
+    file = out / f"{curation.split}.jsonl"
+    made: dict[str, Any] = {"versions": {name: version(name) for name in LIBRARIES}}
+    made["versions"]["python"] = platform.python_version()
+    made["edited"] = [c.id for those in rows.values() for c in those if c.id in turns]
+    made |= {"too_few": short} if short else {}
     with explain_write_errors(out, "--out"):
-        file = out / f"{curation.split}.jsonl"
         write_examples([c.to_example() for those in rows.values() for c in those], file)
         dataset.write_dropped(pools, out / "dropped.parquet")
-        write_card(curation, funnels, rows, file, out, made={"short": short})
+        names = read_author_names(curation, rows)
+        write_card(curation, funnels, rows, file, out, made=made, names=names)
     print_summary(funnels, file, out)
-
-
-def grade(curation: Curation, pools: list[dataset.SourcePool], out: Path) -> dict[str, float]:
-    """Return a model's grades of the candidates of sources that choose by them."""
-    asked = [p for p in pools if p.section.choose == "graded"]
-    if not asked:
-        return {}
-    candidates = [c for p in asked for c in p.read([row.id for row in p.rows])]
-    return grade_candidates(
-        candidates, curation.endpoint, curation.endpoint_model, out / "grades.jsonl"
-    )
-
-
-def review(
-    curation: Curation,
-    pools: list[dataset.SourcePool],
-    chosen: dict[str, list[str]],
-    grades: dict[str, float],
-    out: Path,
-    command: CurateCommand,
-) -> None:
-    """Open the page on which people decide about the chosen rows and as many that follow them."""
-    queue = []
-    for pool in pools:
-        ranked = dataset.choose(curation, pool, grades=grades, times=dataset.RESERVE)
-        picked = set(chosen[pool.name])
-        ordered = chosen[pool.name] + [id for id in ranked if id not in picked]
-        for rank, candidate in enumerate(pool.read(ordered), start=1):
-            queue.append(ReviewItem(candidate, pool.name, candidate.id in picked, rank))
-    wanted = {name: len(ids) for name, ids in chosen.items()}
-    serve_review(
-        queue,
-        out / "review",
-        host=command.host,
-        port=command.port,
-        login_file=command.login_file,
-        open_browser=command.open,
-    )
-    print(f"decisions stand in {out / 'review'}; the same command without --review takes them in")
 
 
 def print_summary(funnels: list[Funnel], file: Path, out: Path) -> None:

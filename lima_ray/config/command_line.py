@@ -45,6 +45,7 @@ class Command:
 
 COMMANDS = {
     "demo": Command("lima_ray.miniature.demo", "lima_ray.config.command_line:RecipeCommand"),
+    "curate": Command("lima_ray.curate", "lima_ray.curation.arguments:parse_curate"),
     "example": Command("lima_ray.example"),
     "encode": Command("lima_ray.encode"),
     "train": Command("lima_ray.train", "lima_ray.config.command_line:RecipeCommand"),

@@ -37,6 +37,10 @@ class CurateOptions(Section):
     """Replace a dataset that other choices made."""
     review: bool = False
     """Open a page on which people keep, edit or drop candidates; then run without it again."""
+    lead: str = ""
+    """Reviewer who decides where others are equally divided."""
+    overlaps: bool = False
+    """Print how many rows the selectors have in common, instead of writing a dataset."""
     host: str = "127.0.0.1"
     """Address of that page; an open one needs a login file."""
     port: int = Field(default=7861, ge=0, lt=2**16)

@@ -100,11 +100,13 @@ def gather(curation: Curation, parts: Mapping[str, Sequence[Part]]) -> list[Sour
 
 
 def read_prompts(curation: Curation) -> Iterator[tuple[str, str]]:
-    """Yield id and text of every prompt that no row may repeat."""
+    """Yield id and text of every prompt that no row may repeat, those of later turns too."""
     for reference in curation.decontaminate:
         path = Path(curation.inputs) / reference
         for example in read_examples(str(path), "test", dialogues=False):
-            yield f"{path.name}/{example.id}", example.prompt
+            later = example.extra.get("follow_ups", [])
+            for text in (example.prompt, *(later if isinstance(later, list) else [])):
+                yield f"{path.name}/{example.id}", str(text)
 
 
 def choose(
