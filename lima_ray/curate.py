@@ -41,6 +41,7 @@ from lima_ray.curation.pipeline import run_stages
 from lima_ray.curation.recipe import Curation
 from lima_ray.curation.review.decisions import Outcome, read_decisions, resolve
 from lima_ray.curation.review.queue import ReviewItem
+from lima_ray.curation.review.server import serve_review
 from lima_ray.curation.selection.selectors import render_overlap, select_rows
 from lima_ray.curation.sources.registry import make_reader
 from lima_ray.data.examples import write_examples
@@ -82,8 +83,9 @@ def check_same_choices(curation: Curation, out: Path, overwrite: bool) -> None:
 
 def curate(curation: Curation, out: Path, command: CurateCommand) -> None:
     """Read the dumps, choose rows, and write the dataset or open the page where people choose."""
+    prompts = dataset.index_prompts(curation)
     parts = run_stages(curation, out / "work", command.workers, command.damaged)
-    pools = dataset.gather(curation, parts)
+    pools = dataset.gather(curation, parts, prompts)
     dataset.check_unique_ids(pools)
     grades = grade(curation, pools, out)
     if command.overlaps:
@@ -125,9 +127,6 @@ def review(
     command: CurateCommand,
 ) -> None:
     """Open the page on which people decide about the chosen rows and as many that follow them."""
-    # Gradio takes seconds to import, and stands in pages alone.
-    from lima_ray.curation.review.server import serve_review
-
     queue, wanted = [], {}
     for pool in pools:
         chosen = dataset.choose(curation, pool, grades=grades)

@@ -71,7 +71,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def pools_of(curation: Curation, work: Path) -> list[dataset.SourcePool]:
-    return dataset.gather(curation, run_stages(curation, work, workers=0))
+    prompts = dataset.index_prompts(curation)
+    return dataset.gather(curation, run_stages(curation, work, workers=0), prompts)
 
 
 def test_repeats_and_leaks_go_with_the_row_that_they_repeat(folder: Path) -> None:

@@ -67,15 +67,13 @@ class SourcePool:
         return [candidate.text for candidate in self.read(ids)]
 
 
-def gather(curation: Curation, parts: Mapping[str, Sequence[Part]]) -> list[SourcePool]:
+def gather(
+    curation: Curation, parts: Mapping[str, Sequence[Part]], prompts: PromptIndex
+) -> list[SourcePool]:
     """Return every source's candidates without repeats and leaks, with the reasons of the others.
 
     Of rows alike the first stays, in the order of the sources and of their dumps.
-
-    Raises:
-        UserError: a file of prompts that cannot be read.
     """
-    prompts = PromptIndex(read_prompts(curation), curation.overlap)
     seen = Deduplicator(curation.near_duplicates)
     pools = []
     for name, section in curation.sources.items():
@@ -99,10 +97,24 @@ def gather(curation: Curation, parts: Mapping[str, Sequence[Part]]) -> list[Sour
     return pools
 
 
+def index_prompts(curation: Curation) -> PromptIndex:
+    """Return the prompts that no row may repeat.
+
+    Raises:
+        UserError: a file of them that cannot be read.
+    """
+    return PromptIndex(read_prompts(curation), curation.overlap)
+
+
 def read_prompts(curation: Curation) -> Iterator[tuple[str, str]]:
     """Yield id and text of every prompt that no row may repeat, those of later turns too."""
     for reference in curation.decontaminate:
         path = Path(curation.inputs) / reference
+        if not path.exists():
+            raise UserError(
+                f"{path}: no such file, and no row may repeat its prompts; put it there, or name "
+                "other files by `decontaminate`"
+            )
         for example in read_examples(str(path), "test", dialogues=False):
             later = example.extra.get("follow_ups", [])
             for text in (example.prompt, *(later if isinstance(later, list) else [])):

@@ -7,6 +7,7 @@ of `work`, which every node must see; a run that was killed goes on with the fol
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -107,8 +108,8 @@ def run_on_ray(jobs: list[Job], curation: Curation, workers: int | None) -> Iter
     from ray.exceptions import RayTaskError
 
     connect()
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its plan and its start
+    DataContext.get_current().enable_progress_bars = False
     rows = [to_row(job, curation) for job in jobs]
     tasks = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         run_job, compute=TaskPoolStrategy(size=workers), num_cpus=1

@@ -1,0 +1,179 @@
+"""The curate command, from a dump to a dataset with its card, through Ray Data and without."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import pytest
+import yaml
+from pyarrow import parquet
+
+from lima_ray.config.command_line import run_command
+
+SENTENCE = (
+    "Copper pans number {n} spread the heat evenly and so a thin sauce does not burn at all. "
+)
+
+
+def row(id: int, kind: int, **attributes: object) -> str:
+    """Return a post; Id and type stand first, as in a dump."""
+    said = "".join(f" {name}={quoteattr(str(value))}" for name, value in attributes.items())
+    return f'  <row Id="{id}" PostTypeId="{kind}"{said} />\n'
+
+
+@pytest.fixture
+def dumps(tmp_path: Path) -> Path:
+    """A site of 12 questions, of whose top answers 8 pass, and a file of test prompts."""
+    site = tmp_path / "dumps" / "cooking.stackexchange.com"
+    site.mkdir(parents=True)
+    lines = ['<?xml version="1.0" encoding="utf-8"?>\n', "<posts>\n"]
+    for n in range(12):
+        day = f"2014-01-{n + 1:02}T10:00:00.000"
+        title = f"Which pan suits sauce number {n}?"
+        question = {"CreationDate": day, "Score": n, "Title": title, "OwnerUserId": 7}
+        question |= {"Body": f"<p>{title} The stove is electric.</p>", "AnswerCount": 1}
+        lines.append(row(2 * n + 1, 1, **question))
+        opening = "I think so. " if n in (0, 1) else ""
+        text = opening + "".join(SENTENCE.format(n=100 * n + i) for i in range(16))
+        answer = {"ParentId": 2 * n + 1, "CreationDate": day, "Score": 3 if n in (2, 3) else 20}
+        lines.append(row(2 * n + 2, 2, **answer, Body=f"<p>{text}</p>", OwnerUserId=8))
+    (site / "Posts.xml").write_text("".join([*lines, "</posts>\n"]), encoding="utf-8")
+    prompt = {"conversations": ["Which pan suits sauce number 11?"], "id": "t"}
+    (tmp_path / "dumps" / "test.jsonl").write_text(json.dumps(prompt), encoding="utf-8")
+    return tmp_path / "dumps"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    cooking = {"kind": "stackexchange", "path": ".", "rows": 5, "prompt": "title"}
+    tree = {"decontaminate": ["test.jsonl"], "overlap": 6, "sources": {"cooking": cooking}}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return file
+
+
+def curate(*args: object) -> None:
+    run_command("curate", [str(arg) for arg in args])
+
+
+def read_rows(out: Path, name: str = "train.jsonl") -> list[dict[str, object]]:
+    return [json.loads(line) for line in (out / name).read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_dataset_with_its_reasons_card_and_attribution(
+    dumps: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    curate(recipe, "--inputs", dumps, "--out", out, "--workers", 0)
+    rows = read_rows(out)
+    # The questions of highest score, without the one that is a test prompt.
+    assert [r["id"] for r in rows] == [f"cooking/{2 * n + 1}" for n in (10, 9, 8, 7, 6)]
+    assert rows[0]["conversations"][0] == "Which pan suits sauce number 10?"
+    assert rows[0]["licence"] == "CC BY-SA 3.0"
+    reasons = parquet.read_table(out / "dropped.parquet").to_pylist()
+    assert {r["id"]: r["reason"] for r in reasons} == {
+        "cooking/1": "first_person",
+        "cooking/3": "first_person",
+        "cooking/5": "answer_score",
+        "cooking/7": "answer_score",
+        "cooking/9": "not_chosen",
+        "cooking/11": "not_chosen",
+        "cooking/23": "contaminated",
+    }
+    card = json.loads((out / "data_card.json").read_text(encoding="utf-8"))
+    assert card["rows"]["count"] == 5
+    assert "cooking.stackexchange.com/a/22" in (out / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    assert "5 rows in" in capsys.readouterr().out
+
+
+def test_fields_of_a_source_are_flags_and_too_few_rows_stop(
+    dumps: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    args = (recipe, "--inputs", dumps, "--out", out, "--workers", 0)
+    with pytest.raises(SystemExit):
+        curate(*args, "--sources.cooking.rows", 9)
+    said = capsys.readouterr().err
+    assert "cooking: 7 rows, 2 fewer than the 9 asked for" in said
+    assert not (out / "train.jsonl").exists()
+    curate(*args, "--sources.cooking.rows=9", "--too_few", "take")
+    assert len(read_rows(out)) == 7
+    with pytest.raises(SystemExit):
+        curate(*args)
+    assert "other choices made" in capsys.readouterr().err
+    curate(*args, "--overwrite")
+    assert len(read_rows(out)) == 5
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--sources.baking.rows", 3), "has no 'baking' there; it has cooking"),
+        (("--sources.cooking.choose", "best"), "choose"),
+        (("--sources.cooking.row", 3), "row"),
+        (("--sources.cooking.choose", "graded"), "needs endpoint and endpoint_model"),
+        (("--sources.cooking.path", "none"), "no such file or folder"),
+    ],
+)
+def test_a_wrong_flag_is_said_before_work_starts(
+    args: Sequence[object],
+    said: str,
+    dumps: Path,
+    recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        curate(recipe, "--inputs", dumps, "--out", tmp_path / "out", "--workers", 0, *args)
+    assert said in capsys.readouterr().err
+
+
+def test_a_missing_file_of_prompts_is_said_first(
+    dumps: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (dumps / "test.jsonl").unlink()
+    with pytest.raises(SystemExit):
+        curate(recipe, "--inputs", dumps, "--out", tmp_path / "out", "--workers", 0)
+    assert "test.jsonl: no such file" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "work").exists()
+
+
+def test_what_people_decided_is_taken_in(dumps: Path, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "review").mkdir(parents=True)
+    decision = {"id": "cooking/21", "verdict": "drop", "reviewer": "ana", "at": "2026-01-01"}
+    edit = decision | {"id": "cooking/19", "verdict": "edit", "turns": ["Which pan?", "Copper."]}
+    lines = "".join(f"{json.dumps(d)}\n" for d in (decision, edit))
+    (out / "review" / "decisions.jsonl").write_text(lines, encoding="utf-8")
+    curate(recipe, "--inputs", dumps, "--out", out, "--workers", 0)
+    rows = read_rows(out)
+    assert [r["id"] for r in rows] == [f"cooking/{2 * n + 1}" for n in (9, 8, 7, 6, 5)]
+    assert rows[0]["conversations"] == ["Which pan?", "Copper."]
+    reasons = parquet.read_table(out / "dropped.parquet").to_pylist()
+    assert {"source": "cooking", "id": "cooking/21", "reason": "review", "detail": ""} in reasons
+
+
+def test_selectors_are_compared(
+    dumps: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    curate(recipe, "--inputs", dumps, "--out", tmp_path / "out", "--workers", 0, "--overlaps")
+    said = capsys.readouterr().out
+    assert "cooking: 5 of 7 candidates" in said
+    assert all(name in said for name in ("score", "random", "longest", "spread"))
+    assert not (tmp_path / "out" / "train.jsonl").exists()
+
+
+def test_rows_are_the_same_over_ray(dumps: Path, recipe: Path, tmp_path: Path) -> None:
+    here, ray = tmp_path / "here", tmp_path / "ray"
+    curate(recipe, "--inputs", dumps, "--out", here, "--workers", 0)
+    command = [sys.executable, "-m", "lima_ray.curate", str(recipe), "--inputs", str(dumps)]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    subprocess.run([*command, "--out", str(ray)], check=True, env=environment, timeout=300)
+    for name in ("train.jsonl", "ATTRIBUTION.md"):
+        assert (ray / name).read_bytes() == (here / name).read_bytes()
+    tables = [parquet.read_table(out / "dropped.parquet") for out in (here, ray)]
+    assert tables[0].equals(tables[1])
