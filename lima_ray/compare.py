@@ -7,9 +7,9 @@ Each is a directory of replies, as `lima_ray.generate` and a run's `dev/NN` have
 replies.jsonl. Nothing is judged: this is for reading, in the order of the prompts.
 """
 
-import html
 import webbrowser
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Annotated
 
@@ -24,16 +24,10 @@ from lima_ray.config.sections import Section
 from lima_ray.config.terminal import printable
 from lima_ray.records.files import explain_write_errors
 from lima_ray.records.reply import Reply, read_replies
+from lima_ray.results.page import html_page, html_table, html_text
 
 ReplyKey = tuple[str, int, int]
 """Id of a prompt, number of the sample, and the turn."""
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #222; background: #fff }
-table { border-collapse: collapse; width: 100%; table-layout: fixed }
-td, th { border-top: 1px solid #ccc; padding: .6rem; vertical-align: top; text-align: left }
-td { white-space: pre-wrap; overflow-wrap: anywhere } small { color: #666 }
-@media (prefers-color-scheme: dark) { body { color: #ddd; background: #181818 } }
-"""
 
 
 class CompareCommand(Section):
@@ -145,19 +139,14 @@ def build_table(both: list[Pair], title: str) -> Table:
 def build_page(both: list[Pair], title: str) -> str:
     """Return the pairs as one HTML file that needs nothing else."""
     headings = ("prompt", *column_names(both)) if both else ()
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in headings)
     rows = []
     for pair in both:
-        cells = [html.escape(pair.prompt)]
+        cells = [escape(pair.prompt)]
         for record in (pair.first, pair.second):
-            told = f"\n<small>{note(record)}</small>" if note(record) else ""
-            cells.append(html.escape(record.reply.strip()) + told)
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return (
-        '<!doctype html><meta charset="utf-8"><title>Replies side by side</title>'
-        f"<style>{STYLE}</style><p>{html.escape(title)}</p>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>\n"
-    )
+            remark = f"\n<small>{note(record)}</small>" if note(record) else ""
+            cells.append(escape(record.reply.strip()) + remark)
+        rows.append(cells)
+    return html_page("Replies side by side", html_text(title), html_table(headings, rows))
 
 
 def compare(command: CompareCommand) -> None:

@@ -111,7 +111,7 @@ def write(study: Study) -> Path:
     if point := study.best():
         (study.path / BEST).write_text(best_recipe(study, point), encoding="utf-8")
     report = study.path / REPORT
-    report.write_text(page.markdown(study, pictures, BEST), encoding="utf-8")
+    report.write_text(page.study_page(study, pictures, BEST), encoding="utf-8")
     return report
 
 

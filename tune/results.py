@@ -155,6 +155,9 @@ class Study:
         """Points of which every seed has ended."""
         return [p for p in self.points if len(self.of(p)) == len(self.sweep.seeds)]
 
+    def point_of(self, outcome: Outcome) -> Point:
+        return next(point for point in self.points if point.number == outcome.point)
+
     def of(self, point: Point) -> list[Outcome]:
         """Return a point's outcomes, by seed."""
         return [o for o in self.outcomes if o.point == point.number]
