@@ -193,7 +193,6 @@ class EngineClient:
         self.engine = engine
 
     async def models(self) -> list[dict[str, Any]]:
-        """Return the entries of GET /v1/models."""
         return await self.engine.models.remote()
 
     async def chat(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:

@@ -79,7 +79,6 @@ class Access(Section):
 
     @property
     def proxies(self) -> tuple[Network, ...]:
-        """Return the networks of trusted proxies."""
         return networks(self.trusted_proxies)
 
     @field_validator("api_keys_file", "login_file")

@@ -14,8 +14,9 @@ from lima_ray.records.verdict import prompt_id
 from lima_ray.web.sessions import Session
 from serve.conversations import client as speaking
 from serve.conversations.autosave import Autosave
-from serve.conversations.chat_window import ChatWindow, ReplyOptions
-from serve.conversations.comparison import ComparisonWindow, Contestant
+from serve.conversations.chat_window import ChatWindow
+from serve.conversations.client import ReplyOptions
+from serve.conversations.comparison import ComparisonWindow
 from serve.conversations.dialogue import MAX_CHARACTERS, Dialogue, Turn
 from serve.conversations.store import Store
 from serve.page import rendering
@@ -85,7 +86,7 @@ async def handlers(
     window: ChatWindow, client: Troubled, text: str, ask: ReplyOptions = ASK
 ) -> None:
     """Say something and hear the reply."""
-    before = window.say(text)
+    before = window.add_prompt(text)
     assert before is not None
     async for _ in window.answer(client, ask, before):
         pass
@@ -131,7 +132,7 @@ def test_loading_model_is_waited_for(
 def test_loading_model_can_be_given_up(window: ChatWindow, client: Troubled) -> None:
     async def give_up() -> None:
         client.loading = 1000
-        before = window.say("the cat")
+        before = window.add_prompt("the cat")
         assert before is not None
         async for _ in window.answer(client, ASK, before):
             assert window.stop is not None
@@ -156,7 +157,7 @@ def test_reply_is_kept_while_it_comes_and_marked_where_its_end_is_lost(
     found: list[Dialogue] = []
 
     async def die_meanwhile() -> None:
-        before = window.say("the cat")
+        before = window.add_prompt("the cat")
         assert before is not None
         async for _ in window.answer(client, ASK, before):
             await window.autosave.settle()
@@ -296,7 +297,7 @@ def test_failed_retry_leaves_the_old_reply(window: ChatWindow, client: Troubled)
     old = list(window.dialogue.turns)
 
     async def retry() -> None:
-        before = window.again(1)
+        before = window.retry(1)
         assert before is not None
         async for _ in window.answer(client, ASK, before):
             pass
@@ -336,7 +337,7 @@ def test_thumbs_go_with_their_replies(window: ChatWindow, client: Troubled, stor
 def test_conversation_that_is_left_does_not_come_back(window: ChatWindow, client: Troubled) -> None:
     async def leave() -> Dialogue:
         first = window.dialogue
-        before = window.say("the cat")
+        before = window.add_prompt("the cat")
         assert before is not None
         async for _ in window.answer(client, ASK, before):
             if first.turns[-1].content:
@@ -352,17 +353,17 @@ def test_conversation_that_is_left_does_not_come_back(window: ChatWindow, client
 
 @pytest.mark.parametrize("text", ["", "  \n", "\x00", "x" * (MAX_CHARACTERS + 1)])
 def test_unfit_messages_are_refused(window: ChatWindow, text: str) -> None:
-    assert window.say(text) is None
+    assert window.add_prompt(text) is None
     assert window.dialogue.turns == [] and window.notice
 
 
 def test_comparison_order_is_drawn_and_unfinished_rounds_have_no_vote(client: Troubled) -> None:
-    one, two = Contestant("tiny", SAMPLING | {"max_tokens": 6}), Contestant("tiny", SAMPLING)
-    comparison, orders = ComparisonWindow("anna"), set[tuple[int, int]]()
+    one, two = short(6), ReplyOptions("tiny", SAMPLING, 5)
+    comparison, orders = ComparisonWindow(Session("s" * 32)), set[tuple[int, int]]()
 
     async def compare(text: str) -> None:
-        assert comparison.say(text, "")
-        async with aclosing(comparison.answer(client, (one, two), 5)) as steps:
+        assert comparison.add_prompt(text, "")
+        async with aclosing(comparison.answer(client, (one, two))) as steps:
             async for _ in steps:
                 assert comparison.judge("A", "anna") is None, "no vote while replies come"
                 replies = comparison.round.replies if comparison.round else ()
@@ -387,5 +388,5 @@ def test_comparison_order_is_drawn_and_unfinished_rounds_have_no_vote(client: Tr
     asyncio.run(rounds())
     assert orders == {(0, 1), (1, 0)}
     assert comparison.draft == "the moon" and "not two replies" in comparison.notice
-    assert comparison.say("the sun", ""), "the conversation goes on from the last round"
+    assert comparison.add_prompt("the sun", ""), "the conversation goes on from the last round"
     assert [turn.content for turn in comparison.dialogue.turns][::2] == ["the cat", "the sun"]

@@ -47,7 +47,6 @@ class Axis(Section):
 
     @property
     def kind(self) -> str:
-        """Which of the kinds."""
         return next(kind for kind, value in self if value is not None)
 
     @property

@@ -40,7 +40,6 @@ class Cost:
     """Weights and resume states at any time."""
 
     def times(self, count: int) -> "Cost":
-        """Return the cost of so many alike."""
         most = self.most_bytes + self.kept_bytes * (count - 1)
         return Cost(
             self.trainings * count,

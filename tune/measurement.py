@@ -108,5 +108,4 @@ def measured_by_loss(recipe: Recipe, reference: str, max_tokens: int) -> Recipe:
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 of a value as JSON, in hex."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

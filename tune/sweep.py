@@ -64,11 +64,9 @@ class SweepPlan:
 
     @property
     def ids(self) -> list[str]:
-        """Ids of the trainings, in order."""
         return [training.id for training, _ in self.trainings]
 
     def remaining_cost(self, at_once: int) -> Cost:
-        """Return the cost of what is left."""
         times = 1 if self.points else self.sweep.points
         return remaining_cost(self.trainings, at_once).times(times)
 

@@ -86,7 +86,6 @@ class SweepDirectory(AbstractContextManager["SweepDirectory"]):
             )
 
     def write(self) -> None:
-        """Make the directory this sweep's."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock()
         write_text(self.file, yaml.safe_dump(self.tree, sort_keys=False, allow_unicode=True))
@@ -149,7 +148,6 @@ class SweepJournal:
                 self.done.add((training.id, point, seed))
 
     def add_refused(self, point: int, seeds: list[int], error: str) -> None:
-        """Write that no run could train a point."""
         record = {"id": f"refused-{point}", "status": "failed", "run": "", "measured": None}
         for seed in seeds:
             self.trainings.append(
@@ -157,5 +155,4 @@ class SweepJournal:
             )
 
     def add_proposed(self, point: dict[str, Any]) -> None:
-        """Write a point that a searcher proposed."""
         self.proposals.append(point)

@@ -57,7 +57,6 @@ class Training:
 
     @property
     def run(self) -> Run:
-        """Its directory."""
         return Run(Path(self.recipe["runs_dir"]) / self.id)
 
     @property

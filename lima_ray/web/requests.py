@@ -1,15 +1,18 @@
 """What a request says: its body, its host, its client; and why one is not answered."""
 
+import asyncio
 import ipaddress
 import math
 import re
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
+T = TypeVar("T")
 LOOPBACK = ("127.0.0.1", "::1")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -43,6 +46,23 @@ async def client_left(receive: Receive) -> None:
     """Wait until the client leaves."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def finish_or_leave(work: Awaitable[T], receive: Receive) -> asyncio.Task[T]:
+    """Do work until it is done or the client leaves.
+
+    Returns:
+        the work as a task that has ended; cancelled where the client left first.
+    """
+    task = asyncio.ensure_future(work)
+    left = asyncio.ensure_future(client_left(receive))
+    try:
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        left.cancel()
+        task.cancel()
+        await asyncio.wait({task})
+    return task
 
 
 async def read_body(receive: Receive, most: float = math.inf) -> bytes | None:

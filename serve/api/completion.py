@@ -148,7 +148,6 @@ def check_penalty(served: LoadedModel, body: ChatRequest | CompletionRequest) ->
 
 
 def check_reply_count(served: LoadedModel, prompts: int, choices: int) -> None:
-    """Refuse more replies than the engine ever has room for."""
     most = served.loop.most
     if prompts * choices > most:
         raise HttpError(
@@ -161,7 +160,6 @@ def check_reply_count(served: LoadedModel, prompts: int, choices: int) -> None:
 
 
 def check_context(ids: list[int], context: int, field: str) -> None:
-    """Refuse a prompt that leaves no room for a reply."""
     if len(ids) >= context:
         raise HttpError(
             400,

@@ -102,7 +102,6 @@ def split_roles(messages: list[Message]) -> tuple[str | None, list[str]]:
 
 
 def prompt(engine: AnyEngine, turns: list[str], system: str | None) -> list[int]:
-    """Return the token ids of a dialogue."""
     try:
         return engine.prompt(turns, system)
     except UserError as error:
@@ -112,7 +111,6 @@ def prompt(engine: AnyEngine, turns: list[str], system: str | None) -> list[int]
 def text_prompts(
     engine: AnyEngine, body: CompletionRequest, left: threading.Event
 ) -> tuple[list[list[int]], int]:
-    """Return the prompts of plain texts or token ids."""
     found = []
     for number, given in enumerate(body.prompts):
         if left.is_set():

@@ -60,7 +60,6 @@ async def full_response(completion: Completion) -> Json:
 def choice_of(
     completion: Completion, index: int, reply: CompletionOutput, logprobs: list[Logprob] | None
 ) -> Json:
-    """Return a finished choice."""
     choice: Json = {"index": index}
     if completion.chat:
         choice["message"] = {"role": "assistant", "content": reply.text, "refusal": None}
@@ -97,7 +96,6 @@ async def stream_chunks(completion: Completion) -> AsyncGenerator[list[Json], No
 
 
 def first_chunk(completion: Completion, common: Json, index: int) -> Json:
-    """Return the first chunk of a choice."""
     choice: Json = {"index": index, "logprobs": None, "finish_reason": None}
     if completion.chat:
         choice["delta"] = {"role": "assistant", "content": ""}

@@ -118,7 +118,6 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 async def respond(
     models: ModelPool, body: ChatRequest | CompletionRequest, request: Request
 ) -> Response:
-    """Answer a request of either kind."""
     if body.user:
         request.scope[NOTE]["user"] = body.user
     made = await until_gone(request, completion.prepare(models, body))
@@ -131,7 +130,6 @@ async def respond(
 
 
 async def answer_error(request: Request, error: Exception) -> JSONResponse:
-    """Return the response that says why a request is not answered."""
     assert isinstance(error, HttpError)
     return JSONResponse(error_body(error), error.status, error.headers)
 

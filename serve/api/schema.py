@@ -79,7 +79,6 @@ class Message(StrictModel):
 
     @property
     def text(self) -> str:
-        """Return the content as one text."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content)
@@ -129,7 +128,6 @@ class GenerationRequest(StrictModel):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Stop strings."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     def sampling(self, seed: int, max_tokens: int) -> Sampling:

@@ -63,7 +63,6 @@ class Autosave:
     task: asyncio.Task[None] | None = None
 
     def save(self, dialogue: Dialogue) -> None:
-        """Have a conversation written as it is now."""
         copied = copy.deepcopy(dialogue)
         last = copied.turns[-1] if copied.turns else None
         if last and last.role == "assistant" and not last.content.strip():
@@ -72,16 +71,13 @@ class Autosave:
         self.later(dialogue.id, change)
 
     def forget(self, dialogue: Dialogue) -> None:
-        """Have a conversation deleted."""
         name, copied = f"the deletion of “{dialogue.name}”", copy.copy(dialogue)
         self.later(dialogue.id, PendingWrite(name, Store.forget, (self.owner, copied), dialogue))
 
     def judge(self, verdict: Verdict) -> None:
-        """Have a verdict kept."""
         self.later(verdict.key, PendingWrite("a vote", Store.judge, (self.owner, verdict)))
 
     def unjudge(self, key: str) -> None:
-        """Have a verdict taken back."""
         self.later(key, PendingWrite("a vote taken back", Store.unjudge, (self.owner, key)))
 
     def later(self, key: str, change: PendingWrite) -> None:

@@ -7,8 +7,8 @@ import gradio as gr
 from serve.conversations.chat_window import ChatWindow
 from serve.conversations.dialogue import MAX_CHARACTERS, UNTITLED, Dialogue
 from serve.page import rendering
-from serve.page.markdown import LATEX, plain
-from serve.page.sampling_controls import sampling_controls, seed_control
+from serve.page.controls import composer, conversation, sampling_controls, seed_control
+from serve.page.markdown import plain
 
 Update = dict[Any, Any]
 """New values by component."""
@@ -20,12 +20,10 @@ class ChatView:
     """Components as attributes, drawn in three places of the page."""
 
     def __init__(self, title: str) -> None:
-        """Keep the greeting's name, and begin with what is not seen."""
         self.title = title
         self.window = gr.State(None)
 
     def sidebar(self) -> None:
-        """Draw what stands in the left bar."""
         self.new = gr.Button("New conversation", elem_id="new", variant="primary", size="md")
         self.past = gr.Radio(
             [], label="Conversations", show_label=False, container=False, elem_id="past"
@@ -33,7 +31,6 @@ class ChatView:
         self.no_past = gr.HTML('<p class="faint">Conversations appear here.</p>', visible=False)
 
     def settings(self) -> None:
-        """Draw what stands in the right bar: how replies are made."""
         gr.HTML('<h2 class="bar">Settings</h2>')
         self.system = gr.Textbox(
             "",
@@ -48,7 +45,6 @@ class ChatView:
         self.seed = seed_control("Seed")
 
     def main(self) -> None:
-        """Draw the conversation."""
         with gr.Row(elem_id="head"):
             self.name = gr.Textbox(
                 UNTITLED,
@@ -66,37 +62,20 @@ class ChatView:
             self.export = gr.Button("Export", size="sm", elem_id="export", scale=0, min_width=80)
             self.delete = gr.Button("Delete", size="sm", elem_id="delete", scale=0, min_width=80)
         self.saving = gr.HTML(elem_id="saving")
-        self.chat = gr.Chatbot(
+        self.chat = conversation(
             elem_id="chat",
             label="Conversation",
             show_label=False,
             container=False,
             scale=1,
-            height="100%",
-            layout="bubble",
             editable="all",
             buttons=["copy"],
-            latex_delimiters=LATEX,
             feedback_options=("Like", "Dislike"),
             group_consecutive_messages=False,
-            sanitize_html=True,
-            allow_tags=False,
         )
         self.notice = gr.HTML(elem_id="notice")
         self.meter = gr.HTML(elem_id="meter")
-        self.composer = gr.Textbox(
-            placeholder="Message",
-            show_label=False,
-            container=False,
-            label="Message",
-            lines=1,
-            max_lines=8,
-            max_length=MAX_CHARACTERS,
-            autofocus=True,
-            submit_btn=True,
-            stop_btn=False,
-            elem_id="composer",
-        )
+        self.composer = composer("Message", autofocus=True, elem_id="composer")
         self.opened = gr.Textbox(visible="hidden", elem_id="opened")
         self.said = gr.Textbox(visible="hidden", elem_id="said")
         self.file = gr.Textbox(visible="hidden")
@@ -108,13 +87,8 @@ class ChatView:
         chosen = model or model_of(window.dialogue)
         picked = {self.model: chosen} if chosen in window.models else {}
         chat = {self.chat: self.greeting(window, chosen)} if chosen in window.models else {}
-        return (
-            self.shown(window)
-            | self.kept(window)
-            | picked
-            | chat
-            | {self.system: window.dialogue.system}
-        )
+        system = {self.system: window.dialogue.system}
+        return self.shown(window) | self.kept(window) | picked | chat | system
 
     def greeting(self, window: ChatWindow, model: str | None) -> gr.Chatbot:
         """Return the conversation, or where it is empty a greeting with the model's own prompts."""
@@ -164,7 +138,6 @@ class ChatView:
         }
 
     def meter_of(self, window: ChatWindow) -> str:
-        """Return the line that says how the last reply was made."""
         model = model_of(window.dialogue)
         context = window.models.get(model or "", {}).get("max_model_len")
         if context is None and window.models:

@@ -99,7 +99,6 @@ def meter(dialogue: Dialogue, timing: ReplyTiming, context: int | None, busy: bo
 
 
 def spans(words: list[str]) -> str:
-    """Return words side by side."""
     return "".join(f"<span>{escape(word)}</span>" for word in words)
 
 

@@ -52,14 +52,12 @@ class Mark:
 
 
 def mark(study: Study, point: Point) -> Mark:
-    """Compute what is drawn of a point that is done."""
     unit, found = unit_of(study), study.estimate(point)
     means_S = unit.factor * np.nanmean(study.values_SP(point), axis=1)
     return Mark(unit.factor * found.mean, *unit.ends(found), means_S)
 
 
 def missing(study: Study, point: Point) -> str:
-    """Return why nothing is drawn of a point."""
     ended = {outcome.status for outcome in study.of(point)}
     return "failed" if "failed" in ended else "stopped early" if ended else "not run"
 

@@ -80,7 +80,6 @@ def pairs_of(study: Study, expect: Expectation) -> list[tuple[Point, Point]]:
 
 
 def common_seeds(study: Study, points: Sequence[Point]) -> list[int]:
-    """Return the seeds that are done of every one of these points."""
     done = [{outcome.seed for outcome in study.done(point)} for point in points]
     return sorted(set.intersection(*done)) if done else []
 

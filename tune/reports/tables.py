@@ -174,7 +174,6 @@ def tie(study: Study, point: Point) -> list[str]:
 
 
 def shares(values: list[float]) -> str:
-    """Write percentages side by side."""
     return "/".join(f"{value:.1f}" for value in values)
 
 

@@ -67,7 +67,6 @@ class Unit:
 
 
 def percent(noun: str) -> Unit:
-    """Return the unit of a share of something."""
     return Unit(f"share of {noun}", noun, "%", 100, 1, 0, 100)
 
 
@@ -87,7 +86,6 @@ UNITS = {
 
 
 def unit_of(study: Study) -> Unit:
-    """Return the unit of the study's metric."""
     return UNITS[study.sweep.metric]
 
 

@@ -85,7 +85,6 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
         self.display.log(f"{len(self.ended)}/{self.total} trainings, {line}")
 
     def ended_line(self, training: dict[str, Any]) -> str:
-        """Describe a training that ended."""
         default = f"point {training['point'] + 1}"
         name = self.names.get((training["point"], training["seed"]), default)
         grade = ""

@@ -114,11 +114,9 @@ class TrainingQueue:
         return self.proposed.setdefault(key, first + len(self.proposed))
 
     async def write_proposed(self, point: dict[str, Any]) -> None:
-        """Write a point that a searcher proposed to the journal."""
         self.journal.add_proposed(point)
 
     async def write_refused(self, point: int, seeds: list[int], error: str) -> None:
-        """Write a proposed point that no run could train to the journal."""
         self.journal.add_refused(point, seeds, error)
 
     # Called by worker groups
@@ -220,7 +218,6 @@ class TrainingQueue:
         await self._notify()
 
     async def training_measured(self, id: str) -> None:
-        """End a training that is measured."""
         if queued := self.trainings.get(id):
             queued.chosen = queued.training.run.export_epoch()
             self._end(queued, "done")
@@ -294,7 +291,6 @@ class TrainingQueue:
         self._write(queued, queued.served)
 
     def _write(self, queued: QueuedTraining, served: set[tuple[int, int]]) -> None:
-        """Write how a training ended to the journal."""
         spent_s = time.time() - queued.started_s if queued.started_s else 0
         self.journal.add_ended(queued.training, served, queued.state, queued.error, spent_s)
 
@@ -304,7 +300,6 @@ class TrainingQueue:
         return "closed" if self.closing else None if found else "wait"
 
     async def _notify(self) -> None:
-        """Wake every call that waits."""
         async with self.changed:
             self.changed.notify_all()
 

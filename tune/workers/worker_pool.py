@@ -91,7 +91,6 @@ class WorkerPool(AbstractContextManager["WorkerPool"]):
         """Why nothing can go on; empty while something can."""
 
     def begin_sweep(self, sweep: Sweep, path: Path) -> None:
-        """Begin a sweep, whose directory this is."""
         ray.get(self.queue.begin_sweep.remote(path, sweep.retries))
 
     def check(self) -> None:

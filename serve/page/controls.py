@@ -1,16 +1,46 @@
-"""Controls of how replies are decoded: the paper's defaults, and their values as request fields."""
+"""Controls that both tabs have: conversation, composer, and how replies are decoded."""
 
 from typing import Any
 
 import gradio as gr
 
 from lima_ray.config.sections import Sampling
-from serve.conversations.dialogue import SEEDS
+from serve.conversations.dialogue import MAX_CHARACTERS, SEEDS
+from serve.page.markdown import LATEX
 
+LIVE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""Of every event."""
 RANDOM_SEED = -1
 MAX_REPLY_TOKENS = 4096
 HELP = {name: field.description or "" for name, field in Sampling.model_fields.items()}
 DEFAULTS = Sampling()
+
+
+def conversation(**settings: Any) -> gr.Chatbot:
+    """Return a conversation whose texts are shown as `serve.page.markdown` makes them."""
+    return gr.Chatbot(
+        height="100%",
+        layout="bubble",
+        latex_delimiters=LATEX,
+        sanitize_html=True,
+        allow_tags=False,
+        **settings,
+    )
+
+
+def composer(label: str, **settings: Any) -> gr.Textbox:
+    """Return the box for the user's next message."""
+    return gr.Textbox(
+        placeholder=label,
+        show_label=False,
+        container=False,
+        label=label,
+        max_lines=8,
+        max_length=MAX_CHARACTERS,
+        submit_btn=True,
+        stop_btn=False,
+        **settings,
+    )
 
 
 def seed_control(label: str) -> gr.Number:
