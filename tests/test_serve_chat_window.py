@@ -12,7 +12,7 @@ from browser import EngineChatClient
 from lima_ray.engine.engine import Engine
 from lima_ray.records.verdict import prompt_id
 from lima_ray.web.sessions import Session
-from serve.conversations import client as speaking
+from serve.conversations import client as client_module
 from serve.conversations.autosave import Autosave
 from serve.conversations.chat_window import ChatWindow
 from serve.conversations.client import ReplyOptions
@@ -85,7 +85,7 @@ def open_same(other: ChatWindow, window: ChatWindow, store: Store) -> None:
 async def handlers(
     window: ChatWindow, client: Troubled, text: str, ask: ReplyOptions = ASK
 ) -> None:
-    """Say something and hear the reply."""
+    """Send a message and wait for the reply."""
     before = window.add_prompt(text)
     assert before is not None
     async for _ in window.answer(client, ask, before):
@@ -108,7 +108,7 @@ def test_reply_keeps_what_made_it(window: ChatWindow, client: Troubled, store: S
     assert store.open(window.session.owner, window.dialogue.id) == window.dialogue
 
 
-def test_outgrown_context_is_told(window: ChatWindow, client: Troubled) -> None:
+def test_outgrown_context_is_reported(window: ChatWindow, client: Troubled) -> None:
     async def exchanges() -> None:
         context = client.engines["tiny"].context
         while not window.dialogue.turns or not window.dialogue.turns[-1].dropped_messages:
@@ -123,7 +123,7 @@ def test_outgrown_context_is_told(window: ChatWindow, client: Troubled) -> None:
 def test_loading_model_is_waited_for(
     window: ChatWindow, client: Troubled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speaking, "LOADING_WAIT_S", 0.05)
+    monkeypatch.setattr(client_module, "LOADING_WAIT_S", 0.05)
     client.loading = 2
     asyncio.run(handlers(window, client, "the cat", short(4)))
     assert len(window.dialogue.turns) == 2 and window.dialogue.turns[1].completion_tokens == 4
@@ -174,13 +174,13 @@ def test_reply_is_kept_while_it_comes_and_marked_where_its_end_is_lost(
     assert window.draft == "", "the question is answered, in part"
 
 
-def test_stream_that_ends_without_a_reason_is_no_whole_reply(
+def test_stream_that_ends_without_a_reason_is_no_complete_reply(
     window: ChatWindow, client: Troubled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = EngineChatClient.chat
+    complete = EngineChatClient.chat
 
     async def cut(self: EngineChatClient, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        async with aclosing(whole(self, body)) as stream:
+        async with aclosing(complete(self, body)) as stream:
             async for chunk in stream:
                 yield chunk
                 if any((c.get("delta") or {}).get("content") for c in chunk["choices"]):
@@ -202,15 +202,15 @@ def test_windows_that_write_at_once_both_keep_what_they_have(
         window.rename("Cats")
         await window.autosave.settle()
         await handlers(other, client, "the moon", short(4))
-        told = other.autosave.message()
+        message = other.autosave.message()
         window.autosave.forget(window.dialogue)
         await handlers(other, client, "the sun", short(4))
         assert other.autosave.message() == "", "it is a conversation of its own by now"
         await window.settle()
-        return told
+        return message
 
-    told = asyncio.run(write())
-    assert "“the cat” was changed in another window" in told and "Nothing is lost" in told
+    message = asyncio.run(write())
+    assert "“the cat” was changed in another window" in message and "Nothing is lost" in message
     ((title, id),) = store.titles(window.session.owner)
     assert title == "the cat (second window)" and id == other.dialogue.id != window.dialogue.id
     assert store.open(window.session.owner, id) == other.dialogue

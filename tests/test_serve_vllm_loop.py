@@ -71,7 +71,7 @@ def test_a_client_that_leaves_stops_the_work(host: Hosted) -> None:
         assert client.post("/v1/completions", json=body | {"stream": False}).status_code == 200
 
 
-def test_a_server_that_dies_is_told(host: Hosted) -> None:
+def test_a_server_that_dies_is_reported(host: Hosted) -> None:
     """Last: nothing replaces it but a new replica."""
     mine = psutil.Process().children(recursive=True)
     (server,) = [p for p in mine if "vllm.entrypoints.openai.api_server" in p.cmdline()]

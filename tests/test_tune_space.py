@@ -222,7 +222,7 @@ def test_wrong_files_are_refused_with_the_way_out(
         check_names(load(written(tmp_path, **tree)))
 
 
-def test_every_wrong_name_is_told_at_once(tmp_path: Path) -> None:
+def test_every_wrong_name_is_reported_at_once(tmp_path: Path) -> None:
     tree = {"axes": {"optim.lr": {"grid": [1]}, "model.drop": {"grid": [1]}}, "set": {"x": 1}}
     with pytest.raises(UserError) as error:
         check_names(load(written(tmp_path, **tree)))
@@ -243,11 +243,11 @@ def test_every_invalid_point_is_listed_before_anything_starts(tmp_path: Path) ->
     )
     with pytest.raises(UserError) as error:
         training.prepare(sweep, base_recipe(sweep), points(sweep))
-    told = str(error.value)
-    assert "6 of 8 trainings cannot run" in told
-    assert "model.residual_dropout is 1.5: input should be less than 1" in told
-    assert "data.rows is 9999, but there are 950 rows" in told
-    assert "residual dropout 0.1, rows 9999 (seed 1)" in told
+    message = str(error.value)
+    assert "6 of 8 trainings cannot run" in message
+    assert "model.residual_dropout is 1.5: input should be less than 1" in message
+    assert "data.rows is 9999, but there are 950 rows" in message
+    assert "residual dropout 0.1, rows 9999 (seed 1)" in message
 
 
 @pytest.mark.parametrize(

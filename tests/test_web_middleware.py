@@ -35,7 +35,7 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
     store.close()
 
 
-def test_a_visitor_without_a_login_keeps_the_session_by_a_new_cookie(
+def test_a_browser_without_a_login_keeps_the_session_by_a_new_cookie(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def session() -> str:

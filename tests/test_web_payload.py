@@ -32,7 +32,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 
 @pytest.fixture
 def client(page: TestClient) -> Iterator[TestClient]:
-    """The visitor whose window is called "own"."""
+    """The session whose window is called "own"."""
     cookies = dict(page.cookies)
     yield page
     page.cookies.clear()

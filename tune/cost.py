@@ -52,12 +52,7 @@ class Cost:
 
 
 def remaining_cost(trainings: list[PreparedTraining], at_once: int) -> Cost:
-    """Add up what is left to train.
-
-    Args:
-        trainings: all of the sweep; those done cost nothing.
-        at_once: how many run at a time.
-    """
+    """Add up what is left of a sweep's trainings, so many at a time."""
     left = {one.id: (one, inputs) for one, inputs in trainings if not one.is_trained()}
     flops = kept = running = 0.0
     dev_replies = replies = 0

@@ -28,8 +28,9 @@ import psutil
 from lima_ray.config.paths import output_path
 from lima_ray.records.files import write_json
 from lima_ray.results.page import markdown_page, markdown_row
-from tune import report, sweep
+from tune import sweep
 from tune.arguments import ReproduceCommand as Command
+from tune.reports.finding import finding
 from tune.results import Outcome, Study
 from tune.workers.tune_trials import connect
 from tune.workers.worker_pool import WorkerPool, trainings_at_once
@@ -38,11 +39,7 @@ PAGE = "README.md"
 
 
 def reproduce(command: Command) -> Path:
-    """Run every study and write the page.
-
-    Returns:
-        the page.
-    """
+    """Run every study and write the page."""
     same: dict[str, Any] = {"setting": command.setting, "seeds": command.seeds}
     same |= {"runs_dir": command.runs_dir}
     plans = [sweep.plan(sweep.Command(sweep=name, **same)) for name in command.studies]
@@ -76,18 +73,12 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
 
 
 def write(studies: list[Study], out: Path, stopwatch: Stopwatch) -> Path:
-    """Write the page of some studies.
-
-    Args:
-        studies: in the order of the page.
-        out: folder; its pictures are replaced.
-        stopwatch: of all starts.
-    """
+    """Write the page of some studies, in their order, and their pictures to a folder."""
     out.mkdir(parents=True, exist_ok=True)
     table = ["| study | the paper | what was measured | agrees |", "|---|---|---|---|"]
     sections = []
     for study in studies:
-        name, found = study.sweep.name, report.finding(study)
+        name, found = study.sweep.name, finding(study)
         shown = (found.sentence, f"**{found.answer}**") if found else ("see below", "")
         table.append(markdown_row([f"[{name}](#{name})", study.sweep.claim, *shown]))
         for picture in study.path.glob("*.png"):

@@ -146,9 +146,8 @@ class Study:
     @property
     def next_number(self) -> int:
         """Number of the next point that a searcher proposes."""
-        return (
-            max([-1, *(p.number for p in self.points), *(p["number"] for p in self.proposed)]) + 1
-        )
+        numbers = [p.number for p in self.points] + [p["number"] for p in self.proposed]
+        return max(numbers, default=-1) + 1
 
     @property
     def ended(self) -> list[Point]:

@@ -44,9 +44,6 @@ from tune.workers.progress import SweepProgress
 from tune.workers.training_queue import get
 from tune.workers.worker_pool import WorkerPool, trainings_at_once
 
-TABLE_WIDTH = 100
-"""Characters of the report's table in a log, which has no width of its own."""
-
 
 @dataclass(frozen=True)
 class SweepPlan:
@@ -79,7 +76,8 @@ def plan(command: Command) -> SweepPlan:
     """
     sweep = space.load(command.sweep, command.setting)
     changes = {"name": command.name, "seeds": command.seeds, "concurrent": command.concurrent}
-    sweep = space.changed(sweep, {name: value for name, value in changes.items() if value})
+    given = {name: value for name, value in changes.items() if value}
+    sweep = space.validated(sweep.model_dump() | given, "command line")
     space.check_names(sweep)
     tune_trials.check_search(sweep)
     base = space.base_recipe(sweep)
@@ -127,8 +125,7 @@ def run_plan(
             run_trainings(plan, directory, at_once, gpus, pool)
         finally:
             study = Study.load(path)
-            screen = Console(highlight=False)
-            screen.print(report.table(study), width=max(screen.width, TABLE_WIDTH))
+            report.show(study)
             print(f"report       {report.write(study)}", flush=True)
     return study
 

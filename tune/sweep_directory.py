@@ -127,20 +127,12 @@ class SweepJournal:
         served: set[tuple[int, int]],
         status: str,
         error: str,
-        spent: float,
+        spent_s: float,
     ) -> None:
-        """Write how a training ended.
-
-        Args:
-            training: which.
-            served: points and seeds that need it.
-            status: done, failed or stopped.
-            error: why it failed.
-            spent: seconds that it took.
-        """
+        """Write how a training ended, in so many seconds, for all points and seeds that need it."""
         record = {"id": training.id, "status": status, "run": str(training.run.path)}
         record |= {"measured": str(training.measured) if status == "done" else None}
-        record |= {"error": error, "seconds": round(spent, 1)}
+        record |= {"error": error, "seconds": round(spent_s, 1)}
         for point, seed in sorted(served):
             if (training.id, point, seed) not in self.done:
                 self.trainings.append(record | {"point": point, "seed": seed})

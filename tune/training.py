@@ -136,11 +136,7 @@ def try_judges(trainings: list[Training]) -> None:
 def prepare_one(
     sweep: Sweep, base: Recipe, measurement: Measurement, point: Point, seed: int
 ) -> PreparedTraining:
-    """Check and encode one training; its judge is not asked.
-
-    Raises:
-        UserError: what is wrong.
-    """
+    """Check and encode one training as `prepare` does; its judge is not asked."""
     folder = output_path(Path(base.runs_dir)) / "trials"
     recipe = base.override(point.values | {"seed": seed, "runs_dir": str(folder)})
     if recipe.data.added_rows == 0:  # the same training as one that names no rows to add

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lima_ray.config.differences import flatten
-from lima_ray.config.errors import UserError
+from lima_ray.config.errors import UserError, describe_invalid
 from lima_ray.config.flags import did_you_mean
 from lima_ray.config.paths import output_path
 from lima_ray.config.sections import (
@@ -143,18 +143,8 @@ def validate_recipe(tree: dict[str, Any], origin: str = "recipe") -> Recipe:
 
 
 def describe_errors(error: ValidationError, origin: str) -> str:
-    """Say what is wrong with each field, a line each."""
-    lines = []
-    for e in error.errors():
-        name = ".".join(str(part) for part in e["loc"])
-        if e["type"] == "extra_forbidden":
-            lines.append(describe_unknown_key(name, e["input"]))
-        elif name:
-            said = e["msg"].removeprefix("Value error, ")
-            lines.append(f"{name} is {e['input']!r}: {said[0].lower()}{said[1:]}")
-        else:
-            lines.append(e["msg"].removeprefix("Value error, "))
-    return f"{origin}: " + f"\n  {origin}: ".join(lines)
+    """Say what is wrong with each field, a line each, and the nearest right name."""
+    return describe_invalid(error, origin, describe_unknown_key)
 
 
 def describe_unknown_key(name: str, value: object) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from lima_ray.config.errors import join_names
 from lima_ray.records.verdict import Verdict
 from lima_ray.web.database import DatabaseError
 from serve.conversations.dialogue import Dialogue, new_id
@@ -174,9 +175,7 @@ class Autosave:
         """Return what to tell the user, once; empty where all is well."""
         if self.problem is not None:
             names = [change.name for change in self.waiting.values()]
-            shown = ", ".join(names[:NAMES_SHOWN])
-            more = len(names) - NAMES_SHOWN
-            shown += f" and {more} more" if more > 0 else ""
+            shown = join_names(names, NAMES_SHOWN)
             kept = (
                 f" Not saved: {shown}. This window keeps that, and saves it when the database is "
                 "back; do not close it until then."
@@ -188,5 +187,5 @@ class Autosave:
             count, self.recovered = self.recovered, 0
             things = "1 change" if count == 1 else f"{count} changes"
             self.conflicts.append(f"The database is back: {things} of the time without it saved.")
-        told, self.conflicts = " ".join(self.conflicts), []
-        return told
+        message, self.conflicts = " ".join(self.conflicts), []
+        return message

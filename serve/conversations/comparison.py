@@ -47,7 +47,7 @@ class Round:
     """Whose reply the conversation goes on from: 0 is A's."""
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether there are two replies to compare."""
         return all(turn.content.strip() and turn.finish_reason != "error" for turn in self.replies)
 
@@ -115,7 +115,7 @@ class ComparisonWindow(Window):
         """Say how the round ended; without two replies, the prompt goes back to the composer."""
         for turn in this.replies:
             turn.finish_reason = turn.finish_reason or "stopped"
-        if this.whole:
+        if this.complete:
             self.notice = cut_off(this)
             return
         reasons = {
@@ -168,8 +168,8 @@ def cut_off(this: Round) -> str:
 def pairwise_verdict(this: Round, dialogue: Dialogue, annotator: str) -> Verdict:
     """Return the verdict of a vote: `models` as configured, `order` as shown.
 
-    `stopped`, `replies`, `revisions`, `sampling` and `seeds` go with `models`; the verdict speaks
-    of the order: `models[order[0]]` was shown as A.
+    `stopped`, `replies`, `revisions`, `sampling` and `seeds` go with `models`; the verdict is
+    about the order: `models[order[0]]` was shown as A.
     """
     by_model = [this.replies[this.order.index(place)] for place in (0, 1)]
     return verdict_on(

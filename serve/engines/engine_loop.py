@@ -8,7 +8,7 @@
 
 Requests join and leave between two tokens. Whoever stops listening cancels: the request's slot is
 free before the next step. A step that fails ends the requests in flight with `EngineFailed` and
-nothing else; an engine that fails again and again, or hangs, is told by `problem`.
+nothing else; an engine that fails again and again, or hangs, shows in `problem`.
 """
 
 import asyncio
@@ -44,9 +44,8 @@ class EngineLoop(ModelLoop):
         """Start loading.
 
         Args:
-            name: the model's, for metrics and messages.
+            name, queue: see `ModelLoop`.
             load: makes the engine, on its thread.
-            queue: requests that may wait when all slots are taken.
             stuck_after_s: a step that takes longer counts as hung.
         """
         super().__init__(name, queue)

@@ -22,11 +22,6 @@ class EngineMetrics:
     """The measurements of one model."""
 
     def __init__(self, model: str) -> None:
-        """Register the metrics.
-
-        Args:
-            model: value of the tag `model`.
-        """
         self.model = model
         self.first_token = self.made(
             metrics.Histogram, "first_token_s", "Seconds to the first token.", boundaries=SECONDS

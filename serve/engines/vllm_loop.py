@@ -51,15 +51,14 @@ class VllmLoop(ModelLoop):
     def __init__(
         self, name: str, path: str, process: Any, flags: list[str], slots: int, queue: int
     ) -> None:
-        """Start the server.
+        """Prepare to start the server.
 
         Args:
-            name: the model's.
-            path: its directory.
+            name, queue: see `ModelLoop`.
+            path: the model's directory.
             process: actor of `serve.engines.vllm_process`.
             flags: further flags of vLLM's server.
             slots: replies that vLLM shall decode at once.
-            queue: requests that may wait beyond them.
         """
         super().__init__(name, queue)
         self.path, self.process = path, process
@@ -144,7 +143,7 @@ class VllmLoop(ModelLoop):
 
     async def events(self, request: Request) -> AsyncGenerator[Event, None]:
         tokens: list[int] = []
-        said = ""
+        generated = ""
         body = self.body(request)
         async with self.http.stream("POST", f"{self.url}/v1/completions", json=body) as response:
             if response.status_code != 200:
@@ -159,8 +158,8 @@ class VllmLoop(ModelLoop):
                 for choice in chunk["choices"]:
                     new, logprobs = choice.get("token_ids") or [], read_logprobs(choice)
                     tokens += new
-                    said += choice["text"]
-                    reply = finished(request, choice, said, tokens)
+                    generated += choice["text"]
+                    reply = finished(request, choice, generated, tokens)
                     text = choice["text"] if request.stream else ""
                     for place, token in enumerate(new[:-1]):
                         yield Event(request.id, token, "", logprobs[place])
@@ -201,7 +200,7 @@ class VllmLoop(ModelLoop):
 
 
 def finished(
-    request: Request, choice: dict[str, Any], said: str, tokens: list[int]
+    request: Request, choice: dict[str, Any], text: str, tokens: list[int]
 ) -> CompletionOutput | None:
     """Return the reply, with its last piece."""
     if choice["finish_reason"] is None:
@@ -209,17 +208,17 @@ def finished(
     halted = choice.get("stop_reason")
     by = halted if isinstance(halted, str) else None
     stopped = choice["finish_reason"] == "stop" and by is None
-    return CompletionOutput(request.id, said, list(tokens), stopped, len(request.ids), by)
+    return CompletionOutput(request.id, text, list(tokens), stopped, len(request.ids), by)
 
 
 def read_logprobs(choice: dict[str, Any]) -> list[Logprob | None]:
     """Return the log probabilities of a piece's tokens, by id."""
-    told = choice.get("logprobs")
-    if not told:
+    logprobs = choice.get("logprobs")
+    if not logprobs:
         return [None] * len(choice.get("token_ids") or [])
     found: list[Logprob | None] = []
     for token, logprob, top in zip(
-        told["tokens"], told["token_logprobs"], told["top_logprobs"], strict=True
+        logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True
     ):
         pairs = sorted(((number(t), p) for t, p in (top or {}).items()), key=lambda pair: -pair[1])
         found.append(Logprob(number(token), logprob, tuple(pairs)))

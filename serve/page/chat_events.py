@@ -17,7 +17,7 @@ DOWNLOAD = """(file) => {
 SETTINGS = "() => document.querySelector('#right .toggle-button').click()"
 ADDRESS = """(id) => history.replaceState(null, '',
   location.pathname + (id ? '?c=' + encodeURIComponent(id) : ''))"""
-ASK = "(...fields) => [...fields.slice(0, -1), window.limaChat.mayLose('%s')]"
+CONFIRM = "(...fields) => [...fields.slice(0, -1), window.limaChat.mayLose('%s')]"
 """Has the user confirm what would lose their own work; `ChatView.sure` is the last input."""
 
 
@@ -26,32 +26,32 @@ def wire(handlers: ChatHandlers, page: gr.Blocks) -> None:
     here = [view.window, view.opened]
     how = [view.model, view.system, view.seed, *view.sampling]
     shown = [
-        view.window, view.chat, view.said, view.notice, view.meter, view.composer, view.opened,
+        view.window, view.chat, view.texts, view.notice, view.meter, view.composer, view.opened,
         view.name,
     ]  # fmt: skip
     kept = [view.saving, view.past, view.no_past, view.timer]
-    whole = [*shown, *kept, view.model, view.system]
+    everything = [*shown, *kept, view.model, view.system]
     long = {**LIVE, "concurrency_limit": None}
-    asked, chat = [*here, *how, view.sure], view.chat
+    confirmed, chat = [*here, *how, view.sure], view.chat
     steps = [
-        page.load(handlers.load, view.window, whole, **LIVE),
+        page.load(handlers.load, view.window, everything, **LIVE),
         view.composer.submit(handlers.send, [*here, view.composer, *how], shown, **long),
         chat.example_select(handlers.example, [*here, *how], shown, **long),
-        chat.retry(handlers.retry, asked, shown, js=ASK % "retry", **long),
-        chat.edit(handlers.edit, asked, shown, js=ASK % "edit", **long),
-        chat.undo(handlers.undo, [*here, view.sure], shown, js=ASK % "undo", **LIVE),
+        chat.retry(handlers.retry, confirmed, shown, js=CONFIRM % "retry", **long),
+        chat.edit(handlers.edit, confirmed, shown, js=CONFIRM % "edit", **long),
+        chat.undo(handlers.undo, [*here, view.sure], shown, js=CONFIRM % "undo", **LIVE),
         chat.like(handlers.like, here, shown, **LIVE),
-        view.new.click(handlers.begin, view.window, whole, **LIVE),
-        view.past.input(handlers.reopen, [view.window, view.past], whole, **LIVE),
+        view.new.click(handlers.begin, view.window, everything, **LIVE),
+        view.past.input(handlers.reopen, [view.window, view.past], everything, **LIVE),
         view.name.submit(handlers.rename, [*here, view.name], shown, **LIVE),
         view.name.blur(handlers.rename, [*here, view.name], shown, **LIVE),
         view.delete.click(
-            handlers.remove, [view.window, view.sure], whole, js=ASK % "delete", **LIVE
+            handlers.remove, [view.window, view.sure], everything, js=CONFIRM % "delete", **LIVE
         ),
     ]
     for step in steps:
-        step.then(handlers.settle, here, whole, **LIVE)
-    view.timer.tick(handlers.settle, here, whole, **LIVE)
+        step.then(handlers.settle, here, everything, **LIVE)
+    view.timer.tick(handlers.settle, here, everything, **LIVE)
     view.opened.change(None, view.opened, None, js=ADDRESS, **LIVE)
     view.gear.click(None, js=SETTINGS, api_visibility="private")
     view.composer.stop(stop_reply, view.window, None, queue=False, **LIVE)

@@ -77,7 +77,7 @@ class ChatView:
         self.meter = gr.HTML(elem_id="meter")
         self.composer = composer("Message", autofocus=True, elem_id="composer")
         self.opened = gr.Textbox(visible="hidden", elem_id="opened")
-        self.said = gr.Textbox(visible="hidden", elem_id="said")
+        self.texts = gr.Textbox(visible="hidden", elem_id="texts")
         self.file = gr.Textbox(visible="hidden")
         self.sure = gr.Checkbox(visible="hidden")
         self.timer = gr.Timer(RETRY_SAVING_S, active=False)
@@ -118,7 +118,7 @@ class ChatView:
                 rendering.messages(window.dialogue, window.busy),
                 feedback_value=rendering.thumbs(window.dialogue),
             ),
-            self.said: rendering.said(window.dialogue),
+            self.texts: rendering.texts(window.dialogue),
             self.notice: rendering.notice(window.notice),
             self.meter: self.meter_of(window),
             self.composer: gr.Textbox(submit_btn=not window.busy, stop_btn=window.busy, **text),
@@ -146,6 +146,5 @@ class ChatView:
 
 
 def model_of(dialogue: Dialogue) -> str | None:
-    """Return the model that spoke last."""
-    spoken = (turn.model for turn in reversed(dialogue.turns) if turn.model)
-    return next(spoken, None)
+    """Return the model that replied last."""
+    return next((turn.model for turn in reversed(dialogue.turns) if turn.model), None)

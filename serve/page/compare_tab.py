@@ -11,18 +11,10 @@ from serve.conversations.chat_window import ChatWindow
 from serve.conversations.client import ReplyOptions
 from serve.conversations.comparison import ComparisonWindow, Round, Vote
 from serve.conversations.dialogue import MAX_CHARACTERS
-from serve.page import rendering
+from serve.page import controls, rendering
 from serve.page.chat_handlers import ChatHandlers, owns, stop_reply
 from serve.page.chat_view import Update
-from serve.page.controls import (
-    LIVE,
-    composer,
-    conversation,
-    sampling_controls,
-    sampling_fields,
-    seed_control,
-    seed_of,
-)
+from serve.page.controls import LIVE, sampling_fields, seed_of
 
 NAMES = ("A", "B")
 MESSAGE = "Message to both"
@@ -49,12 +41,12 @@ class CompareTab:
                 for number in ("first", "second"):
                     with gr.Column(min_width=260):
                         self.models.append(gr.Dropdown([], label=f"The {number}"))
-                        self.samplings.append(sampling_controls())
+                        self.samplings.append(controls.sampling_controls())
             with gr.Row():
                 self.system = gr.Textbox(
                     "", label="System line", max_length=MAX_CHARACTERS, lines=1, max_lines=4
                 )
-                self.seed = seed_control("Seed of both")
+                self.seed = controls.seed_control("Seed of both")
         with gr.Row(elem_id="sides", scale=1):
             self.chats = [self.side(name) for name in NAMES]
         self.notice = gr.HTML(elem_id="compare-notice")
@@ -71,11 +63,11 @@ class CompareTab:
                 elem_id="choice",
             )
             self.fresh = gr.Button("New comparison", size="sm", elem_id="fresh", scale=0)
-        self.composer = composer(MESSAGE, elem_id="compare-composer")
+        self.composer = controls.composer(MESSAGE, elem_id="compare-composer")
 
     def side(self, name: str) -> gr.Chatbot:
         with gr.Column(min_width=280, elem_classes="side"):
-            return conversation(
+            return controls.conversation(
                 label=f"Reply {name}",
                 elem_id=f"side-{name.lower()}",
                 min_height=240,

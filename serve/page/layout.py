@@ -24,12 +24,7 @@ FOLDER = Path(__file__).parent
 
 
 def build_page(client: ChatClient, store: Store, settings: PageSettings) -> FastAPI:
-    """Make the page.
-
-    Args:
-        client: what answers.
-        store: where conversations and votes are kept; it may be away.
-        settings: title, logins, bounds.
+    """Make the page; it opens also while the store is away.
 
     Raises:
         UserError: the login file is missing or not readable.

@@ -30,12 +30,7 @@ class ReverseProxy:
     """An ASGI app whose requests are answered by the deployment behind a handle."""
 
     def __init__(self, handle: Any, method: str = "asgi") -> None:
-        """Forward to a deployment.
-
-        Args:
-            handle: of a deployment that routes by session.
-            method: its method that takes (scope, body) and yields ASGI messages.
-        """
+        """Forward to a deployment, whose method takes (scope, body) and yields ASGI messages."""
         self.handle = handle.options(stream=True, method_name=method)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -48,11 +48,10 @@ def of_groups(study: Study, expect: Expectation) -> Finding:
     than_SP = mean_values_SP(study, [b for _, b in done], seeds)
     found = paired_difference(better_SP, than_SP)
     unit = unit_of(study)
-    levels = [unit.number(float(np.nanmean(values))) for values in (better_SP, than_SP)]
-    sign_of = " %" if unit.scale == "%" else ""
+    levels = [unit.with_sign(float(np.nanmean(values))) for values in (better_SP, than_SP)]
     sentence = (
-        f"The {unit.name} is {levels[0]}{sign_of} with {better} and {levels[1]}{sign_of} with "
-        f"{than}: {unit.change(found)}, {basis(found)}"
+        f"The {unit.name} is {levels[0]} with {better} and {levels[1]} with {than}: "
+        f"{unit.change(found)}, {basis(found)}"
     )
     if len(pairs) > 1:
         left = f" of {len(pairs)}" if len(done) < len(pairs) else ""

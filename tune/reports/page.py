@@ -17,13 +17,7 @@ ERROR_LINES = 3
 
 
 def study_page(study: Study, pictures: Sequence[Path], best_file: str) -> str:
-    """Write the page.
-
-    Args:
-        study: what was found so far.
-        pictures: of it, beside the page.
-        best_file: name of the best point's recipe, beside the page.
-    """
+    """Write the page, beside its pictures and the best point's recipe."""
     found, claim = finding(study), study.sweep.claim
     return markdown_page(
         f"# {study.sweep.name}",

@@ -134,12 +134,7 @@ def notes(study: Study) -> str:
 
 
 def best(study: Study, file: str) -> list[str]:
-    """Say which point to train, what decided it, and where the measuring prompts favour another.
-
-    Args:
-        study: what was found.
-        file: name of the best point's recipe.
-    """
+    """Say which point to train, what decided it, and where the measuring prompts favour another."""
     point = study.best()
     if point is None:
         return []
@@ -150,10 +145,10 @@ def best(study: Study, file: str) -> list[str]:
     first = max(study.judged(), key=lambda p: unit.rank(study.estimate(p).mean))
     levels = [study.estimate(p).mean for p in (first, point)]
     if unit.rank(levels[0]) > unit.rank(levels[1]):
-        scale = " %" if unit.scale == "%" else ""
+        higher, lower = map(unit.with_sign, levels)
         sentences.append(
-            f"On the measuring prompts {first.name} is best: {unit.name} {unit.number(levels[0])}"
-            f"{scale} against {unit.number(levels[1])}{scale}. {file} follows the dev prompts."
+            f"On the measuring prompts {first.name} is best: {unit.name} {higher} against {lower}. "
+            f"{file} follows the dev prompts."
         )
     return sentences
 

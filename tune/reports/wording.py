@@ -42,6 +42,10 @@ class Unit:
         """Write a level of the metric in this unit."""
         return self.text(self.factor * value)
 
+    def with_sign(self, value: float) -> str:
+        """Write a level with its sign, where it has one: `83.0 %`."""
+        return self.number(value) + (" %" if self.scale == "%" else "")
+
     def text(self, value: float) -> str:
         """Write a number that is in this unit already."""
         return f"{value:.{self.decimals}f}"
