@@ -24,10 +24,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lima_ray.config.errors import UserError
+from lima_ray.results.units import counted
 from tune.arguments import ReportCommand as Command
 from tune.reports import figure, page, tables
 from tune.reports.finding import finding
-from tune.reports.wording import counted, unit_of
+from tune.reports.wording import unit_of
 from tune.results import Study
 from tune.space import Point
 

@@ -28,13 +28,12 @@ from rich.console import Console
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import output_path
 from lima_ray.config.recipe import Recipe
-from lima_ray.results.units import format_bytes, format_duration
+from lima_ray.results.units import counted, format_bytes, format_duration
 from tune import report, space
 from tune.arguments import SweepCommand as Command
 from tune.cost import Cost, arithmetic, free_bytes, remaining_cost
 from tune.pace import earlier_runs, measure_pace
 from tune.reports.tables import PERPLEXITY
-from tune.reports.wording import counted
 from tune.results import Study
 from tune.space import Point, Sweep
 from tune.sweep_directory import SweepDirectory, SweepJournal

@@ -1,4 +1,4 @@
-"""Seconds and bytes as people read them."""
+"""Seconds, bytes and counts as people read them."""
 
 from lima_ray.records.lineage import MIB
 
@@ -16,3 +16,8 @@ def format_bytes(count: float) -> str:
     if mib < 1024:
         return f"{mib:,.0f} MiB"
     return f"{mib / 1024:,.1f} GiB" if mib < 1 << 20 else f"{mib / (1 << 20):,.2f} TiB"
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a count: `1 seed`, `3 seeds`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -13,9 +13,10 @@ import numpy as np
 from matplotlib.ticker import LogLocator
 from matplotlib.transforms import offset_copy
 
+from lima_ray.results.metric_unit import Unit
 from tune.axis import short
 from tune.reports.tables import reference
-from tune.reports.wording import AUDIT, Unit, audit, paper, paper_level, unit_of
+from tune.reports.wording import AUDIT, audit, paper, paper_level, unit_of
 from tune.results import Study
 from tune.space import Point
 

@@ -18,10 +18,11 @@ import numpy as np
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lima_ray.results.intervals import Estimate
+from lima_ray.results.units import counted
 from tune.reports.charts import BLUE, GREY, INK, VERMILION, bars, line, margin, places, stacked
 from tune.reports.epochs import Epoch, epochs
 from tune.reports.multi_axis_charts import heat_map, parallel
-from tune.reports.wording import AUDIT, GRADE, audited, counted, paper, paper_level, unit_of
+from tune.reports.wording import AUDIT, GRADE, audited, paper, paper_level, unit_of
 from tune.results import Study
 
 mpl.use("Agg")

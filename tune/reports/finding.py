@@ -12,8 +12,10 @@ from typing import Literal
 import numpy as np
 
 from lima_ray.results.intervals import Estimate, paired_difference
+from lima_ray.results.metric_unit import format_p
+from lima_ray.results.units import counted
 from tune.reports.epochs import dev_grades_P
-from tune.reports.wording import GRADE, counted, group, matches, probability, unit_of
+from tune.reports.wording import GRADE, group, matches, unit_of
 from tune.results import Outcome, Study
 from tune.space import Expectation, Point
 
@@ -146,7 +148,7 @@ def rise(outcome: Outcome) -> Rise | None:
 
 def basis(found: Estimate, prompt: str = "prompt") -> str:
     """Describe the p-value, seeds and prompts of an estimate."""
-    p = f"p {probability(found.p)}, " if found.p == found.p else ""
+    p = f"p {format_p(found.p)}, " if found.p == found.p else ""
     alone = " alone, so it says nothing of other seeds" if found.n_seeds == 1 else ""
     return f"{p}over {counted(found.n_seeds, 'seed')}{alone} and {counted(found.n_prompts, prompt)}"
 

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lima_ray.results.page import embed_figure, markdown_page, markdown_table
-from lima_ray.results.units import format_duration
+from lima_ray.results.units import counted, format_duration
 from tune.reports.finding import finding
 from tune.reports.tables import Row, best, epoch_rows, filled, notes, point_rows
-from tune.reports.wording import counted
 from tune.results import Outcome, Study
 
 ERROR_LINES = 3

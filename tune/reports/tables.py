@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from lima_ray.results.intervals import Estimate, holm_adjustment
+from lima_ray.results.metric_unit import format_p
+from lima_ray.results.units import counted
 from tune.axis import short
 from tune.reports.epochs import epochs
 from tune.reports.wording import (
@@ -17,11 +19,9 @@ from tune.reports.wording import (
     UNITS,
     audit,
     audited,
-    counted,
     group,
     matches,
     paper,
-    probability,
     seeds,
     unit_of,
 )
@@ -57,7 +57,7 @@ def point_rows(study: Study) -> list[Row]:
             else:
                 row[STOP] = UNITS["stopped"].number(study.estimate(point, "stopped").mean)
             row[DIFFERENCE] = unit.change(found) if found else ""
-            row[P] = probability(p)
+            row[P] = format_p(p)
             judged = [o.chosen for o in done if o.chosen]
             row[DEV] = GRADE.text(study.dev_grade(point)) if judged else ""
             row[CHOSEN] = ", ".join(str(quality.epoch) for quality in judged)
