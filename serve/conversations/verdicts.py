@@ -10,14 +10,7 @@ from serve.conversations.dialogue import Turn, now
 def verdict_on(
     replies: Sequence[Turn], prompt: Sequence[Turn], system: str, **fields: Any
 ) -> Verdict:
-    """Return the verdict on replies to one prompt.
-
-    Args:
-        replies: in the order of the verdict's `models`.
-        prompt: the turns before them.
-        system: the dialogue's system line.
-        fields: the verdict's own.
-    """
+    """Return the verdict on replies, in the order of its `models`, to the turns before them."""
     conversations = [turn.content for turn in prompt]
     return Verdict(
         id=prompt_id(conversations, system or None),

@@ -19,12 +19,7 @@ class ModelLoop(ABC):
     closing = False
 
     def __init__(self, name: str, queue: int) -> None:
-        """Begin without requests.
-
-        Args:
-            name: the model's, for metrics and messages.
-            queue: requests that may wait when all slots are taken.
-        """
+        """Begin with a name for metrics and messages; `queue` requests may wait for a slot."""
         self.name, self.queue = name, queue
         self.metrics = EngineMetrics(name)
         self.requests: dict[str, Any] = {}

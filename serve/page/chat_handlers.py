@@ -126,26 +126,19 @@ class ChatHandlers:
             async for step in steps:
                 yield step
 
-    async def reply(
+    def reply(
         self, window: ChatWindow, before: list[Turn] | None, how: Sequence[Any], sent: bool = False
     ) -> AsyncGenerator[Update]:
-        """Stream a reply to the last turn; without one due, draw the page as it is."""
-        view = self.view
+        """Have the last turn answered; without an answer due, draw the page as it is."""
         model, system, seed, *values = how
+        replies = None
         if before is not None and model is None:
             window.notice, window.dialogue.turns = "No model is being served.", before
         elif before is not None:
             window.set_system(system or "")
             options = ReplyOptions(model, sampling_fields(*values), seed_of(seed))
-            dialogue = window.dialogue
-            async with aclosing(window.answer(self.client, options, before)) as steps:
-                first = True
-                async for _ in steps:
-                    yield view.shown(window, sent) if first else view.words_of(window)
-                    first = False
-            if window.dialogue is not dialogue:
-                return
-        yield view.shown(window)
+            replies = window.answer(self.client, options, before)
+        return draw(self.view, window, replies, sent)
 
     async def undo(
         self,
@@ -256,6 +249,20 @@ def stop_reply(request: gr.Request, window: Window | None) -> None:
     """End the replies under way in a window."""
     if window is not None and owns(request, window):
         window.stop_reply()
+
+
+async def draw(
+    tab: Any, window: Window, replies: AsyncGenerator[None] | None, sent: bool
+) -> AsyncGenerator[Update]:
+    """Draw a tab while its replies come and once they have ended; without any, as it is."""
+    dialogue, begun = window.dialogue, False
+    if replies is not None:
+        async with aclosing(replies):
+            async for _ in replies:
+                yield tab.words_of(window) if begun else tab.shown(window, sent)
+                begun = True
+    if window.dialogue is dialogue:  # else the user has turned to another
+        yield tab.shown(window)
 
 
 def place(at: gr.RetryData | gr.UndoData | gr.EditData | gr.LikeData) -> int:

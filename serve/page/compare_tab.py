@@ -12,7 +12,7 @@ from serve.conversations.client import ReplyOptions
 from serve.conversations.comparison import ComparisonWindow, Round, Vote
 from serve.conversations.dialogue import MAX_CHARACTERS
 from serve.page import controls, rendering
-from serve.page.chat_handlers import ChatHandlers, owns, stop_reply
+from serve.page.chat_handlers import ChatHandlers, draw, owns, stop_reply
 from serve.page.chat_view import Update
 from serve.page.controls import LIVE, sampling_fields, seed_of
 
@@ -122,6 +122,7 @@ class CompareTab:
         models, values = how[:2], how[2:]
         if comparison.busy:
             return
+        replies = None
         if None in models:
             comparison.notice, comparison.draft = "No model is being served.", text
         elif comparison.add_prompt(text, system or ""):
@@ -130,15 +131,10 @@ class CompareTab:
                 ReplyOptions(model, sampling_fields(*fields), seed_of(seed))
                 for model, fields in zip(models, (values[:half], values[half:]), strict=True)
             )
-            dialogue, begun = comparison.dialogue, False
-            steps = comparison.answer(self.handlers.client, (first, second))
-            async with aclosing(steps):
-                async for _ in steps:
-                    yield self.words_of(comparison) if begun else self.shown(comparison, sent=True)
-                    begun = True
-            if comparison.dialogue is not dialogue:
-                return
-        yield self.shown(comparison)
+            replies = comparison.answer(self.handlers.client, (first, second))
+        async with aclosing(draw(self, comparison, replies, sent=True)) as updates:
+            async for update in updates:
+                yield update
 
     async def vote(
         self,

@@ -60,21 +60,18 @@ def seed_of(value: float | None) -> int | None:
     return None if value is None or value == RANDOM_SEED else int(value)
 
 
+def slider(label: str, name: str, least: float, most: float) -> gr.Slider:
+    """Return a slider for a decoding field, at the paper's value."""
+    value = getattr(DEFAULTS, name)
+    return gr.Slider(least, most, value, step=0.05, label=label, info=HELP[name])
+
+
 def sampling_controls() -> list[gr.components.Component]:
     """Return decoding fields with the paper's defaults; `sampling_fields` reads their values."""
     return [
-        gr.Slider(
-            0, 2, DEFAULTS.temperature, step=0.05, label="Temperature", info=HELP["temperature"]
-        ),
-        gr.Slider(0.05, 1, DEFAULTS.top_p, step=0.05, label="Top-p", info=HELP["top_p"]),
-        gr.Slider(
-            1,
-            2,
-            DEFAULTS.repetition_penalty,
-            step=0.05,
-            label="Repetition penalty",
-            info=HELP["repetition_penalty"],
-        ),
+        slider("Temperature", "temperature", 0, 2),
+        slider("Top-p", "top_p", 0.05, 1),
+        slider("Repetition penalty", "repetition_penalty", 1, 2),
         gr.Checkbox(
             DEFAULTS.penalise_prompt, label="Penalise the prompt", info=HELP["penalise_prompt"]
         ),
