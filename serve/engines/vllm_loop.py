@@ -210,11 +210,12 @@ class VllmLoop:
 
     def body(self, request: Request) -> dict[str, Any]:
         """Return a request in vLLM's fields."""
+        assert self.engine  # requests are taken in once it is there
         sampling = request.sampling
         return {
             "model": self.name,
             "prompt": request.ids,
-            "max_tokens": sampling.max_tokens - len(request.ids),
+            "max_tokens": request.reply_limit(self.engine.context),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "repetition_penalty": sampling.repetition_penalty,
