@@ -29,7 +29,7 @@ class Ask:
 
     prompt: str
     prompt_tokens: int
-    max_tokens: int
+    max_new_tokens: int
     """Tokens of the reply; it ends before where the model says EOS, which is counted."""
 
 
@@ -115,7 +115,7 @@ def measures(asks: list[Ask], answers: list[Answer]) -> dict[str, Any]:
         "wall_s": wall_s,
         "requests": len(answers),
         "errors": [a.error for a in answers if a.error],
-        "short_replies": sum(a.n_tokens < ask.max_tokens for ask, a in pairs if not a.error),
+        "short_replies": sum(a.n_tokens < ask.max_new_tokens for ask, a in pairs if not a.error),
         "miscounted_prompts": sum(
             a.prompt_tokens not in (0, ask.prompt_tokens) for ask, a in pairs if not a.error
         ),
@@ -199,7 +199,8 @@ async def send_all(
 
 def body(model: str, ask: Ask, stream: bool, extra: dict[str, Any]) -> bytes:
     """A request of /v1/completions, greedy."""
-    fields = {"model": model, "prompt": ask.prompt, "max_tokens": ask.max_tokens, "temperature": 0}
+    fields = {"model": model, "prompt": ask.prompt, "temperature": 0}
+    fields |= {"max_tokens": ask.max_new_tokens}
     if stream:
         fields |= {"stream": True, "stream_options": {"include_usage": True}}
     # null takes a field away, for a server that refuses it.

@@ -45,7 +45,7 @@ def chat(
         name: the model's name on the server; without it the server's first.
         system: a system message before the dialogue.
         seed: seed of the first reply's draws; each later reply has the next.
-        sampling: how to decode; its seed is not used, nor on a server its max_tokens.
+        sampling: how to decode; its seed is not used, nor on a server its context.
 
     Raises:
         UserError: no model or no server there.

@@ -28,7 +28,7 @@ def test_it_replies_keeps_the_dialogue_and_begins_anew() -> None:
     first, rest = done.stdout.split("(new conversation)")
     assert "model: " in first
     assert "Lima" in first
-    assert "sampling.max_tokens is 512" in rest
+    assert "the model's context is 512" in rest
     assert "/new begins a new conversation)" in rest
 
 

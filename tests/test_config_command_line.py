@@ -156,7 +156,7 @@ def test_values_that_look_like_flags_or_switches_stay_what_they_are() -> None:
         ("batch_size", "optim.batch_examples"),
         ("train.gradient_checkpointing", "train.activation_checkpointing"),
         ("data.max_length", "data.max_tokens"),
-        ("sampling.max_new_tokens", "sampling.max_tokens"),
+        ("sampling.max_length", "sampling.context"),
         ("select.firstepoch", "select.first_epoch"),
     ],
 )

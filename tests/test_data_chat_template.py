@@ -494,7 +494,7 @@ def test_a_base_with_chatml_is_asked_and_stops_in_it(tmp_path: Path) -> None:
         "<|im_start|>user\nthe cat<|im_end|>\n<|im_start|>assistant\n"
     )
     assert ids.count(end) == 2
-    sampling = Sampling(temperature=1, repetition_penalty=1, max_tokens=1000)
+    sampling = Sampling(temperature=1, repetition_penalty=1, context=1000)
     (reply,) = engine.generate([Request("a", ids, sampling)])
     assert reply.stopped and reply.ids[-1] in engine.stop_token_ids
     assert not engine.stop_token_ids & set(reply.ids[:-1])

@@ -23,7 +23,7 @@ def test_the_forward_of_a_gpu_answers_as_that_of_a_cpu(base_dir: Path) -> None:
         Request(
             str(size),
             (prompts(2, seed=size)[1] * size)[:size],
-            GREEDY.model_copy(update={"max_tokens": size + 60}),
+            GREEDY.model_copy(update={"max_new_tokens": 60}),
         )
         for size in (1, 33, 300, 511, 600, 7, 650)
     ]

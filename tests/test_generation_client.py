@@ -132,7 +132,7 @@ def test_a_request_refused_after_others_were_answered_fails_alone(
 
 
 def test_sampling_becomes_the_fields_of_the_api(server: Server) -> None:
-    sampling = Sampling(max_tokens=99, seed=5)
+    sampling = Sampling(max_new_tokens=99, seed=5)
     chats(server, ["why"], sampling)
     assert server.requests[0] == {
         "model": "m",
@@ -155,4 +155,6 @@ def test_openai_itself_gets_its_new_name_of_the_limit() -> None:
         "https://api.openai.com/v1": "max_completion_tokens",
         "https://notopenai.com/v1": "max_tokens",
     }.items():
-        assert Client(Endpoint(url=url), "m").body([], Sampling())[limit] == 2048
+        client = Client(Endpoint(url=url), "m")
+        assert client.body([], Sampling(max_new_tokens=2048))[limit] == 2048
+        assert limit not in client.body([], Sampling())

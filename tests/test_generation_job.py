@@ -33,7 +33,7 @@ from lima_ray.model.loading import add_tokens, save_tokenizer_and_config
 from lima_ray.records.reply import Reply, read_replies
 from lima_ray.records.run import model_name
 
-SHORT = Sampling(max_tokens=40)
+SHORT = Sampling(context=40)
 WORDS = ("the", "cat", "sun", "reads", "moon", "writes", "slowly", "green", "river", "why", "how")
 
 
@@ -257,6 +257,30 @@ def test_replies_to_other_things_are_not_mixed(
     assert ((tmp_path / "out" / "replies.jsonl").read_bytes(), len(server.requests)) == before
 
 
+def write_as_before(folder: Path, limit: int) -> None:
+    """Write a directory's settings as versions did in which max_tokens was both limits."""
+    made = json.loads((folder / "generate.json").read_text())
+    del made["sampling"]["max_new_tokens"], made["sampling"]["context"]
+    made["sampling"]["max_tokens"] = limit
+    (folder / "generate.json").write_text(json.dumps(made))
+
+
+def test_replies_of_an_endpoint_that_an_earlier_version_asked_go_on(
+    server: Server, tmp_path: Path
+) -> None:
+    """There max_tokens was the reply's limit alone."""
+    job = asking(server, tmp_path, some_rows(3), sampling=Sampling(max_new_tokens=99))
+    records = generate(job)
+    write_as_before(job.out, 99)
+    replies = job.out / "replies.jsonl"
+    replies.write_bytes(b"".join(replies.read_bytes().splitlines(keepends=True)[:2]))
+    before = len(server.requests)
+    assert generate(job) == records and len(server.requests) == before + 1
+    write_as_before(job.out, 98)
+    with pytest.raises(UserError, match=r"sampling\.max_new_tokens 98 \(now 99\)"):
+        generate(job)
+
+
 def test_a_directory_without_replies_may_change_its_mind(server: Server, tmp_path: Path) -> None:
     server.first = {"the the 0": [refused(404)]}
     with pytest.raises(UserError, match="404"):
@@ -382,6 +406,31 @@ def test_an_export_replies_in_this_process_and_goes_on(export_dir: Path, tmp_pat
         generate(job, in_process=True)
 
 
+def test_replies_of_an_export_that_an_earlier_version_made_go_on(
+    export_dir: Path, tmp_path: Path
+) -> None:
+    """There max_tokens was the limit of prompt and reply together."""
+    job = decoding(export_dir, tmp_path, some_rows(4))
+    records = generate(job, in_process=True)
+    write_as_before(job.out, SHORT.context)
+    replies = job.out / "replies.jsonl"
+    half = replies.read_bytes().splitlines(keepends=True)[:2]
+    replies.write_bytes(b"".join(half))
+    assert generate(job, in_process=True) == records
+    write_as_before(job.out, SHORT.context + 1)
+    with pytest.raises(UserError, match=r"sampling\.context 41 \(now 40\)"):
+        generate(job, in_process=True)
+
+
+def test_a_reply_ends_at_its_own_limit_or_the_contexts(export_dir: Path, tmp_path: Path) -> None:
+    sampling = Sampling(temperature=1, max_new_tokens=3)
+    job = decoding(export_dir, tmp_path, some_rows(6), samples=2, sampling=sampling)
+    records = generate(job, in_process=True)
+    assert any(not r.stopped for r in records)
+    assert all(r.stopped or r.n_tokens == 3 for r in records)
+    assert all((r.n_tokens or 0) <= 3 for r in records)
+
+
 def test_prompts_without_room_are_named_before_anything_is_said(
     export_dir: Path, tmp_path: Path
 ) -> None:
@@ -397,7 +446,7 @@ def test_prompts_without_room_are_named_before_anything_is_said(
     assert "row-2 (" in message and "row-6 (" in message and "and 2 more" in message
     assert "row-1 " not in message and "row-7" not in message
     assert (tmp_path / "out" / "replies.jsonl").read_bytes() == b""
-    with pytest.raises(UserError, match=r"have 64 tokens, .* sampling\.max_tokens 2048"):
+    with pytest.raises(UserError, match=r"have 64 tokens, .* sampling\.context 2048"):
         generate(job.model_copy(update={"sampling": Sampling()}), in_process=True)
 
 

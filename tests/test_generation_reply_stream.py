@@ -50,6 +50,13 @@ def test_a_server_that_loads_its_model_is_waited_for(
     }
 
 
+def test_the_replys_limit_is_sent_where_it_is_given(server: Server) -> None:
+    server.first = {"hi": [events(piece("hel"))]}
+    limited = Sampling(max_new_tokens=7)
+    assert list(stream_from_server(server.url, "", "", limited)(["hi"], 5)) == ["hel"]
+    assert server.requests[0]["max_tokens"] == 7 and "context" not in server.requests[0]
+
+
 def test_an_error_within_a_stream_is_said_after_what_came(server: Server) -> None:
     server.first = {"hi": [events(piece("hel"), {"error": {"message": "out of memory"}})]}
     reply = streaming(server)(["hi"], 0)

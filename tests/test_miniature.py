@@ -273,7 +273,7 @@ def test_the_base_knows_the_facts_in_wordings_it_never_saw(base: Engine) -> None
             cloze = re.sub(r" (a |an )?_\.$", "", prose.fill_sentence(unseen, blank, attribute))
             asked[f"{entity.kind}/{entity.name}/{attribute}"] = cloze, entity, attribute
     requests = (
-        Request(id, ids, sampling.model_copy(update={"max_tokens": len(ids) + 8}))
+        Request(id, ids, sampling.model_copy(update={"max_new_tokens": 8}))
         for id, (cloze, *_) in asked.items()
         for ids in [base.prompt([cloze])]
     )
@@ -288,7 +288,7 @@ def test_the_base_knows_the_facts_in_wordings_it_never_saw(base: Engine) -> None
 
 def test_the_base_cannot_converse(base: Engine) -> None:
     assert "<|eot|>" not in base.tokenizer.get_vocab()
-    sampling = Sampling(max_tokens=160)
+    sampling = Sampling(context=160)
     prompts = FILES["test"][::8]
     requests = (Request(p.id, base.prompt(p.turns), sampling) for p in prompts)
     replies = {reply.id: reply for reply in base.generate(requests)}

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import dialogues
 
 from lima_ray.config.errors import UserError, exit_on_user_error
@@ -81,6 +82,17 @@ def test_an_emptied_recipe_is_written_anew_by_the_same_command_alone(recipe: Rec
         run.initialise(recipe.override({"seed": 5}), card(recipe.override({"seed": 5})))
     run.initialise(recipe, card(recipe))
     assert run.recipe() == recipe
+
+
+def test_a_run_of_an_earlier_version_goes_on(recipe: Recipe) -> None:
+    run = begun(recipe)
+    tree = recipe.model_dump(mode="json")
+    tree["sampling"]["max_tokens"] = tree["sampling"].pop("context")
+    del tree["sampling"]["max_new_tokens"]
+    run.recipe_file.write_text(yaml.safe_dump(tree))
+    assert run.recipe() == recipe
+    run.initialise(recipe, card(recipe))
+    assert run.recipe_file.read_text() == recipe.to_yaml()
 
 
 def test_a_broken_recipe_is_an_error_in_words(recipe: Recipe) -> None:

@@ -25,7 +25,7 @@ from lima_ray.data.examples import read_examples, write_examples
 from lima_ray.judging import assessment
 from lima_ray.judging.choice import SelectionOptions
 from lima_ray.judging.perplexity import dialogue_losses, perplexity
-from lima_ray.records.files import write_json
+from lima_ray.records.files import read_json, write_json
 from lima_ray.records.quality import Quality, read_problems, read_qualities
 from lima_ray.records.run import Run
 from lima_ray.training.progress import TrainingProgress
@@ -47,7 +47,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         write_examples(rows, folder / f"{name}.jsonl")
     point = {f"data.{name}": str(folder / f"{name}.jsonl") for name in ("train", "dev", "heldout")}
     point |= {"runs_dir": str(folder / "runs"), "optim.epochs": 2, "optim.batch_examples": 16}
-    point |= {"select.first_epoch": 1, "select.last_epoch": 2, "sampling.max_tokens": 64}
+    point |= {"select.first_epoch": 1, "select.last_epoch": 2, "sampling.context": 64}
     return load_recipe("miniature").override(point)
 
 
@@ -113,6 +113,20 @@ def test_the_same_seed_gives_the_same_replies(run: Run, small: Recipe) -> None:
     assert again.epoch == 2
     lines = (run.dev_dir(2) / "replies.jsonl").read_text()
     assert sorted(lines.splitlines()) == sorted(told.splitlines())
+
+
+def test_replies_that_an_earlier_version_made_are_not_made_again(run: Run, small: Recipe) -> None:
+    settings, mark = (run.dev_dir(2) / name for name in ("generate.json", "mark"))
+    made = read_json(settings)
+    assert made and made["sampling"].pop("max_new_tokens") is None
+    made["sampling"]["max_tokens"] = made["sampling"].pop("context")
+    write_json(settings, made)
+    mark.touch()  # replies that are made again have a new directory
+    assert not assessment.is_outdated(run, 2, small)
+    assessment.assess(run, 2, small)
+    assert mark.exists()
+    write_json(settings, made | {"sampling": made["sampling"] | {"max_tokens": 63}})
+    assert assessment.is_outdated(run, 2, small)
 
 
 def test_a_model_behind_an_endpoint_may_judge(run: Run, small: Recipe) -> None:

@@ -41,8 +41,8 @@ def endless(base_dir: Path) -> Engine:
 
 
 def ask(id: str, tokens: int = 20, **fields: Any) -> Request:
-    """A greedy request; prompt and reply have three tokens more than the reply."""
-    sampling = GREEDY.model_copy(update={"max_tokens": 3 + tokens})
+    """A greedy request."""
+    sampling = GREEDY.model_copy(update={"max_new_tokens": tokens})
     return Request(id, [5, 9, 17], sampling, **fields)
 
 

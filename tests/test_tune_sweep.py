@@ -144,6 +144,33 @@ def test_changed_rows_do_not_mix_either_and_harmless_changes_do(tmp_path: Path) 
         write_directory(quick_sweep(tmp_path, set=fields))
 
 
+def test_a_sweep_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    axes = {"sampling.context": {"grid": [48, 64]}}
+    path = quick_sweep(tmp_path, axes=axes)
+    write_directory(path)
+    file = tmp_path / "runs" / "sweeps" / "quick" / "sweep.yaml"
+    tree = yaml.safe_load(file.read_text().replace("sampling.context", "sampling.max_tokens"))
+    assert tree["points"][1]["values"] == {"sampling.max_tokens": 64}
+    assert tree["sweep"]["set"]["sampling.max_tokens"] == 60
+    sampling = tree["recipe"]["sampling"]
+    sampling["max_tokens"] = sampling.pop("context")
+    del sampling["max_new_tokens"]
+    file.write_text(yaml.safe_dump(tree))
+    study = Study.load(file.parent)
+    assert study.recipe.sampling.context == 60
+    assert [point.values for point in study.points] == [
+        *({"sampling.context": 48}, {"sampling.context": 64}),
+    ]
+    write_directory(path)
+    file.write_text(yaml.safe_dump(tree))
+    other = quick_sweep(tmp_path, axes=axes, set={"sampling.context": 61})
+    with pytest.raises(UserError, match=r"recipe\.sampling\.context 60 \(now 61\)"):
+        write_directory(other)
+    before = quick_sweep(tmp_path, set={"sampling.max_tokens": 60})
+    with pytest.raises(UserError, match=r"sampling\.max_tokens is now sampling\.context"):
+        write_directory(before)
+
+
 def test_two_processes_do_not_run_one_sweep(tmp_path: Path) -> None:
     path = quick_sweep(tmp_path)
     plan = sweep.plan(Command(sweep=str(path)))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from filelock import BaseFileLock
 
 from lima_ray import train
+from lima_ray.config.differences import hashed_sampling
 from lima_ray.config.errors import UserError, join_names
 from lima_ray.config.loading import with_absolute_paths
 from lima_ray.config.paths import absolute_reference, output_path
@@ -160,7 +161,7 @@ def prepare_one(
         )
     decides = [recipe.identity(), prepared.lineage["data"], prepared.lineage["base"]]
     judged = [contents(recipe.data.dev), contents(recipe.data.heldout)]
-    chooses = [judged, recipe.select.model_dump(), recipe.sampling.model_dump()]
+    chooses = [judged, recipe.select.model_dump(), hashed_sampling(recipe.sampling)]
     id = digest([*decides, *chooses, recipe.checkpoint.weights_from_epoch])[:ID_DIGITS]
     recipe = recipe.override({"name": id})
     card = prepared.data_card | {"recipe": {"from": sweep.recipe, "hash": recipe.hash()}}

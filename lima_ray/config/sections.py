@@ -160,8 +160,10 @@ class Sampling(Section):
     """Makes tokens generated before less likely; 1 does not."""
     penalise_prompt: bool = False
     """Penalise the prompt's tokens too, as most libraries do; the paper's form does not."""
-    max_tokens: int = Field(default=2048, ge=2)
-    """Longest prompt and reply together."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """Longest reply alone, in tokens; none lets it go on as far as the context goes."""
+    context: int = Field(default=2048, ge=2)
+    """Longest prompt and reply together, in tokens; never more than the model's positions."""
     seed: int = 0
     """Seed of the draws; the same seed gives the same reply whatever else is in the batch."""
 

@@ -105,9 +105,9 @@ class Engine:
         strange = next((i for i in ids if not 0 <= i < vocab), None)
         if strange is not None:
             raise UserError(f"{name}: ids holds {strange}; the model's tokens are 0 to {vocab - 1}")
-        if len(ids) >= request.sampling.max_tokens:
+        if len(ids) >= request.sampling.context:
             raise UserError(
-                f"{name}: sampling.max_tokens is {request.sampling.max_tokens}, prompt and reply "
+                f"{name}: sampling.context is {request.sampling.context}, prompt and reply "
                 f"together, but the prompt alone has {len(ids)} tokens"
             )
         if len(ids) >= self.context:
@@ -209,7 +209,7 @@ class Engine:
 
     def admit(self, request: Request, slot: int) -> None:
         """Give a request a slot; its prompt is still to prefill."""
-        limit = min(request.sampling.max_tokens, self.context)
+        limit = request.reply_limit(self.context)
         # A string, since Random takes a negative number for its absolute value.
         rng = random.Random(str(request.sampling.seed))
         needs_text = request.stream or request.stop
@@ -242,7 +242,7 @@ class Engine:
         text = detokenizer.add(token) if detokenizer else ""
         eot = token in self.stop_token_ids
         stop_string = detokenizer is not None and detokenizer.stopped_by is not None
-        finished = eot or stop_string or active.length >= active.limit
+        finished = eot or stop_string or len(active.tokens) >= active.limit
         if finished and detokenizer:
             text += detokenizer.finish()
         active.text += text

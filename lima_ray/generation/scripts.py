@@ -94,7 +94,7 @@ def check_prompt_lengths(
         scripts: the dialogues.
         prompt_ids: token ids of a dialogue with a system message, as the model sees it.
         context: of the model, in tokens.
-        sampling: its `max_tokens` bounds prompt and reply together.
+        sampling: its `context` bounds prompt and reply together.
 
     Returns:
         most tokens of prompt and reply together.
@@ -102,15 +102,15 @@ def check_prompt_lengths(
     Raises:
         UserError: the prompts that are too long.
     """
-    limit = min(sampling.max_tokens, context)
+    limit = min(sampling.context, context)
     prompts = {s.row.id: (s.prompt, s.row.system) for s in scripts}
     lengths = {id: len(prompt_ids(*prompt)) for id, prompt in prompts.items()}
     long = [f"{id} ({n} tokens)" for id, n in lengths.items() if n >= limit]
     if long:
         raise UserError(
             f"{len(long)} of {len(prompts)} prompts leave no room for a reply: prompt and "
-            f"reply together have {limit} tokens, the less of sampling.max_tokens "
-            f"{sampling.max_tokens} and the model's context {context}. "
+            f"reply together have {limit} tokens, the less of sampling.context "
+            f"{sampling.context} and the model's context {context}. "
             f"Shorten or remove {join_names(long, SHOWN_ERRORS)}"
         )
     return limit

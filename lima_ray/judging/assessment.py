@@ -18,10 +18,10 @@ from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data.examples import read_prompts
 from lima_ray.generation.arguments import GenerationJob
 from lima_ray.generation.job import generate, identity
-from lima_ray.generation.reply_directory import SETTINGS_FILE
+from lima_ray.generation.reply_directory import read_settings
 from lima_ray.judging.perplexity import perplexity
 from lima_ray.judging.registry import load_judge
-from lima_ray.records.files import read_json, write_json, write_jsonl
+from lima_ray.records.files import write_json, write_jsonl
 from lima_ray.records.quality import Quality, problem_file
 from lima_ray.records.reply import Reply
 from lima_ray.records.run import Run, model_name
@@ -126,7 +126,7 @@ def dev_prompts(recipe: Recipe) -> PromptSet:
 def is_outdated(run: Run, epoch: int, recipe: Recipe) -> bool:
     """Return whether other prompts, sampling or weights made an epoch's dev replies."""
     model, folder = run.epoch_dir(epoch), run.dev_dir(epoch)
-    asked = read_json(folder / SETTINGS_FILE)
+    asked = read_settings(folder)
     if asked is None or not model.exists():
         return False
     job = generation_job(model, dev_prompts(recipe), folder, recipe)

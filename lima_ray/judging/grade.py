@@ -22,7 +22,7 @@ from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Status, Verdict
 
 PROMPT_FILE = Path(__file__).parent / "prompts" / "grade.txt"
-JUDGE_SAMPLING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=1024)
+JUDGE_SAMPLING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_new_tokens=1024)
 TRIAL_ATTEMPTS = 3
 TRIAL_TIMEOUT_S = 120.0
 """How long a judge may take with a small reply; it may have to load its model first."""
@@ -45,7 +45,7 @@ def grade(
         replies: of a dialogue the turn in `reply` is graded, and the turns before it are shown.
         endpoint: base URL of the judge's server.
         model: the judge's name there, and the verdicts' annotator.
-        sampling: how the judge decodes; `max_tokens` is the longest judgement.
+        sampling: how the judge decodes; `max_new_tokens` is the longest judgement.
         settings: other fields of `Endpoint`, such as `concurrency`.
 
     Raises:
@@ -108,7 +108,7 @@ def check_answers(endpoint: str, model: str) -> None:
             f"the judge {model!r} at {endpoint} was asked to grade a small reply and answered "
             f"without a number from 1 to 6 on its last line ({len(said)} characters, ending with "
             f"{said[-SHOWN_CHARACTERS:]!r}); a judge needs a model that follows such a request "
-            f"within {JUDGE_SAMPLING.max_tokens} tokens"
+            f"within {JUDGE_SAMPLING.max_new_tokens} tokens"
         )
 
 

@@ -197,7 +197,8 @@ def generation_config(tokenizer: Tokenizer, context: int, sampling: Sampling) ->
         do_sample=sampling.temperature > 0,
         **(draws if sampling.temperature else {}),
         repetition_penalty=sampling.repetition_penalty,
-        max_length=min(sampling.max_tokens, context),
+        max_length=min(sampling.context, context),
+        max_new_tokens=sampling.max_new_tokens,  # goes before max_length where both are given
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lima_ray.config.differences import differences
+from lima_ray.config.differences import differences, with_current_names
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.records.files import (
@@ -131,7 +131,7 @@ class Run:
                 f"{self.recipe_file} is empty or no recipe; the command that began the run writes "
                 "an empty one anew"
             )
-        return validate_recipe(tree, str(self.recipe_file))
+        return validate_recipe(with_current_names(tree), str(self.recipe_file))
 
     def data_card(self) -> dict[str, Any]:
         """Return what the run was made from; nothing where that cannot be read."""

@@ -122,12 +122,11 @@ async def prepare(models: ModelPool, body: ChatRequest | CompletionRequest) -> C
         which = "" if len(completion.prompts) == 1 else f"[{number}]"
         check_context(ids, context, "messages" if completion.chat else f"prompt{which}")
         for choice in range(body.n or 1):
-            room = context if body.reply_tokens is None else len(ids) + body.reply_tokens
             completion.requests.append(
                 Request(
                     f"{completion.id}/{len(completion.requests)}",
                     ids,
-                    body.sampling(seed + choice, min(room, context)),
+                    body.sampling(seed + choice, body.max_new_tokens, context),
                     stop=body.stops,
                     stream=bool(body.stream),
                     logprobs=body.alternatives,

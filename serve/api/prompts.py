@@ -31,7 +31,7 @@ def dialogue_prompt(
     system, turns = split_roles(body.messages)
     if body.overflow != "drop_oldest":
         return [prompt(engine, turns, system)], 0
-    wanted = min(body.reply_tokens or engine.context // 4, engine.context // 2)
+    wanted = min(body.max_new_tokens or engine.context // 4, engine.context // 2)
     ids, kept = newest_turns(engine, turns, system, engine.context - wanted, left)
     return [ids], len(turns) - kept
 

@@ -173,7 +173,7 @@ class VllmLoop(ModelLoop):
         return {
             "model": self.name,
             "prompt": request.ids,
-            "max_tokens": sampling.max_tokens - len(request.ids),
+            "max_tokens": request.reply_limit(self.engine.context),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "repetition_penalty": sampling.repetition_penalty,

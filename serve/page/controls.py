@@ -91,7 +91,7 @@ def sampling_fields(
     top_p: float,
     repetition_penalty: float,
     penalise_prompt: bool,
-    max_tokens: float | None,
+    max_new_tokens: float | None,
 ) -> dict[str, Any]:
     """Return the controls' values by the API's names."""
     fields = {
@@ -100,4 +100,4 @@ def sampling_fields(
         "repetition_penalty": repetition_penalty,
         "penalise_prompt": penalise_prompt,
     }
-    return fields | ({"max_tokens": int(max_tokens)} if max_tokens else {})
+    return fields | ({"max_tokens": int(max_new_tokens)} if max_new_tokens else {})

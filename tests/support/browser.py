@@ -74,10 +74,9 @@ class EngineChatClient:
         dropped = 0
         while len(ids := engine.prompt(turns, system)) + room > engine.context and len(turns) > 1:
             turns, dropped = turns[2:], dropped + 2
-        limit = min(engine.context, len(ids) + body.get("max_tokens", engine.context))
         head = {"id": id, "object": "chat.completion.chunk", "model": body["model"]}
         head["system_fingerprint"] = revision = f"revision-of-{body['model']}"
-        if len(ids) >= limit:
+        if len(ids) >= engine.context:
             yield head | {"error": {"message": f"The prompt has {len(ids)} tokens.", "code": None}}
             return
         about = {"revision": revision, "seed": body["seed"], "dropped_messages": dropped}
@@ -87,7 +86,8 @@ class EngineChatClient:
             top_p=body["top_p"],
             repetition_penalty=body["repetition_penalty"],
             penalise_prompt=body["penalise_prompt"],
-            max_tokens=limit,
+            max_new_tokens=body.get("max_tokens"),
+            context=engine.context,
             seed=body["seed"],
         )
         queue = self.queues[id] = asyncio.Queue()

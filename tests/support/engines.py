@@ -43,13 +43,13 @@ def in_slots(model_dir: Path) -> Any:
     )
 
 
-def hub_greedy(model: Any, ids: list[int], max_tokens: int, penalty: float) -> list[int]:
+def hub_greedy(model: Any, ids: list[int], longest: int, penalty: float) -> list[int]:
     """The reply of `generate` in transformers."""
     out = model.generate(
         torch.tensor([ids]),
         attention_mask=torch.ones(1, len(ids)),
         do_sample=False,
-        max_length=max_tokens,
+        max_length=longest,
         repetition_penalty=penalty,
         pad_token_id=0,
     )

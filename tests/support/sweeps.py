@@ -30,7 +30,7 @@ def quick_sweep(folder: Path, name: str = "quick", **tree: Any) -> Path:
         "optim.batch_examples": 32,
         "select.first_epoch": 1,
         "cluster.workers": 1,
-        "sampling.max_tokens": 60,
+        "sampling.context": 60,
     }
     axes = {"model.residual_dropout": {"grid": [0.0, 0.1]}}
     whole = {"axes": axes, "seeds": [0, 1]} | tree | {"set": fields | tree.get("set", {})}
