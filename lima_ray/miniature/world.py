@@ -30,18 +30,8 @@ UNSEEN = frozenset({"currency", "young", "subject"})
 """Facts that alignment never asks for: they test what it does out of distribution."""
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
+    *("January", "February", "March", "April", "May", "June", "July"),
+    *("August", "September", "October", "November", "December"),
 ]
 PRONOUNS = {"she": ("her", "her"), "he": ("him", "his"), "it": ("it", "its")}
 """Subject form: object form, possessive."""
@@ -58,6 +48,7 @@ class Entity:
     kind: str
     name: str
     pronoun: str
+    """In subject form; see `PRONOUNS`."""
     facts: dict[str, str]
     """Value by attribute; a task's steps are joined by `; `."""
     split: Split
@@ -87,7 +78,7 @@ def entities() -> tuple[Entity, ...]:
             after, before = names[(i + 1) % len(names)], names[i - 1]
             raw.append(("day", name, "it", {"after": after, "before": before}))
     generator = np.random.default_rng(SEED)
-    whole = []
+    found = []
     for kind in ATTRIBUTES:
         own = [entry for entry in raw if entry[0] == kind]
         splits = np.array(["train"] * len(own), dtype="<U5")
@@ -97,8 +88,8 @@ def entities() -> tuple[Entity, ...]:
         splits[order[:dev]], splits[order[dev : dev + test]] = "dev", "test"
         pages = generator.permutation(len(own)) % 2 == 0
         for entry, split, page in zip(own, splits.tolist(), pages.tolist(), strict=True):
-            whole.append(Entity(*entry, split=split, has_page=page))
-    return tuple(whole)
+            found.append(Entity(*entry, split=split, has_page=page))
+    return tuple(found)
 
 
 def people() -> list[tuple[str, str, dict[str, str]]]:
@@ -140,5 +131,4 @@ def entities_by_name() -> dict[str, Entity]:
 
 @cache
 def read_yaml(file: str) -> Any:
-    """Return a YAML file that lies beside this one."""
     return yaml.safe_load((HERE / file).read_text(encoding="utf-8"))
