@@ -104,7 +104,6 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
 
 
 def describe_start(start: dict) -> str:
-    """Return one line about a start of the worker group."""
     workers = f"{start['workers']} worker{'s' * (start['workers'] > 1)}"
     workers += f", ZeRO {start['zero_stage']}, {start['precision']}, {start['attention']} attention"
     workers += ", Liger's layers," if start["liger"] else ","

@@ -3,6 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,19 +52,16 @@ def run_in_thread(work: Callable[[], Any]) -> Any:
     Raises:
         BaseException: what the function raised.
     """
-    result: list[Any] = []
-    raised: list[BaseException] = []
+    done: Future[Any] = Future()
 
     def call() -> None:
         try:
-            result.append(work())
+            done.set_result(work())
         except BaseException as error:
-            raised.append(error)
+            done.set_exception(error)
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(0.2)  # a join without end would hold up the signal
-    if raised:
-        raise raised[0]
-    return result[0]
+    return done.result()

@@ -8,8 +8,6 @@ from lima_ray.config.recipe import Recipe
 
 OPTIMIZER_BYTES = 12
 """fp32 master weight and AdamW's two averages, per trained parameter."""
-
-
 MAX_BUCKET, MIN_BUCKET = 500_000_000, 1_000_000
 BUCKETS = 50
 """DeepSpeed reduces gradients in buckets it holds room for; so many of them make the model."""
@@ -36,7 +34,6 @@ class GradientClipping:
         self.most, self.norm = most or float("inf"), float("nan")
 
     def __call__(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
-        """Return a hook of the optimizer."""
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         self.norm = float(torch.nn.utils.clip_grad_norm_(trained, self.most))
 
@@ -54,7 +51,6 @@ def deepspeed_config(recipe: Recipe, *, bf16: bool, universal: bool = False) -> 
     `managed_gradient_accumulation` false lets `backward` be called any number of times a `step`.
 
     Args:
-        recipe: the run's recipe.
         bf16: weights in use are bf16 (AdamW still keeps fp32 ones).
         universal: the state to load is a universal checkpoint.
     """
