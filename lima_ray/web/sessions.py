@@ -41,7 +41,6 @@ class Session:
 
     @property
     def max_age_s(self) -> float:
-        """Return how long the cookie is good."""
         return DAY_S * (LOGIN_DAYS if self.user else BROWSER_DAYS)
 
     @property
