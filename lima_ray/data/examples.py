@@ -99,7 +99,6 @@ def check_turns(turns: list[Any], where: str, dialogues: bool) -> None:
 
 
 def write_examples(examples: list[Example], path: Path) -> None:
-    """Write LIMA JSONL."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{e.to_line()}\n" for e in examples), encoding="utf-8")
 
@@ -110,12 +109,10 @@ def normalise_prompt(example: Example) -> str:
 
 
 def normalise_dialogue(example: Example) -> tuple[str, ...]:
-    """Return all turns as the leak check compares them."""
     return tuple(map(normalise_text, example.turns))
 
 
 def normalise_text(text: str) -> str:
-    """Return a text in lower case with single spaces."""
     return " ".join(text.casefold().split())
 
 

@@ -163,7 +163,6 @@ def parse_messages(messages: Any, where: str, used: set[str]) -> ParsedRow:
 
 
 def parse_role(message: dict[str, Any], place: str) -> str:
-    """Return a message's role: user, assistant or system."""
     name = message.get("role", message.get("from"))
     plain = name.strip().lower() if isinstance(name, str) else ""
     if plain in TOOL_ROLES:

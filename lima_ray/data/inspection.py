@@ -28,13 +28,7 @@ def show_rows(
 ) -> None:
     """Print rows with their supervised tokens marked, the lengths, and how they pack.
 
-    Args:
-        recipe: of the rows.
-        tokenizer: theirs.
-        examples: the rows before they were encoded.
-        rows: the same, encoded.
-        what: rows to print; so many from all over, longest or cut (with :N so many), an id or a
-            place.
+    `what` is that of `lima_ray.encode --show`.
 
     Raises:
         UserError: no such row.
@@ -101,7 +95,6 @@ def highlight_supervised(
 def print_histogram(
     console: Console, lengths_R: np.ndarray, bars: int = 10, width: int = 40
 ) -> None:
-    """Print how long the rows are."""
     counts, edges = np.histogram(lengths_R, bins=bars, range=(0, int(lengths_R.max())))
     console.print("\ntokens a row")
     for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 NEW_EOT = "<|eot|>"
 KNOWN_EOT = ("<|eot_id|>", "<|eot|>", "<|im_end|>", "<end_of_turn>", "<|end|>")
-
-
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 INSTALL_SENTENCEPIECE = "pip install sentencepiece, or put a tokenizer.json beside it"
 FIXED_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 """Put before templates that write today's date, so that rows are the same tomorrow."""
@@ -108,11 +107,8 @@ def base_template(tokenizer: Any) -> str:
     """Return the chat template of the base, of several the default one, or nothing."""
     given = tokenizer.chat_template
     found = given.get("default", "") if isinstance(given, dict) else given or ""
-    return (
-        FIXED_DATE + found
-        if "strftime_now" in found and not found.startswith(FIXED_DATE)
-        else found
-    )
+    dated = "strftime_now" in found and not found.startswith(FIXED_DATE)
+    return FIXED_DATE + found if dated else found
 
 
 def eot_of_template(tokenizer: Any, base: str, eot_token: str | None) -> str:
@@ -149,7 +145,6 @@ def set_eot(tokenizer: Any, eot: str) -> None:
 
 
 def describe_template(tokenizer: Any) -> str:
-    """Return what chat template is in use, in a line."""
     syntax = analyse_template(tokenizer)
     if not syntax.roles:
         return f"chat template: LIMA's, every turn ends with {syntax.eot} and has no role marker"
@@ -166,9 +161,7 @@ def prompt_ids(tokenizer: Any, turns: Sequence[str], system: str | None = None) 
     A base without a chat template gets the text itself, its turns a line each.
 
     Args:
-        tokenizer: of an export or a base.
         turns: the user's and the assistant's in turn; the user begins and ends.
-        system: a system message before them.
 
     Raises:
         UserError: the last turn is the assistant's, or blank, or the template refuses the dialogue.
@@ -204,9 +197,6 @@ def template_eot_ids(tokenizer: Any) -> set[int]:
 def eot_id(tokenizer: "PreTrainedTokenizerFast") -> int:
     """Return the id of the token that ends every turn."""
     return tokenizer.get_vocab()[str(tokenizer.eos_token)]
-
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def base_eot(tokenizer: "PreTrainedTokenizerFast") -> str | None:

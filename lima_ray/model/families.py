@@ -50,7 +50,6 @@ FAMILIES: dict[str, Family] = {
 
 
 def load_config(model: str) -> Any:
-    """Return the configuration of a base or an export."""
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(str(resolve(model) or model), trust_remote_code=False)

@@ -54,12 +54,10 @@ class LayerCache:
         )
 
     def split(self, slot_2GCD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a slot's keys and values."""
         keys_1GCD, values_1GCD = slot_2GCD.split(1)
         return keys_1GCD, values_1GCD
 
     def replace(self, slot: int, slot_2GCD: torch.Tensor) -> None:
-        """Give a slot other memory."""
         self.slots_2GCD[slot], self.views[slot] = slot_2GCD, self.split(slot_2GCD)
         self.addresses_S[slot], self.capacities_S[slot] = slot_2GCD.data_ptr(), slot_2GCD.shape[2]
 

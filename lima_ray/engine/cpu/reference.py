@@ -28,10 +28,7 @@ def add_norm(
 
 
 def silu(x: torch.Tensor) -> torch.Tensor:
-    """Return x / (1 + exp(-x)), by one formula for every element.
-
-    PyTorch's own takes another for the last few elements of each thread's share.
-    """
+    """Return x / (1 + exp(-x)), by one formula for every element."""
     return x / torch.exp(-x).add_(1)
 
 
@@ -54,9 +51,6 @@ def rotate_into_slots(
         qkv_BTF: H query heads, G key heads and G value heads of each token side by side; padding
             may follow the batch's sequences.
         angles_CE: cos and sin of every position, E / 2 each, side by side.
-        cache: keys and values of all slots.
-        batch: the sequences' slots and positions.
-        heads: H.
 
     Returns:
         queries (B, T, H, E), without padding.
@@ -81,9 +75,6 @@ def attend(
 
     Args:
         queries_B1HE: with RoPE.
-        cache: keys and values of all slots.
-        batch: the sequences' slots and positions.
-        scaling: factor of the scores.
         size: sequences to return; those beyond B are zero.
 
     Returns:
@@ -142,9 +133,7 @@ def attend_prompt(
 
     Args:
         queries_1THE: with RoPE.
-        cache: keys and values of all slots.
         batch: the prompt alone.
-        scaling: factor of the scores.
 
     Returns:
         outputs (1, T, H · E).
