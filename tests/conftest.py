@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import ray
 import torch
-from chat_server import Server, serving
+from chat_server import ChatServer, serving
 from torch import distributed as dist
 
 from lima_ray import base
@@ -122,9 +122,9 @@ def recipe(tmp_path: Path, base_dir: Path, data_file: Path) -> Recipe:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server() -> Iterator[ChatServer]:
     """A server that answers unless it is told otherwise."""
-    with serving(Server()) as running:
+    with serving(ChatServer()) as running:
         yield running
 
 

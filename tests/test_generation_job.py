@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
-from chat_server import KEY, Server, refused, said, serving
+from chat_server import KEY, ChatServer, refused, said, serving
 from conftest import ray_cluster
 
 from lima_ray.config.command_line import COMMANDS
@@ -69,7 +69,7 @@ def some_rows(count: int) -> list[dict[str, Any]]:
 
 
 def asking(
-    server: Server, folder: Path, rows: list[dict[str, Any]], **changes: Any
+    server: ChatServer, folder: Path, rows: list[dict[str, Any]], **changes: Any
 ) -> GenerationJob:
     """A generation by the server's model `lima`, into `folder/out`."""
     endpoint = {"url": server.url, "backoff_s": 0.01, "retries": 1, "concurrency": 2}
@@ -90,7 +90,7 @@ def replied(records: list[Reply]) -> list[tuple[str, int, int, str]]:
 # Behind an endpoint
 
 
-def test_every_reply_tells_what_it_replies_to(server: Server, tmp_path: Path) -> None:
+def test_every_reply_tells_what_it_replies_to(server: ChatServer, tmp_path: Path) -> None:
     system = [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "one"}]
     rows = [
         {"id": "q", "conversations": ["why?"], "source": "dev", "about": "sun", "model": "mine"},
@@ -136,7 +136,7 @@ def test_every_reply_tells_what_it_replies_to(server: Server, tmp_path: Path) ->
     assert [[m["role"] for m in r["messages"]] for r in sent] == [roles, roles]
 
 
-def test_seeds_depend_on_row_sample_and_turn_alone(server: Server, tmp_path: Path) -> None:
+def test_seeds_depend_on_row_sample_and_turn_alone(server: ChatServer, tmp_path: Path) -> None:
     rows = [*some_rows(4), {"id": "talk", "conversations": ["one"], "follow_ups": ["two"]}]
 
     def seeds(name: str, rows: list[dict[str, Any]], **changes: Any) -> dict[Any, int | None]:
@@ -154,7 +154,9 @@ def test_seeds_depend_on_row_sample_and_turn_alone(server: Server, tmp_path: Pat
     assert seen["row-0", 0, 0] == 830_550_268  # the same on every machine, for ever
 
 
-def test_a_killed_generation_goes_on_and_asks_nothing_twice(server: Server, tmp_path: Path) -> None:
+def test_a_killed_generation_goes_on_and_asks_nothing_twice(
+    server: ChatServer, tmp_path: Path
+) -> None:
     rows = [*some_rows(20), {"id": "talk", "conversations": ["one"], "follow_ups": ["two", "2b"]}]
     answered = 0
 
@@ -201,7 +203,7 @@ def test_a_killed_generation_goes_on_and_asks_nothing_twice(server: Server, tmp_
     assert len(server.requests) == before + asked_again.total() and lines(replies) == records
 
 
-def test_what_failed_is_told_and_asked_again(server: Server, tmp_path: Path) -> None:
+def test_what_failed_is_told_and_asked_again(server: ChatServer, tmp_path: Path) -> None:
     rows = [*some_rows(3), {"id": "talk", "conversations": ["one"], "follow_ups": ["two", "end"]}]
     server.first = {"two": [said(None)] * 2, "cat the 1": [refused(500, "on fire")] * 2}
     job = asking(server, tmp_path, rows)
@@ -218,7 +220,7 @@ def test_what_failed_is_told_and_asked_again(server: Server, tmp_path: Path) -> 
 
 
 def test_an_endpoint_that_refuses_stops_and_keeps_what_is_there(
-    server: Server, tmp_path: Path
+    server: ChatServer, tmp_path: Path
 ) -> None:
     server.first = {"moon the 4": [refused(401, "who are you?")]}
     job = asking(server, tmp_path, some_rows(9))
@@ -226,7 +228,7 @@ def test_an_endpoint_that_refuses_stops_and_keeps_what_is_there(
         generate(job)
     kept = lines(tmp_path / "out" / "replies.jsonl")
     assert 3 <= len(kept) < 9
-    with serving(Server()) as gone:
+    with serving(ChatServer()) as gone:
         pass
     down = gone.url.replace("127.0.0.1", "localhost")
     with pytest.raises(UserError, match="Give these an --out of their own"):
@@ -247,7 +249,7 @@ def test_an_endpoint_that_refuses_stops_and_keeps_what_is_there(
     ],
 )
 def test_replies_to_other_things_are_not_mixed(
-    server: Server, tmp_path: Path, change: dict[str, Any], message: str
+    server: ChatServer, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     generate(asking(server, tmp_path, some_rows(2)))
     before = (tmp_path / "out" / "replies.jsonl").read_bytes(), len(server.requests)
@@ -257,14 +259,16 @@ def test_replies_to_other_things_are_not_mixed(
     assert ((tmp_path / "out" / "replies.jsonl").read_bytes(), len(server.requests)) == before
 
 
-def test_a_directory_without_replies_may_change_its_mind(server: Server, tmp_path: Path) -> None:
+def test_a_directory_without_replies_may_change_its_mind(
+    server: ChatServer, tmp_path: Path
+) -> None:
     server.first = {"the the 0": [refused(404)]}
     with pytest.raises(UserError, match="404"):
         generate(asking(server, tmp_path, some_rows(1)))
     assert len(generate(asking(server, tmp_path, some_rows(1), samples=2))) == 2
 
 
-def test_foreign_and_busy_directories_are_refused(server: Server, tmp_path: Path) -> None:
+def test_foreign_and_busy_directories_are_refused(server: ChatServer, tmp_path: Path) -> None:
     job = asking(server, tmp_path, some_rows(1))
     job.out.mkdir()
     (job.out / "replies.jsonl").write_text("precious")
@@ -292,14 +296,14 @@ def test_foreign_and_busy_directories_are_refused(server: Server, tmp_path: Path
     ],
 )
 def test_rows_that_cannot_be_asked_are_refused(
-    server: Server, tmp_path: Path, rows: list[dict[str, Any]], message: str
+    server: ChatServer, tmp_path: Path, rows: list[dict[str, Any]], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         generate(asking(server, tmp_path, rows))
     assert not server.requests and not (tmp_path / "out").exists()
 
 
-def test_a_url_with_a_secret_is_not_written_down(server: Server, tmp_path: Path) -> None:
+def test_a_url_with_a_secret_is_not_written_down(server: ChatServer, tmp_path: Path) -> None:
     job = asking(server, tmp_path, some_rows(1))
     secret = {"server": Endpoint(url="https://host/v1?key=secret")}
     with pytest.raises(UserError, match="at host is given with"):
@@ -308,7 +312,7 @@ def test_a_url_with_a_secret_is_not_written_down(server: Server, tmp_path: Path)
 
 
 def test_a_penalty_that_is_not_sent_is_told(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generate(asking(server, tmp_path, some_rows(1)))
     assert "sampling.repetition_penalty 1.2 is not sent" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from chat_server import Server, serving
+from chat_server import ChatServer, serving
 from conftest import ray_cluster
 from sweeps import quick_sweep
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -119,7 +119,7 @@ def test_a_model_behind_an_endpoint_may_judge(run: Run, small: Recipe) -> None:
     def grading(question: str) -> str:
         return "It is vague.\nno idea" if "Answer in one word" in question else "It helps.\n4"
 
-    with serving(Server(grading=grading)) as server:
+    with serving(ChatServer(grading=grading)) as server:
         point = {"select.judge": "endpoint", "select.endpoint": server.url}
         recipe = small.override(point | {"select.endpoint_model": "judge-1"})
         folder = run.dev_dir(2)
@@ -290,7 +290,7 @@ def judged_at(small: Recipe, url: str, model: str = "judge-1") -> Recipe:
 
 
 def test_a_judge_that_does_not_answer_stops_before_training(small: Recipe, tmp_path: Path) -> None:
-    with serving(Server()) as server:
+    with serving(ChatServer()) as server:
         pass  # the port is closed again
     recipe = judged_at(small, server.url)
     began_s = time.monotonic()
@@ -309,18 +309,18 @@ def test_a_judge_that_does_not_answer_stops_before_training(small: Recipe, tmp_p
 
 
 def test_a_judge_is_asked_once_and_must_give_a_grade(small: Recipe) -> None:
-    with serving(Server(grading=lambda question: "It is correct.\n5")) as server:
+    with serving(ChatServer(grading=lambda question: "It is correct.\n5")) as server:
         recipe = judged_at(small, server.url)
         train.prepare(recipe)
         train.prepare(recipe.override({"seed": 1}))
         assert len(server.requests) == 1
     with (
-        serving(Server(grading=lambda question: "A fine reply.")) as server,
+        serving(ChatServer(grading=lambda question: "A fine reply.")) as server,
         pytest.raises(UserError, match=r"without a number from 1 to 6 .*'A fine reply\.'"),
     ):
         train.prepare(judged_at(small, server.url))
     with (
-        serving(Server()) as server,
+        serving(ChatServer()) as server,
         pytest.raises(UserError, match=r"answers 404 .*\n.*does the URL end in /v1\?"),
     ):
         train.prepare(judged_at(small, server.url.removesuffix("/v1")))
@@ -330,7 +330,7 @@ def test_an_epoch_that_could_not_be_judged_is_told_at_once(
     run: Run, small: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = {file: file.read_bytes() for file in run.dev_dir(2).iterdir()}
-    with serving(Server()) as server:
+    with serving(ChatServer()) as server:
         recipe = judged_at(small, server.url.removesuffix("/v1"))
         asked = {"run": str(run.path), "recipe": recipe.model_dump(), "epoch": 2}
         with TrainingProgress(run, recipe, Schedule.of(recipe, 95)):

@@ -27,7 +27,7 @@ from lima_ray.records.run import Run
 
 
 @dataclass(frozen=True)
-class Case:
+class AlignedTraining:
     """One training."""
 
     size: str
@@ -36,7 +36,7 @@ class Case:
     limit_s: int
 
 
-CASES = (Case("1b", 0, 15, 300), Case("7b", 16, 4, 240))
+CASES = (AlignedTraining("1b", 0, 15, 300), AlignedTraining("7b", 16, 4, 240))
 
 
 def run(record: Record) -> None:
@@ -49,7 +49,7 @@ def run(record: Record) -> None:
                 align(record, case, rows, Path(folder))
 
 
-def align(record: Record, case: Case, rows: Path, folder: Path) -> None:
+def align(record: Record, case: AlignedTraining, rows: Path, folder: Path) -> None:
     """Train a random base to its export, and tell where the time went."""
     shape: dict[str, Any] = {"hidden": 64, "layers": 2} if record.smoke else SIZES[case.size]
     base.build(str(rows), folder / case.size, vocab=1024 if record.smoke else 32000, **shape)

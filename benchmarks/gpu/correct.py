@@ -59,7 +59,7 @@ CASES = [
 ]
 
 
-class Killed(Exception):
+class Interrupted(Exception):
     """Ends a training loop as abruptly as a kill, at a known step."""
 
 
@@ -188,7 +188,7 @@ def compare_resume(record: Record, folder: Path) -> None:
                 tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
                 go = partial(train, ours, run, record.device)
                 if name == "stopped":
-                    with suppress(Killed):
+                    with suppress(Interrupted):
                         go(Phases(time.time()), {}, lambda _: None, after_step=kill_at(killed))
                 go(Phases(time.time()), {}, lambda _: None)
                 losses[name] = [s["loss"] for s in run.steps()]
@@ -208,7 +208,7 @@ def kill_at(step: int) -> Any:
 
     def end(done: int) -> None:
         if done == step:
-            raise Killed
+            raise Interrupted
 
     return end
 
