@@ -41,7 +41,6 @@ HEALTH_CHECK_S = "0.5"
 
 
 def set_ray_defaults() -> None:
-    """Set what Ray reads when it is imported."""
     for name, value in RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
     # A new cluster has it on; where it is off, Ray's warning stays.
@@ -72,8 +71,7 @@ def check_address() -> None:
 def connect(dashboard: bool = False) -> None:
     """Join the cluster that RAY_ADDRESS or this node names, or start one on this machine.
 
-    Args:
-        dashboard: whether one that is started has Ray's dashboard.
+    A cluster that is started has Ray's dashboard where `dashboard` says so.
     """
     import ray
 
@@ -86,7 +84,6 @@ def connect(dashboard: bool = False) -> None:
 
 
 def wants_gpus(cluster: Cluster) -> bool:
-    """Return whether workers train on GPUs."""
     import ray
 
     has = ray.cluster_resources().get("GPU", 0) > 0
@@ -105,11 +102,7 @@ def worker_environment(gpus: bool, cpus: int) -> dict[str, str]:
 
 
 def task_options(gpus: bool) -> dict[str, Any]:
-    """Return the options of an assessment's Ray task; without a GPU it claims no cores either.
-
-    Args:
-        gpus: whether it has one; without, it sees none either.
-    """
+    """Return an assessment's Ray options: a GPU and a core, or neither, with no GPU in sight."""
     variables = forwarded_environment() | ({} if gpus else NO_GPU)
     return {"num_cpus": int(gpus), "num_gpus": int(gpus), "runtime_env": {"env_vars": variables}}
 

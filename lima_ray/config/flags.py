@@ -59,9 +59,6 @@ def parse(
 
     Args:
         what: a pydantic model, or a function.
-        prog: how the command is called.
-        doc: its description.
-        argv: arguments; none takes the command line's.
         default: a section that holds what stands where a flag is not given.
 
     Raises:
@@ -137,13 +134,7 @@ def normalise_switches(args: list[str], known: Flags) -> list[str]:
 
 
 def did_you_mean(name: str, names: list[str], dashes: str = "") -> str:
-    """Return `; did you mean X?`, or nothing where no name is near.
-
-    Args:
-        name: what was given.
-        names: what there is.
-        dashes: put before the name found.
-    """
+    """Return `; did you mean X?` with dashes before X, or nothing where no name is near."""
     last = name.rsplit(".", 1)[-1]
     meant = ALSO_CALLED.get(last, last)
     same_field = [n for n in names if n.rsplit(".", 1)[-1] == meant]

@@ -6,8 +6,6 @@ from pathlib import Path
 from lima_ray.config.errors import UserError
 
 PACKAGE = Path(__file__).parents[1]
-
-
 RECIPES = PACKAGE / "recipes"
 
 

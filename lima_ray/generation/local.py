@@ -34,9 +34,6 @@ class GenerationWorker:
     def ready(self, scripts: list[Script]) -> list[Reply]:
         """Load the engine, and see that every prompt leaves room for a reply.
 
-        Returns:
-            no replies yet.
-
         Raises:
             UserError: no such model, or the prompts that are too long.
         """
@@ -83,7 +80,6 @@ class GenerationWorker:
 
 
 def generate_in_process(job: GenerationJob, path: Path, scripts: list[Script]) -> Iterator[Reply]:
-    """Yield replies decoded in this process."""
     worker, todo = GenerationWorker(job, path), deque(scripts)
     worker.ready(scripts)
     while todo or worker.open:

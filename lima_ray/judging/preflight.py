@@ -1,7 +1,7 @@
 """What choosing an epoch will need, checked before the first step by the code that will need it.
 
-check(recipe)                # what can be seen at once
-try_out(recipe, tokenizer)   # what needs the base's tokenizer, and the judge
+check_selection(recipe)                      # what can be seen at once
+check_prompts_and_judge(recipe, tokenizer)   # what needs the base's tokenizer, and the judge
 """
 
 from functools import partial
@@ -78,8 +78,6 @@ def check_prompts_and_judge(
     """Refuse a selection that no run could make, by the base's tokenizer and by asking the judge.
 
     Args:
-        recipe: one that `check_selection` lets pass.
-        tokenizer: that of the models it trains.
         model: one that it has trained; none takes its base.
 
     Raises:
@@ -93,7 +91,7 @@ def check_prompts_and_judge(
 def check_dev_prompts(
     recipe: Recipe, tokenizer: "PreTrainedTokenizerFast", model: Path | None = None
 ) -> None:
-    """Do what `check_answers` does, but ask no judge."""
+    """Do what `check_prompts_and_judge` does, but ask no judge."""
     if recipe.select.judge == "none":
         return
     assert recipe.data.dev
@@ -114,15 +112,8 @@ def check_named_prompts(
 ) -> None:
     """Refuse prompts that leave no room for a reply.
 
-    Args:
-        prompts: what models will be asked.
-        field: where they are named, for the error.
-        tokenizer: the models'.
-        context: the models', in tokens.
-        recipe: its `sampling`.
-
     Raises:
-        UserError: the prompts that are too long.
+        UserError: the prompts that are too long, and the field that names them.
     """
     scripts = [Script(row, 0) for row in prompts]
     try:
@@ -149,10 +140,6 @@ def encode_heldout(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> Rows
 
 def check_leaks(recipe: Recipe, prompts: list[Example]) -> None:
     """Refuse dev prompts that a run was trained on.
-
-    Args:
-        recipe: the run's.
-        prompts: others than it had.
 
     Raises:
         UserError: the rows that are also prompts.
