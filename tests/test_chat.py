@@ -46,7 +46,7 @@ def test_a_server_is_talked_to_and_the_dialogue_saved(host: Hosted, tmp_path: Pa
     assert "1 exchanges left" in done.stdout
 
 
-def test_what_is_wrong_with_a_server_is_said(host: Hosted) -> None:
+def test_what_is_wrong_with_a_server_is_reported(host: Hosted) -> None:
     done = run_chat(f"{host.url}/v1", flags=("--name", "nobody"))
     assert done.returncode == 2
     assert "has no model 'nobody'; it has talker, brief, long" in done.stderr

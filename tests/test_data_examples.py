@@ -117,7 +117,7 @@ def test_messages_of_an_example() -> None:
 
 
 @pytest.mark.parametrize("name", ["weight", "train", "loss"])
-def test_turns_that_are_not_learned_are_told(tmp_path: Path, name: str) -> None:
+def test_turns_that_are_not_learned_are_marked_in_the_forms(tmp_path: Path, name: str) -> None:
     said = [
         ("user", {}),
         ("assistant", {name: 0}),
@@ -359,7 +359,7 @@ def test_command_line_converts(tmp_path: Path) -> None:
     assert read_examples(str(out)) == read_examples(first) + read_examples(second)
 
 
-def test_command_line_says_what_is_wrong_without_a_traceback(tmp_path: Path) -> None:
+def test_command_line_reports_errors_without_a_traceback(tmp_path: Path) -> None:
     path = save(tmp_path / "rows.jsonl", {"conversations": ["a"]})
     done = convert(path, "--out", tmp_path / "out.jsonl")
     assert done.returncode == 2

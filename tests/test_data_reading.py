@@ -209,7 +209,7 @@ def test_saved_datasets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 5, 30, 60])
-def test_json_that_is_cut_off_says_where_it_ends(tmp_path: Path, cut: int) -> None:
+def test_json_that_is_cut_off_is_reported_with_its_end(tmp_path: Path, cut: int) -> None:
     line = json.dumps(LIMA)
     for name, content, number in (
         ("rows.jsonl", f"{line}\n{line[:-cut]}\n", 2),
@@ -257,7 +257,7 @@ def test_directory_without_data(tmp_path: Path) -> None:
     assert complaint(tmp_path).endswith(".csv, .tsv, .parquet, .arrow")
 
 
-def test_blank_lines_are_passed_over(tmp_path: Path) -> None:
+def test_blank_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(f"\n{json.dumps(OPENAI)}\r\n  \n{json.dumps(OPENAI)}\n\n")
     assert [e.id for e in read_examples(str(path))] == ["rows.jsonl:2", "rows.jsonl:4"]

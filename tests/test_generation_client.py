@@ -46,7 +46,7 @@ def test_answers_tell_whether_the_model_stopped(server: ChatServer) -> None:
     ],
     ids=lambda trouble: f"{trouble[0]} {trouble[2][:30]!r}",
 )
-def test_what_may_pass_is_tried_again(server: ChatServer, trouble: Response) -> None:
+def test_transient_errors_are_retried(server: ChatServer, trouble: Response) -> None:
     server.first = {"why": [trouble, trouble]}
     answers, failures = chats(server, ["why"])
     assert answers == {"why": ChatCompletion("re: why", True, 3)} and not failures
@@ -65,13 +65,13 @@ def test_waits_grow_and_retry_after_is_honoured(server: ChatServer) -> None:
     assert 0.5 <= waits[0] < 2 and 0.3 <= waits[1] < 2
 
 
-def test_a_slow_answer_is_given_up_and_asked_again(server: ChatServer) -> None:
+def test_a_slow_answer_times_out_and_is_retried(server: ChatServer) -> None:
     server.held = lambda question: len(server.requests) == 1
     answers, _ = chats(server, ["why"], timeout_s=1)
     assert answers["why"].text == "re: why" and len(server.requests) == 2
 
 
-def test_what_never_passes_is_a_failure_and_no_reply(server: ChatServer) -> None:
+def test_lasting_errors_are_failures_and_no_replies(server: ChatServer) -> None:
     server.first = {"bad": [said(None)] * 9, "worse": [refused(500, "on fire")] * 9}
     answers, failures = chats(server, ["bad", "good", "worse"], retries=2)
     assert list(answers) == ["good"] and failures.keys() == {"bad", "worse"}

@@ -90,7 +90,7 @@ def replied(records: list[Reply]) -> list[tuple[str, int, int, str]]:
 # Behind an endpoint
 
 
-def test_every_reply_tells_what_it_replies_to(server: ChatServer, tmp_path: Path) -> None:
+def test_every_reply_holds_what_it_replies_to(server: ChatServer, tmp_path: Path) -> None:
     system = [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "one"}]
     rows = [
         {"id": "q", "conversations": ["why?"], "source": "dev", "about": "sun", "model": "mine"},
@@ -154,7 +154,7 @@ def test_seeds_depend_on_row_sample_and_turn_alone(server: ChatServer, tmp_path:
     assert seen["row-0", 0, 0] == 830_550_268  # the same on every machine, for ever
 
 
-def test_a_killed_generation_goes_on_and_asks_nothing_twice(
+def test_a_killed_generation_resumes_and_requests_nothing_twice(
     server: ChatServer, tmp_path: Path
 ) -> None:
     rows = [*some_rows(20), {"id": "talk", "conversations": ["one"], "follow_ups": ["two", "2b"]}]
@@ -203,7 +203,7 @@ def test_a_killed_generation_goes_on_and_asks_nothing_twice(
     assert len(server.requests) == before + asked_again.total() and lines(replies) == records
 
 
-def test_what_failed_is_told_and_asked_again(server: ChatServer, tmp_path: Path) -> None:
+def test_failed_requests_are_reported_and_sent_again(server: ChatServer, tmp_path: Path) -> None:
     rows = [*some_rows(3), {"id": "talk", "conversations": ["one"], "follow_ups": ["two", "end"]}]
     server.first = {"two": [said(None)] * 2, "cat the 1": [refused(500, "on fire")] * 2}
     job = asking(server, tmp_path, rows)
@@ -295,7 +295,7 @@ def test_foreign_and_busy_directories_are_refused(server: ChatServer, tmp_path: 
         ([{"id": "a", "conversations": []}], "has no turns"),
     ],
 )
-def test_rows_that_cannot_be_asked_are_refused(
+def test_rows_that_are_no_prompts_are_refused(
     server: ChatServer, tmp_path: Path, rows: list[dict[str, Any]], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
@@ -311,7 +311,7 @@ def test_a_url_with_a_secret_is_not_written_down(server: ChatServer, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
-def test_a_penalty_that_is_not_sent_is_told(
+def test_a_penalty_that_is_not_sent_is_reported(
     server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generate(asking(server, tmp_path, some_rows(1)))
@@ -353,7 +353,7 @@ def decoding(
     return GenerationJob.model_validate(fields | changes)
 
 
-def test_an_export_replies_in_this_process_and_goes_on(export_dir: Path, tmp_path: Path) -> None:
+def test_an_export_replies_in_this_process_and_resumes(export_dir: Path, tmp_path: Path) -> None:
     rows = [
         *some_rows(6),
         {"id": "talk", "conversations": ["the cat"], "follow_ups": ["why", "how"]},
@@ -386,9 +386,7 @@ def test_an_export_replies_in_this_process_and_goes_on(export_dir: Path, tmp_pat
         generate(job, in_process=True)
 
 
-def test_prompts_without_room_are_named_before_anything_is_said(
-    export_dir: Path, tmp_path: Path
-) -> None:
+def test_prompts_without_room_are_named_before_any_reply(export_dir: Path, tmp_path: Path) -> None:
     rows = some_rows(9)
     for row in rows[2:]:
         row["conversations"] = [" ".join(WORDS * 9)]

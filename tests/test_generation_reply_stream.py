@@ -50,7 +50,7 @@ def test_a_server_that_loads_its_model_is_waited_for(
     }
 
 
-def test_an_error_within_a_stream_is_said_after_what_came(server: ChatServer) -> None:
+def test_an_error_within_a_stream_is_raised_after_the_text_before_it(server: ChatServer) -> None:
     server.first = {"hi": [events(piece("hel"), {"error": {"message": "out of memory"}})]}
     reply = streaming(server)(["hi"], 0)
     assert next(reply) == "hel"
@@ -58,7 +58,7 @@ def test_an_error_within_a_stream_is_said_after_what_came(server: ChatServer) ->
         next(reply)
 
 
-def test_a_refusal_and_a_lost_connection_are_said(server: ChatServer) -> None:
+def test_a_refusal_and_a_lost_connection_are_reported(server: ChatServer) -> None:
     server.first = {"hi": [refused(400, "too long"), DROP]}
     stream = streaming(server)
     with pytest.raises(UserError, match=r"^400 x too long$"):
@@ -76,7 +76,7 @@ def test_a_refusal_and_a_lost_connection_are_said(server: ChatServer) -> None:
         (refused(401, "who are you"), "/models answers 401 x who are you"),
     ],
 )
-def test_what_is_no_list_of_models_is_said(
+def test_what_is_no_list_of_models_is_reported(
     server: ChatServer, models: Response, message: str
 ) -> None:
     server.models = models

@@ -88,7 +88,7 @@ def test_lower_rooms_import_no_torch_at_the_top() -> None:
             assert not heavy & {"torch", "deepspeed", "transformers", "gradio"}, module
 
 
-def test_what_asks_a_server_loads_no_torch() -> None:
+def test_clients_of_a_server_load_no_torch() -> None:
     said = "import lima_ray.chat, lima_ray.generate, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", said], check=True, cwd=ROOT)
 

@@ -37,7 +37,7 @@ def reply(id: str, *turns: str, **more: Any) -> Reply:
     return Reply(id, turns[:-1], model="lima", reply=turns[-1], **fields)
 
 
-def test_replies_are_graded_with_their_whole_dialogue(server: ChatServer) -> None:
+def test_replies_are_graded_with_all_turns_of_their_dialogue(server: ChatServer) -> None:
     def judge(question: str) -> str:
         return "no idea" if "Paris" in question else "It costs $5.\n2"
 

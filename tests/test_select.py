@@ -177,7 +177,7 @@ def test_the_best_of_the_range_and_the_earliest_of_equals(
     assert select.choose_epoch(made, recipe) == chosen == made.export_epoch()
 
 
-def test_of_equal_grades_the_epoch_that_stops_more_is_chosen_and_that_is_said(
+def test_of_equal_grades_the_epoch_that_stops_more_is_chosen_and_reported(
     tmp_path: Path, small: Recipe
 ) -> None:
     made, said = bare_run(tmp_path / "r", small, [1, 2, 3]), list[str]()
@@ -203,7 +203,7 @@ def test_another_judges_grades_do_not_count(tmp_path: Path, small: Recipe) -> No
     assert read_qualities(made, small.select.judge_name) == {}
 
 
-def test_a_run_without_weights_says_what_to_do(tmp_path: Path, small: Recipe) -> None:
+def test_a_run_without_weights_is_refused_with_a_way_out(tmp_path: Path, small: Recipe) -> None:
     with pytest.raises(UserError, match=r"holds no weights to choose from; train it first"):
         select.choose_epoch(bare_run(tmp_path / "r", small, []), small)
 
@@ -308,7 +308,7 @@ def test_a_judge_that_does_not_answer_stops_before_training(small: Recipe, tmp_p
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_judge_is_asked_once_and_must_give_a_grade(small: Recipe) -> None:
+def test_a_judge_is_checked_once_and_must_give_a_grade(small: Recipe) -> None:
     with serving(ChatServer(grading=lambda question: "It is correct.\n5")) as server:
         recipe = judged_at(small, server.url)
         train.prepare(recipe)
@@ -326,7 +326,7 @@ def test_a_judge_is_asked_once_and_must_give_a_grade(small: Recipe) -> None:
         train.prepare(judged_at(small, server.url.removesuffix("/v1")))
 
 
-def test_an_epoch_that_could_not_be_judged_is_told_at_once(
+def test_an_epoch_that_could_not_be_judged_is_reported_at_once(
     run: Run, small: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = {file: file.read_bytes() for file in run.dev_dir(2).iterdir()}
@@ -346,7 +346,7 @@ def test_an_epoch_that_could_not_be_judged_is_told_at_once(
     }.items() <= kept.items()
 
 
-def test_a_last_epoch_for_lack_of_a_judge_is_said(
+def test_exporting_the_last_epoch_for_lack_of_a_judge_is_reported(
     tmp_path: Path, small: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
     select.choose_epoch(

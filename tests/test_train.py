@@ -244,7 +244,7 @@ def test_elastic_runs_take_the_workers_there_are(recipe: Recipe) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_driver_goes_on_with_another_number_of_workers(
+def test_a_killed_driver_resumes_with_another_number_of_workers(
     recipe: Recipe, tmp_path: Path
 ) -> None:
     recipe = recipe.override(

@@ -91,7 +91,7 @@ def losses(recipe: Recipe) -> list[float]:
     return [s["loss"] for s in steps]
 
 
-def test_stopped_runs_go_on_exactly(recipe: Recipe) -> None:
+def test_stopped_runs_resume_exactly(recipe: Recipe) -> None:
     whole = [prepare(recipe, "whole", case) for case in CASES]
     stopped = [prepare(recipe, "stopped", case) for case in CASES]
     in_process_group(2, train_all, whole, False)

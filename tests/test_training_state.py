@@ -89,7 +89,7 @@ def test_a_lost_file_or_manifest_is_damage(recipe: Recipe) -> None:
         checkpoint.find_intact_state(run)
 
 
-def test_a_state_of_an_earlier_version_is_told_and_a_run_it_finished_stays_so(
+def test_a_state_of_an_earlier_version_is_refused_and_a_run_it_finished_stays_finished(
     recipe: Recipe,
 ) -> None:
     run, schedule = (
@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_its_step(
     assert "NaN" not in run.metrics_file.read_text()
 
 
-def test_a_gradient_that_overflows_is_not_passed_over(recipe: Recipe) -> None:
+def test_a_gradient_that_overflows_is_reported(recipe: Recipe) -> None:
     """DeepSpeed leaves such a step out without a word."""
     recipe = recipe.override({"train.zero_stage": 2, "train.precision": "bf16"})
     tokenizer, _, rows = training_data.load(recipe)
