@@ -63,11 +63,7 @@ class Pair:
 
 
 def read_replies_by_key(reference: Path) -> dict[ReplyKey, Reply]:
-    """Return replies by prompt, sample and turn, in the order of the prompts.
-
-    Raises:
-        UserError: there are none, or a line is no reply.
-    """
+    """Return replies by prompt, sample and turn, in their order; refuse where none is."""
     file = reference / "replies.jsonl" if reference.is_dir() else reference
     if not file.is_file():
         raise UserError(f"no replies at {reference}: it is no replies.jsonl, nor a folder with one")
@@ -78,11 +74,7 @@ def read_replies_by_key(reference: Path) -> dict[ReplyKey, Reply]:
 
 
 def pair_replies(first: dict[ReplyKey, Reply], second: dict[ReplyKey, Reply]) -> list[Pair]:
-    """Return replies to what both were asked, in the order of the first.
-
-    Raises:
-        UserError: they have nothing in common.
-    """
+    """Return replies to what both were asked, in the order of the first; refuse where none is."""
     both = [Pair(record, second[place]) for place, record in first.items() if place in second]
     if not both:
         ids = next(iter(first))[0], next(iter(second))[0]

@@ -88,11 +88,7 @@ def choose_epoch(run: Run, recipe: Recipe, report: Callable[[str], None] = print
 
 
 def kept_epochs(run: Run) -> list[int]:
-    """Return the epochs to choose from, in order.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the epochs to choose from, in order; refuse a run without any."""
     if kept := run.kept_epochs():
         return kept
     raise UserError(

@@ -103,11 +103,7 @@ class PreparedRun:
         return {part: made["hash"] for part, made in self.data_card.items()}
 
     def initialise(self) -> Run:
-        """Make the run's directory this recipe's.
-
-        Raises:
-            UserError: it holds something else.
-        """
+        """Make the run's directory this recipe's; refuse one that holds something else."""
         run = Run(self.recipe.run_dir)
         run.initialise(self.recipe, self.data_card)
         return run
@@ -122,13 +118,10 @@ class PreparedRun:
 
 
 def prepare(recipe: Recipe, encoded: training_data.TrainingData | None = None) -> PreparedRun:
-    """Check everything that can be wrong with a recipe's input, and encode its rows.
+    """Refuse all that can be wrong with a recipe's input, and encode its rows.
 
     Args:
         encoded: what `training_data.load` returned for the same data, base and sample of rows.
-
-    Raises:
-        UserError: what is wrong.
     """
     made = check_inputs(recipe, encoded)
     if not Run(recipe.run_dir).export_dir.exists():  # a finished run needs none of it

@@ -49,11 +49,7 @@ def set_ray_defaults() -> None:
 
 
 def check_address() -> None:
-    """Refuse a `RAY_ADDRESS` where nobody answers; Ray itself would wait for minutes.
-
-    Raises:
-        UserError: the address, and what to do.
-    """
+    """Refuse a `RAY_ADDRESS` where nobody answers; Ray itself would wait for minutes."""
     given = os.environ.get(ADDRESS_ENV, "")
     found = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d+)/?", given)
     if not found:
@@ -123,11 +119,7 @@ def cpus_per_worker(cluster: Cluster, gpus: bool) -> int:
 
 
 def check_resources(cluster: Cluster, gpus: bool, cpus: int) -> None:
-    """Refuse what the cluster cannot give, instead of waiting for it.
-
-    Raises:
-        UserError: what was asked for and what there is.
-    """
+    """Refuse what the cluster cannot give, instead of waiting for it."""
     import ray
 
     needed = cluster.min_workers or cluster.workers
@@ -149,11 +141,7 @@ def check_resources(cluster: Cluster, gpus: bool, cpus: int) -> None:
 
 
 def run_as_task(function: Callable[..., Any], recipe: Recipe, *args: Any) -> Any:
-    """Call a function as a Ray task, on a GPU where the cluster has one.
-
-    Raises:
-        UserError: the function's own.
-    """
+    """Call a function as a Ray task, on a GPU where the cluster has one."""
     import ray
     from ray.exceptions import RayTaskError
 

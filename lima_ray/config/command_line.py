@@ -103,10 +103,9 @@ def docstring(module: str) -> str:
 
 
 def make_importable(module: str) -> None:
-    """See that a module of the source checkout is found wherever the command is called.
+    """Make a module of the source checkout importable wherever the command is called.
 
-    Raises:
-        UserError: the package is installed without its checkout.
+    Refuse where the package is installed without its checkout.
     """
     package = module.partition(".")[0]
     if package == PACKAGE.name:

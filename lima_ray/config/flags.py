@@ -103,11 +103,7 @@ def find_flags(what: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
 
 
 def normalise_switches(args: list[str], known: Flags) -> list[str]:
-    """Return arguments with every switch followed by its value.
-
-    Raises:
-        UserError: a flag that is not known.
-    """
+    """Return arguments with every switch followed by its value; refuse unknown flags."""
     done: list[str] = []
     for arg, following in zip_longest(args, args[1:], fillvalue=""):
         if not arg.startswith("--") or arg == "--":

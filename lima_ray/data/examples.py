@@ -55,11 +55,7 @@ def read_examples(
 
 
 def parse_example(row: Any, place: str, dialogues: bool) -> Example:
-    """Make an Example of a raw row, whatever its form.
-
-    Raises:
-        UserError: what is wrong with the row at `place`.
-    """
+    """Make an Example of a raw row, whatever its form; refuse one that is not usable."""
     parsed = forms.parse_row(row, place)
     check_turns(parsed.turns, place, dialogues)
     learned = () if all(parsed.learned) else tuple(parsed.learned)

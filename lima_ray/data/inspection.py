@@ -50,11 +50,7 @@ def show_rows(
 
 
 def choose_rows(what: str, examples: list[Example], rows: Rows) -> Sequence[int]:
-    """Return the numbers of the rows to print.
-
-    Raises:
-        UserError: no such row.
-    """
+    """Return the numbers of the rows to print."""
     kind, _, count = what.partition(":")
     if what.isdigit():
         return np.linspace(0, len(rows) - 1, min(int(what), len(rows)), dtype=int).tolist()

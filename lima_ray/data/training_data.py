@@ -117,10 +117,7 @@ def check_heldout(train: list[Example], heldout: list[Example], reference: str) 
 def sample_rows(rows: list[Example], count: int | None, seed: int, field: str) -> list[Example]:
     """Sample rows at random, or take all, in order, where no count is given.
 
-    Those of a smaller count are among those of a larger one.
-
-    Raises:
-        UserError: there are not so many; `field` is the recipe's.
+    Those of a smaller count are among those of a larger one; more than there are is refused.
     """
     if count is None:
         return rows

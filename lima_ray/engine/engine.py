@@ -92,11 +92,7 @@ class Engine:
         return text_ids(self.tokenizer, text)
 
     def check(self, request: Request) -> None:
-        """Refuse a request that cannot be answered.
-
-        Raises:
-            UserError: the request, its field, the value, and what would be right.
-        """
+        """Refuse a request that cannot be answered."""
         name, ids, vocab = f"request {request.id!r}", request.ids, self.vocab
         if request.id in self.active or any(request.id == other.id for other in self.waiting):
             raise UserError(f"{name}: another request of this id is in flight")

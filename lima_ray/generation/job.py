@@ -74,11 +74,7 @@ def generate(job: GenerationJob, in_process: bool = False) -> list[Reply]:
 
 
 def find_model(reference: str) -> Path:
-    """Return the directory of a run's export, or of any Hugging Face model.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the directory of a run's export, or of any Hugging Face model; refuse another."""
     path = resolve(reference)
     if path is None:
         raise UserError(

@@ -93,9 +93,6 @@ def check_prompt_lengths(
 
     Returns:
         most tokens of prompt and reply together.
-
-    Raises:
-        UserError: the prompts that are too long.
     """
     limit = min(sampling.max_tokens, context)
     prompts = {s.row.id: (s.prompt, s.row.system) for s in scripts}

@@ -49,11 +49,7 @@ def check_selection(recipe: Recipe) -> None:
 
 
 def check_range(recipe: Recipe) -> None:
-    """Refuse a range of epochs that the run keeps none of.
-
-    Raises:
-        UserError: with flags that give it one.
-    """
+    """Refuse a range of epochs that the run keeps none of."""
     select, epochs = recipe.select, recipe.optim.epochs
     kept = min(recipe.checkpoint.weights_from_epoch, epochs)
     first, last = max(select.first_epoch, kept), min(select.last_epoch, epochs)
@@ -110,11 +106,7 @@ def check_named_prompts(
     context: int,
     recipe: Recipe,
 ) -> None:
-    """Refuse prompts that leave no room for a reply.
-
-    Raises:
-        UserError: the prompts that are too long, and the field that names them.
-    """
+    """Refuse prompts that leave no room for a reply."""
     scripts = [Script(row, 0) for row in prompts]
     try:
         check_prompt_lengths(scripts, partial(prompt_ids, tokenizer), context, recipe.sampling)
@@ -139,11 +131,7 @@ def encode_heldout(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> Rows
 
 
 def check_leaks(recipe: Recipe, prompts: list[Example]) -> None:
-    """Refuse dev prompts that a run was trained on.
-
-    Raises:
-        UserError: the rows that are also prompts.
-    """
+    """Refuse dev prompts that a run was trained on."""
     rows, _ = training_data.load_examples(recipe.data, recipe.seed)
     if leaked := training_data.find_leaks(rows, prompts):
         raise UserError(

@@ -42,11 +42,7 @@ def load_judge(name: str) -> Judge:
 
 
 def check_prompts(prompts: list[Example], field: str, select: Select) -> None:
-    """Refuse prompts that the judge cannot judge replies to.
-
-    Raises:
-        UserError: the first such prompt, and the field that names it.
-    """
+    """Refuse prompts that the judge cannot judge replies to."""
     try:
         load_judge(select.judge).check_prompts(prompts)
     except UserError as error:
@@ -54,11 +50,7 @@ def check_prompts(prompts: list[Example], field: str, select: Select) -> None:
 
 
 def check_judge_answers(select: Select) -> None:
-    """Have the judge judge something small.
-
-    Raises:
-        UserError: it does not answer, or not with a verdict.
-    """
+    """Refuse a judge that gives no verdict on something small."""
     if select.judge != "none":
         _check_answers(select.judge, select.endpoint, select.endpoint_model)
 

@@ -99,11 +99,7 @@ def judge(replies: Iterable[Reply]) -> list[Verdict]:
 
 
 def check_prompts(prompts: Iterable[Example]) -> None:
-    """Judge an empty reply to every turn of every prompt, so that none fails when it matters.
-
-    Raises:
-        UserError: a prompt that is none of the miniature's.
-    """
+    """Refuse prompts that are not the miniature's, by judging an empty reply to every turn."""
     for row in prompts:
         for turn in range(1 + len(row.extra.get("follow_ups", []))):
             judge_turn(row.id, row.extra, turn, "", False)

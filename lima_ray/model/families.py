@@ -56,11 +56,7 @@ def load_config(model: str) -> Any:
 
 
 def find_family(config: Any) -> Family:
-    """Return what is known of a model's family.
-
-    Raises:
-        UserError: nothing.
-    """
+    """Return what is known of a model's family; refuse one of which nothing is."""
     found = FAMILIES.get(config.model_type)
     if found is None:
         raise UserError(
@@ -74,8 +70,7 @@ def find_family(config: Any) -> Family:
 def check_base_model(recipe: Recipe) -> None:
     """Refuse a base that cannot be trained or, where epochs are judged, decoded.
 
-    Raises:
-        UserError: an unknown family; rows longer than the base's positions or attention's window.
+    Its positions and attention's window hold the longest row.
     """
     base, asked = recipe.model.base, recipe.data.max_tokens
     try:

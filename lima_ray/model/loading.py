@@ -51,11 +51,7 @@ def read_pretrained(
 
 
 def check_complete(info: dict[str, Any], name: str) -> None:
-    """Refuse a model that lacks weights, which transformers would fill at random.
-
-    Raises:
-        UserError: how many are missing, and one of them.
-    """
+    """Refuse a model that lacks weights, which transformers would fill at random."""
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise UserError(f"{name} lacks {len(missing)} weights, such as {missing[0]}")

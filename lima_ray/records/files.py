@@ -24,10 +24,9 @@ def write_jsonl(records: Iterable[dict[str, Any]], path: Path) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield the record of each line, and where it stands; empty lines hold none.
+    """Yield the record of each line, and where it stands; refuse a line that is no JSON.
 
-    Raises:
-        UserError: a line is no JSON.
+    Empty lines hold none.
     """
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if line.strip():
@@ -36,11 +35,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def check_keys(row: dict[str, Any], keys: Iterable[str], where: str, what: str) -> None:
-    """Refuse a row that is no object, or lacks a key of the record that it is to be.
-
-    Raises:
-        UserError: where it stands, what it is to be, and the key.
-    """
+    """Refuse a row that is no object, or lacks a key of the record that it is to be."""
     try:
         for key in keys:
             row[key]

@@ -15,11 +15,7 @@ HUB_S = 10
 
 
 def check_base(base: str) -> None:
-    """Refuse a local base that has no configuration or no safetensors weights.
-
-    Raises:
-        UserError: what is missing.
-    """
+    """Refuse a local base that has no configuration or no safetensors weights."""
     path = resolve(base)
     if path is None:
         check_hub_base(base)
@@ -35,11 +31,7 @@ def check_base(base: str) -> None:
 
 
 def check_hub_base(base: str) -> None:
-    """Refuse a base that is no directory and cannot be one of the hub; ask the hub once.
-
-    Raises:
-        UserError: with what is there instead.
-    """
+    """Refuse a base that is no directory and cannot be one of the hub; ask the hub once."""
     if base.startswith((".", "/", "~")) or base.count("/") != 1:
         raise UserError(
             f"no base model at {base}: no such directory, nor the hub's form owner/name"

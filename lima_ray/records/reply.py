@@ -52,9 +52,5 @@ class Reply:
 
 
 def read_replies(file: Path) -> list[Reply]:
-    """Read a `replies.jsonl`, in its order.
-
-    Raises:
-        UserError: a line is no reply.
-    """
+    """Read a `replies.jsonl`, in its order; refuse a line that is no reply."""
     return [Reply.from_json(row, where) for row, where in read_jsonl(file)]

@@ -95,11 +95,7 @@ class Run:
         return self.path / "dev" / f"{epoch:02d}"
 
     def recipe(self) -> Recipe:
-        """Return the recipe the run was started with.
-
-        Raises:
-            UserError: it cannot be read.
-        """
+        """Return the recipe the run was started with; refuse one that cannot be read."""
         try:
             tree = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -142,11 +138,7 @@ class Run:
         return {int(f.name[5:]): f for f in found if not (f / MANIFEST).exists()}
 
     def check_states(self) -> None:
-        """Refuse to go on from a state of an earlier version.
-
-        Raises:
-            UserError: the state, and what may be done.
-        """
+        """Refuse to go on from a state of an earlier version."""
         earlier = self.earlier_states()
         if earlier and not self.states():
             raise UserError(

@@ -98,9 +98,5 @@ def prompt_id(conversations: Sequence[str], system: str | None) -> str:
 
 
 def read_verdicts(file: Path) -> list[Verdict]:
-    """Read a `verdicts.jsonl`, in its order.
-
-    Raises:
-        UserError: a line is no verdict.
-    """
+    """Read a `verdicts.jsonl`, in its order; refuse a line that is no verdict."""
     return [Verdict.from_json(row, where) for row, where in read_jsonl(file)]

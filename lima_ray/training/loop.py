@@ -139,11 +139,7 @@ def save_epoch(
 
 
 def refuse_not_finite(result: StepResult, step: int, rate: float, run: Run) -> None:
-    """End the training at a step whose loss or gradient is not finite, on every worker alike.
-
-    Raises:
-        UserError: the values, what is kept, and the way out.
-    """
+    """End the training at a step whose loss or gradient is not finite, on every worker alike."""
     if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
         return
     state = run.latest_state()

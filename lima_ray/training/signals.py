@@ -47,11 +47,7 @@ def describe_position(run: Run) -> str:
 
 
 def run_in_thread(work: Callable[[], Any]) -> Any:
-    """Call a function in a thread of its own, while this one can be interrupted.
-
-    Raises:
-        BaseException: what the function raised.
-    """
+    """Call a function in a thread of its own, while this can be interrupted; raise as it does."""
     done: Future[Any] = Future()
 
     def call() -> None:

@@ -69,11 +69,7 @@ MODULES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 
 
 def check_tracker(name: str) -> None:
-    """Refuse a tracker that is not installed.
-
-    Raises:
-        UserError: with the command that installs it.
-    """
+    """Refuse a tracker that is not installed."""
     if name in MODULES and importlib.util.find_spec(MODULES[name]) is None:
         raise UserError(
             f"log.tracker is {name}, which is not installed: pip install {MODULES[name]}"

@@ -71,11 +71,7 @@ class Database:
     """What a page keeps. Methods block: a server calls them through `off_loop`."""
 
     def __init__(self, url: str = DEFAULT_URL) -> None:
-        """Name the database; it is reached, and its tables are made, at the first use.
-
-        Raises:
-            UserError: not a database URL, or one without a driver here.
-        """
+        """Name the database; it is reached, and its tables are made, at the first use."""
         self.engine = open_engine(url)
         self.ready = False
         self.workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="store")
