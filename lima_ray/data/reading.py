@@ -112,10 +112,7 @@ def read_saved_rows(folder: Path, split: str) -> PlacedRows:
 
 
 def read_hub_rows(dataset: str, split: str) -> PlacedRows:
-    """Yield rows of a hub's dataset: its `<split>.jsonl` where it has one, else through `datasets`.
-
-    GAIR/lima is read the first way: `datasets` 4 and later refuse its loading script.
-    """
+    """Yield rows of a hub's dataset: its `<split>.jsonl` if there is one, else by `datasets`."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -128,6 +125,7 @@ def read_hub_rows(dataset: str, split: str) -> PlacedRows:
 
     page = f"https://huggingface.co/datasets/{dataset}"
     try:
+        # As GAIR/lima has it, whose loading script `datasets` 4 and later refuse.
         path = hf_hub_download(dataset, f"{split}.jsonl", repo_type="dataset")
     except LocalEntryNotFoundError as error:
         raise UserError(

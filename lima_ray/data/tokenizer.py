@@ -208,12 +208,10 @@ def leading_bos(tokenizer: "PreTrainedTokenizerFast") -> str:
 
 
 def word_prefix(tokenizer: "PreTrainedTokenizerFast") -> str:
-    """Return what makes a turn's first word the token that pretraining knows: a space, or nothing.
+    """Return what makes a turn's first word a token that pretraining knows: a space, or nothing."""
 
-    LLaMA's SentencePiece marks a word's start with a space it adds before a text, but not after a
-    control token; there `the` would become the inside of a word.
-    """
-
+    # LLaMA's SentencePiece marks a word's start with a space it adds before a text, but not after a
+    # control token; there `the` would become the inside of a word.
     def after_eot(text: str) -> list[int]:
         return tokenizer(f"{tokenizer.eos_token}{text}", add_special_tokens=False).input_ids[1:]
 

@@ -97,10 +97,8 @@ def load_examples(data: Data, seed: int = 0) -> tuple[list[Example], list[Exampl
 
 
 def check_heldout(train: list[Example], heldout: list[Example], reference: str) -> None:
-    """Refuse held-out dialogues that are trained on, whose perplexity would say nothing.
-
-    Never dropped from training, as leaks may be: `data.heldout` may change when a run goes on.
-    """
+    """Refuse held-out dialogues that are trained on, whose perplexity would say nothing."""
+    # Never dropped from training, as leaks may be: `data.heldout` may change when a run goes on.
     trained = {normalise_dialogue(row): row.id for row in train}
     same = [
         f"{row.id} (= {found})"

@@ -216,11 +216,9 @@ class Engine:
         self.forward.reserve(slot, len(request.ids))
 
     def prefill_chunk(self, active: ActiveRequest) -> int:
-        """Prefill the next chunk of a prompt, and return its number of tokens.
-
-        The prompt's last token is left to the first decoding step. A chunk is computed alone, so
-        that its matrices have the same shape whatever else is in flight.
-        """
+        """Prefill the next chunk of a prompt, and return its number of tokens."""
+        # The prompt's last token is left to the first decoding step. A chunk is computed alone, so
+        # that its matrices have the same shape whatever else is in flight.
         start, last = active.prefilled, len(active.request.ids) - 1
         end = min(start + self.forward.chunk, last)
         self.forward.prefill(active.slot, start, active.request.ids[start:end])

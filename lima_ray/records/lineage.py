@@ -71,10 +71,7 @@ def hash_arrays(*arrays: np.ndarray) -> str:
 
 
 def hash_base(base: str) -> str:
-    """Return 12 hex digits that identify a base: the hub's commit or a SHA-256 of files.
-
-    Of a large weight file the size, the first and the last MiB count, so 131 GB take no minutes.
-    """
+    """Return 12 hex digits that identify a base: the hub's commit or a SHA-256 of files."""
     path = resolve(base)
     if path is None:
         from transformers import AutoConfig
@@ -86,6 +83,7 @@ def hash_base(base: str) -> str:
         return str(getattr(config, "_commit_hash", None) or base)[:12]
     digest = hashlib.sha256()
     for file in sorted(path.glob("*.safetensors")) + sorted(path.glob("*.json")):
+        # Of a large file the size, the first and the last MiB count, so 131 GB take no minutes.
         size = file.stat().st_size
         digest.update(f"{file.name} {size} ".encode())
         with file.open("rb") as content:

@@ -215,7 +215,7 @@ def train_step(engine: Any, step: Step, rows: Rows, rate: float) -> StepResult:
     """Compute one optimizer step, of which this worker takes its own micro-batches.
 
     The loss is the sum over supervised tokens divided by their count over all workers and
-    micro-batches, so neither changes it. DeepSpeed averages over workers, hence the factor.
+    micro-batches, so neither changes it.
     """
     started = time.perf_counter()
     for group in engine.optimizer.param_groups:
@@ -226,6 +226,7 @@ def train_step(engine: Any, step: Step, rows: Rows, rate: float) -> StepResult:
     totals_2 = torch.zeros(2, dtype=torch.float64, device=engine.device)
     for batch in step.ranks[dist.get_rank()]:
         loss_sum, correct = forward_packed(engine, batch, rows)
+        # DeepSpeed averages over workers, hence the factor.
         engine.backward(loss_sum * (dist.get_world_size() / supervised), scale_wrt_gas=False)
         totals_2 += torch.stack([loss_sum.detach().double(), correct.double()])
     engine.step()

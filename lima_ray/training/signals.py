@@ -15,10 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def raise_on_signals(run: Run) -> Iterator[None]:
-    """Raise `SignalExit` at a signal inside; in other threads than the main one, do nothing.
-
-    Ray has handlers of its own, which end the process without a word; they are back afterwards.
-    """
+    """Raise `SignalExit` at a signal inside; in other threads than the main one, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -28,6 +25,7 @@ def raise_on_signals(run: Run) -> Iterator[None]:
             signal.signal(other, signal.SIG_IGN)  # once is enough while this unwinds
         raise SignalExit(describe_position(run), 128 + number)
 
+    # Ray has handlers of its own, which end the process without a word; they are back afterwards.
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         yield

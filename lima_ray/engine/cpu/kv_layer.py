@@ -42,12 +42,10 @@ class LayerCache:
         self.capacities_S = torch.tensor(capacities)
 
     def empty(self, capacity: int) -> torch.Tensor:
-        """Return room (2, G, C, D) for a slot's tokens.
-
-        It is mapped by itself: memory that no token reaches is never taken, and all of it goes
-        back to the system with the tensor, which an allocator's own pool would keep.
-        """
+        """Return room (2, G, C, D) for a slot's tokens."""
         count = 2 * self.heads * capacity * self.width
+        # Mapped by itself: memory that no token reaches is never taken, and all of it goes back to
+        # the system with the tensor, which an allocator's own pool would keep.
         memory = mmap.mmap(-1, count * self.dtype.itemsize)
         return torch.frombuffer(memory, dtype=self.dtype, count=count).view(
             2, self.heads, capacity, self.width
