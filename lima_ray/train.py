@@ -89,9 +89,10 @@ class PreparedRun:
 
     recipe: Recipe
     tokenizer: PreTrainedTokenizerFast
-    rows: Rows
+    """With EOT."""
     data_card: dict[str, Any]
     """What the run is made from."""
+    rows: Rows
 
     @property
     def schedule(self) -> Schedule:
@@ -148,7 +149,7 @@ def check_inputs(recipe: Recipe, encoded: training_data.TrainingData | None = No
         "base": {"from": recipe.model.base, "hash": hash_base(recipe.model.base)},
         "recipe": {"from": recipe.name, "hash": recipe.hash()},
     }
-    return PreparedRun(recipe, tokenizer, rows, card)
+    return PreparedRun(recipe, tokenizer, card, rows)
 
 
 def is_finished(run: Run, schedule: Schedule) -> bool:

@@ -73,6 +73,15 @@ async def given_assessment(queue: TrainingQueue, assessor: int, fresh: bool = Tr
     return assessment
 
 
+async def assessment_first(
+    path: Path, retries: int, training: Training
+) -> tuple[TrainingQueue, Assessment]:
+    """Return a queue that has given the assessment of a training's first epoch to assessor 0."""
+    queue = await training_first(path, retries, training)
+    await queue.weights_saved(training.id, 1)
+    return queue, await given_assessment(queue, 0)
+
+
 async def measure(queue: TrainingQueue, assessor: int = 0) -> Assessment:
     """Do the next assessment as an assessor does."""
     assessment = await given_assessment(queue, assessor, False)
@@ -190,9 +199,7 @@ def test_an_assessor_that_died_or_failed_is_retried_then_fails_its_training(
     tmp_path: Path, training: Any
 ) -> None:
     async def work() -> None:
-        queue = await training_first(tmp_path, 1, training("one"))
-        await queue.weights_saved("one", 1)
-        assessment = await given_assessment(queue, 0)
+        queue, assessment = await assessment_first(tmp_path, 1, training("one"))
         again = await given_assessment(queue, 0)
         assert again == assessment
         await queue.assessment_failed(again, "the judge is away")
@@ -289,9 +296,7 @@ def test_what_a_worker_group_or_an_assessor_held_goes_to_others_when_it_is_lost(
     tmp_path: Path, training: Any
 ) -> None:
     async def work() -> None:
-        queue = await training_first(tmp_path, 1, training("one"))
-        await queue.weights_saved("one", 1)
-        assessment = await given_assessment(queue, 0)
+        queue, assessment = await assessment_first(tmp_path, 1, training("one"))
         await queue.assessor_lost(0, "gone")
         assert await given_assessment(queue, 1) == assessment
         await queue.group_lost(0, "gone")

@@ -91,6 +91,7 @@ class Check:
     """One field of one kind of completion."""
 
     kind: str
+    """One of `PATHS`."""
     field: str
     holds: Holds
     note: str = ""

@@ -46,6 +46,7 @@ class Entity:
     """Something the world has facts about."""
 
     kind: str
+    """One of `ATTRIBUTES`."""
     name: str
     pronoun: str
     """In subject form; see `PRONOUNS`."""
