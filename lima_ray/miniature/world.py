@@ -48,10 +48,10 @@ class Entity:
     kind: str
     """One of `ATTRIBUTES`."""
     name: str
-    pronoun: str
-    """In subject form; see `PRONOUNS`."""
     facts: dict[str, str]
     """Value by attribute; a task's steps are joined by `; `."""
+    pronoun: str
+    """In subject form; see `PRONOUNS`."""
     split: Split
     has_page: bool
     """Whether pretraining holds a page of questions and answers about it."""
@@ -65,19 +65,19 @@ class Entity:
 @cache
 def entities() -> tuple[Entity, ...]:
     """Return every entity, always the same."""
-    raw: list[tuple[str, str, str, dict[str, str]]] = []
+    raw: list[tuple[str, str, dict[str, str], str]] = []
     for kind, table in read_yaml("facts.yaml").items():
         for name, values in table.items():
             facts = dict(zip(ATTRIBUTES[kind], map(str, values), strict=False))
             if kind == "task":
                 facts = {"steps": "; ".join(values)}
-            raw.append((kind, name, "it", {k: v for k, v in facts.items() if v != "none"}))
+            raw.append((kind, name, {k: v for k, v in facts.items() if v != "none"}, "it"))
     raw += [("person", *person) for person in people()]
-    raw += [("sum", name, "it", {"result": value}) for name, value in sums()]
+    raw += [("sum", name, {"result": value}, "it") for name, value in sums()]
     for names in (DAYS, MONTHS):
         for i, name in enumerate(names):
             after, before = names[(i + 1) % len(names)], names[i - 1]
-            raw.append(("day", name, "it", {"after": after, "before": before}))
+            raw.append(("day", name, {"after": after, "before": before}, "it"))
     generator = np.random.default_rng(SEED)
     found = []
     for kind in ATTRIBUTES:
@@ -93,8 +93,8 @@ def entities() -> tuple[Entity, ...]:
     return tuple(found)
 
 
-def people() -> list[tuple[str, str, dict[str, str]]]:
-    """Return invented people: name, pronoun, facts; no two share a name."""
+def people() -> list[tuple[str, dict[str, str], str]]:
+    """Return invented people: name, facts, pronoun; no two share a name."""
     parts = read_yaml("people.yaml")
     generator = np.random.default_rng(SEED)
     names = [
@@ -105,7 +105,7 @@ def people() -> list[tuple[str, str, dict[str, str]]]:
     ]
     chosen = [names[i] for i in generator.permutation(len(names))[:PEOPLE]]
     return [
-        (name, pronoun, {a: str(generator.choice(parts[a])) for a in ATTRIBUTES["person"]})
+        (name, {a: str(generator.choice(parts[a])) for a in ATTRIBUTES["person"]}, pronoun)
         for name, pronoun in chosen
     ]
 
