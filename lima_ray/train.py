@@ -88,10 +88,10 @@ class PreparedRun:
     """A training whose input is checked; nothing of it is written yet."""
 
     recipe: Recipe
-    tokenizer: PreTrainedTokenizerFast
-    """With EOT."""
     data_card: dict[str, Any]
     """What the run is made from."""
+    tokenizer: PreTrainedTokenizerFast
+    """With EOT."""
     rows: Rows
 
     @property
@@ -149,7 +149,7 @@ def check_inputs(recipe: Recipe, encoded: training_data.TrainingData | None = No
         "base": {"from": recipe.model.base, "hash": hash_base(recipe.model.base)},
         "recipe": {"from": recipe.name, "hash": recipe.hash()},
     }
-    return PreparedRun(recipe, tokenizer, card, rows)
+    return PreparedRun(recipe, card, tokenizer, rows)
 
 
 def is_finished(run: Run, schedule: Schedule) -> bool:
