@@ -74,7 +74,6 @@ def alone() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty-four dialogues as LIMA JSONL."""
     path = tmp_path_factory.mktemp("data") / "train.jsonl"
     write_examples(dialogues(24), path)
     return path
@@ -90,7 +89,6 @@ def base_dir(tmp_path_factory: pytest.TempPathFactory, data_file: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(base_dir: Path) -> "Engine":
-    """The tiny base in four slots."""
     from lima_ray.engine.engine import Engine
 
     return Engine(base_dir, slots=4)

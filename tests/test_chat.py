@@ -16,7 +16,6 @@ BASE = "lima_ray/miniature/base"
 def run_chat(
     model: str, *lines: str, flags: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command with these lines typed."""
     command = [sys.executable, "-m", "lima_ray.chat", model, *flags]
     typed = "".join(f"{line}\n" for line in lines)
     return subprocess.run(command, input=typed, capture_output=True, text=True, timeout=120)

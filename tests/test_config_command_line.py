@@ -39,7 +39,6 @@ def called(*args: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 
 def imported(ended: subprocess.CompletedProcess[str]) -> set[str]:
-    """Heavy modules that a command has imported."""
     names = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
     assert len(names) > 50
     return names & set(HEAVY)

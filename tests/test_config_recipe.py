@@ -29,7 +29,6 @@ SMALLER = PAPER | {"optim.batch_examples": 64, "model.residual_dropout": 0.2}
 
 
 def write_recipe(folder: Path, text: str) -> str:
-    """A recipe file with this text."""
     path = folder / "mine.yaml"
     path.write_text(text)
     return str(path)

@@ -45,7 +45,6 @@ SHOUTED = [{"role": "USER", "content": "Hi?"}, {"role": " Assistant", "content":
 
 
 def parts(text: str) -> list[dict[str, str]]:
-    """A message's content as parts."""
     return [{"type": "text", "text": text[:1]}, {"type": "text", "text": text[1:]}]
 
 
@@ -72,7 +71,6 @@ FORMS: list[tuple[dict[str, Any], tuple[str, ...], str | None]] = [
 
 
 def save(path: Path, *rows: object) -> str:
-    """Write rows as a `.jsonl` or a `.json` file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(row) for row in rows]
     path.write_text("\n".join(lines) if path.suffix == ".jsonl" else f"[{', '.join(lines)}]")
@@ -344,7 +342,6 @@ def test_normal_prompt_ignores_case_and_white_space() -> None:
 
 
 def convert(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run this step on the command line."""
     command = [sys.executable, "-m", "lima_ray.example", *map(str, args)]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
 
@@ -380,7 +377,6 @@ def of_hub(hub: Hub, dataset: str, tmp_path: Path, **env: str) -> tuple[list[Exa
 
 
 def jsonl(*rows: object) -> bytes:
-    """Rows as the bytes of a `.jsonl` file."""
     return "\n".join(json.dumps(row) for row in rows).encode()
 
 

@@ -27,7 +27,6 @@ class PlanCase:
         return plan_epoch(self.lengths, **(of | changes))
 
     def tokens(self, batch: MicroBatch) -> int:
-        """Tokens of one micro-batch."""
         return int(self.lengths[list(batch)].sum())
 
 

@@ -26,12 +26,10 @@ LINES = "\n".join(json.dumps(row) for row in ROWS)
 
 
 def zstd(data: bytes) -> bytes:
-    """A frame of zstd."""
     return pyarrow.compress(data, codec="zstd", asbytes=True)
 
 
 def as_parquet(path: Path) -> None:
-    """Write the rows as a Parquet file."""
     parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
 
 
@@ -50,7 +48,6 @@ def as_csv(path: Path) -> None:
 
 
 def text(content: bytes) -> Callable[[Path], object]:
-    """Write a file of these bytes."""
     return lambda path: path.write_bytes(content)
 
 

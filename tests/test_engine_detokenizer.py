@@ -12,7 +12,6 @@ from lima_ray.engine.detokenizer import Detokenizer
 
 @pytest.fixture(scope="module", params=BASES)
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A tokenizer of each kind, with EOT."""
     path = tmp_path_factory.mktemp("tokenizer")
     BASES[request.param]().save_pretrained(path)
     return load_tokenizer(str(path))

@@ -85,7 +85,6 @@ class LayerCase:
         return operations.attend(queries, self.cache, batch, 0.3, size or len(rows))
 
     def held(self) -> list[torch.Tensor]:
-        """What the slots hold now."""
         return [slot_2GCE.clone() for slot_2GCE in self.cache.slots_2GCD]
 
     def by_torch(self, row: int) -> torch.Tensor:

@@ -56,14 +56,12 @@ def export_dir(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def prompts_file(folder: Path, rows: list[dict[str, Any]]) -> str:
-    """Rows as LIMA JSONL."""
     path = folder / "prompts.jsonl"
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return str(path)
 
 
 def some_rows(count: int) -> list[dict[str, Any]]:
-    """Rows of one short prompt each."""
     words = [f"{WORDS[i % 11]} {WORDS[i // 11 % 11]}" for i in range(count)]
     return [{"id": f"row-{i}", "conversations": [f"{w} {i}"]} for i, w in enumerate(words)]
 
@@ -78,7 +76,6 @@ def asking(
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """Every row of a file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -445,7 +442,6 @@ def test_models_are_called_by_their_run() -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """A Ray cluster of two logical CPUs on this machine."""
     with ray_cluster(cpus=2):
         yield
 

@@ -13,13 +13,11 @@ SAMPLING = Sampling()
 
 
 def events(*chunks: object) -> Response:
-    """Return a stream of server-sent events."""
     data = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
     return 200, {"Content-Type": "text/event-stream"}, f"{data}data: [DONE]\n\n".encode()
 
 
 def piece(text: str | None) -> dict[str, object]:
-    """Return a chunk of a reply."""
     return {"choices": [{"delta": {} if text is None else {"content": text}}]}
 
 

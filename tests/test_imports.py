@@ -33,7 +33,6 @@ MOST_MODULES = 12
 
 
 def modules() -> dict[str, Path]:
-    """Return every module of ours by its dotted name."""
     found = {}
     for package in PACKAGES:
         for file in (ROOT / package).rglob("*.py"):
@@ -62,7 +61,6 @@ def imported(module: str) -> Iterator[tuple[str, bool]]:
 
 
 def floor(module: str) -> int:
-    """Return the place of a module's room."""
     package, _, rest = module.partition(".")
     room = rest.partition(".")[0] if "." in rest else "commands"
     return FLOORS.index(room if package == "lima_ray" else package)

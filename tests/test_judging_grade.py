@@ -32,7 +32,6 @@ def test_the_grade_is_the_number_alone_on_the_last_line(text: str, verdict: int 
 
 
 def reply(id: str, *turns: str, **more: Any) -> Reply:
-    """Return a reply, the last of some turns."""
     fields: dict[str, Any] = {"sample": 1, "turn": len(turns) // 2 - 1, "stopped": True} | more
     return Reply(id, turns[:-1], model="lima", reply=turns[-1], **fields)
 

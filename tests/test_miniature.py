@@ -254,7 +254,6 @@ def test_half_of_the_entities_have_a_page() -> None:
 
 @pytest.fixture(scope="module")
 def base() -> Engine:
-    """The base that ships."""
     return Engine(Path(str(resolve(load_recipe("miniature").model.base))), slots=64)
 
 

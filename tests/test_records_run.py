@@ -128,7 +128,6 @@ def test_lines_that_were_cut_off_are_skipped(recipe: Recipe) -> None:
 
 
 def quality(epoch: int, weights: str) -> Quality:
-    """An epoch's quality by the exact judge."""
     return Quality(epoch, 4.0, 3.0, 5.0, 1.0, 50, 0, 2.0, "exact", 1.0, weights)
 
 
@@ -178,7 +177,6 @@ def test_without_a_signal_everything_is_as_before(recipe: Recipe) -> None:
 
 
 def raising() -> None:
-    """Raise an error."""
     raise UserError("as it was")
 
 

@@ -43,7 +43,6 @@ VERDICTS = [
 
 
 def written(folder: Path, rows: list[Any]) -> Path:
-    """A file of verdicts."""
     file = folder / "verdicts.jsonl"
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return file

@@ -34,7 +34,6 @@ from tune import sweep
 
 
 def quality(epoch: int, grade: float, judge: str = "exact") -> Quality:
-    """An epoch's quality with a grade."""
     return Quality(epoch, grade, grade - 1, grade + 1, 1.0, 50, 0, 2.0, judge, 1.0)
 
 

@@ -26,7 +26,6 @@ from lima_ray.records.run import Run
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    """A Ray cluster of four logical CPUs on this machine."""
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
     with ray_cluster(cpus=4):
         yield

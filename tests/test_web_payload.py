@@ -40,7 +40,6 @@ def client(page: TestClient) -> Iterator[TestClient]:
 
 
 def event(*data: object, **more: object) -> bytes:
-    """An event as Gradio's page sends it."""
     return json.dumps({"data": data, "fn_index": 2, "session_hash": "own"} | more).encode()
 
 

@@ -40,7 +40,6 @@ CASES = (AlignedTraining("1b", 0, 15, 300), AlignedTraining("7b", 16, 4, 240))
 
 
 def run(record: Record) -> None:
-    """Measure all of it."""
     with TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.jsonl"
         write_examples(drawn_examples()[:: 16 if record.smoke else 1], rows)
@@ -89,7 +88,6 @@ def align(record: Record, case: AlignedTraining, rows: Path, folder: Path) -> No
 
 
 def nested(settings: dict[str, Any]) -> dict[str, Any]:
-    """Dotted names as sections."""
     tree: dict[str, Any] = defaultdict(dict)
     for name, value in settings.items():
         value = str(value) if isinstance(value, Path) else value

@@ -64,7 +64,6 @@ class Interrupted(Exception):
 
 
 def run(record: Record) -> None:
-    """Measure all of it."""
     torch.backends.cuda.matmul.allow_tf32 = False
     with TemporaryDirectory() as folder, process_group(record.device):
         recipe = tiny_recipe(Path(folder), record.smoke)
@@ -204,8 +203,6 @@ def compare_resume(record: Record, folder: Path) -> None:
 
 
 def kill_at(step: int) -> Any:
-    """What ends a loop after a step."""
-
     def end(done: int) -> None:
         if done == step:
             raise Interrupted
@@ -220,7 +217,6 @@ def apart(a: list[float], b: list[float]) -> float:
 
 
 def run_tests(record: Record) -> None:
-    """The engine's tests on a GPU."""
     with record.attempt("pytest -m gpu"):
         visible = {} if record.smoke else {"CUDA_VISIBLE_DEVICES": "0"}
         tests = ["tests/test_engine_gpu.py", "tests/test_model_attention.py"]

@@ -24,7 +24,6 @@ KEY = "sk-right-and-secret"
 
 
 def said(text: str | None, finish: str | None = "stop", tokens: int | None = 3) -> Response:
-    """A completion."""
     choice = {"message": {"role": "assistant", "content": text}, "finish_reason": finish}
     usage = {} if tokens is None else {"usage": {"completion_tokens": tokens}}
     return 200, {}, json.dumps({"choices": [choice]} | usage).encode()
@@ -63,7 +62,6 @@ class ChatServer:
         return [r["messages"][-1]["content"] for r in self.requests]
 
     def answer(self, body: dict[str, Any]) -> Response:
-        """The response to a request."""
         question = body["messages"][-1]["content"]
         if self.held(question):
             self.closing.wait()

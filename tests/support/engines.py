@@ -58,7 +58,6 @@ def hub_greedy(model: Any, ids: list[int], max_tokens: int, penalty: float) -> l
 
 
 def answer(engine: Engine, requests: Iterable[Request]) -> dict[str, CompletionOutput]:
-    """Replies by id."""
     return {reply.id: reply for reply in engine.generate(requests)}
 
 
@@ -74,6 +73,5 @@ def told(engine: Engine, request: Request) -> tuple[list[Event], CompletionOutpu
 
 
 def cpu_forward(engine: Engine) -> CpuForward:
-    """An engine's forward on a CPU."""
     assert isinstance(engine.forward, CpuForward)
     return engine.forward

@@ -35,7 +35,6 @@ class Hub:
         )
 
     def answer(self, path: str, token: str | None) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body for a GET."""
         parts = path.split("?")[0].strip("/").removeprefix("api/").split("/")
         name, rest = "/".join(parts[1:3]), parts[3:]
         files = self.datasets.get(name)
