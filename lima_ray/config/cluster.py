@@ -67,7 +67,7 @@ def check_address() -> None:
 def connect(dashboard: bool = False) -> None:
     """Join the cluster that RAY_ADDRESS or this node names, or start one on this machine.
 
-    A cluster that is started has Ray's dashboard where `dashboard` says so.
+    One that is started has Ray's dashboard where `dashboard` is true.
     """
     import ray
 

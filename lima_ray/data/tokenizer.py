@@ -89,7 +89,7 @@ def load_tokenizer(
 
 
 def check_sentencepiece(folder: Path) -> None:
-    """Refuse SentencePiece's model where that is missing; `transformers` names another thing."""
+    """Refuse a SentencePiece model whose package is missing; `transformers` names another thing."""
     model = folder / "tokenizer.model"
     alone = model.is_file() and not any((folder / f).exists() for f in TOKENIZER_FILES[::2])
     # Others of that name, such as Llama 3's, are lines of text.

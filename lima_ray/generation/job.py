@@ -74,7 +74,7 @@ def generate(job: GenerationJob, in_process: bool = False) -> list[Reply]:
 
 
 def find_model(reference: str) -> Path:
-    """Return the directory of a run's export, or of any Hugging Face model; refuse another."""
+    """Return the directory of a run's export or of a Hugging Face model; refuse what is neither."""
     path = resolve(reference)
     if path is None:
         raise UserError(

@@ -23,7 +23,7 @@ CONNECT_S = 10.0
 
 
 def stream_from_model(reference: str, system: str, sampling: Sampling) -> StreamReply:
-    """Load a model into this process, and return what streams its replies; refuse another."""
+    """Load a model into this process, return what streams its replies; refuse a missing one."""
     if not Path(reference).exists() and not reference.startswith("lima_ray/"):
         raise UserError(f"no model at {reference}; `make demo` leaves one in runs/miniature/export")
     from lima_ray.engine.engine import Engine  # seconds, which a chat on a server need not wait
