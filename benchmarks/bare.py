@@ -123,7 +123,6 @@ class Clock(BaseStreamer):
 
 
 def finish(answer: Answer, now_s: float, text: str, n_tokens: int) -> None:
-    """Complete an answer."""
     answer.ended_s, answer.text, answer.n_tokens = now_s, text, n_tokens
 
 

@@ -129,7 +129,6 @@ def measures(asks: list[Ask], answers: list[Answer]) -> dict[str, Any]:
 
 
 def spread(seconds: list[float]) -> dict[str, float] | None:
-    """Median, 95th percentile and worst."""
     if not seconds:
         return None
     p50, p95 = np.quantile(seconds, (0.5, 0.95))
@@ -167,7 +166,6 @@ def main(
 async def send_all(
     url: str, key: str, bodies: list[bytes], concurrency: int, stream: bool, limit_s: float
 ) -> list[Answer]:
-    """Answers in the order of the requests."""
     answers: dict[int, Answer] = {}
     raw: dict[int, list[tuple[float, bytes]]] = {}
     left: Iterator[int] = iter(range(len(bodies)))
@@ -275,12 +273,10 @@ def events(pieces: list[tuple[float, bytes]]) -> Iterator[tuple[float, dict[str,
 
 
 def save(asks: list[Ask], path: Path) -> None:
-    """Write a workload."""
     path.write_text(json.dumps([asdict(ask) for ask in asks]))
 
 
 def load(path: Path) -> list[Ask]:
-    """Read what `save` wrote."""
     return [Ask(**row) for row in json.loads(path.read_text())]
 
 

@@ -27,7 +27,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 @C_WORKS
-def test_an_engine_takes_the_kernels_unless_told_otherwise(
+def test_an_engine_uses_the_kernels_unless_switched_off(
     base_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [[3 + i, 50, 7 * i + 20] * (i + 1) for i in range(12)]

@@ -66,7 +66,6 @@ class Plain:
     def attend(
         self, _: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """As `SlotCache.attend`."""
         grouped = query.shape[1] != key.shape[1]
         out = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=scale, enable_gqa=grouped

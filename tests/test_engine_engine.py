@@ -125,7 +125,7 @@ def test_slots_are_kept_full_and_requests_taken_one_by_one(engine: Engine) -> No
         assert alone == reply
 
 
-def test_a_step_tells_one_token_of_every_active_request(engine: Engine) -> None:
+def test_a_step_returns_one_token_of_every_active_request(engine: Engine) -> None:
     requests = [Request(str(i), ids, Sampling(context=40)) for i, ids in enumerate(prompts(6))]
     for request in requests:
         engine.submit(request)
@@ -176,7 +176,7 @@ def test_generate_left_early_leaves_nothing_behind(engine: Engine) -> None:
 # What is told
 
 
-def test_a_stream_tells_the_text_and_nothing_else_does(engine: Engine) -> None:
+def test_only_a_stream_has_text_in_its_events(engine: Engine) -> None:
     ids, sampling = prompts(2)[1], Sampling(context=200, seed=3)
     plain_events, plain_reply = told(engine, Request("a", ids, sampling))
     events, reply = told(engine, Request("a", ids, sampling, stream=True))

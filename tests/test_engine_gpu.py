@@ -32,12 +32,10 @@ def requests(engine: Engine, sampling: Sampling) -> list[Request]:
 
 
 def answer(engine: Engine, sampling: Sampling) -> dict[str, list[int]]:
-    """Tokens of all replies."""
     return {r.id: r.ids for r in engine.generate(requests(engine, sampling))}
 
 
 def forward_of(engine: Engine) -> CudaGraphForward:
-    """What the engine has on a GPU."""
     assert isinstance(engine.forward, CudaGraphForward)
     return engine.forward
 

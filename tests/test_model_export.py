@@ -272,13 +272,13 @@ def test_an_export_that_lacks_weights_is_refused(recipe: Recipe) -> None:
         export_check.check_export(run, "auto")
 
 
-def test_rounding_that_is_asked_for_is_told(recipe: Recipe) -> None:
+def test_rounding_that_the_recipe_wants_is_reported(recipe: Recipe) -> None:
     run = exported(recipe.override({"checkpoint.weights_dtype": "bf16"}))
     told = export_check.check_export(run, "bf16")
     assert " in bfloat16, " in told and " as trained in float32" in told
 
 
-def test_zero_0_tells_the_norm_of_the_gradient(recipe: Recipe) -> None:
+def test_zero_0_reports_the_norm_of_the_gradient(recipe: Recipe) -> None:
     tokenizer, _, rows = training_data.load(recipe)
     norms = []
     for stage in (0, 2):

@@ -75,11 +75,25 @@ def window(store: Store) -> ChatWindow:
     return ChatWindow(session, Autosave(store, session.owner))
 
 
+@pytest.fixture
+def other(window: ChatWindow, store: Store) -> ChatWindow:
+    """Another window of the same session."""
+    return ChatWindow(window.session, Autosave(store, window.session.owner))
+
+
 def open_same(other: ChatWindow, window: ChatWindow, store: Store) -> None:
     """Have another window open the conversation of this one, as it is stored."""
     found = store.open(window.session.owner, window.dialogue.id)
     assert found is not None
     other.open(found)
+
+
+async def ask_in_one_and_open_in_other(
+    window: ChatWindow, other: ChatWindow, client: Troubled, store: Store
+) -> None:
+    """Have two windows show one conversation."""
+    await handlers(window, client, "the cat", short(4))
+    open_same(other, window, store)
 
 
 async def handlers(
@@ -192,13 +206,10 @@ def test_stream_that_ends_without_a_reason_is_no_complete_reply(
 
 
 def test_windows_that_write_at_once_both_keep_what_they_have(
-    window: ChatWindow, client: Troubled, store: Store
+    window: ChatWindow, other: ChatWindow, client: Troubled, store: Store
 ) -> None:
-    other = ChatWindow(window.session, Autosave(store, window.session.owner))
-
     async def write() -> str:
-        await handlers(window, client, "the cat", short(4))
-        open_same(other, window, store)
+        await ask_in_one_and_open_in_other(window, other, client, store)
         window.rename("Cats")
         await window.autosave.settle()
         await handlers(other, client, "the moon", short(4))
@@ -222,10 +233,8 @@ def test_windows_that_write_at_once_both_keep_what_they_have(
 
 
 def test_a_thumb_goes_along_with_the_reply_of_a_second_window(
-    window: ChatWindow, client: Troubled, store: Store
+    window: ChatWindow, other: ChatWindow, client: Troubled, store: Store
 ) -> None:
-    other = ChatWindow(window.session, Autosave(store, window.session.owner))
-
     async def judge() -> None:
         await handlers(window, client, "the cat", short(4))
         await handlers(window, client, "the dog", short(4))
@@ -265,13 +274,10 @@ def test_a_reply_of_which_nothing_came_is_not_kept(window: ChatWindow, store: St
 
 
 def test_deletion_of_what_another_window_went_on_with_deletes_nothing(
-    window: ChatWindow, client: Troubled, store: Store
+    window: ChatWindow, other: ChatWindow, client: Troubled, store: Store
 ) -> None:
-    other = ChatWindow(window.session, Autosave(store, window.session.owner))
-
     async def delete() -> None:
-        await handlers(window, client, "the cat", short(4))
-        open_same(other, window, store)
+        await ask_in_one_and_open_in_other(window, other, client, store)
         await handlers(other, client, "the moon", short(4))
         window.autosave.forget(window.dialogue)
         await window.autosave.settle()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from chat_server import Server, serving
+from chat_server import ChatServer, serving
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import PACKAGE
@@ -109,7 +109,7 @@ def test_losses_are_compared_on_the_same_tokens_at_every_point(tmp_path: Path) -
 
 
 def test_a_judge_is_asked_only_where_something_is_left_to_judge(tmp_path: Path) -> None:
-    with serving(Server()) as server:
+    with serving(ChatServer()) as server:
         pass  # the port is closed again
     fields = {"select.judge": "endpoint", "select.endpoint": server.url, "data.rows": 8}
     fields |= {"select.endpoint_model": "judge-1", "runs_dir": str(tmp_path / "runs")}

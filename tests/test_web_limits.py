@@ -52,7 +52,6 @@ def half_sent(host: Hosted, count: int) -> Iterator[list[socket.socket]]:
 
 
 def status(client: socket.socket) -> int:
-    """The status that a request is answered with."""
     return int(client.recv(9999).split()[1])
 
 
@@ -93,7 +92,6 @@ def test_the_name_of_another_server_is_refused(host: Hosted) -> None:
 
 
 def scope(client: str, path: str = "/chat/", **headers: str) -> Scope:
-    """A request's scope."""
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     return {"type": "http", "path": path, "headers": pairs, "client": (client, 1)}
 
@@ -103,7 +101,6 @@ async def nothing(message: Message) -> None:
 
 
 async def never() -> Message:
-    """A body that does not come."""
     return await asyncio.get_running_loop().create_future()
 
 

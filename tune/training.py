@@ -165,7 +165,7 @@ def prepare_one(
     id = digest([*decides, *chooses, recipe.checkpoint.weights_from_epoch])[:ID_DIGITS]
     recipe = recipe.override({"name": id})
     card = prepared.data_card | {"recipe": {"from": sweep.recipe, "hash": recipe.hash()}}
-    prepared = train.PreparedRun(recipe, prepared.tokenizer, prepared.rows, card)
+    prepared = train.PreparedRun(recipe, card, prepared.tokenizer, prepared.rows)
     training = Training(
         id=id,
         point=point.number,

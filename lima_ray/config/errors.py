@@ -16,7 +16,10 @@ SHOWN_ERRORS = 5
 
 
 class UserError(Exception):
-    """Bad input or a missing resource; the message says what to change."""
+    """Bad input or a missing resource; the message says what to change.
+
+    Functions that refuse something raise it.
+    """
 
 
 def join_names(names: list[str], most: int = 10) -> str:

@@ -60,9 +60,6 @@ def parse(
 
     Args:
         what: a pydantic model, or a function.
-        prog: how the command is called.
-        doc: its description.
-        argv: arguments; none takes the command line's.
         default: a section that holds what stands where a flag is not given.
 
     Raises:
@@ -107,11 +104,7 @@ def find_flags(what: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
 
 
 def normalise_switches(args: list[str], known: Flags) -> list[str]:
-    """Return arguments with every switch followed by its value.
-
-    Raises:
-        UserError: a flag that is not known.
-    """
+    """Return arguments with every switch followed by its value; refuse unknown flags."""
     done: list[str] = []
     for arg, following in zip_longest(args, args[1:], fillvalue=""):
         if not arg.startswith("--") or arg == "--":
@@ -138,13 +131,7 @@ def normalise_switches(args: list[str], known: Flags) -> list[str]:
 
 
 def did_you_mean(name: str, names: list[str], dashes: str = "") -> str:
-    """Return `; did you mean X?`, what to write for an earlier name, or nothing if none is near.
-
-    Args:
-        name: what was given.
-        names: what there is.
-        dashes: put before the name found.
-    """
+    """Return `; did you mean X?` with dashes before X, or what to write for an earlier name."""
     if name in REPLACED:
         return f"; {REPLACED[name]}"
     last = name.rsplit(".", 1)[-1]

@@ -93,7 +93,6 @@ class Optim(Section):
 
     @property
     def last_learning_rate(self) -> float:
-        """Learning rate of the last step."""
         if self.final_learning_rate is not None:
             return self.final_learning_rate
         return float(Decimal(repr(self.learning_rate)) / FINAL_FRACTION)  # 1e-6 exactly of 1e-5

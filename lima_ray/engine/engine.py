@@ -92,11 +92,7 @@ class Engine:
         return text_ids(self.tokenizer, text)
 
     def check(self, request: Request) -> None:
-        """Refuse a request that cannot be answered.
-
-        Raises:
-            UserError: the request, its field, the value, and what would be right.
-        """
+        """Refuse a request that cannot be answered."""
         name, ids, vocab = f"request {request.id!r}", request.ids, self.vocab
         if request.id in self.active or any(request.id == other.id for other in self.waiting):
             raise UserError(f"{name}: another request of this id is in flight")
@@ -220,11 +216,9 @@ class Engine:
         self.forward.reserve(slot, len(request.ids))
 
     def prefill_chunk(self, active: ActiveRequest) -> int:
-        """Prefill the next chunk of a prompt, and return its number of tokens.
-
-        The prompt's last token is left to the first decoding step. A chunk is computed alone, so
-        that its matrices have the same shape whatever else is in flight.
-        """
+        """Prefill the next chunk of a prompt, and return its number of tokens."""
+        # The prompt's last token is left to the first decoding step. A chunk is computed alone, so
+        # that its matrices have the same shape whatever else is in flight.
         start, last = active.prefilled, len(active.request.ids) - 1
         end = min(start + self.forward.chunk, last)
         self.forward.prefill(active.slot, start, active.request.ids[start:end])

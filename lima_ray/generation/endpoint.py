@@ -37,11 +37,7 @@ class Endpoint(Section):
 
 
 def check_url(given: str) -> None:
-    """Refuse what is no base URL, and one that holds a secret, since URLs are written down.
-
-    Raises:
-        UserError: what is wrong.
-    """
+    """Refuse what is no base URL, and one that holds a secret, since URLs are written down."""
     try:
         url = httpx2.URL(given)
     except httpx2.InvalidURL:

@@ -67,7 +67,6 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
         self.failed_file.unlink(missing_ok=True)
 
     def check_settings(self, asked: dict[str, Any]) -> None:
-        """Refuse to mix replies that other settings made with these."""
         theirs = flatten(read_settings(self.path) or {})
         changed = [
             f"{name} {values}" for name, values in differences(theirs, flatten(asked)).items()
@@ -97,7 +96,6 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
         Journal(self.failed_file).append(row | {"error": error})
 
     def summary(self) -> str:
-        """Return the counts in one line."""
         new = len(self.records) - self.before
         stopped = sum(r.stopped for r in self.records) / max(1, len(self.records))
         return (

@@ -24,11 +24,7 @@ CONNECT_S = 10.0
 
 
 def stream_from_model(reference: str, system: str, sampling: Sampling) -> StreamReply:
-    """Load a model into this process, and return what streams its replies.
-
-    Raises:
-        UserError: no model there.
-    """
+    """Load a model into this process, return what streams its replies; refuse a missing one."""
     if not Path(reference).exists() and not reference.startswith("lima_ray/"):
         raise UserError(f"no model at {reference}; `make demo` leaves one in runs/miniature/export")
     from lima_ray.engine.engine import Engine  # seconds, which a chat on a server need not wait
@@ -117,11 +113,7 @@ def _model_names(client: httpx2.Client, url: str) -> list[str]:
 
 
 def _read_pieces(response: httpx2.Response) -> Iterator[str]:
-    """Yield the text of a stream of server-sent events.
-
-    Raises:
-        UserError: the server ends the reply with an error.
-    """
+    """Yield the text of a stream of server-sent events; refuse one that ends with an error."""
     for line in response.iter_lines():
         if not line.startswith("data:") or line.endswith("[DONE]"):
             continue

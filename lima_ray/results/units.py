@@ -4,14 +4,12 @@ from lima_ray.records.lineage import MIB
 
 
 def format_duration(seconds: float) -> str:
-    """Format seconds as seconds, minutes or hours, whichever reads best."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def format_bytes(count: float) -> str:
-    """Format bytes as MiB, GiB or TiB."""
     mib = count / MIB
     if mib < 1024:
         return f"{mib:,.0f} MiB"

@@ -31,8 +31,6 @@ class HttpError(Exception):
         """Say what is wrong.
 
         Args:
-            status: HTTP status.
-            message: what is wrong, the value, and the way out.
             param: the field, by its path.
             code: OpenAI's name of the error, where it has one.
             headers: of the response, such as Retry-After.
@@ -43,7 +41,6 @@ class HttpError(Exception):
 
 
 async def client_left(receive: Receive) -> None:
-    """Wait until the client leaves."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -123,7 +120,6 @@ def without_port(address: str) -> str:
 
 
 def is_trusted_proxy(client: str, proxies: tuple[Network, ...]) -> bool:
-    """Whether an address is a trusted proxy's."""
     try:
         return bool(proxies) and any(ipaddress.ip_address(client) in one for one in proxies)
     except ValueError:
@@ -136,7 +132,6 @@ def content_length(text: str | None) -> int:
 
 
 def body_too_large(body_bytes: int) -> HttpError:
-    """Return the error 413."""
     return HttpError(413, f"the body is over {body_bytes:,} bytes", code="request_too_large")
 
 

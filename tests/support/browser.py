@@ -1,7 +1,6 @@
 """The chat page over a real engine, on a real socket, in a real browser."""
 
 import asyncio
-import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -14,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
+from benchmarks.servers import free_port
 from lima_ray.config.sections import Sampling
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Event, Request
@@ -123,13 +123,6 @@ class EngineChatClient:
                         if event.id in self.queues:
                             self.queues[event.id].put_nowait(event)
         return queue.get_nowait()
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody uses."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @contextmanager
