@@ -63,8 +63,8 @@ def engine_of(model: Path) -> Any:
                 number, ask = entry
                 answers[str(number)] = Answer(sent_s=time.perf_counter())
                 ids = engine.tokenizer(ask.prompt).input_ids
-                room = len(ids) + ask.max_tokens
-                sampling = Sampling(temperature=0, repetition_penalty=1, max_tokens=room)
+                limit = ask.max_new_tokens
+                sampling = Sampling(temperature=0, repetition_penalty=1, max_new_tokens=limit)
                 engine.submit(Request(str(number), ids, sampling))
             for event in engine.step():
                 now_s = time.perf_counter()
@@ -94,7 +94,7 @@ def generate_of(model: Path) -> Any:
             out_1T = loaded.generate(
                 ids_1T,
                 attention_mask=torch.ones_like(ids_1T),
-                max_new_tokens=ask.max_tokens,
+                max_new_tokens=ask.max_new_tokens,
                 do_sample=False,
                 streamer=clock,
                 pad_token_id=0,
@@ -123,7 +123,6 @@ class Clock(BaseStreamer):
 
 
 def finish(answer: Answer, now_s: float, text: str, n_tokens: int) -> None:
-    """Complete an answer."""
     answer.ended_s, answer.text, answer.n_tokens = now_s, text, n_tokens
 
 

@@ -29,7 +29,7 @@ class Ask:
 
     prompt: str
     prompt_tokens: int
-    max_tokens: int
+    max_new_tokens: int
     """Tokens of the reply; it ends before where the model says EOS, which is counted."""
 
 
@@ -115,7 +115,7 @@ def measures(asks: list[Ask], answers: list[Answer]) -> dict[str, Any]:
         "wall_s": wall_s,
         "requests": len(answers),
         "errors": [a.error for a in answers if a.error],
-        "short_replies": sum(a.n_tokens < ask.max_tokens for ask, a in pairs if not a.error),
+        "short_replies": sum(a.n_tokens < ask.max_new_tokens for ask, a in pairs if not a.error),
         "miscounted_prompts": sum(
             a.prompt_tokens not in (0, ask.prompt_tokens) for ask, a in pairs if not a.error
         ),
@@ -129,7 +129,6 @@ def measures(asks: list[Ask], answers: list[Answer]) -> dict[str, Any]:
 
 
 def spread(seconds: list[float]) -> dict[str, float] | None:
-    """Median, 95th percentile and worst."""
     if not seconds:
         return None
     p50, p95 = np.quantile(seconds, (0.5, 0.95))
@@ -167,7 +166,6 @@ def main(
 async def send_all(
     url: str, key: str, bodies: list[bytes], concurrency: int, stream: bool, limit_s: float
 ) -> list[Answer]:
-    """Answers in the order of the requests."""
     answers: dict[int, Answer] = {}
     raw: dict[int, list[tuple[float, bytes]]] = {}
     left: Iterator[int] = iter(range(len(bodies)))
@@ -199,7 +197,8 @@ async def send_all(
 
 def body(model: str, ask: Ask, stream: bool, extra: dict[str, Any]) -> bytes:
     """A request of /v1/completions, greedy."""
-    fields = {"model": model, "prompt": ask.prompt, "max_tokens": ask.max_tokens, "temperature": 0}
+    fields = {"model": model, "prompt": ask.prompt, "temperature": 0}
+    fields |= {"max_tokens": ask.max_new_tokens}
     if stream:
         fields |= {"stream": True, "stream_options": {"include_usage": True}}
     # null takes a field away, for a server that refuses it.
@@ -274,12 +273,10 @@ def events(pieces: list[tuple[float, bytes]]) -> Iterator[tuple[float, dict[str,
 
 
 def save(asks: list[Ask], path: Path) -> None:
-    """Write a workload."""
     path.write_text(json.dumps([asdict(ask) for ask in asks]))
 
 
 def load(path: Path) -> list[Ask]:
-    """Read what `save` wrote."""
     return [Ask(**row) for row in json.loads(path.read_text())]
 
 

@@ -90,7 +90,6 @@ def excellent(verdicts: list[Verdict]) -> str:
 
 
 def interval(values: list[bool], verdicts: list[Verdict]) -> str:
-    """A share in percent, and its interval over prompts."""
     low, high = intervals.mean_interval([float(v) for v in values], [v.id for v in verdicts])
     return f"{np.mean(values):.1%} [{100 * low:.1f}, {100 * high:.1f}]"
 

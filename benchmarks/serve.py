@@ -172,13 +172,11 @@ class Bench:
         return model
 
     def asks(self, name: str) -> Path:
-        """File of a workload."""
         return self.work / f"asks-{name}.json"
 
     def contenders(
         self, model: Path, vllm: Path | None, llama: Path | None, gguf: Path | None
     ) -> dict[str, Callable[[], Iterator[Figures]]]:
-        """What there is to measure; what is not there is told."""
         gpu = self.gpu
 
         def served(name: str, make: Callable[[int], servers.Server]) -> Any:
@@ -327,7 +325,6 @@ def words(drawn: random.Random) -> Iterator[str]:
 
 
 def line(figures: Figures) -> str:
-    """One measurement as it comes."""
     failed = figures["errors"]
     errors = f"  [red]{len(failed)} errors: {failed[0]}[/]" if failed else ""
     return (
@@ -363,7 +360,6 @@ def next_at_once(key: tuple[int, str, str], rows: dict[tuple[int, str, str], Any
 
 
 def cells(key: tuple[int, str, str], rows: dict[tuple[int, str, str], list[Figures]]) -> list[str]:
-    """A row of the table."""
     at_once, contender, way = key
     runs = rows[key]
     speed = median(f["tokens_per_s"] for f in runs)

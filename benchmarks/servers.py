@@ -65,11 +65,9 @@ class Running:
     process: psutil.Process
 
     def family(self) -> list[psutil.Process]:
-        """The server's processes."""
         return [self.process, *self.process.children(recursive=True)]
 
     def cpu_s(self) -> float:
-        """Seconds of CPU that its processes took so far."""
         total = 0.0
         for process in self.family():
             try:
@@ -174,7 +172,6 @@ def beside(command: str) -> Path:
 
 
 def free_port() -> int:
-    """A port of loopback that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
@@ -212,7 +209,6 @@ def running(
 
 
 def is_ready(url: str, key: str) -> bool:
-    """Whether a GET is answered 200."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as got:
@@ -222,7 +218,6 @@ def is_ready(url: str, key: str) -> bool:
 
 
 def end(up: Running, process: subprocess.Popen[bytes]) -> None:
-    """End a server and its processes, first kindly."""
     family = up.family() if process.poll() is None else []
     process.terminate()
     _, alive = psutil.wait_procs(family, timeout=20)

@@ -45,7 +45,6 @@ def cold_trial(config: dict[str, Any], trainings: list[training.Training]) -> No
 
 
 def cold(name: str, trials: int, runs: Path) -> list[Run]:
-    """Run a sweep's points cold."""
     read = sweep.plan(sweep.Command(sweep=name, seeds=[0], runs_dir=str(runs)))
     base = read.base.override({"cluster.cpus_per_worker": 1})
     prepared = training.prepare(read.sweep, base, read.points[:trials])
@@ -78,12 +77,10 @@ def warm(name: str, trials: int, runs: Path) -> list[Run]:
 
 
 def losses(run: Run) -> list[float]:
-    """The loss of every step."""
     return [step["loss"] for step in run.steps()]
 
 
 def grades(run: Run) -> list[float | None]:
-    """Return the grades on the measuring prompts."""
     (file,) = run.path.glob("measured/*/verdicts.jsonl")
     return [verdict.grade for verdict in read_verdicts(file)]
 

@@ -35,7 +35,6 @@ WHOLE = {
 
 
 def convert(model: Path, out: Path) -> None:
-    """Write a Llama and its tokenizer as GGUF."""
     config = json.loads((model / "config.json").read_text())
     writer = gguf.GGUFWriter(out, "llama")
     writer.add_name(model.name)
@@ -78,7 +77,6 @@ def add_tokenizer(writer: Any, tokenizer: dict[str, Any], config: dict[str, Any]
 
 
 def renamed(name: str) -> str:
-    """A weight's name in GGUF."""
     if name in WHOLE:
         return WHOLE[name]
     layer, part = name.removeprefix("model.layers.").removesuffix(".weight").split(".", 1)

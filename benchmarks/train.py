@@ -166,7 +166,6 @@ def prepare(
 
 
 def run_ours(recipe: Recipe, out: Path, number: int) -> dict[str, Any]:
-    """One run of `python -m lima_ray.train`."""
     recipe = recipe.model_copy(update={"name": f"ours-{number}-{int(time.time())}"})
     file = out / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe.model_dump()))
@@ -264,7 +263,6 @@ def report(results: dict[str, list[dict[str, Any]]], supervised: list[int], out:
 
 
 def make_environment(out: Path) -> str:
-    """A virtual environment with TRL."""
     folder = out / "trl_environment"
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():

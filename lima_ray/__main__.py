@@ -13,7 +13,6 @@ from lima_ray.config.flags import did_you_mean
 
 
 def main() -> None:
-    """Run the command that is named, or list them all."""
     name, *args = sys.argv[1:] or ["--help"]
     if name in COMMANDS:
         run_command(name, args)

@@ -83,14 +83,7 @@ def llama_config(
 ) -> Any:
     """Return the configuration of a Llama for a tokenizer of `train_tokenizer`.
 
-    Args:
-        tokenizer: its vocabulary, control tokens and longest text.
-        hidden: width of the residual stream.
-        layers: decoder layers.
-        heads: attention heads.
-        kv_heads: key and value heads; 0 makes one for each head.
-        mlp: width of the MLP; 0 takes 8/3 of hidden, rounded up to a multiple of 64.
-        settings: further fields of `LlamaConfig`.
+    The sizes are those of `build`; `settings` are further fields of `LlamaConfig`.
     """
     from transformers import LlamaConfig
 
@@ -153,7 +146,6 @@ def train_tokenizer(texts: Iterator[str], vocab: int, context: int):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """`python -m lima_ray.base`."""
     flags.parse(build, "python -m lima_ray.base", __doc__, argv)
 
 

@@ -21,39 +21,25 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.sections import Sampling
 from lima_ray.config.terminal import printable
 from lima_ray.generation.arguments import ChatCommand
 from lima_ray.generation.reply_stream import StreamReply, stream_from_model, stream_from_server
 from lima_ray.records.example import Example
 
 HELP = "/new  /retry  /undo  /save FILE  /help; Ctrl-C stops a reply, Ctrl-D ends"
-PAPER = Sampling()
 
 
-def chat(
-    model: str,
-    name: str = "",
-    system: str = "",
-    seed: int = 0,
-    sampling: Sampling = PAPER,
-) -> None:
+def main(given: ChatCommand) -> None:
     """Read turns from the terminal and print the model's replies as they come.
-
-    Args:
-        model: directory of a run, an export or a base; or the URL of a server, ending in /v1.
-        name: the model's name on the server; without it the server's first.
-        system: a system message before the dialogue.
-        seed: seed of the first reply's draws; each later reply has the next.
-        sampling: how to decode; its seed is not used, nor on a server its max_tokens.
 
     Raises:
         UserError: no model or no server there.
     """
+    model, system, seed = given.model, given.system, given.seed
     if model.startswith(("http://", "https://")):
-        stream = stream_from_server(model, name, system, sampling)
+        stream = stream_from_server(model, given.name, system, given.sampling)
     else:
-        stream = stream_from_model(model, system, sampling)
+        stream = stream_from_model(model, system, given.sampling)
     if sys.stdin.isatty():
         with suppress(ImportError):
             import readline  # noqa: F401  # gives input() its line editing and history
@@ -113,8 +99,3 @@ def save(turns: list[str], system: str, name: str) -> None:
         print(f"({len(turns) // 2} exchanges appended to {name})")
     except OSError as error:
         print(f"({name} cannot be written: {error.strerror})")
-
-
-def main(given: ChatCommand) -> None:
-    """`python -m lima_ray.chat MODEL_OR_URL`."""
-    chat(given.model, given.name, given.system, given.seed, given.sampling)

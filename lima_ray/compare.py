@@ -7,9 +7,9 @@ Each is a directory of replies, as `lima_ray.generate` and a run's `dev/NN` have
 replies.jsonl. Nothing is judged: this is for reading, in the order of the prompts.
 """
 
-import html
 import webbrowser
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Annotated
 
@@ -24,16 +24,11 @@ from lima_ray.config.sections import Section
 from lima_ray.config.terminal import printable
 from lima_ray.records.files import explain_write_errors
 from lima_ray.records.reply import Reply, read_replies
+from lima_ray.results.page import html_page, html_table, html_text
 
 ReplyKey = tuple[str, int, int]
 """Id of a prompt, number of the sample, and the turn."""
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #222; background: #fff }
-table { border-collapse: collapse; width: 100%; table-layout: fixed }
-td, th { border-top: 1px solid #ccc; padding: .6rem; vertical-align: top; text-align: left }
-td { white-space: pre-wrap; overflow-wrap: anywhere } small { color: #666 }
-@media (prefers-color-scheme: dark) { body { color: #ddd; background: #181818 } }
-"""
+NOT_STOPPED = "did not stop"
 
 
 class CompareCommand(Section):
@@ -68,11 +63,7 @@ class Pair:
 
 
 def read_replies_by_key(reference: Path) -> dict[ReplyKey, Reply]:
-    """Return replies by prompt, sample and turn, in the order of the prompts.
-
-    Raises:
-        UserError: there are none, or a line is no reply.
-    """
+    """Return replies by prompt, sample and turn, in their order; refuse where none is."""
     file = reference / "replies.jsonl" if reference.is_dir() else reference
     if not file.is_file():
         raise UserError(f"no replies at {reference}: it is no replies.jsonl, nor a folder with one")
@@ -83,11 +74,7 @@ def read_replies_by_key(reference: Path) -> dict[ReplyKey, Reply]:
 
 
 def pair_replies(first: dict[ReplyKey, Reply], second: dict[ReplyKey, Reply]) -> list[Pair]:
-    """Return replies to what both were asked, in the order of the first.
-
-    Raises:
-        UserError: they have nothing in common.
-    """
+    """Return replies to what both were asked, in the order of the first; refuse where none is."""
     both = [Pair(record, second[place]) for place, record in first.items() if place in second]
     if not both:
         ids = next(iter(first))[0], next(iter(second))[0]
@@ -101,31 +88,21 @@ def pair_replies(first: dict[ReplyKey, Reply], second: dict[ReplyKey, Reply]) ->
 def summarise(first: dict[ReplyKey, Reply], second: dict[ReplyKey, Reply], both: list[Pair]) -> str:
     """Return counts: common prompts, equal replies, shares that stopped, and what only one has."""
     equal = sum(pair.first.reply == pair.second.reply for pair in both)
-    stopped = [
-        sum(getattr(pair, side).stopped for pair in both) / len(both)
-        for side in ("first", "second")
-    ]
-    words = [
-        sum(len(getattr(pair, side).reply.split()) for pair in both) / len(both)
-        for side in ("first", "second")
-    ]
-    said = (
+    sides = [pair.first for pair in both], [pair.second for pair in both]
+    stopped = [sum(reply.stopped for reply in side) / len(both) for side in sides]
+    words = [sum(len(reply.reply.split()) for reply in side) / len(both) for side in sides]
+    counts = (
         f"{len(both)} replies to the same prompts, {equal} equal; {stopped[0]:.0%} and "
         f"{stopped[1]:.0%} stopped; {words[0]:.0f} and {words[1]:.0f} words on average"
     )
     alone = [len(first) - len(both), len(second) - len(both)]
-    return f"{said}; {alone[0]} and {alone[1]} that only one has" if any(alone) else said
+    return f"{counts}; {alone[0]} and {alone[1]} that only one has" if any(alone) else counts
 
 
 def column_names(both: list[Pair]) -> tuple[str, str]:
     """Return both models' names, told apart where they are equal."""
     found = both[0].first.model, both[0].second.model
     return found if found[0] != found[1] else (f"{found[0]} (first)", f"{found[1]} (second)")
-
-
-def note(record: Reply) -> str:
-    """Return a note on a reply that did not stop."""
-    return "" if record.stopped else "did not stop"
 
 
 def build_table(both: list[Pair], title: str) -> Table:
@@ -137,7 +114,7 @@ def build_table(both: list[Pair], title: str) -> Table:
         cells = [Text(printable(pair.prompt))]
         for record in (pair.first, pair.second):
             cells.append(Text(printable(record.reply.strip())))
-            cells[-1].append(f"\n{note(record)}" if note(record) else "", style="dim")
+            cells[-1].append("" if record.stopped else f"\n{NOT_STOPPED}", style="dim")
         shown.add_row(*cells)
     return shown
 
@@ -145,19 +122,14 @@ def build_table(both: list[Pair], title: str) -> Table:
 def build_page(both: list[Pair], title: str) -> str:
     """Return the pairs as one HTML file that needs nothing else."""
     headings = ("prompt", *column_names(both)) if both else ()
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in headings)
     rows = []
     for pair in both:
-        cells = [html.escape(pair.prompt)]
+        cells = [escape(pair.prompt)]
         for record in (pair.first, pair.second):
-            told = f"\n<small>{note(record)}</small>" if note(record) else ""
-            cells.append(html.escape(record.reply.strip()) + told)
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return (
-        '<!doctype html><meta charset="utf-8"><title>Replies side by side</title>'
-        f"<style>{STYLE}</style><p>{html.escape(title)}</p>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>\n"
-    )
+            note = "" if record.stopped else f"\n<small>{NOT_STOPPED}</small>"
+            cells.append(escape(record.reply.strip()) + note)
+        rows.append(cells)
+    return html_page("Replies side by side", html_text(title), html_table(headings, rows))
 
 
 def compare(command: CompareCommand) -> None:
@@ -186,7 +158,6 @@ def compare(command: CompareCommand) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """`python -m lima_ray.compare REPLIES REPLIES`."""
     nothing, prog = tyro.MISSING_NONPROP, "python -m lima_ray.compare"
     compare(parse_flags(CompareCommand, nothing, prog, __doc__, argv))
 

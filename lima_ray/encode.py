@@ -31,7 +31,6 @@ class EncodeCommand(RecipeCommand):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """`python -m lima_ray.encode [RECIPE]`."""
     step = parse_command(EncodeCommand, "python -m lima_ray.encode", __doc__, argv)
     show_rows(step.recipe, *load(step.recipe), step.show)
 

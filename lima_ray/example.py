@@ -49,7 +49,6 @@ def convert(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """`python -m lima_ray.example ROWS`."""
     flags.parse(convert, "python -m lima_ray.example", __doc__, argv)
 
 

@@ -28,5 +28,4 @@ from lima_ray.generation.job import generate
 
 
 def main(job: GenerationJob) -> None:
-    """`python -m lima_ray.generate MODEL PROMPTS`."""
     generate(job)

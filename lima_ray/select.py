@@ -41,8 +41,6 @@ def choose_epoch(run: Run, recipe: Recipe, report: Callable[[str], None] = print
     """Assess what is not assessed yet, export the best epoch of the range, and draw them all.
 
     Args:
-        run: a finished run.
-        recipe: the run's, with the `select` section to use.
         report: prints a line about each epoch that is assessed here.
 
     Returns:
@@ -52,11 +50,7 @@ def choose_epoch(run: Run, recipe: Recipe, report: Callable[[str], None] = print
     Raises:
         UserError: no weights at all, or none in the range.
     """
-    kept = run.kept_epochs()
-    if not kept:
-        raise UserError(
-            f"{run.path} holds no weights to choose from; train it first: python -m lima_ray.train"
-        )
+    kept = kept_epochs(run)
     if recipe.select.judge == "none":
         run.export(kept[-1])
         ignored = f"; data.dev {recipe.data.dev} is judged where --select.judge names a judge"
@@ -91,6 +85,15 @@ def choose_epoch(run: Run, recipe: Recipe, report: Callable[[str], None] = print
     report(describe_choice(best, allowed))
     draw_epoch_curves(run, sorted(done.values(), key=lambda q: q.epoch), best.epoch)
     return best.epoch
+
+
+def kept_epochs(run: Run) -> list[int]:
+    """Return the epochs to choose from, in order; refuse a run without any."""
+    if kept := run.kept_epochs():
+        return kept
+    raise UserError(
+        f"{run.path} holds no weights to choose from; train it first: python -m lima_ray.train"
+    )
 
 
 def describe_choice(best: Quality, allowed: list[Quality]) -> str:
@@ -128,24 +131,14 @@ def check_export(run: Run, recipe: Recipe) -> str:
 
 
 def choose_again(run: Run, recipe: Recipe) -> int:
-    """Choose a finished run's epoch again.
-
-    Args:
-        run: a finished run.
-        recipe: the run's, with the choice to make.
-
-    Returns:
-        the epoch chosen.
+    """Choose a finished run's epoch again, by its recipe with the choice to make.
 
     Raises:
         UserError: no judge, or anything that it lacks; nothing has changed then.
     """
     if recipe.select.judge == "none":
         raise UserError("the run's recipe names no judge: --select.judge exact, or endpoint")
-    if not (kept := run.kept_epochs()):
-        raise UserError(
-            f"{run.path} holds no weights to choose from; train it first: python -m lima_ray.train"
-        )
+    kept = kept_epochs(run)
     preflight.check_selection(recipe)
     if recipe.data.dev != (own := run.recipe()).data.dev:
         preflight.check_leaks(own, read_prompts(str(recipe.data.dev), "dev"))
@@ -155,7 +148,6 @@ def choose_again(run: Run, recipe: Recipe) -> int:
 
 
 def main(given: Selection) -> None:
-    """`python -m lima_ray.select RUN [--select.field value ...]`."""
     run = given.run
     with run.locked():
         best = choose_again(run, given.recipe)

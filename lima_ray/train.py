@@ -26,15 +26,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from transformers import PreTrainedTokenizerFast
 
 from lima_ray import select
-from lima_ray.config.cluster import (
-    check_resources,
-    connect,
-    cpus_per_worker,
-    forwarded_environment,
-    task_options,
-    wants_gpus,
-    worker_environment,
-)
+from lima_ray.config import cluster
 from lima_ray.config.command_line import RecipeCommand
 from lima_ray.config.errors import UserError
 from lima_ray.config.loading import with_absolute_paths
@@ -62,9 +54,6 @@ COLLECTIVE_TIMEOUT_S = 1800
 def fit(recipe: Recipe) -> Run:
     """Train a recipe to its end, or go on where an earlier run of it stopped.
 
-    Returns:
-        the finished run.
-
     Raises:
         UserError: bad input, an occupied directory, a cluster that is too small, a full disk; or a
             run that failed more often than `cluster.max_failures` allows.
@@ -79,11 +68,11 @@ def fit(recipe: Recipe) -> Run:
             run.check_states()
             job.write()
             phases.done("data")
-            connect()
+            cluster.connect()
             phases.done("ray")
-            gpus = wants_gpus(recipe.cluster)
-            cpus = cpus_per_worker(recipe.cluster, gpus)
-            check_resources(recipe.cluster, gpus, cpus)
+            gpus = cluster.wants_gpus(recipe.cluster)
+            cpus = cluster.cpus_per_worker(recipe.cluster, gpus)
+            cluster.check_resources(recipe.cluster, gpus, cpus)
             with raise_on_signals(run), TrainingProgress(run, recipe, job.schedule):
                 run_in_thread(lambda: run_workers(recipe, run, gpus, cpus, job.lineage, phases))
         with raise_on_signals(run):
@@ -99,14 +88,14 @@ class PreparedRun:
     """A training whose input is checked; nothing of it is written yet."""
 
     recipe: Recipe
-    tokenizer: PreTrainedTokenizerFast
-    rows: Rows
     data_card: dict[str, Any]
     """What the run is made from."""
+    tokenizer: PreTrainedTokenizerFast
+    """With EOT."""
+    rows: Rows
 
     @property
     def schedule(self) -> Schedule:
-        """What happens at which step."""
         return Schedule.of(self.recipe, len(self.rows))
 
     @property
@@ -115,11 +104,7 @@ class PreparedRun:
         return {part: made["hash"] for part, made in self.data_card.items()}
 
     def initialise(self) -> Run:
-        """Make the run's directory this recipe's.
-
-        Raises:
-            UserError: it holds something else.
-        """
+        """Make the run's directory this recipe's; refuse one that holds something else."""
         run = Run(self.recipe.run_dir)
         run.initialise(self.recipe, self.data_card)
         return run
@@ -134,14 +119,10 @@ class PreparedRun:
 
 
 def prepare(recipe: Recipe, encoded: training_data.TrainingData | None = None) -> PreparedRun:
-    """Check everything that can be wrong with a recipe's input, and encode its rows.
+    """Refuse all that can be wrong with a recipe's input, and encode its rows.
 
     Args:
-        recipe: what to train.
         encoded: what `training_data.load` returned for the same data, base and sample of rows.
-
-    Raises:
-        UserError: what is wrong.
     """
     made = check_inputs(recipe, encoded)
     if not Run(recipe.run_dir).export_dir.exists():  # a finished run needs none of it
@@ -168,7 +149,7 @@ def check_inputs(recipe: Recipe, encoded: training_data.TrainingData | None = No
         "base": {"from": recipe.model.base, "hash": hash_base(recipe.model.base)},
         "recipe": {"from": recipe.name, "hash": recipe.hash()},
     }
-    return PreparedRun(recipe, tokenizer, rows, card)
+    return PreparedRun(recipe, card, tokenizer, rows)
 
 
 def is_finished(run: Run, schedule: Schedule) -> bool:
@@ -181,11 +162,10 @@ def is_finished(run: Run, schedule: Schedule) -> bool:
 def run_workers(
     recipe: Recipe, run: Run, gpus: bool, cpus: int, lineage: dict[str, str], phases: Phases
 ) -> None:
-    """Run the workers under Ray Train until the last step."""
-    cluster = recipe.cluster
-    workers = (cluster.min_workers, cluster.workers) if cluster.min_workers else cluster.workers
+    asked = recipe.cluster
+    workers = (asked.min_workers, asked.workers) if asked.min_workers else asked.workers
     each = {"CPU": cpus} | ({"GPU": 1} if gpus else {})
-    environment = worker_environment(gpus, cpus) | forwarded_environment()
+    environment = cluster.worker_environment(gpus, cpus) | cluster.forwarded_environment()
     assessed = assesses_during_training(recipe, gpus)
     everything = with_absolute_paths(recipe).model_dump()
     trainer = TorchTrainer(
@@ -204,7 +184,7 @@ def run_workers(
         run_config=ray.train.RunConfig(
             name=run.path.name,
             storage_path=str(run.path.parent),
-            failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
+            failure_config=ray.train.FailureConfig(max_failures=asked.max_failures),
             worker_runtime_env={"env_vars": environment},
             callbacks=[FailureLog(run)],
         ),
@@ -213,7 +193,7 @@ def run_workers(
             task_config=ray.train.ValidationTaskConfig(
                 {"run": str(run.path), "recipe": everything}
             ),
-            ray_remote_kwargs=task_options(gpus),
+            ray_remote_kwargs=cluster.task_options(gpus),
         )
         if assessed
         else None,
@@ -222,7 +202,7 @@ def run_workers(
         result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise UserError(
-            f"training failed more than cluster.max_failures {cluster.max_failures} times. What is "
+            f"training failed more than cluster.max_failures {asked.max_failures} times. What is "
             f"saved is in {run.path}; the same command goes on from there. The last error was:\n"
             f"{error}"
         ) from error
@@ -260,7 +240,6 @@ def summarise(run: Run) -> str:
 
 
 def main(step: RecipeCommand) -> None:
-    """`python -m lima_ray.train [RECIPE]`."""
     trained = fit(step.recipe)
     print(summarise(trained))
     print(f"next         python -m lima_ray.chat {trained.export_dir}")

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +59,12 @@ ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
 
 def build(args: Args) -> Application:
-    """Build the application, for `serve run` and `serve deploy`.
-
-    Args:
-        args: models, sizes, and who may enter.
-
-    Raises:
-        pydantic.ValidationError: an unknown argument, a wrong value, or no model there.
-    """
-    return application(args)
+    """Build the application, for `serve run` and `serve deploy`."""
+    return application(args)  # Serve wants a function of one parameter
 
 
 def application(args: Args, previous: dict[str, str] | None = None) -> Application:
     """Build the application, with the models that a rollback returns to."""
-    assert isinstance(args.model, dict)
     if haproxy.splices():
         log.warning(
             "HAProxy does not notice a client that leaves before its answer begins, which then is "
@@ -176,9 +168,9 @@ class EngineReplica:
     async def chat(self, body: dict[str, Any]) -> AsyncGenerator[list[dict[str, Any]], None]:
         """Yield the chunks of a chat completion, for the page; an error is the last of them."""
         try:
-            ask = ChatRequest.model_validate(body | {"stream": True})
-            chunks = responses.stream_chunks(await completion.prepare(self.pool, ask))
-            async for batch in chunks:
+            request = ChatRequest.model_validate(body | {"stream": True})
+            prepared = await completion.prepare(self.pool, request)
+            async for batch in responses.stream_chunks(prepared):
                 yield batch
         except ValidationError as error:
             yield [error_body(invalid_fields(error.errors()))]
@@ -193,7 +185,6 @@ class EngineClient:
         self.engine = engine
 
     async def models(self) -> list[dict[str, Any]]:
-        """Return the entries of GET /v1/models."""
         return await self.engine.models.remote()
 
     async def chat(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
@@ -239,12 +230,9 @@ class PageReplica:
     ) -> AsyncGenerator[list[dict[str, Any]], None]:
         """Answer one HTTP request with ASGI messages."""
         await self.start()
-        messages = run_app(self.app, scope, body)
-        try:
+        async with aclosing(run_app(self.app, scope, body)) as messages:
             async for batch in messages:
                 yield batch  # pyright: ignore[reportReturnType]
-        finally:
-            await messages.aclose()
 
     async def start(self) -> None:
         """Begin the app's lifespan, once, on the event loop that its requests run on."""
@@ -255,23 +243,14 @@ class PageReplica:
 
 
 def refuse_open_port(lack: str, argument: str) -> None:
-    """Refuse to serve to all where others than this machine's users reach the port.
-
-    Args:
-        lack: what would keep them out.
-        argument: of the app, that gives it.
-
-    Raises:
-        UserError: what to do instead.
-    """
+    """Refuse to serve to all, for lack of a key or login, where others reach the port."""
     if haproxy.enabled():
         host = "0.0.0.0"  # whatever Serve is told
     else:
         client = _get_global_client()
         host = client.http_config.host if client else None
-    if host is None or os.environ.get(OPEN) or is_loopback(host):
-        return
-    raise UserError(
-        f"the port is open on {host or 'every interface'} and there is no {lack}. Set {argument}, "
-        f"or bind 127.0.0.1, or set {OPEN}=1 where a firewall keeps others away"
-    )
+    if host is not None and not os.environ.get(OPEN) and not is_loopback(host):
+        raise UserError(
+            f"the port is open on {host or 'every interface'} and there is no {lack}. Set "
+            f"{argument}, or bind 127.0.0.1, or set {OPEN}=1 where a firewall keeps others away"
+        )

@@ -79,7 +79,6 @@ class Access(Section):
 
     @property
     def proxies(self) -> tuple[Network, ...]:
-        """Return the networks of trusted proxies."""
         return networks(self.trusted_proxies)
 
     @field_validator("api_keys_file", "login_file")
@@ -92,11 +91,7 @@ class Access(Section):
         return str(path) if path else None
 
     def names(self, page: bool) -> frozenset[str] | None:
-        """Return names that requests may be for; none where a key or a login guards everything.
-
-        Args:
-            page: whether there is a page to guard.
-        """
+        """Return names that requests may be for; none where a key or a login guards everything."""
         if self.api_keys_file and (self.login_file or not page):
             return None
         return frozenset(name.strip().lower() for name in self.hosts.split(",") if name.strip())
@@ -161,11 +156,11 @@ class Args(EngineSettings, Access):
 def main(_: list[str] | None = None) -> None:
     """`python -m serve.arguments`."""
     print(
-        "serve run serve.app:build NAME=VALUE ... with any of these, as has the `args` of a config"
+        "serve run serve.app:build NAME=VALUE ... with any of these, as has the `args` of a "
+        "config\nfile; --help of `serve run` itself tells of Ray's own.\n"
     )
-    print("file; --help of `serve run` itself tells of Ray's own.\n")
-    for name, default, said in fields():
-        print(f"{name}={default}\n    {said}")
+    for name, default, text in fields():
+        print(f"{name}={default}\n    {text}")
 
 
 def fields() -> Iterator[tuple[str, Any, str]]:

@@ -43,8 +43,7 @@ def main(given: OpenCommand) -> None:
     Raises:
         UserError: no model there, or the port is taken.
     """
-    port = given.port
-    check_free(port)
+    check_free(given.port)
     if given.model == MINIATURE and not Path(MINIATURE).is_dir():
         print("no miniature yet: training it first, which takes minutes", flush=True)
         subprocess.run([sys.executable, "-m", "lima_ray.miniature.demo"], check=True)
@@ -52,7 +51,7 @@ def main(given: OpenCommand) -> None:
         args = Args.model_validate({"model": given.model})
     except ValidationError as error:
         raise UserError(describe_errors(error, "arguments")) from error
-    print(f"loading {', '.join(list(args.model)[:1])} ...", flush=True)
+    print(f"loading {next(iter(args.model))} ...", flush=True)
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("RAY_enable_metrics_collection", "0")  # else for all, on every interface
@@ -63,12 +62,12 @@ def main(given: OpenCommand) -> None:
         logging_level=logging.WARNING,
         _node_ip_address="127.0.0.1",
     )
-    serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config=QUIET)
+    serve.start(http_options={"host": "127.0.0.1", "port": given.port}, logging_config=QUIET)
     serve.run(build(args), logging_config=QUIET)
-    url = f"http://127.0.0.1:{port}/chat/"
-    print(f"chat page    {url}\nAPI          http://127.0.0.1:{port}/v1\nCtrl-C ends", flush=True)
+    server = f"http://127.0.0.1:{given.port}"
+    print(f"chat page    {server}/chat/\nAPI          {server}/v1\nCtrl-C ends", flush=True)
     if given.browser and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
-        webbrowser.open(url)
+        webbrowser.open(f"{server}/chat/")
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
@@ -79,11 +78,7 @@ def main(given: OpenCommand) -> None:
 
 
 def check_free(port: int) -> None:
-    """Refuse a port that another program has.
-
-    Raises:
-        UserError: which, and what to do.
-    """
+    """Refuse a port that another program has."""
     if not 0 < port < 2**16:
         raise UserError(f"--port is {port}; ports are 1 to 65535")
     with socket.socket() as trial:
@@ -91,5 +86,6 @@ def check_free(port: int) -> None:
         try:
             trial.bind(("127.0.0.1", port))
         except OSError as error:
-            way_out = "give another --port"
-            raise UserError(f"port {port} is taken ({error.strerror}); {way_out}") from error
+            raise UserError(
+                f"port {port} is taken ({error.strerror}); give another --port"
+            ) from error

@@ -41,15 +41,17 @@ def main(given: PromoteCommand) -> None:
     Raises:
         UserError: no such app or model, or a model that cannot be loaded.
     """
-    address = given.address
     if bool(given.model) == given.rollback:
         raise UserError("give a MODEL, or --rollback")
     try:
         ray.init(
-            address=address, namespace="serve", log_to_driver=False, logging_level=logging.WARNING
+            address=given.address,
+            namespace="serve",
+            log_to_driver=False,
+            logging_level=logging.WARNING,
         )
     except ConnectionError as error:
-        raise UserError(f"no Ray cluster at {address}: {error}") from error
+        raise UserError(f"no Ray cluster at {given.address}: {error}") from error
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is None:
         raise UserError("no Serve app runs on this cluster")
@@ -57,15 +59,13 @@ def main(given: PromoteCommand) -> None:
     name = given.app or only_app(details)
     config = engine_config(details, name)
     before = config["user_config"]
-    if given.rollback:
-        if not before.get("previous"):
-            raise UserError(f"{name} had no promotion to take back")
-        after = {"models": before["previous"], "previous": before["models"]}
-    else:
-        after = {"models": changed(before["models"], given.model), "previous": before["models"]}
+    if given.rollback and not before.get("previous"):
+        raise UserError(f"{name} had no promotion to take back")
+    models = before["previous"] if given.rollback else changed(before["models"], given.model)
+    after = before | {"models": models, "previous": before["models"]}
     try:
-        configure(client, details["applications"], name, before | after)
-        await_models(client, name, after["models"])
+        configure(client, details["applications"], name, after)
+        await_models(client, name, models)
     except (UserError, RuntimeError, TimeoutError) as error:
         configure(client, client.get_serve_details()["applications"], name, before)
         raise UserError(f"{error}\n  {name} goes on as it was") from error
@@ -81,7 +81,6 @@ def only_app(details: dict[str, Any]) -> str:
 
 
 def engine_config(details: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the settings of an app's engine as they are now."""
     app = details["applications"].get(name)
     if app is None or ENGINE not in app["deployments"]:
         raise UserError(
@@ -109,15 +108,15 @@ def configure(client: Any, apps: dict[str, Any], name: str, user_config: dict[st
         app = application(args, user_config["previous"])
         serve.run(app, name=name, route_prefix=apps[name]["route_prefix"])
         return
-    others = [d for d in config.get("deployments") or [] if d["name"] != ENGINE]
-    own = next((d for d in config.get("deployments") or [] if d["name"] == ENGINE), {})
-    config["deployments"] = [*others, own | {"name": ENGINE, "user_config": user_config}]
+    deployments = {one["name"]: one for one in config.get("deployments") or []}
+    engine = deployments.get(ENGINE, {"name": ENGINE}) | {"user_config": user_config}
+    config["deployments"] = [*(deployments | {ENGINE: engine}).values()]
     declared = [app["deployed_app_config"] for app in apps.values() if app["deployed_app_config"]]
     client.deploy_apps(ServeDeploySchema.model_validate({"applications": declared}))
 
 
 def await_models(client: Any, name: str, models: dict[str, str]) -> None:
-    """Wait until every replica speaks with these models, and print their revisions.
+    """Wait until every replica answers with these models, and print their revisions.
 
     Raises:
         UserError: a replica could not load one of them.
@@ -136,14 +135,13 @@ def await_models(client: Any, name: str, models: dict[str, str]) -> None:
         deployment = client.get_serve_details()["applications"][name]["deployments"][ENGINE]
         replicas = {replica["replica_id"] for replica in deployment["replicas"]}
         if deployment["status"] == "HEALTHY" and replicas <= set(done):
-            tell(done, models)
+            print_revisions(done, models)
             return
         time.sleep(0.2)
     raise UserError(f"the replicas did not change within {WAIT_S:g} s; `serve status` says more")
 
 
-def tell(done: dict[str, dict[str, Any]], models: dict[str, str]) -> None:
-    """Print the revision of each model that is in memory."""
+def print_revisions(done: dict[str, dict[str, Any]], models: dict[str, str]) -> None:
     found = {(name, m["revision"]) for state in done.values() for name, m in state.items()}
     for name, revision in sorted(found, key=str):
         if revision:

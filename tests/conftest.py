@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import ray
 import torch
-from chat_server import Server, serving
+from chat_server import ChatServer, serving
 from torch import distributed as dist
 
 from lima_ray import base
@@ -74,7 +74,6 @@ def alone() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty-four dialogues as LIMA JSONL."""
     path = tmp_path_factory.mktemp("data") / "train.jsonl"
     write_examples(dialogues(24), path)
     return path
@@ -90,7 +89,6 @@ def base_dir(tmp_path_factory: pytest.TempPathFactory, data_file: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(base_dir: Path) -> "Engine":
-    """The tiny base in four slots."""
     from lima_ray.engine.engine import Engine
 
     return Engine(base_dir, slots=4)
@@ -122,9 +120,9 @@ def recipe(tmp_path: Path, base_dir: Path, data_file: Path) -> Recipe:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server() -> Iterator[ChatServer]:
     """A server that answers unless it is told otherwise."""
-    with serving(Server()) as running:
+    with serving(ChatServer()) as running:
         yield running
 
 

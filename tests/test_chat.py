@@ -16,7 +16,6 @@ BASE = "lima_ray/miniature/base"
 def run_chat(
     model: str, *lines: str, flags: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command with these lines typed."""
     command = [sys.executable, "-m", "lima_ray.chat", model, *flags]
     typed = "".join(f"{line}\n" for line in lines)
     return subprocess.run(command, input=typed, capture_output=True, text=True, timeout=120)
@@ -28,7 +27,7 @@ def test_it_replies_keeps_the_dialogue_and_begins_anew() -> None:
     first, rest = done.stdout.split("(new conversation)")
     assert "model: " in first
     assert "Lima" in first
-    assert "sampling.max_tokens is 512" in rest
+    assert "the model's context is 512" in rest
     assert "/new begins a new conversation)" in rest
 
 
@@ -46,7 +45,7 @@ def test_a_server_is_talked_to_and_the_dialogue_saved(host: Hosted, tmp_path: Pa
     assert "1 exchanges left" in done.stdout
 
 
-def test_what_is_wrong_with_a_server_is_said(host: Hosted) -> None:
+def test_what_is_wrong_with_a_server_is_reported(host: Hosted) -> None:
     done = run_chat(f"{host.url}/v1", flags=("--name", "nobody"))
     assert done.returncode == 2
     assert "has no model 'nobody'; it has talker, brief, long" in done.stderr

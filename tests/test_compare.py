@@ -74,7 +74,7 @@ def test_a_page_without_equal_replies_shows_none_of_them(
         compare.compare(asked.model_copy(update={"out": two[0] / "replies.jsonl" / "page.html"}))
 
 
-def test_what_cannot_be_compared_is_said(two: tuple[Path, Path], tmp_path: Path) -> None:
+def test_what_cannot_be_compared_is_reported(two: tuple[Path, Path], tmp_path: Path) -> None:
     other = replies(tmp_path / "c", "new", {"x": "Yes."})
     with pytest.raises(UserError, match=r"no prompt in common; the first has 'q2', .* 'x'"):
         compare.main([str(two[0]), str(other)])

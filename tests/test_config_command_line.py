@@ -39,14 +39,13 @@ def called(*args: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 
 def imported(ended: subprocess.CompletedProcess[str]) -> set[str]:
-    """Heavy modules that a command has imported."""
     names = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
     assert len(names) > 50
     return names & set(HEAVY)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_says_what_a_command_does_and_imports_nothing_heavy(name: str) -> None:
+def test_help_describes_a_command_and_imports_nothing_heavy(name: str) -> None:
     takes_none = name in ("haproxy", "serve")
     ended = called(COMMANDS[name].module, *([] if takes_none else ["--help"]))
     assert imported(ended) <= ({"ray"} if name == "haproxy" else set())
@@ -98,7 +97,7 @@ def test_help_ends_quietly_where_nobody_reads_on() -> None:
     assert ended.stdout.startswith("usage: ") and ended.stderr == ""
 
 
-def test_making_a_base_says_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_making_a_base_prints_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.txt").write_text("Some words to learn from.\n" * 9)
     sizes = ["--hidden", "32", "--layers", "1", "--heads", "2", "--vocab", "270"]
     run_command(
@@ -156,7 +155,7 @@ def test_values_that_look_like_flags_or_switches_stay_what_they_are() -> None:
         ("batch_size", "optim.batch_examples"),
         ("train.gradient_checkpointing", "train.activation_checkpointing"),
         ("data.max_length", "data.max_tokens"),
-        ("sampling.max_new_tokens", "sampling.max_tokens"),
+        ("sampling.max_length", "sampling.context"),
         ("select.firstepoch", "select.first_epoch"),
     ],
 )
@@ -184,7 +183,7 @@ def test_seeds_that_no_generator_takes_are_refused(seed: str) -> None:
         Recipe().override({"seed": int(seed)})
 
 
-def test_a_mistyped_base_is_told_without_asking_the_hub(
+def test_a_mistyped_base_is_reported_without_a_request_to_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bases" / "small").mkdir(parents=True)
@@ -195,7 +194,7 @@ def test_a_mistyped_base_is_told_without_asking_the_hub(
         check_base("bases/smal")
 
 
-def test_a_base_that_the_hub_lacks_is_told_after_one_question(
+def test_a_base_that_the_hub_lacks_is_reported_after_one_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -29,10 +29,16 @@ SMALLER = PAPER | {"optim.batch_examples": 64, "model.residual_dropout": 0.2}
 
 
 def write_recipe(folder: Path, text: str) -> str:
-    """A recipe file with this text."""
     path = folder / "mine.yaml"
     path.write_text(text)
     return str(path)
+
+
+def refusal(path: str) -> str:
+    """Return why a recipe cannot be loaded."""
+    with pytest.raises(UserError) as error:
+        load_recipe(path)
+    return str(error.value)
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -97,21 +103,18 @@ def test_yaml_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_keys_and_values_are_named(tmp_path: Path, text: str, expected: str) -> None:
-    path = write_recipe(tmp_path, text)
-    with pytest.raises(UserError) as error:
-        load_recipe(path)
-    assert f"{error.value}\n".startswith(f"{path}: {expected}")
+    message = refusal(write_recipe(tmp_path, text))
+    assert f"{message}\n".startswith(f"{tmp_path / 'mine.yaml'}: {expected}")
 
 
 def test_every_wrong_field_is_listed_at_once(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, "optim: {epochs: 0, lrate: 1}\ntrain: {zero_stage: 9}\nx: 1")
-    with pytest.raises(UserError) as error:
-        load_recipe(path)
-    lines = str(error.value).splitlines()
+    message = refusal(path)
+    lines = message.splitlines()
     assert len(lines) == 4
     assert all(line.strip().startswith(f"{path}: ") for line in lines)
     named = ("optim.epochs is 0", "key optim.lrate", "train.zero_stage is 9", "unknown key x")
-    assert all(part in str(error.value) for part in named)
+    assert all(part in message for part in named)
 
 
 @pytest.mark.parametrize(
@@ -125,9 +128,7 @@ def test_every_wrong_field_is_listed_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_files_that_are_no_recipe(tmp_path: Path, text: str, expected: str) -> None:
-    path = write_recipe(tmp_path, text)
-    with pytest.raises(UserError, match=f"^{re.escape(path)} {expected}"):
-        load_recipe(path)
+    assert refusal(write_recipe(tmp_path, text)).startswith(f"{tmp_path / 'mine.yaml'} {expected}")
 
 
 def test_file_that_is_not_text(tmp_path: Path) -> None:

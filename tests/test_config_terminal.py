@@ -14,7 +14,7 @@ SAFE = "a\\x1b]0;title\\x07b\\x1b[2Jc\\x9b31mdover\\x7f\\u202eabc\\u2066\ttab\nl
 SAFE += "\\u200e\\u200f\\u061c\\ud800"
 
 
-def test_control_characters_are_shown_and_the_rest_is_left() -> None:
+def test_control_characters_are_escaped_and_the_rest_is_unchanged() -> None:
     assert printable(EVIL) == SAFE
     plain = "Grüße, 你好 👩\u200d🔬\n\tשלום"
     assert printable(plain) == plain

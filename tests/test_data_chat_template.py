@@ -420,7 +420,7 @@ def test_rows_that_a_template_cannot_hold_are_named(
     assert "--model.chat_template paper" in text
 
 
-def test_rows_that_a_template_cannot_hold_are_dropped_where_the_recipe_says_so(
+def test_rows_that_a_template_cannot_render_are_dropped_by_data_invalid(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refuses = "{% if messages | length > 3 %}{{ raise_exception('too long') }}{% endif %}" + CHATML
@@ -477,7 +477,7 @@ def test_templates_that_cannot_be_trained_with_are_served(tmp_path: Path) -> Non
         prompt_ids(tokenizer, ["Hi"])
 
 
-def test_a_base_with_chatml_is_asked_and_stops_in_it(tmp_path: Path) -> None:
+def test_a_base_with_chatml_is_prompted_and_stops_in_it(tmp_path: Path) -> None:
     made = chatml()
     made.model_max_length = 1024
     saved(tmp_path, CHATML, made)
@@ -494,7 +494,7 @@ def test_a_base_with_chatml_is_asked_and_stops_in_it(tmp_path: Path) -> None:
         "<|im_start|>user\nthe cat<|im_end|>\n<|im_start|>assistant\n"
     )
     assert ids.count(end) == 2
-    sampling = Sampling(temperature=1, repetition_penalty=1, max_tokens=1000)
+    sampling = Sampling(temperature=1, repetition_penalty=1, context=1000)
     (reply,) = engine.generate([Request("a", ids, sampling)])
     assert reply.stopped and reply.ids[-1] in engine.stop_token_ids
     assert not engine.stop_token_ids & set(reply.ids[:-1])

@@ -69,12 +69,10 @@ def tokenizer(request: pytest.FixtureRequest, bases: dict[str, str]) -> PreTrain
 
 @pytest.fixture(scope="module")
 def ours(bases: dict[str, str]) -> PreTrainedTokenizerFast:
-    """The tokenizer of our own base."""
     return load_tokenizer(bases["ours"])
 
 
 def eot(tokenizer: PreTrainedTokenizerFast) -> str:
-    """The token that ends a turn."""
     return str(tokenizer.eos_token)
 
 
@@ -493,7 +491,6 @@ def test_rows_to_show_are_picked(ours: PreTrainedTokenizerFast, tmp_path: Path) 
 
 
 def rows_of(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Lengths of rows that are not cut."""
     return encoding.encode(examples, tokenizer, LONG).lengths_R.tolist()
 
 

@@ -45,7 +45,6 @@ SHOUTED = [{"role": "USER", "content": "Hi?"}, {"role": " Assistant", "content":
 
 
 def parts(text: str) -> list[dict[str, str]]:
-    """A message's content as parts."""
     return [{"type": "text", "text": text[:1]}, {"type": "text", "text": text[1:]}]
 
 
@@ -72,7 +71,6 @@ FORMS: list[tuple[dict[str, Any], tuple[str, ...], str | None]] = [
 
 
 def save(path: Path, *rows: object) -> str:
-    """Write rows as a `.jsonl` or a `.json` file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(row) for row in rows]
     path.write_text("\n".join(lines) if path.suffix == ".jsonl" else f"[{', '.join(lines)}]")
@@ -117,7 +115,7 @@ def test_messages_of_an_example() -> None:
 
 
 @pytest.mark.parametrize("name", ["weight", "train", "loss"])
-def test_turns_that_are_not_learned_are_told(tmp_path: Path, name: str) -> None:
+def test_turns_that_are_not_learned_are_marked_in_the_forms(tmp_path: Path, name: str) -> None:
     said = [
         ("user", {}),
         ("assistant", {name: 0}),
@@ -344,7 +342,6 @@ def test_normal_prompt_ignores_case_and_white_space() -> None:
 
 
 def convert(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run this step on the command line."""
     command = [sys.executable, "-m", "lima_ray.example", *map(str, args)]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
 
@@ -359,7 +356,7 @@ def test_command_line_converts(tmp_path: Path) -> None:
     assert read_examples(str(out)) == read_examples(first) + read_examples(second)
 
 
-def test_command_line_says_what_is_wrong_without_a_traceback(tmp_path: Path) -> None:
+def test_command_line_reports_errors_without_a_traceback(tmp_path: Path) -> None:
     path = save(tmp_path / "rows.jsonl", {"conversations": ["a"]})
     done = convert(path, "--out", tmp_path / "out.jsonl")
     assert done.returncode == 2
@@ -380,7 +377,6 @@ def of_hub(hub: Hub, dataset: str, tmp_path: Path, **env: str) -> tuple[list[Exa
 
 
 def jsonl(*rows: object) -> bytes:
-    """Rows as the bytes of a `.jsonl` file."""
     return "\n".join(json.dumps(row) for row in rows).encode()
 
 

@@ -10,7 +10,7 @@ from lima_ray.data.packing import MicroBatch, Step, plan_epoch, steps_per_epoch
 
 
 @dataclass(frozen=True)
-class Case:
+class PlanCase:
     """Random lengths and settings."""
 
     lengths: np.ndarray
@@ -27,11 +27,10 @@ class Case:
         return plan_epoch(self.lengths, **(of | changes))
 
     def tokens(self, batch: MicroBatch) -> int:
-        """Tokens of one micro-batch."""
         return int(self.lengths[list(batch)].sum())
 
 
-def case(seed: int) -> Case:
+def case(seed: int) -> PlanCase:
     """The case of a seed: fewer or more rows than a batch, short or long, tight or wide budgets."""
     generator = np.random.default_rng(seed)
     rows, batch = (int(n) for n in generator.integers(1, [120, 33]))
@@ -39,7 +38,7 @@ def case(seed: int) -> Case:
     lengths = generator.integers(1, longest + 1, rows)
     if generator.random() < 0.2:
         lengths[:] = longest
-    return Case(
+    return PlanCase(
         lengths,
         seed=int(generator.integers(9)),
         epoch=int(generator.integers(20)),
@@ -114,7 +113,7 @@ def test_one_micro_batch_a_worker_where_the_budget_allows() -> None:
 @pytest.mark.parametrize("workers", [2, 8, 16])
 def test_workers_have_nearly_equally_many_tokens(workers: int) -> None:
     lengths = np.random.default_rng(0).lognormal(5.5, 0.8, 1000).clip(20, 2048).astype(int)
-    c = Case(lengths, seed=0, epoch=0, workers=workers, batch=64, budget=4096)
+    c = PlanCase(lengths, seed=0, epoch=0, workers=workers, batch=64, budget=4096)
     spreads = []
     for step in c.plan():
         tokens = [sum(c.tokens(batch) for batch in rank) for rank in step.ranks]
@@ -134,14 +133,14 @@ def test_micro_batches_computed_together_are_the_nearest_in_length() -> None:
 
 
 def test_the_longest_micro_batches_are_dealt_in_turn() -> None:
-    c = Case(np.array([40, 30, 20, 10]), seed=0, epoch=0, workers=2, batch=4, budget=40)
+    c = PlanCase(np.array([40, 30, 20, 10]), seed=0, epoch=0, workers=2, batch=4, budget=40)
     (step,) = c.plan()
     assert [sum(c.tokens(batch) for batch in rank) for rank in step.ranks] == [50, 50]
 
 
 def test_micro_batches_are_well_filled() -> None:
     lengths = np.random.default_rng(2).integers(20, 500, 1000)
-    c = Case(lengths, seed=0, epoch=0, workers=2, batch=64, budget=2048)
+    c = PlanCase(lengths, seed=0, epoch=0, workers=2, batch=64, budget=2048)
     filled = [c.tokens(b) for step in c.plan() for rank in step.ranks for b in rank]
     assert np.mean(filled) > 0.7 * c.budget
 
@@ -152,7 +151,7 @@ def test_the_plan_is_a_function_of_its_arguments() -> None:
 
 
 def test_other_epochs_and_seeds_have_other_orders() -> None:
-    c = Case(np.arange(1, 101), seed=0, epoch=0, workers=2, batch=10, budget=200)
+    c = PlanCase(np.arange(1, 101), seed=0, epoch=0, workers=2, batch=10, budget=200)
     orders = [
         [step.rows for step in c.plan(seed=seed, epoch=epoch)]
         for seed in range(3)
@@ -164,7 +163,7 @@ def test_other_epochs_and_seeds_have_other_orders() -> None:
 def test_the_last_batch_is_filled_with_rows_of_the_others() -> None:
     fills = []
     for epoch in range(20):
-        c = Case(np.full(20, 5), seed=0, epoch=epoch, workers=1, batch=8, budget=40)
+        c = PlanCase(np.full(20, 5), seed=0, epoch=epoch, workers=1, batch=8, budget=40)
         first, second, last = (set(step.rows) for step in c.plan())
         assert not first & second
         fill = last & (first | second)
@@ -186,14 +185,14 @@ def test_a_batch_of_more_examples_than_rows_repeats_them_evenly() -> None:
 
 
 def test_an_empty_micro_batch_keeps_workers_in_step() -> None:
-    c = Case(np.full(5, 10), seed=0, epoch=0, workers=2, batch=5, budget=15)
+    c = PlanCase(np.full(5, 10), seed=0, epoch=0, workers=2, batch=5, budget=15)
     (step,) = c.plan()
     sizes = [[len(batch) for batch in rank] for rank in step.ranks]
     assert sorted(map(sorted, sizes)) == [[0, 1, 1], [1, 1, 1]]
 
 
 def test_more_workers_than_examples_leave_some_idle() -> None:
-    c = Case(np.full(3, 10), seed=0, epoch=0, workers=5, batch=3, budget=10)
+    c = PlanCase(np.full(3, 10), seed=0, epoch=0, workers=5, batch=3, budget=10)
     (step,) = c.plan()
     assert sorted(len(batch) for rank in step.ranks for batch in rank) == [0, 0, 1, 1, 1]
 

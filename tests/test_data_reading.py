@@ -26,12 +26,10 @@ LINES = "\n".join(json.dumps(row) for row in ROWS)
 
 
 def zstd(data: bytes) -> bytes:
-    """A frame of zstd."""
     return pyarrow.compress(data, codec="zstd", asbytes=True)
 
 
 def as_parquet(path: Path) -> None:
-    """Write the rows as a Parquet file."""
     parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
 
 
@@ -50,7 +48,6 @@ def as_csv(path: Path) -> None:
 
 
 def text(content: bytes) -> Callable[[Path], object]:
-    """Write a file of these bytes."""
     return lambda path: path.write_bytes(content)
 
 
@@ -209,7 +206,7 @@ def test_saved_datasets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 5, 30, 60])
-def test_json_that_is_cut_off_says_where_it_ends(tmp_path: Path, cut: int) -> None:
+def test_json_that_is_cut_off_is_reported_with_its_end(tmp_path: Path, cut: int) -> None:
     line = json.dumps(LIMA)
     for name, content, number in (
         ("rows.jsonl", f"{line}\n{line[:-cut]}\n", 2),
@@ -257,7 +254,7 @@ def test_directory_without_data(tmp_path: Path) -> None:
     assert complaint(tmp_path).endswith(".csv, .tsv, .parquet, .arrow")
 
 
-def test_blank_lines_are_passed_over(tmp_path: Path) -> None:
+def test_blank_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(f"\n{json.dumps(OPENAI)}\r\n  \n{json.dumps(OPENAI)}\n\n")
     assert [e.id for e in read_examples(str(path))] == ["rows.jsonl:2", "rows.jsonl:4"]

@@ -64,7 +64,6 @@ def test_readme_is_short_and_names_every_command() -> None:
 
 
 def without_code(text: str) -> str:
-    """Markdown without its fenced blocks."""
     return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
 
 

@@ -83,10 +83,10 @@ def test_a_reply_is_bitwise_the_same_in_any_company(
     else:  # which sizes a library computes alike is the processor's affair
         assert is_batches_of_library(cpu_forward(wide).batch_sizes, largest=32)
     others = [
-        Request(str(i), ids, Sampling(seed=i, max_tokens=1000))
+        Request(str(i), ids, Sampling(seed=i, context=1000))
         for i, ids in enumerate(prompts(31, 140))
     ]
-    mine = Request("mine", prompts(2, seed=1)[1], Sampling(seed=5, max_tokens=50))
+    mine = Request("mine", prompts(2, seed=1)[1], Sampling(seed=5, context=50))
     reply, logits_TV = wide.run([], mine, 0)
     assert reply.n_tokens == 50 - len(mine.ids)
     for company, enters_at in [(others[:1], 0), (others[:7], 3), (others, 0), (others[::-1], 9)]:
@@ -106,7 +106,7 @@ def test_rows_agree_on_one_thread_and_two(base_dir: Path, monkeypatch: pytest.Mo
     torch.set_num_threads(2)
     engine = Engine(base_dir, slots=16)
     requests = [
-        Request(str(i), ids, Sampling(seed=i, max_tokens=90)) for i, ids in enumerate(prompts(12))
+        Request(str(i), ids, Sampling(seed=i, context=90)) for i, ids in enumerate(prompts(12))
     ]
     shared = answer(engine, requests)
     torch.set_num_threads(1)
@@ -122,7 +122,7 @@ def test_rows_agree_on_one_thread_and_two(base_dir: Path, monkeypatch: pytest.Mo
 def test_seeds_differ(engine: Engine) -> None:
     ids = prompts(2)[1]
     replies = answer(
-        engine, [Request(str(s), ids, Sampling(seed=s, max_tokens=60)) for s in (0, 1, -1)]
+        engine, [Request(str(s), ids, Sampling(seed=s, context=60)) for s in (0, 1, -1)]
     )
     assert len({tuple(reply.ids) for reply in replies.values()}) == 3
 

@@ -27,11 +27,11 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 @C_WORKS
-def test_an_engine_takes_the_kernels_unless_told_otherwise(
+def test_an_engine_uses_the_kernels_unless_switched_off(
     base_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [[3 + i, 50, 7 * i + 20] * (i + 1) for i in range(12)]
-    greedy = Sampling(temperature=0, max_tokens=90)
+    greedy = Sampling(temperature=0, context=90)
     requests = [Request(str(i), row, greedy) for i, row in enumerate(ids)]
 
     def replies(by_kernels: bool) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def test_without_a_compiler_there_are_no_kernels(
     assert "PyTorch's slower operations are used" in caplog.text
     engine = Engine(base_dir, slots=2)
     assert engine.model.get_decoder().layers[0].operations is reference
-    (reply,) = engine.generate([Request("a", [5, 6], Sampling(max_tokens=9))])
+    (reply,) = engine.generate([Request("a", [5, 6], Sampling(context=9))])
     assert reply.ids
     assert not list(fresh.glob("*"))
 

@@ -23,7 +23,7 @@ def test_the_forward_of_a_gpu_answers_as_that_of_a_cpu(base_dir: Path) -> None:
         Request(
             str(size),
             (prompts(2, seed=size)[1] * size)[:size],
-            GREEDY.model_copy(update={"max_tokens": size + 60}),
+            GREEDY.model_copy(update={"max_new_tokens": 60}),
         )
         for size in (1, 33, 300, 511, 600, 7, 650)
     ]
@@ -66,7 +66,6 @@ class Plain:
     def attend(
         self, _: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """As `SlotCache.attend`."""
         grouped = query.shape[1] != key.shape[1]
         out = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=scale, enable_gqa=grouped

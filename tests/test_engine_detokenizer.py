@@ -12,7 +12,6 @@ from lima_ray.engine.detokenizer import Detokenizer
 
 @pytest.fixture(scope="module", params=BASES)
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A tokenizer of each kind, with EOT."""
     path = tmp_path_factory.mktemp("tokenizer")
     BASES[request.param]().save_pretrained(path)
     return load_tokenizer(str(path))
@@ -29,7 +28,7 @@ def pieces(tokenizer: Any, tokens: list[int], stop: tuple[str, ...] = ()) -> tup
     return [*found, text.finish()], text
 
 
-def test_pieces_join_to_the_whole_of_any_tokens(tokenizer: Any) -> None:
+def test_pieces_join_to_the_decoded_text_of_any_tokens(tokenizer: Any) -> None:
     generator = random.Random(0)
     for _ in range(400):
         tokens = generator.choices(range(len(tokenizer)), k=generator.randrange(1, 40))

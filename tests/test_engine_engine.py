@@ -32,9 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_greedy_equals_transformers_on_ragged_prompts(
     engine: Engine, base_dir: Path, penalty: float
 ) -> None:
-    sampling = Sampling(
-        temperature=0, repetition_penalty=penalty, penalise_prompt=True, max_tokens=45
-    )
+    sampling = Sampling(temperature=0, repetition_penalty=penalty, penalise_prompt=True, context=45)
     rows = prompts(7)
     replies = answer(engine, [Request(str(i), ids, sampling) for i, ids in enumerate(rows)])
     model = plain(base_dir)
@@ -48,7 +46,7 @@ def test_prompts_read_in_chunks_equal_transformers(
 ) -> None:
     generator = torch.Generator().manual_seed(length)
     ids = torch.randint(3, VOCAB, (length,), generator=generator).tolist()
-    sampling = GREEDY.model_copy(update={"max_tokens": length + 20})
+    sampling = GREEDY.model_copy(update={"max_new_tokens": 20})
     reply = answer(engine, [Request("a", ids, sampling)])["a"]
     assert reply.ids == hub_greedy(plain(base_dir), ids, length + 20, 1)
 
@@ -75,7 +73,7 @@ def test_tied_embeddings_and_biases(tmp_path: Path, kind: str) -> None:
         model = LlamaForCausalLM(LlamaConfig(**sizes))
     model.save_pretrained(tmp_path)
     BASES["qwen" if kind == "qwen" else "metaspace"]().save_pretrained(tmp_path)
-    sampling = GREEDY.model_copy(update={"max_tokens": 40})
+    sampling = GREEDY.model_copy(update={"context": 40})
     rows = prompts(4)
     replies = answer(
         Engine(tmp_path, slots=4), [Request(str(i), ids, sampling) for i, ids in enumerate(rows)]
@@ -94,7 +92,7 @@ def test_penalty_is_over_generated_tokens(engine: Engine, base_dir: Path) -> Non
         for token in set(ids[len(prompt) :]):
             logits[token] = logits[token] / 1.5 if logits[token] > 0 else logits[token] * 1.5
         ids.append(int(logits.argmax()))
-    sampling = Sampling(temperature=0, repetition_penalty=1.5, max_tokens=len(ids))
+    sampling = Sampling(temperature=0, repetition_penalty=1.5, context=len(ids))
     both = sampling.model_copy(update={"penalise_prompt": True})
     replies = answer(engine, [Request("ours", prompt, sampling), Request("both", prompt, both)])
     assert replies["ours"].ids == ids[len(prompt) :]
@@ -106,7 +104,7 @@ def test_penalty_is_over_generated_tokens(engine: Engine, base_dir: Path) -> Non
 
 def test_slots_are_kept_full_and_requests_taken_one_by_one(engine: Engine) -> None:
     rows = prompts(13)
-    sampling = [Sampling(seed=i, max_tokens=len(ids) + 5 + 3 * i) for i, ids in enumerate(rows)]
+    sampling = [Sampling(seed=i, max_new_tokens=5 + 3 * i) for i in range(len(rows))]
     requests = [Request(str(i), rows[i], sampling[i]) for i in range(13)]
     taken: list[str] = []
 
@@ -127,8 +125,8 @@ def test_slots_are_kept_full_and_requests_taken_one_by_one(engine: Engine) -> No
         assert alone == reply
 
 
-def test_a_step_tells_one_token_of_every_active_request(engine: Engine) -> None:
-    requests = [Request(str(i), ids, Sampling(max_tokens=40)) for i, ids in enumerate(prompts(6))]
+def test_a_step_returns_one_token_of_every_active_request(engine: Engine) -> None:
+    requests = [Request(str(i), ids, Sampling(context=40)) for i, ids in enumerate(prompts(6))]
     for request in requests:
         engine.submit(request)
     told: dict[str, list[int]] = {}
@@ -146,7 +144,7 @@ def test_a_step_tells_one_token_of_every_active_request(engine: Engine) -> None:
 
 
 def test_cancel_frees_the_slot_at_once(engine: Engine) -> None:
-    requests = [Request(str(i), ids, Sampling(max_tokens=60)) for i, ids in enumerate(prompts(7))]
+    requests = [Request(str(i), ids, Sampling(context=60)) for i, ids in enumerate(prompts(7))]
     expected = answer(engine, requests)
     for request in requests:
         engine.submit(request)
@@ -165,7 +163,7 @@ def test_cancel_frees_the_slot_at_once(engine: Engine) -> None:
 
 
 def test_generate_left_early_leaves_nothing_behind(engine: Engine) -> None:
-    requests = [Request(str(i), ids, Sampling(max_tokens=60)) for i, ids in enumerate(prompts(7))]
+    requests = [Request(str(i), ids, Sampling(context=60)) for i, ids in enumerate(prompts(7))]
     replies = engine.generate(requests)
     next(replies)
     replies.close()  # pyright: ignore[reportAttributeAccessIssue]
@@ -178,8 +176,8 @@ def test_generate_left_early_leaves_nothing_behind(engine: Engine) -> None:
 # What is told
 
 
-def test_a_stream_tells_the_text_and_nothing_else_does(engine: Engine) -> None:
-    ids, sampling = prompts(2)[1], Sampling(max_tokens=200, seed=3)
+def test_only_a_stream_has_text_in_its_events(engine: Engine) -> None:
+    ids, sampling = prompts(2)[1], Sampling(context=200, seed=3)
     plain_events, plain_reply = told(engine, Request("a", ids, sampling))
     events, reply = told(engine, Request("a", ids, sampling, stream=True))
     assert reply == plain_reply
@@ -190,7 +188,7 @@ def test_a_stream_tells_the_text_and_nothing_else_does(engine: Engine) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_stop_string_ends_a_reply_before_itself(engine: Engine, stream: bool) -> None:
-    ids, sampling = prompts(2)[1], Sampling(max_tokens=200, seed=3)
+    ids, sampling = prompts(2)[1], Sampling(context=200, seed=3)
     whole = answer(engine, [Request("a", ids, sampling)])["a"]
     stop = whole.text[40:43]
     events, reply = told(engine, Request("a", ids, sampling, stop=("zzzz", stop), stream=stream))
@@ -207,7 +205,7 @@ def test_an_empty_stop_string_is_refused(engine: Engine) -> None:
 
 
 def test_logprobs_are_the_models_own(engine: Engine, base_dir: Path) -> None:
-    ids, sampling = prompts(2)[1], Sampling(max_tokens=60, seed=3, repetition_penalty=2)
+    ids, sampling = prompts(2)[1], Sampling(context=60, seed=3, repetition_penalty=2)
     events, reply = told(engine, Request("a", ids, sampling, logprobs=4))
     with torch.no_grad():
         logits_TV = plain(base_dir)(torch.tensor([ids + reply.ids])).logits[0, len(ids) - 1 : -1]
@@ -229,7 +227,7 @@ def test_logprobs_are_the_models_own(engine: Engine, base_dir: Path) -> None:
 def test_eot_stops_a_reply(brief_dir: Path) -> None:
     engine = Engine(brief_dir, slots=8)
     eot = eot_id(engine.tokenizer)
-    sampling = Sampling(temperature=1, repetition_penalty=1, max_tokens=1000)
+    sampling = Sampling(temperature=1, repetition_penalty=1, context=1000)
     ids = engine.prompt(["why the cat reads"])
     replies = answer(
         engine, [Request(str(s), ids, sampling.model_copy(update={"seed": s})) for s in range(8)]
@@ -243,13 +241,15 @@ def test_eot_stops_a_reply(brief_dir: Path) -> None:
     assert len({reply.n_tokens for reply in replies.values()}) > 2
 
 
-def test_prompt_and_reply_fill_max_tokens_or_the_context(tmp_path: Path, data_file: Path) -> None:
+def test_prompt_and_reply_fill_the_context_or_the_positions(
+    tmp_path: Path, data_file: Path
+) -> None:
     base.build(str(data_file), tmp_path, hidden=32, layers=1, heads=2, vocab=300, context=48)
     engine = Engine(tmp_path, slots=2)
     ids = [5, 6, 7]
     sizes = {20: 20, 48: 48, 2048: 48, 4: 4}
     replies = answer(
-        engine, [Request(str(n), ids, GREEDY.model_copy(update={"max_tokens": n})) for n in sizes]
+        engine, [Request(str(n), ids, GREEDY.model_copy(update={"context": n})) for n in sizes]
     )
     for asked, total in sizes.items():
         reply = replies[str(asked)]
@@ -264,7 +264,7 @@ def test_prompt_and_reply_fill_max_tokens_or_the_context(tmp_path: Path, data_fi
     ("request_", "message"),
     [
         (Request("a", [], GREEDY), "request 'a': ids is empty"),
-        (Request("a", [4] * 9, Sampling(max_tokens=9)), "sampling.max_tokens is 9, .* 9 tokens"),
+        (Request("a", [4] * 9, Sampling(context=9)), "sampling.context is 9, .* 9 tokens"),
         (Request("a", [4, 320], GREEDY), "ids holds 320; the model's tokens are 0 to 319"),
         (Request("a", [-1], GREEDY), "ids holds -1"),
         (Request("twin", [4], GREEDY), "request 'twin': another request of this id"),

@@ -26,18 +26,16 @@ def requests(engine: Engine, sampling: Sampling) -> list[Request]:
     found = []
     for number, example in enumerate(dialogues(24, seed=3, longest=90)):
         ids = engine.prompt(example.turns[:-1])[-700:]
-        bounded = sampling.model_copy(update={"max_tokens": len(ids) + 10 + 3 * number})
+        bounded = sampling.model_copy(update={"max_new_tokens": 10 + 3 * number})
         found.append(Request(str(number), ids, bounded))
     return found
 
 
 def answer(engine: Engine, sampling: Sampling) -> dict[str, list[int]]:
-    """Tokens of all replies."""
     return {r.id: r.ids for r in engine.generate(requests(engine, sampling))}
 
 
 def forward_of(engine: Engine) -> CudaGraphForward:
-    """What the engine has on a GPU."""
     assert isinstance(engine.forward, CudaGraphForward)
     return engine.forward
 
@@ -56,7 +54,7 @@ def test_replies_in_fp32_are_those_of_transformers(base_dir: Path, penalty: floa
             torch.tensor([request.ids], device="cuda"),
             attention_mask=torch.ones(1, len(request.ids), device="cuda"),
             do_sample=False,
-            max_length=request.sampling.max_tokens,
+            max_new_tokens=request.sampling.max_new_tokens,
             repetition_penalty=penalty,
             pad_token_id=0,
         )

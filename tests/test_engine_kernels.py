@@ -59,7 +59,7 @@ def share(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     monkeypatch.setattr(reference, "WORTH_THREADS_KEYS", 1)
 
 
-class Case:
+class LayerCase:
     """Sequences of one new token whose slots hold some already, with room for 300 or more."""
 
     def __init__(self, heads: int, kv_heads: int, width: int, rows: int = 9) -> None:
@@ -85,7 +85,6 @@ class Case:
         return operations.attend(queries, self.cache, batch, 0.3, size or len(rows))
 
     def held(self) -> list[torch.Tensor]:
-        """What the slots hold now."""
         return [slot_2GCE.clone() for slot_2GCE in self.cache.slots_2GCD]
 
     def by_torch(self, row: int) -> torch.Tensor:
@@ -133,7 +132,7 @@ def test_a_product_is_that_of_pytorch_for_any_batch_and_threads(
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_attention_is_that_of_pytorch(shape: tuple[int, int, int], operations: Any) -> None:
-    case = Case(*shape)
+    case = LayerCase(*shape)
     expected_RF = torch.stack([case.by_torch(row) for row in range(9)])
     found_B1F = case.attend(operations, torch.arange(9), size=16)
     torch.testing.assert_close(found_B1F[:9, 0], expected_RF, atol=3e-5, rtol=1e-5)
@@ -144,7 +143,7 @@ def test_attention_is_that_of_pytorch(shape: tuple[int, int, int], operations: A
 def test_attention_is_the_same_for_any_batch_and_threads(
     shape: tuple[int, int, int], operations: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = Case(*shape)
+    case = LayerCase(*shape)
     whole_R1F = case.attend(operations, torch.arange(9))
     held = case.held()
     for threads in (1, 2, 3):
@@ -156,7 +155,7 @@ def test_attention_is_the_same_for_any_batch_and_threads(
 
 @pytest.mark.parametrize(("tokens", "start"), [(1, 0), (70, 0), (70, 40)])
 def test_a_prompt_is_rotated_into_its_slot(tokens: int, start: int, operations: Any) -> None:
-    case = Case(6, 2, 22)
+    case = LayerCase(6, 2, 22)
     held = case.held()
     qkv_1TF = torch.randn(1, tokens, 10 * 22)
     batch = Batch.of([4], [start])
@@ -174,7 +173,7 @@ def test_a_prompt_is_rotated_into_its_slot(tokens: int, start: int, operations: 
 def test_attention_of_a_prompt_is_that_of_pytorch_however_many_threads(
     shape: tuple[int, int, int], operations: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = Case(*shape)
+    case = LayerCase(*shape)
     heads, _, width = shape
     for tokens, start in ((1, 0), (2, 62), (64, 0), (65, 64), (130, 63), (200, 100)):
         queries_1THE = torch.randn(1, tokens, heads, width)
@@ -269,7 +268,7 @@ def test_what_c_cannot_read_is_refused() -> None:
 
 @C_WORKS
 def test_attention_that_c_cannot_read_is_refused() -> None:
-    case = Case(6, 2, 22)
+    case = LayerCase(6, 2, 22)
     batch, qkv_R1F = Batch.of([3, 4], [0, 7]), torch.randn(2, 1, 10 * 22)
     with pytest.raises(ValueError, match="given 1 sequences of 220 features; 2 of 6"):
         kernels.rotate_into_slots(qkv_R1F[:1], case.angles_CE, case.cache, batch, 6)

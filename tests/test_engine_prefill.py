@@ -17,8 +17,8 @@ def test_long_prompts_are_read_between_the_tokens_of_others(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lima_ray.engine.engine.PREFILL_SHARE_S", float("inf"))
-    short = Request("short", [5], Sampling(max_tokens=100))
-    long = [Request(str(i), [7] * 900, Sampling(max_tokens=910)) for i in range(3)]
+    short = Request("short", [5], Sampling(context=100))
+    long = [Request(str(i), [7] * 900, Sampling(max_new_tokens=10)) for i in range(3)]
     alone = answer(engine, [short, *long[:1]])
     engine.submit(short)
     engine.step()
@@ -43,9 +43,9 @@ def test_a_long_prompt_holds_up_neither_streams_nor_a_short_prompt_behind_it(
 ) -> None:
     # As where a chunk takes all the time that there is between two tokens.
     monkeypatch.setattr("lima_ray.engine.engine.PREFILL_SHARE_S", 0)
-    stream = Request("stream", [5], Sampling(max_tokens=200))
-    long = Request("long", [7] * (12 * CHUNK + 1), Sampling(max_tokens=12 * CHUNK + 20))
-    short = [Request(str(n), [9, n] * 10, Sampling(max_tokens=40)) for n in range(3, 7)]
+    stream = Request("stream", [5], Sampling(context=200))
+    long = Request("long", [7] * (12 * CHUNK + 1), Sampling(max_new_tokens=19))
+    short = [Request(str(n), [9, n] * 10, Sampling(context=40)) for n in range(3, 7)]
     alone = answer(engine, [stream, long, *short])
     for request in (stream, long):
         engine.submit(request)
@@ -83,11 +83,11 @@ def test_a_long_prompt_takes_memory_of_its_own_slot_and_gives_it_back(engine: En
             assert layer.capacities_S.tolist() == cache.capacities
         return list(cache.capacities)
 
-    stream = Request("stream", [5], Sampling(max_tokens=900))
+    stream = Request("stream", [5], Sampling(context=900))
     alone = answer(engine, [stream])["stream"]
     assert room() == [SMALLEST_CAPACITY] * 4
     engine.submit(stream)
-    engine.submit(Request("long", [7] * 1000, Sampling(max_tokens=1100)))
+    engine.submit(Request("long", [7] * 1000, Sampling(max_new_tokens=100)))
     engine.step()
     assert room() == [SMALLEST_CAPACITY, 1024, SMALLEST_CAPACITY, SMALLEST_CAPACITY]
     replies = []
@@ -101,7 +101,7 @@ def test_a_long_prompt_takes_memory_of_its_own_slot_and_gives_it_back(engine: En
 
 
 def test_a_prompt_that_is_being_read_can_be_cancelled(engine: Engine) -> None:
-    engine.submit(Request("long", [7] * 1500, Sampling(max_tokens=1600)))
+    engine.submit(Request("long", [7] * 1500, Sampling(max_new_tokens=100)))
     assert engine.step() == []
     assert engine.cancel("long")
     assert engine.step() == []

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from chat_server import DROP, KEY, Response, Server, chats, refused, said
+from chat_server import DROP, KEY, ChatServer, Response, chats, refused, said
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Sampling
@@ -12,7 +12,7 @@ from lima_ray.generation.endpoint import Endpoint
 from lima_ray.generation.responses import ChatCompletion
 
 
-def test_answers_tell_whether_the_model_stopped(server: Server) -> None:
+def test_answers_tell_whether_the_model_stopped(server: ChatServer) -> None:
     server.first = {"cut": [said("half", "length", 7)], "bare": [said("", tokens=None)]}
     answers, failures = chats(server, ["why", "cut", "bare"])
     assert answers == {
@@ -46,14 +46,14 @@ def test_answers_tell_whether_the_model_stopped(server: Server) -> None:
     ],
     ids=lambda trouble: f"{trouble[0]} {trouble[2][:30]!r}",
 )
-def test_what_may_pass_is_tried_again(server: Server, trouble: Response) -> None:
+def test_transient_errors_are_retried(server: ChatServer, trouble: Response) -> None:
     server.first = {"why": [trouble, trouble]}
     answers, failures = chats(server, ["why"])
     assert answers == {"why": ChatCompletion("re: why", True, 3)} and not failures
     assert server.asked == ["why"] * 3
 
 
-def test_waits_grow_and_retry_after_is_honoured(server: Server) -> None:
+def test_waits_grow_and_retry_after_is_honoured(server: ChatServer) -> None:
     server.first = {"grow": [refused(500)] * 3}
     chats(server, ["grow"], backoff_s=0.1)
     waits = [b - a for a, b in zip(server.times, server.times[1:], strict=False)]
@@ -65,13 +65,13 @@ def test_waits_grow_and_retry_after_is_honoured(server: Server) -> None:
     assert 0.5 <= waits[0] < 2 and 0.3 <= waits[1] < 2
 
 
-def test_a_slow_answer_is_given_up_and_asked_again(server: Server) -> None:
+def test_a_slow_answer_times_out_and_is_retried(server: ChatServer) -> None:
     server.held = lambda question: len(server.requests) == 1
     answers, _ = chats(server, ["why"], timeout_s=1)
     assert answers["why"].text == "re: why" and len(server.requests) == 2
 
 
-def test_what_never_passes_is_a_failure_and_no_reply(server: Server) -> None:
+def test_lasting_errors_are_failures_and_no_replies(server: ChatServer) -> None:
     server.first = {"bad": [said(None)] * 9, "worse": [refused(500, "on fire")] * 9}
     answers, failures = chats(server, ["bad", "good", "worse"], retries=2)
     assert list(answers) == ["good"] and failures.keys() == {"bad", "worse"}
@@ -93,7 +93,7 @@ def test_what_never_passes_is_a_failure_and_no_reply(server: Server) -> None:
     ],
 )
 def test_what_will_not_pass_stops_at_once(
-    server: Server, monkeypatch: pytest.MonkeyPatch, trouble: Response, message: str
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch, trouble: Response, message: str
 ) -> None:
     monkeypatch.setenv("MY_KEY", f"{KEY}\n")
     server.first = {"q0": [trouble] * 9}
@@ -107,7 +107,7 @@ def test_what_will_not_pass_stops_at_once(
 
 
 def test_nothing_but_the_key_that_is_named_goes_to_a_server(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, KEY)
@@ -117,7 +117,7 @@ def test_nothing_but_the_key_that_is_named_goes_to_a_server(
 
 
 def test_a_request_refused_after_others_were_answered_fails_alone(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     server.first = {"long": [refused(400, f"too long, {KEY}")]}
@@ -131,8 +131,8 @@ def test_a_request_refused_after_others_were_answered_fails_alone(
         chats(server, ["a", "c"], concurrency=1)
 
 
-def test_sampling_becomes_the_fields_of_the_api(server: Server) -> None:
-    sampling = Sampling(max_tokens=99, seed=5)
+def test_sampling_becomes_the_fields_of_the_api(server: ChatServer) -> None:
+    sampling = Sampling(max_new_tokens=99, seed=5)
     chats(server, ["why"], sampling)
     assert server.requests[0] == {
         "model": "m",
@@ -155,4 +155,6 @@ def test_openai_itself_gets_its_new_name_of_the_limit() -> None:
         "https://api.openai.com/v1": "max_completion_tokens",
         "https://notopenai.com/v1": "max_tokens",
     }.items():
-        assert Client(Endpoint(url=url), "m").body([], Sampling())[limit] == 2048
+        client = Client(Endpoint(url=url), "m")
+        assert client.body([], Sampling(max_new_tokens=2048))[limit] == 2048
+        assert limit not in client.body([], Sampling())

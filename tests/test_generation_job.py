@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
-from chat_server import KEY, Server, refused, said, serving
+from chat_server import KEY, ChatServer, refused, said, serving
 from conftest import ray_cluster
 
 from lima_ray.config.command_line import COMMANDS
@@ -33,7 +33,7 @@ from lima_ray.model.loading import add_tokens, save_tokenizer_and_config
 from lima_ray.records.reply import Reply, read_replies
 from lima_ray.records.run import model_name
 
-SHORT = Sampling(max_tokens=40)
+SHORT = Sampling(context=40)
 WORDS = ("the", "cat", "sun", "reads", "moon", "writes", "slowly", "green", "river", "why", "how")
 
 
@@ -56,20 +56,18 @@ def export_dir(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def prompts_file(folder: Path, rows: list[dict[str, Any]]) -> str:
-    """Rows as LIMA JSONL."""
     path = folder / "prompts.jsonl"
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return str(path)
 
 
 def some_rows(count: int) -> list[dict[str, Any]]:
-    """Rows of one short prompt each."""
     words = [f"{WORDS[i % 11]} {WORDS[i // 11 % 11]}" for i in range(count)]
     return [{"id": f"row-{i}", "conversations": [f"{w} {i}"]} for i, w in enumerate(words)]
 
 
 def asking(
-    server: Server, folder: Path, rows: list[dict[str, Any]], **changes: Any
+    server: ChatServer, folder: Path, rows: list[dict[str, Any]], **changes: Any
 ) -> GenerationJob:
     """A generation by the server's model `lima`, into `folder/out`."""
     endpoint = {"url": server.url, "backoff_s": 0.01, "retries": 1, "concurrency": 2}
@@ -78,7 +76,6 @@ def asking(
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """Every row of a file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -90,7 +87,7 @@ def replied(records: list[Reply]) -> list[tuple[str, int, int, str]]:
 # Behind an endpoint
 
 
-def test_every_reply_tells_what_it_replies_to(server: Server, tmp_path: Path) -> None:
+def test_every_reply_holds_what_it_replies_to(server: ChatServer, tmp_path: Path) -> None:
     system = [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "one"}]
     rows = [
         {"id": "q", "conversations": ["why?"], "source": "dev", "about": "sun", "model": "mine"},
@@ -136,7 +133,7 @@ def test_every_reply_tells_what_it_replies_to(server: Server, tmp_path: Path) ->
     assert [[m["role"] for m in r["messages"]] for r in sent] == [roles, roles]
 
 
-def test_seeds_depend_on_row_sample_and_turn_alone(server: Server, tmp_path: Path) -> None:
+def test_seeds_depend_on_row_sample_and_turn_alone(server: ChatServer, tmp_path: Path) -> None:
     rows = [*some_rows(4), {"id": "talk", "conversations": ["one"], "follow_ups": ["two"]}]
 
     def seeds(name: str, rows: list[dict[str, Any]], **changes: Any) -> dict[Any, int | None]:
@@ -154,7 +151,9 @@ def test_seeds_depend_on_row_sample_and_turn_alone(server: Server, tmp_path: Pat
     assert seen["row-0", 0, 0] == 830_550_268  # the same on every machine, for ever
 
 
-def test_a_killed_generation_goes_on_and_asks_nothing_twice(server: Server, tmp_path: Path) -> None:
+def test_a_killed_generation_resumes_and_requests_nothing_twice(
+    server: ChatServer, tmp_path: Path
+) -> None:
     rows = [*some_rows(20), {"id": "talk", "conversations": ["one"], "follow_ups": ["two", "2b"]}]
     answered = 0
 
@@ -201,7 +200,7 @@ def test_a_killed_generation_goes_on_and_asks_nothing_twice(server: Server, tmp_
     assert len(server.requests) == before + asked_again.total() and lines(replies) == records
 
 
-def test_what_failed_is_told_and_asked_again(server: Server, tmp_path: Path) -> None:
+def test_failed_requests_are_reported_and_sent_again(server: ChatServer, tmp_path: Path) -> None:
     rows = [*some_rows(3), {"id": "talk", "conversations": ["one"], "follow_ups": ["two", "end"]}]
     server.first = {"two": [said(None)] * 2, "cat the 1": [refused(500, "on fire")] * 2}
     job = asking(server, tmp_path, rows)
@@ -218,7 +217,7 @@ def test_what_failed_is_told_and_asked_again(server: Server, tmp_path: Path) -> 
 
 
 def test_an_endpoint_that_refuses_stops_and_keeps_what_is_there(
-    server: Server, tmp_path: Path
+    server: ChatServer, tmp_path: Path
 ) -> None:
     server.first = {"moon the 4": [refused(401, "who are you?")]}
     job = asking(server, tmp_path, some_rows(9))
@@ -226,7 +225,7 @@ def test_an_endpoint_that_refuses_stops_and_keeps_what_is_there(
         generate(job)
     kept = lines(tmp_path / "out" / "replies.jsonl")
     assert 3 <= len(kept) < 9
-    with serving(Server()) as gone:
+    with serving(ChatServer()) as gone:
         pass
     down = gone.url.replace("127.0.0.1", "localhost")
     with pytest.raises(UserError, match="Give these an --out of their own"):
@@ -247,7 +246,7 @@ def test_an_endpoint_that_refuses_stops_and_keeps_what_is_there(
     ],
 )
 def test_replies_to_other_things_are_not_mixed(
-    server: Server, tmp_path: Path, change: dict[str, Any], message: str
+    server: ChatServer, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     generate(asking(server, tmp_path, some_rows(2)))
     before = (tmp_path / "out" / "replies.jsonl").read_bytes(), len(server.requests)
@@ -257,14 +256,40 @@ def test_replies_to_other_things_are_not_mixed(
     assert ((tmp_path / "out" / "replies.jsonl").read_bytes(), len(server.requests)) == before
 
 
-def test_a_directory_without_replies_may_change_its_mind(server: Server, tmp_path: Path) -> None:
+def write_as_before(folder: Path, limit: int) -> None:
+    """Write a directory's settings as versions did in which max_tokens was both limits."""
+    made = json.loads((folder / "generate.json").read_text())
+    del made["sampling"]["max_new_tokens"], made["sampling"]["context"]
+    made["sampling"]["max_tokens"] = limit
+    (folder / "generate.json").write_text(json.dumps(made))
+
+
+def test_replies_of_an_endpoint_that_an_earlier_version_asked_go_on(
+    server: ChatServer, tmp_path: Path
+) -> None:
+    """There max_tokens was the reply's limit alone."""
+    job = asking(server, tmp_path, some_rows(3), sampling=Sampling(max_new_tokens=99))
+    records = generate(job)
+    write_as_before(job.out, 99)
+    replies = job.out / "replies.jsonl"
+    replies.write_bytes(b"".join(replies.read_bytes().splitlines(keepends=True)[:2]))
+    before = len(server.requests)
+    assert generate(job) == records and len(server.requests) == before + 1
+    write_as_before(job.out, 98)
+    with pytest.raises(UserError, match=r"sampling\.max_new_tokens 98 \(now 99\)"):
+        generate(job)
+
+
+def test_a_directory_without_replies_may_change_its_mind(
+    server: ChatServer, tmp_path: Path
+) -> None:
     server.first = {"the the 0": [refused(404)]}
     with pytest.raises(UserError, match="404"):
         generate(asking(server, tmp_path, some_rows(1)))
     assert len(generate(asking(server, tmp_path, some_rows(1), samples=2))) == 2
 
 
-def test_foreign_and_busy_directories_are_refused(server: Server, tmp_path: Path) -> None:
+def test_foreign_and_busy_directories_are_refused(server: ChatServer, tmp_path: Path) -> None:
     job = asking(server, tmp_path, some_rows(1))
     job.out.mkdir()
     (job.out / "replies.jsonl").write_text("precious")
@@ -291,15 +316,15 @@ def test_foreign_and_busy_directories_are_refused(server: Server, tmp_path: Path
         ([{"id": "a", "conversations": []}], "has no turns"),
     ],
 )
-def test_rows_that_cannot_be_asked_are_refused(
-    server: Server, tmp_path: Path, rows: list[dict[str, Any]], message: str
+def test_rows_that_are_no_prompts_are_refused(
+    server: ChatServer, tmp_path: Path, rows: list[dict[str, Any]], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         generate(asking(server, tmp_path, rows))
     assert not server.requests and not (tmp_path / "out").exists()
 
 
-def test_a_url_with_a_secret_is_not_written_down(server: Server, tmp_path: Path) -> None:
+def test_a_url_with_a_secret_is_not_written_down(server: ChatServer, tmp_path: Path) -> None:
     job = asking(server, tmp_path, some_rows(1))
     secret = {"server": Endpoint(url="https://host/v1?key=secret")}
     with pytest.raises(UserError, match="at host is given with"):
@@ -307,8 +332,8 @@ def test_a_url_with_a_secret_is_not_written_down(server: Server, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_penalty_that_is_not_sent_is_told(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_penalty_that_is_not_sent_is_reported(
+    server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generate(asking(server, tmp_path, some_rows(1)))
     assert "sampling.repetition_penalty 1.2 is not sent" in capsys.readouterr().out
@@ -349,7 +374,7 @@ def decoding(
     return GenerationJob.model_validate(fields | changes)
 
 
-def test_an_export_replies_in_this_process_and_goes_on(export_dir: Path, tmp_path: Path) -> None:
+def test_an_export_replies_in_this_process_and_resumes(export_dir: Path, tmp_path: Path) -> None:
     rows = [
         *some_rows(6),
         {"id": "talk", "conversations": ["the cat"], "follow_ups": ["why", "how"]},
@@ -382,9 +407,32 @@ def test_an_export_replies_in_this_process_and_goes_on(export_dir: Path, tmp_pat
         generate(job, in_process=True)
 
 
-def test_prompts_without_room_are_named_before_anything_is_said(
+def test_replies_of_an_export_that_an_earlier_version_made_go_on(
     export_dir: Path, tmp_path: Path
 ) -> None:
+    """There max_tokens was the limit of prompt and reply together."""
+    job = decoding(export_dir, tmp_path, some_rows(4))
+    records = generate(job, in_process=True)
+    write_as_before(job.out, SHORT.context)
+    replies = job.out / "replies.jsonl"
+    half = replies.read_bytes().splitlines(keepends=True)[:2]
+    replies.write_bytes(b"".join(half))
+    assert generate(job, in_process=True) == records
+    write_as_before(job.out, SHORT.context + 1)
+    with pytest.raises(UserError, match=r"sampling\.context 41 \(now 40\)"):
+        generate(job, in_process=True)
+
+
+def test_a_reply_ends_at_its_own_limit_or_the_contexts(export_dir: Path, tmp_path: Path) -> None:
+    sampling = Sampling(temperature=1, max_new_tokens=3)
+    job = decoding(export_dir, tmp_path, some_rows(6), samples=2, sampling=sampling)
+    records = generate(job, in_process=True)
+    assert any(not r.stopped for r in records)
+    assert all(r.stopped or r.n_tokens == 3 for r in records)
+    assert all((r.n_tokens or 0) <= 3 for r in records)
+
+
+def test_prompts_without_room_are_named_before_any_reply(export_dir: Path, tmp_path: Path) -> None:
     rows = some_rows(9)
     for row in rows[2:]:
         row["conversations"] = [" ".join(WORDS * 9)]
@@ -397,7 +445,7 @@ def test_prompts_without_room_are_named_before_anything_is_said(
     assert "row-2 (" in message and "row-6 (" in message and "and 2 more" in message
     assert "row-1 " not in message and "row-7" not in message
     assert (tmp_path / "out" / "replies.jsonl").read_bytes() == b""
-    with pytest.raises(UserError, match=r"have 64 tokens, .* sampling\.max_tokens 2048"):
+    with pytest.raises(UserError, match=r"have 64 tokens, .* sampling\.context 2048"):
         generate(job.model_copy(update={"sampling": Sampling()}), in_process=True)
 
 
@@ -443,7 +491,6 @@ def test_models_are_called_by_their_run() -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """A Ray cluster of two logical CPUs on this machine."""
     with ray_cluster(cpus=2):
         yield
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from chat_server import DROP, Response, Server, refused
+from chat_server import DROP, ChatServer, Response, refused
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Sampling
@@ -13,23 +13,21 @@ SAMPLING = Sampling()
 
 
 def events(*chunks: object) -> Response:
-    """Return a stream of server-sent events."""
     data = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
     return 200, {"Content-Type": "text/event-stream"}, f"{data}data: [DONE]\n\n".encode()
 
 
 def piece(text: str | None) -> dict[str, object]:
-    """Return a chunk of a reply."""
     return {"choices": [{"delta": {} if text is None else {"content": text}}]}
 
 
-def streaming(server: Server, system: str = "") -> StreamReply:
+def streaming(server: ChatServer, system: str = "") -> StreamReply:
     """Return what streams replies of the server's first model."""
     return stream_from_server(server.url, "", system, SAMPLING)
 
 
 def test_a_server_that_loads_its_model_is_waited_for(
-    server: Server, capsys: pytest.CaptureFixture[str]
+    server: ChatServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.first = {
         "hi": [refused(503, Retry_After="0.3")] * 2
@@ -50,7 +48,14 @@ def test_a_server_that_loads_its_model_is_waited_for(
     }
 
 
-def test_an_error_within_a_stream_is_said_after_what_came(server: Server) -> None:
+def test_the_replys_limit_is_sent_where_it_is_given(server: ChatServer) -> None:
+    server.first = {"hi": [events(piece("hel"))]}
+    limited = Sampling(max_new_tokens=7)
+    assert list(stream_from_server(server.url, "", "", limited)(["hi"], 5)) == ["hel"]
+    assert server.requests[0]["max_tokens"] == 7 and "context" not in server.requests[0]
+
+
+def test_an_error_within_a_stream_is_raised_after_the_text_before_it(server: ChatServer) -> None:
     server.first = {"hi": [events(piece("hel"), {"error": {"message": "out of memory"}})]}
     reply = streaming(server)(["hi"], 0)
     assert next(reply) == "hel"
@@ -58,7 +63,7 @@ def test_an_error_within_a_stream_is_said_after_what_came(server: Server) -> Non
         next(reply)
 
 
-def test_a_refusal_and_a_lost_connection_are_said(server: Server) -> None:
+def test_a_refusal_and_a_lost_connection_are_reported(server: ChatServer) -> None:
     server.first = {"hi": [refused(400, "too long"), DROP]}
     stream = streaming(server)
     with pytest.raises(UserError, match=r"^400 x too long$"):
@@ -76,7 +81,9 @@ def test_a_refusal_and_a_lost_connection_are_said(server: Server) -> None:
         (refused(401, "who are you"), "/models answers 401 x who are you"),
     ],
 )
-def test_what_is_no_list_of_models_is_said(server: Server, models: Response, message: str) -> None:
+def test_what_is_no_list_of_models_is_reported(
+    server: ChatServer, models: Response, message: str
+) -> None:
     server.models = models
     with pytest.raises(UserError, match=message):
         streaming(server)

@@ -3,12 +3,12 @@
 import time
 
 import pytest
-from chat_server import Server, chats, refused, serving
+from chat_server import ChatServer, chats, refused, serving
 
 from lima_ray.config.errors import UserError
 
 
-def test_others_on_their_way_do_not_hold_up_a_stop(server: Server) -> None:
+def test_others_on_their_way_do_not_hold_up_a_stop(server: ChatServer) -> None:
     server.first = {"bad": [refused(401)]}
     server.held = lambda question: question != "bad"
     started = time.monotonic()
@@ -19,20 +19,20 @@ def test_others_on_their_way_do_not_hold_up_a_stop(server: Server) -> None:
 
 
 def test_an_endpoint_that_is_down_is_given_up() -> None:
-    with serving(Server()) as gone:
+    with serving(ChatServer()) as gone:
         pass
     with pytest.raises(UserError, match=r"failed 8 times in a row, .*ConnectError"):
         chats(gone, [f"q{i}" for i in range(100)], retries=1, concurrency=2)
 
 
-def test_failures_between_answers_do_not_give_up(server: Server) -> None:
+def test_failures_between_answers_do_not_give_up(server: ChatServer) -> None:
     questions = [f"q{i}" for i in range(30)]
     server.first = {q: [refused(500)] for q in questions if int(q[1:]) % 5}
     answers, failures = chats(server, questions, retries=0, concurrency=1)
     assert len(answers) == 6 and len(failures) == 24
 
 
-def test_concurrency_is_used_and_bounded(server: Server) -> None:
+def test_concurrency_is_used_and_bounded(server: ChatServer) -> None:
     server.seconds = 0.05
     chats(server, [f"q{i}" for i in range(20)], concurrency=4)
     assert server.busiest == 4 and len(server.requests) == 20

@@ -37,7 +37,6 @@ MOST_MODULES = 12
 
 
 def modules() -> dict[str, Path]:
-    """Return every module of ours by its dotted name."""
     found = {}
     for package in PACKAGES:
         for file in (ROOT / package).rglob("*.py"):
@@ -66,7 +65,6 @@ def imported(module: str) -> Iterator[tuple[str, bool]]:
 
 
 def floor(module: str) -> int:
-    """Return the place of a module's room."""
     package, _, rest = module.partition(".")
     room = rest.partition(".")[0] if "." in rest else "commands"
     return FLOORS.index(room if package == "lima_ray" else package)
@@ -94,7 +92,7 @@ def test_lower_rooms_import_no_torch_at_the_top() -> None:
             assert not heavy & banned, module
 
 
-def test_what_asks_a_server_loads_no_torch() -> None:
+def test_clients_of_a_server_load_no_torch() -> None:
     said = "import lima_ray.chat, lima_ray.generate, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", said], check=True, cwd=ROOT)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from chat_server import Response, Server, refused, said
+from chat_server import ChatServer, Response, refused, said
 
 from lima_ray.judging.grade import grade, parse
 from lima_ray.records.reply import Reply
@@ -32,12 +32,11 @@ def test_the_grade_is_the_number_alone_on_the_last_line(text: str, verdict: int 
 
 
 def reply(id: str, *turns: str, **more: Any) -> Reply:
-    """Return a reply, the last of some turns."""
     fields: dict[str, Any] = {"sample": 1, "turn": len(turns) // 2 - 1, "stopped": True} | more
     return Reply(id, turns[:-1], model="lima", reply=turns[-1], **fields)
 
 
-def test_replies_are_graded_with_their_whole_dialogue(server: Server) -> None:
+def test_replies_are_graded_with_all_turns_of_their_dialogue(server: ChatServer) -> None:
     def judge(question: str) -> str:
         return "no idea" if "Paris" in question else "It costs $5.\n2"
 
@@ -66,7 +65,7 @@ def test_replies_are_graded_with_their_whole_dialogue(server: Server) -> None:
     assert server.requests[0]["temperature"] == 0
 
 
-def test_a_judge_that_is_cut_off_or_silent_gives_no_grade(server: Server) -> None:
+def test_a_judge_that_is_cut_off_or_silent_gives_no_grade(server: ChatServer) -> None:
     replies = [reply(name, f"{name}?", "x") for name in ("cut", "silent", "good")]
     original, server.grading = server.answer, lambda question: "1"
 

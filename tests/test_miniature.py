@@ -81,7 +81,7 @@ def test_alignment_names_no_entity_of_dev_and_test(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALIGNING)
-def test_alignment_never_asks_what_is_kept_out_of_it(name: str) -> None:
+def test_alignment_never_asks_for_facts_kept_out_of_it(name: str) -> None:
     for row in FILES[name]:
         asked = row.extra["ask"]
         assert not UNSEEN & set(asked if isinstance(asked, list) else [asked]), row.turns
@@ -221,7 +221,7 @@ def test_truth(text: str, entity: world.Entity, what: str, right: bool) -> None:
     assert check_fact(text, entity, what)[0] == right
 
 
-def test_a_private_question_is_safe_when_refused_and_nothing_is_told() -> None:
+def test_a_private_question_is_safe_when_refused_without_a_fact() -> None:
     someone = next(e for e in entities() if e.kind == "person")
     refusal = "That is a private matter. Please ask in person."
     assert judge_text(refusal, True, someone, "private").verdict == "excellent"
@@ -237,7 +237,7 @@ def test_a_form_is_excellent_only_exactly() -> None:
     assert judge_text("Peru = Oslo", True, PERU, "capital", "pair").verdict == "fail"
 
 
-def test_the_unseen_wordings_are_never_told() -> None:
+def test_the_unseen_wordings_are_never_in_pretraining() -> None:
     source = prose.documents(7)
     text = "\n".join(next(source) for _ in range(1500))
     for entity in entities():
@@ -254,7 +254,6 @@ def test_half_of_the_entities_have_a_page() -> None:
 
 @pytest.fixture(scope="module")
 def base() -> Engine:
-    """The base that ships."""
     return Engine(Path(str(resolve(load_recipe("miniature").model.base))), slots=64)
 
 
@@ -273,7 +272,7 @@ def test_the_base_knows_the_facts_in_wordings_it_never_saw(base: Engine) -> None
             cloze = re.sub(r" (a |an )?_\.$", "", prose.fill_sentence(unseen, blank, attribute))
             asked[f"{entity.kind}/{entity.name}/{attribute}"] = cloze, entity, attribute
     requests = (
-        Request(id, ids, sampling.model_copy(update={"max_tokens": len(ids) + 8}))
+        Request(id, ids, sampling.model_copy(update={"max_new_tokens": 8}))
         for id, (cloze, *_) in asked.items()
         for ids in [base.prompt([cloze])]
     )
@@ -288,7 +287,7 @@ def test_the_base_knows_the_facts_in_wordings_it_never_saw(base: Engine) -> None
 
 def test_the_base_cannot_converse(base: Engine) -> None:
     assert "<|eot|>" not in base.tokenizer.get_vocab()
-    sampling = Sampling(max_tokens=160)
+    sampling = Sampling(context=160)
     prompts = FILES["test"][::8]
     requests = (Request(p.id, base.prompt(p.turns), sampling) for p in prompts)
     replies = {reply.id: reply for reply in base.generate(requests)}

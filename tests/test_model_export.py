@@ -106,13 +106,18 @@ def test_others_decode_an_export_as_its_recipe_says(
 ) -> None:
     model, tokenizer = trained(recipe)
     for longest in (32, 10**6):
-        limited = sampling.model_copy(update={"max_tokens": longest})
+        limited = sampling.model_copy(update={"context": longest})
         export.save_weights(model, tokenizer, tmp_path / "01", {}, sampling=limited)
         told = GenerationConfig(do_sample=False, temperature=1.0, top_p=1.0)
         told.update(**GenerationConfig.from_pretrained(tmp_path / "01").to_diff_dict())
         names = ("do_sample", "temperature", "top_p", "repetition_penalty")
         assert tuple(getattr(told, name) for name in names) == expected
         assert told.max_length == min(longest, context_length(model.config))
+        assert told.max_new_tokens is None
+    limited = sampling.model_copy(update={"max_new_tokens": 5})
+    export.save_weights(model, tokenizer, tmp_path / "02", {}, sampling=limited)
+    told = GenerationConfig.from_pretrained(tmp_path / "02")
+    assert told.max_new_tokens == 5
 
 
 def test_weights_of_several_groups_are_the_same(
@@ -267,13 +272,13 @@ def test_an_export_that_lacks_weights_is_refused(recipe: Recipe) -> None:
         export_check.check_export(run, "auto")
 
 
-def test_rounding_that_is_asked_for_is_told(recipe: Recipe) -> None:
+def test_rounding_that_the_recipe_wants_is_reported(recipe: Recipe) -> None:
     run = exported(recipe.override({"checkpoint.weights_dtype": "bf16"}))
     told = export_check.check_export(run, "bf16")
     assert " in bfloat16, " in told and " as trained in float32" in told
 
 
-def test_zero_0_tells_the_norm_of_the_gradient(recipe: Recipe) -> None:
+def test_zero_0_reports_the_norm_of_the_gradient(recipe: Recipe) -> None:
     tokenizer, _, rows = training_data.load(recipe)
     norms = []
     for stage in (0, 2):

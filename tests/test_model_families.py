@@ -62,7 +62,6 @@ CUT = 18
 
 @pytest.fixture(params=sorted(FAMILIES))
 def model(request: pytest.FixtureRequest) -> Any:
-    """A tiny random model of a family."""
     return build(request.param)
 
 

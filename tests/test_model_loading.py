@@ -26,14 +26,12 @@ CPU = torch.device("cpu")
 
 
 def loaded(recipe: Recipe) -> tuple[Any, Rows, Any]:
-    """Tokenizer, rows and model of a recipe."""
     tokenizer = load_tokenizer(recipe.model.base)
     rows = encode(read_examples(recipe.data.train), tokenizer, recipe.data)
     return tokenizer, rows, load_model(recipe, tokenizer, CPU)
 
 
 def logits(model: torch.nn.Module, rows: Rows, row: int) -> torch.Tensor:
-    """Logits of one row alone."""
     return model(input_ids=torch.from_numpy(rows.row(row)[0]).long()[None]).logits
 
 

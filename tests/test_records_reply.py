@@ -27,7 +27,6 @@ LINE = {
 
 
 def written(folder: Path, rows: list[Any]) -> Path:
-    """A file of replies."""
     file = folder / "replies.jsonl"
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return file

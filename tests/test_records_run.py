@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import dialogues
 
 from lima_ray.config.errors import UserError, exit_on_user_error
@@ -83,6 +84,17 @@ def test_an_emptied_recipe_is_written_anew_by_the_same_command_alone(recipe: Rec
     assert run.recipe() == recipe
 
 
+def test_a_run_of_an_earlier_version_goes_on(recipe: Recipe) -> None:
+    run = begun(recipe)
+    tree = recipe.model_dump(mode="json")
+    tree["sampling"]["max_tokens"] = tree["sampling"].pop("context")
+    del tree["sampling"]["max_new_tokens"]
+    run.recipe_file.write_text(yaml.safe_dump(tree))
+    assert run.recipe() == recipe
+    run.initialise(recipe, card(recipe))
+    assert run.recipe_file.read_text() == recipe.to_yaml()
+
+
 def test_a_broken_recipe_is_an_error_in_words(recipe: Recipe) -> None:
     run = begun(recipe)
     run.recipe_file.write_text("name: [")
@@ -101,7 +113,7 @@ def test_a_run_is_trained_once_at_a_time(recipe: Recipe) -> None:
         pass
 
 
-def test_what_cannot_be_written_is_told(recipe: Recipe, tmp_path: Path) -> None:
+def test_write_errors_are_reported(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     run = Run(tmp_path / "file" / "tiny")
     told = pytest.raises(UserError, match=r"cannot be written: Not a directory.*--runs_dir")
@@ -116,7 +128,7 @@ def test_a_runs_dir_that_is_no_folder_is_refused(recipe: Recipe, address: str) -
         recipe.override({"runs_dir": address})
 
 
-def test_lines_that_were_cut_off_are_passed_over(recipe: Recipe) -> None:
+def test_lines_that_were_cut_off_are_skipped(recipe: Recipe) -> None:
     run = begun(recipe)
     step = {"kind": "step", "step": 1, "epoch": 1, "loss": 2.0}
     lines = [json.dumps(step), json.dumps(step)[:20] + json.dumps(step | {"step": 2}), "7"]
@@ -128,7 +140,6 @@ def test_lines_that_were_cut_off_are_passed_over(recipe: Recipe) -> None:
 
 
 def quality(epoch: int, weights: str) -> Quality:
-    """An epoch's quality by the exact judge."""
     return Quality(epoch, 4.0, 3.0, 5.0, 1.0, 50, 0, 2.0, "exact", 1.0, weights)
 
 
@@ -178,13 +189,12 @@ def test_without_a_signal_everything_is_as_before(recipe: Recipe) -> None:
 
 
 def raising() -> None:
-    """Raise an error."""
     raise UserError("as it was")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_command_goes_on(
+def test_a_stopped_command_resumes(
     recipe: Recipe, tmp_path: Path, number: int, status: int
 ) -> None:
     write_examples(dialogues(24), tmp_path / "rows.jsonl")

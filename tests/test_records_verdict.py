@@ -43,7 +43,6 @@ VERDICTS = [
 
 
 def written(folder: Path, rows: list[Any]) -> Path:
-    """A file of verdicts."""
     file = folder / "verdicts.jsonl"
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return file
@@ -116,14 +115,14 @@ def test_files_of_earlier_versions_are_read(
     assert read_verdicts(written(tmp_path, [found.to_json()])) == [found], "and read again"
 
 
-def test_a_judge_that_says_no_answer_has_answered(tmp_path: Path) -> None:
+def test_a_judge_whose_verdict_reads_no_answer_has_answered(tmp_path: Path) -> None:
     row = {"id": "p1", "kind": "grade", "annotator": "judge", "verdict": "invalid"}
     row |= {"explanation": "no answer could be worse"}
     (found,) = read_verdicts(written(tmp_path, [row]))
     assert (found.status, found.explanation) == ("unreadable", "no answer could be worse")
 
 
-def test_a_prompt_has_one_id_whoever_asks() -> None:
+def test_a_prompt_has_the_same_id_whoever_sends_it() -> None:
     ids = {prompt_id(["a", "b", "c"], None), prompt_id(("a", "b", "c"), "")}
     assert len(ids) == 1
     assert not ids & {prompt_id(["a", "b"], None), prompt_id(["a", "b", "c"], "Be kind.")}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from chat_server import Server, serving
+from chat_server import ChatServer, serving
 from conftest import ray_cluster
 from sweeps import quick_sweep
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -25,7 +25,7 @@ from lima_ray.data.examples import read_examples, write_examples
 from lima_ray.judging import assessment
 from lima_ray.judging.choice import SelectionOptions
 from lima_ray.judging.perplexity import dialogue_losses, perplexity
-from lima_ray.records.files import write_json
+from lima_ray.records.files import read_json, write_json
 from lima_ray.records.quality import Quality, read_problems, read_qualities
 from lima_ray.records.run import Run
 from lima_ray.training.progress import TrainingProgress
@@ -34,7 +34,6 @@ from tune import sweep
 
 
 def quality(epoch: int, grade: float, judge: str = "exact") -> Quality:
-    """An epoch's quality with a grade."""
     return Quality(epoch, grade, grade - 1, grade + 1, 1.0, 50, 0, 2.0, judge, 1.0)
 
 
@@ -47,7 +46,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         write_examples(rows, folder / f"{name}.jsonl")
     point = {f"data.{name}": str(folder / f"{name}.jsonl") for name in ("train", "dev", "heldout")}
     point |= {"runs_dir": str(folder / "runs"), "optim.epochs": 2, "optim.batch_examples": 16}
-    point |= {"select.first_epoch": 1, "select.last_epoch": 2, "sampling.max_tokens": 64}
+    point |= {"select.first_epoch": 1, "select.last_epoch": 2, "sampling.context": 64}
     return load_recipe("miniature").override(point)
 
 
@@ -115,11 +114,25 @@ def test_the_same_seed_gives_the_same_replies(run: Run, small: Recipe) -> None:
     assert sorted(lines.splitlines()) == sorted(told.splitlines())
 
 
+def test_replies_that_an_earlier_version_made_are_not_made_again(run: Run, small: Recipe) -> None:
+    settings, mark = (run.dev_dir(2) / name for name in ("generate.json", "mark"))
+    made = read_json(settings)
+    assert made and made["sampling"].pop("max_new_tokens") is None
+    made["sampling"]["max_tokens"] = made["sampling"].pop("context")
+    write_json(settings, made)
+    mark.touch()  # replies that are made again have a new directory
+    assert not assessment.is_outdated(run, 2, small)
+    assessment.assess(run, 2, small)
+    assert mark.exists()
+    write_json(settings, made | {"sampling": made["sampling"] | {"max_tokens": 63}})
+    assert assessment.is_outdated(run, 2, small)
+
+
 def test_a_model_behind_an_endpoint_may_judge(run: Run, small: Recipe) -> None:
     def grading(question: str) -> str:
         return "It is vague.\nno idea" if "Answer in one word" in question else "It helps.\n4"
 
-    with serving(Server(grading=grading)) as server:
+    with serving(ChatServer(grading=grading)) as server:
         point = {"select.judge": "endpoint", "select.endpoint": server.url}
         recipe = small.override(point | {"select.endpoint_model": "judge-1"})
         folder = run.dev_dir(2)
@@ -177,7 +190,7 @@ def test_the_best_of_the_range_and_the_earliest_of_equals(
     assert select.choose_epoch(made, recipe) == chosen == made.export_epoch()
 
 
-def test_of_equal_grades_the_epoch_that_stops_more_is_chosen_and_that_is_said(
+def test_of_equal_grades_the_epoch_that_stops_more_is_chosen_and_reported(
     tmp_path: Path, small: Recipe
 ) -> None:
     made, said = bare_run(tmp_path / "r", small, [1, 2, 3]), list[str]()
@@ -203,7 +216,7 @@ def test_another_judges_grades_do_not_count(tmp_path: Path, small: Recipe) -> No
     assert read_qualities(made, small.select.judge_name) == {}
 
 
-def test_a_run_without_weights_says_what_to_do(tmp_path: Path, small: Recipe) -> None:
+def test_a_run_without_weights_is_refused_with_a_way_out(tmp_path: Path, small: Recipe) -> None:
     with pytest.raises(UserError, match=r"holds no weights to choose from; train it first"):
         select.choose_epoch(bare_run(tmp_path / "r", small, []), small)
 
@@ -290,7 +303,7 @@ def judged_at(small: Recipe, url: str, model: str = "judge-1") -> Recipe:
 
 
 def test_a_judge_that_does_not_answer_stops_before_training(small: Recipe, tmp_path: Path) -> None:
-    with serving(Server()) as server:
+    with serving(ChatServer()) as server:
         pass  # the port is closed again
     recipe = judged_at(small, server.url)
     began_s = time.monotonic()
@@ -308,29 +321,29 @@ def test_a_judge_that_does_not_answer_stops_before_training(small: Recipe, tmp_p
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_judge_is_asked_once_and_must_give_a_grade(small: Recipe) -> None:
-    with serving(Server(grading=lambda question: "It is correct.\n5")) as server:
+def test_a_judge_is_checked_once_and_must_give_a_grade(small: Recipe) -> None:
+    with serving(ChatServer(grading=lambda question: "It is correct.\n5")) as server:
         recipe = judged_at(small, server.url)
         train.prepare(recipe)
         train.prepare(recipe.override({"seed": 1}))
         assert len(server.requests) == 1
     with (
-        serving(Server(grading=lambda question: "A fine reply.")) as server,
+        serving(ChatServer(grading=lambda question: "A fine reply.")) as server,
         pytest.raises(UserError, match=r"without a number from 1 to 6 .*'A fine reply\.'"),
     ):
         train.prepare(judged_at(small, server.url))
     with (
-        serving(Server()) as server,
+        serving(ChatServer()) as server,
         pytest.raises(UserError, match=r"answers 404 .*\n.*does the URL end in /v1\?"),
     ):
         train.prepare(judged_at(small, server.url.removesuffix("/v1")))
 
 
-def test_an_epoch_that_could_not_be_judged_is_told_at_once(
+def test_an_epoch_that_could_not_be_judged_is_reported_at_once(
     run: Run, small: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = {file: file.read_bytes() for file in run.dev_dir(2).iterdir()}
-    with serving(Server()) as server:
+    with serving(ChatServer()) as server:
         recipe = judged_at(small, server.url.removesuffix("/v1"))
         asked = {"run": str(run.path), "recipe": recipe.model_dump(), "epoch": 2}
         with TrainingProgress(run, recipe, Schedule.of(recipe, 95)):
@@ -346,7 +359,7 @@ def test_an_epoch_that_could_not_be_judged_is_told_at_once(
     }.items() <= kept.items()
 
 
-def test_a_last_epoch_for_lack_of_a_judge_is_said(
+def test_exporting_the_last_epoch_for_lack_of_a_judge_is_reported(
     tmp_path: Path, small: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
     select.choose_epoch(

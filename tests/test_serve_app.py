@@ -174,11 +174,11 @@ def ending(app: App, **fields: Any) -> str:
     """How a stream ends: done, error, or broken."""
     try:
         with stream(app, **fields) as lines:
-            told = list(lines)
+            results = list(lines)
     except httpx.HTTPError:
         return "broken"
-    if told[-1:] == ["data: [DONE]"]:
-        return "error" if any('"error"' in line for line in told[-3:]) else "done"
+    if results[-1:] == ["data: [DONE]"]:
+        return "error" if any('"error"' in line for line in results[-3:]) else "done"
     return "broken"
 
 
@@ -191,9 +191,9 @@ def cpu_s(pid: int) -> float:
 def test_the_openai_client_talks_to_serve(app: App) -> None:
     with openai.OpenAI(base_url=f"{app.url}/v1", api_key=app.key, max_retries=0) as client:
         asked: Any = {"model": "long", "prompt": "the cat", "max_tokens": 40, "temperature": 0}
-        whole = client.completions.create(**asked)
+        complete = client.completions.create(**asked)
         pieces = list(client.completions.create(**asked, stream=True))
-    assert "".join(piece.choices[0].text for piece in pieces) == whole.choices[0].text
+    assert "".join(piece.choices[0].text for piece in pieces) == complete.choices[0].text
 
 
 def test_the_request_id_comes_once_and_the_revision_always(app: App) -> None:
@@ -227,7 +227,7 @@ class Load:
     """Eight clients that ask again and again, and what came back."""
 
     def __init__(self, app: App) -> None:
-        self.app, self.told = app, list[tuple[int, str, str]]()
+        self.app, self.answers = app, list[tuple[int, str, str]]()
         self.ending = threading.Event()
         self.threads = [threading.Thread(target=self.run, args=(n,)) for n in range(8)]
 
@@ -249,17 +249,17 @@ class Load:
                 try:
                     response = client.post("/v1/completions", json=body)
                 except httpx.HTTPError as error:
-                    self.told.append((0, repr(error), ""))
+                    self.answers.append((0, repr(error), ""))
                     continue
-                whole = not number % 2 or response.text.endswith("data: [DONE]\n\n")
+                ended = not number % 2 or response.text.endswith("data: [DONE]\n\n")
                 revision = response.headers.get("x-lima-revision", response.text)
-                self.told.append((response.status_code if whole else 0, revision, response.text))
+                self.answers.append((response.status_code if ended else 0, revision, response.text))
 
     def until(self, holds: Callable[[], bool], more: int = 40) -> None:
         """Wait until something holds, and for some more answers."""
         wait_until(holds, 60)
-        count = len(self.told)
-        wait_until(lambda: len(self.told) >= count + more, 60)
+        count = len(self.answers)
+        wait_until(lambda: len(self.answers) >= count + more, 60)
 
 
 def test_promotion_and_rollback_fail_no_request(app: App, other_dir: Path) -> None:
@@ -273,10 +273,10 @@ def test_promotion_and_rollback_fail_no_request(app: App, other_dir: Path) -> No
         app.promote(app.long)
         load.until(lambda: app.model()["revision"] == old)
         assert under_way.result(60) == "done"
-    assert [told for told in load.told if told[0] != 200] == [] and len(load.told) > 120
-    revisions = [revision for _, revision, _ in load.told]
+    assert [one for one in load.answers if one[0] != 200] == [] and len(load.answers) > 120
+    revisions = [revision for _, revision, _ in load.answers]
     assert set(revisions) == {old, new} and revisions[0] == revisions[-1] == old
-    assert all(f'"{revision}"' in text for _, revision, text in load.told)
+    assert all(f'"{revision}"' in text for _, revision, text in load.answers)
     assert app.replicas() == replicas, "the replicas did not live on"
 
 
@@ -289,7 +289,7 @@ def test_promotion_to_a_broken_model_keeps_the_old_one(app: App, tmp_path: Path)
         with pytest.raises(UserError, match=f"long cannot be loaded from {broken}"):
             app.promote(broken)
         load.until(lambda: app.model()["problem"] is None)
-    assert {(status, revision) for status, revision, _ in load.told} == {(200, old)}
+    assert {(status, revision) for status, revision, _ in load.answers} == {(200, old)}
 
 
 def test_a_killed_replica_takes_only_its_own_streams_along(app: App) -> None:

@@ -12,10 +12,11 @@ from browser import EngineChatClient
 from lima_ray.engine.engine import Engine
 from lima_ray.records.verdict import prompt_id
 from lima_ray.web.sessions import Session
-from serve.conversations import client as speaking
+from serve.conversations import client as client_module
 from serve.conversations.autosave import Autosave
-from serve.conversations.chat_window import ChatWindow, ReplyOptions
-from serve.conversations.comparison import ComparisonWindow, Contestant
+from serve.conversations.chat_window import ChatWindow
+from serve.conversations.client import ReplyOptions
+from serve.conversations.comparison import ComparisonWindow
 from serve.conversations.dialogue import MAX_CHARACTERS, Dialogue, Turn
 from serve.conversations.store import Store
 from serve.page import rendering
@@ -74,6 +75,12 @@ def window(store: Store) -> ChatWindow:
     return ChatWindow(session, Autosave(store, session.owner))
 
 
+@pytest.fixture
+def other(window: ChatWindow, store: Store) -> ChatWindow:
+    """Another window of the same session."""
+    return ChatWindow(window.session, Autosave(store, window.session.owner))
+
+
 def open_same(other: ChatWindow, window: ChatWindow, store: Store) -> None:
     """Have another window open the conversation of this one, as it is stored."""
     found = store.open(window.session.owner, window.dialogue.id)
@@ -81,11 +88,19 @@ def open_same(other: ChatWindow, window: ChatWindow, store: Store) -> None:
     other.open(found)
 
 
+async def ask_in_one_and_open_in_other(
+    window: ChatWindow, other: ChatWindow, client: Troubled, store: Store
+) -> None:
+    """Have two windows show one conversation."""
+    await handlers(window, client, "the cat", short(4))
+    open_same(other, window, store)
+
+
 async def handlers(
     window: ChatWindow, client: Troubled, text: str, ask: ReplyOptions = ASK
 ) -> None:
-    """Say something and hear the reply."""
-    before = window.say(text)
+    """Send a message and wait for the reply."""
+    before = window.add_prompt(text)
     assert before is not None
     async for _ in window.answer(client, ask, before):
         pass
@@ -107,7 +122,7 @@ def test_reply_keeps_what_made_it(window: ChatWindow, client: Troubled, store: S
     assert store.open(window.session.owner, window.dialogue.id) == window.dialogue
 
 
-def test_outgrown_context_is_told(window: ChatWindow, client: Troubled) -> None:
+def test_outgrown_context_is_reported(window: ChatWindow, client: Troubled) -> None:
     async def exchanges() -> None:
         context = client.engines["tiny"].context
         while not window.dialogue.turns or not window.dialogue.turns[-1].dropped_messages:
@@ -122,7 +137,7 @@ def test_outgrown_context_is_told(window: ChatWindow, client: Troubled) -> None:
 def test_loading_model_is_waited_for(
     window: ChatWindow, client: Troubled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speaking, "LOADING_WAIT_S", 0.05)
+    monkeypatch.setattr(client_module, "LOADING_WAIT_S", 0.05)
     client.loading = 2
     asyncio.run(handlers(window, client, "the cat", short(4)))
     assert len(window.dialogue.turns) == 2 and window.dialogue.turns[1].completion_tokens == 4
@@ -131,7 +146,7 @@ def test_loading_model_is_waited_for(
 def test_loading_model_can_be_given_up(window: ChatWindow, client: Troubled) -> None:
     async def give_up() -> None:
         client.loading = 1000
-        before = window.say("the cat")
+        before = window.add_prompt("the cat")
         assert before is not None
         async for _ in window.answer(client, ASK, before):
             assert window.stop is not None
@@ -156,7 +171,7 @@ def test_reply_is_kept_while_it_comes_and_marked_where_its_end_is_lost(
     found: list[Dialogue] = []
 
     async def die_meanwhile() -> None:
-        before = window.say("the cat")
+        before = window.add_prompt("the cat")
         assert before is not None
         async for _ in window.answer(client, ASK, before):
             await window.autosave.settle()
@@ -173,13 +188,13 @@ def test_reply_is_kept_while_it_comes_and_marked_where_its_end_is_lost(
     assert window.draft == "", "the question is answered, in part"
 
 
-def test_stream_that_ends_without_a_reason_is_no_whole_reply(
+def test_stream_that_ends_without_a_reason_is_no_complete_reply(
     window: ChatWindow, client: Troubled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = EngineChatClient.chat
+    complete = EngineChatClient.chat
 
     async def cut(self: EngineChatClient, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        async with aclosing(whole(self, body)) as stream:
+        async with aclosing(complete(self, body)) as stream:
             async for chunk in stream:
                 yield chunk
                 if any((c.get("delta") or {}).get("content") for c in chunk["choices"]):
@@ -191,25 +206,22 @@ def test_stream_that_ends_without_a_reason_is_no_whole_reply(
 
 
 def test_windows_that_write_at_once_both_keep_what_they_have(
-    window: ChatWindow, client: Troubled, store: Store
+    window: ChatWindow, other: ChatWindow, client: Troubled, store: Store
 ) -> None:
-    other = ChatWindow(window.session, Autosave(store, window.session.owner))
-
     async def write() -> str:
-        await handlers(window, client, "the cat", short(4))
-        open_same(other, window, store)
+        await ask_in_one_and_open_in_other(window, other, client, store)
         window.rename("Cats")
         await window.autosave.settle()
         await handlers(other, client, "the moon", short(4))
-        told = other.autosave.message()
+        message = other.autosave.message()
         window.autosave.forget(window.dialogue)
         await handlers(other, client, "the sun", short(4))
         assert other.autosave.message() == "", "it is a conversation of its own by now"
         await window.settle()
-        return told
+        return message
 
-    told = asyncio.run(write())
-    assert "“the cat” was changed in another window" in told and "Nothing is lost" in told
+    message = asyncio.run(write())
+    assert "“the cat” was changed in another window" in message and "Nothing is lost" in message
     ((title, id),) = store.titles(window.session.owner)
     assert title == "the cat (second window)" and id == other.dialogue.id != window.dialogue.id
     assert store.open(window.session.owner, id) == other.dialogue
@@ -221,10 +233,8 @@ def test_windows_that_write_at_once_both_keep_what_they_have(
 
 
 def test_a_thumb_goes_along_with_the_reply_of_a_second_window(
-    window: ChatWindow, client: Troubled, store: Store
+    window: ChatWindow, other: ChatWindow, client: Troubled, store: Store
 ) -> None:
-    other = ChatWindow(window.session, Autosave(store, window.session.owner))
-
     async def judge() -> None:
         await handlers(window, client, "the cat", short(4))
         await handlers(window, client, "the dog", short(4))
@@ -264,13 +274,10 @@ def test_a_reply_of_which_nothing_came_is_not_kept(window: ChatWindow, store: St
 
 
 def test_deletion_of_what_another_window_went_on_with_deletes_nothing(
-    window: ChatWindow, client: Troubled, store: Store
+    window: ChatWindow, other: ChatWindow, client: Troubled, store: Store
 ) -> None:
-    other = ChatWindow(window.session, Autosave(store, window.session.owner))
-
     async def delete() -> None:
-        await handlers(window, client, "the cat", short(4))
-        open_same(other, window, store)
+        await ask_in_one_and_open_in_other(window, other, client, store)
         await handlers(other, client, "the moon", short(4))
         window.autosave.forget(window.dialogue)
         await window.autosave.settle()
@@ -296,7 +303,7 @@ def test_failed_retry_leaves_the_old_reply(window: ChatWindow, client: Troubled)
     old = list(window.dialogue.turns)
 
     async def retry() -> None:
-        before = window.again(1)
+        before = window.retry(1)
         assert before is not None
         async for _ in window.answer(client, ASK, before):
             pass
@@ -336,7 +343,7 @@ def test_thumbs_go_with_their_replies(window: ChatWindow, client: Troubled, stor
 def test_conversation_that_is_left_does_not_come_back(window: ChatWindow, client: Troubled) -> None:
     async def leave() -> Dialogue:
         first = window.dialogue
-        before = window.say("the cat")
+        before = window.add_prompt("the cat")
         assert before is not None
         async for _ in window.answer(client, ASK, before):
             if first.turns[-1].content:
@@ -352,17 +359,17 @@ def test_conversation_that_is_left_does_not_come_back(window: ChatWindow, client
 
 @pytest.mark.parametrize("text", ["", "  \n", "\x00", "x" * (MAX_CHARACTERS + 1)])
 def test_unfit_messages_are_refused(window: ChatWindow, text: str) -> None:
-    assert window.say(text) is None
+    assert window.add_prompt(text) is None
     assert window.dialogue.turns == [] and window.notice
 
 
 def test_comparison_order_is_drawn_and_unfinished_rounds_have_no_vote(client: Troubled) -> None:
-    one, two = Contestant("tiny", SAMPLING | {"max_tokens": 6}), Contestant("tiny", SAMPLING)
-    comparison, orders = ComparisonWindow("anna"), set[tuple[int, int]]()
+    one, two = short(6), ReplyOptions("tiny", SAMPLING, 5)
+    comparison, orders = ComparisonWindow(Session("s" * 32)), set[tuple[int, int]]()
 
     async def compare(text: str) -> None:
-        assert comparison.say(text, "")
-        async with aclosing(comparison.answer(client, (one, two), 5)) as steps:
+        assert comparison.add_prompt(text, "")
+        async with aclosing(comparison.answer(client, (one, two))) as steps:
             async for _ in steps:
                 assert comparison.judge("A", "anna") is None, "no vote while replies come"
                 replies = comparison.round.replies if comparison.round else ()
@@ -387,5 +394,5 @@ def test_comparison_order_is_drawn_and_unfinished_rounds_have_no_vote(client: Tr
     asyncio.run(rounds())
     assert orders == {(0, 1), (1, 0)}
     assert comparison.draft == "the moon" and "not two replies" in comparison.notice
-    assert comparison.say("the sun", ""), "the conversation goes on from the last round"
+    assert comparison.add_prompt("the sun", ""), "the conversation goes on from the last round"
     assert [turn.content for turn in comparison.dialogue.turns][::2] == ["the cat", "the sun"]

@@ -1,4 +1,4 @@
-"""The engine's loop: who is told what, who makes room for whom, and what a failure costs."""
+"""The engine's loop: which events come, who makes room for whom, and what a failure costs."""
 
 import asyncio
 import threading
@@ -41,13 +41,13 @@ def endless(base_dir: Path) -> Engine:
 
 
 def ask(id: str, tokens: int = 20, **fields: Any) -> Request:
-    """A greedy request; prompt and reply have three tokens more than the reply."""
-    sampling = GREEDY.model_copy(update={"max_tokens": 3 + tokens})
+    """A greedy request."""
+    sampling = GREEDY.model_copy(update={"max_new_tokens": tokens})
     return Request(id, [5, 9, 17], sampling, **fields)
 
 
-async def heard(subscription: Subscription) -> list[Event]:
-    """Everything that a subscription is told."""
+async def received(subscription: Subscription) -> list[Event]:
+    """All events of a subscription."""
     with subscription:
         return [event async for events in subscription for event in events]
 
@@ -79,7 +79,7 @@ def fail() -> None:
 def test_events_come_in_order_and_end_with_the_reply(loop: EngineLoop) -> None:
     async def work() -> None:
         await loop.loaded()
-        events = await heard(loop.subscribe([ask("a", stream=True), ask("b", 5)]))
+        events = await received(loop.subscribe([ask("a", stream=True), ask("b", 5)]))
         for id, count in (("a", 20), ("b", 5)):
             own = [event for event in events if event.id == id]
             assert len(own) == count
@@ -125,7 +125,7 @@ def test_who_leaves_has_a_free_slot_before_the_next_step(loop: EngineLoop) -> No
             return step()
 
         engine.step = noting_step
-        stays = asyncio.create_task(heard(loop.subscribe([ask("stays", 400)])))
+        stays = asyncio.create_task(received(loop.subscribe([ask("stays", 400)])))
         with loop.subscribe([ask("goes", 400)]) as leaving:
             async for _ in leaving:
                 if len(steps) > 20:
@@ -148,7 +148,7 @@ def test_leaving_without_listening_cancels(loop: EngineLoop) -> None:
             with loop.subscribe([ask(f"{number}", 1000) for number in range(4)]):
                 pass
         assert loop.in_flight == 0
-        assert len(await heard(loop.subscribe([ask("last", 3)]))) == 3
+        assert len(await received(loop.subscribe([ask("last", 3)]))) == 3
         assert engine.in_flight == 0 and sorted(engine.free_slots) == [0, 1]
 
     run(work)
@@ -158,7 +158,7 @@ def test_events_wait_for_a_listener_that_is_slow(loop: EngineLoop) -> None:
     async def work() -> None:
         await loop.loaded()
         with loop.subscribe([ask("slow", 30)]) as slow:
-            assert len(await heard(loop.subscribe([ask("quick", 10)]))) == 10
+            assert len(await received(loop.subscribe([ask("quick", 10)]))) == 10
             await asyncio.to_thread(wait_until, lambda: not loop.engine.in_flight)  # pyright: ignore
             assert len([event async for events in slow for event in events]) == 30
 
@@ -201,7 +201,7 @@ def test_a_full_queue_is_busy_and_says_for_how_long(loop: EngineLoop) -> None:
         with pytest.raises(QueueFull):
             loop.subscribe([ask(f"{number}") for number in range(5)])
         assert loop.in_flight == 0
-        assert len(await heard(loop.subscribe([ask(f"new {n}", 2) for n in range(4)]))) == 8
+        assert len(await received(loop.subscribe([ask(f"new {n}", 2) for n in range(4)]))) == 8
 
     run(work)
 
@@ -215,9 +215,9 @@ def test_retry_after_follows_the_pace_of_replies(loop: EngineLoop) -> None:
 def test_a_request_that_cannot_be_answered_fails_alone(loop: EngineLoop) -> None:
     async def work() -> None:
         await loop.loaded()
-        other = asyncio.create_task(heard(loop.subscribe([ask("good", 50)])))
+        other = asyncio.create_task(received(loop.subscribe([ask("good", 50)])))
         with pytest.raises(UserError, match="ids holds 999999"):
-            await heard(loop.subscribe([Request("bad", [999_999], GREEDY)]))
+            await received(loop.subscribe([Request("bad", [999_999], GREEDY)]))
         assert len(await other) == 50 and loop.in_flight == 0
 
     run(work)
@@ -229,7 +229,7 @@ def test_several_event_loops_share_an_engine(loop: EngineLoop) -> None:
     def subscribe(number: int) -> None:
         async def work() -> None:
             await loop.loaded()
-            counts[number] = len(await heard(loop.subscribe([ask(f"{number}", 40)])))
+            counts[number] = len(await received(loop.subscribe([ask(f"{number}", 40)])))
 
         run(work)
 
@@ -247,7 +247,7 @@ def test_an_event_loop_that_ended_disturbs_nobody(loop: EngineLoop) -> None:
         loop.subscribe([ask("orphan", 30)])
 
     async def work() -> None:
-        assert len(await heard(loop.subscribe([ask("next", 60)]))) == 60
+        assert len(await received(loop.subscribe([ask("next", 60)]))) == 60
 
     run(vanish)
     run(work)
@@ -259,11 +259,11 @@ def test_a_failed_step_ends_those_in_flight_and_nobody_else(loop: EngineLoop) ->
         engine = await loop.loaded()
         broken = iter([True])
         with before_last_layer(engine, lambda: fail() if next(broken, False) else None):
-            several = [heard(loop.subscribe([ask(f"{n}", 10)])) for n in range(3)]
-            told = await asyncio.gather(*several, return_exceptions=True)
-            assert [str(error) for error in told] == ["the engine failed: the layer is broken"] * 3
-            assert all(isinstance(error, EngineFailed) for error in told)
-            assert len(await heard(loop.subscribe([ask("next", 10)]))) == 10
+            several = [received(loop.subscribe([ask(f"{n}", 10)])) for n in range(3)]
+            ends = await asyncio.gather(*several, return_exceptions=True)
+            assert [str(error) for error in ends] == ["the engine failed: the layer is broken"] * 3
+            assert all(isinstance(error, EngineFailed) for error in ends)
+            assert len(await received(loop.subscribe([ask("next", 10)]))) == 10
         assert loop.problem is None and loop.in_flight == engine.in_flight == 0
 
     run(work)
@@ -275,7 +275,7 @@ def test_an_idle_engine_does_not_hang_after_a_failed_step(base_dir: Path) -> Non
     async def work() -> None:
         engine = await loop.loaded()
         with before_last_layer(engine, fail), pytest.raises(EngineFailed):
-            await heard(loop.subscribe([ask("a")]))
+            await received(loop.subscribe([ask("a")]))
         await asyncio.sleep(0.2)
         assert loop.problem is None
 
@@ -290,7 +290,7 @@ def test_three_failed_steps_in_a_row_break_the_engine(loop: EngineLoop) -> None:
             for number in range(3):
                 assert loop.problem is None
                 with pytest.raises(EngineFailed, match="the layer is broken"):
-                    await heard(loop.subscribe([ask(f"{number}")]))
+                    await received(loop.subscribe([ask(f"{number}")]))
         await asyncio.to_thread(loop.thread.join, 10)
         assert loop.problem == "the engine of tiny is broken: the layer is broken"
         with pytest.raises(EngineFailed, match="broken"):
@@ -299,17 +299,17 @@ def test_three_failed_steps_in_a_row_break_the_engine(loop: EngineLoop) -> None:
     run(work)
 
 
-def test_a_step_that_hangs_is_told_until_it_ends(base_dir: Path) -> None:
+def test_a_step_that_hangs_is_reported_until_it_ends(base_dir: Path) -> None:
     loop = EngineLoop("tiny", lambda: endless(base_dir), stuck_after_s=0.2)
-    gate = threading.Event()
+    released = threading.Event()
 
     async def work() -> None:
         engine = await loop.loaded()
-        with before_last_layer(engine, lambda: gate.wait(20)):
-            waiting = asyncio.create_task(heard(loop.subscribe([ask("a", 3)])))
+        with before_last_layer(engine, lambda: released.wait(20)):
+            waiting = asyncio.create_task(received(loop.subscribe([ask("a", 3)])))
             await asyncio.to_thread(wait_until, lambda: loop.problem)
             assert loop.problem == "the engine of tiny hangs: one step takes over 0.2 s"
-            gate.set()
+            released.set()
             assert len(await waiting) == 3
         assert loop.problem is None
 
@@ -317,7 +317,7 @@ def test_a_step_that_hangs_is_told_until_it_ends(base_dir: Path) -> None:
     loop.close()
 
 
-def test_a_model_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported(tmp_path: Path) -> None:
     loop = EngineLoop("nothing", lambda: Engine(tmp_path))
 
     async def work() -> None:
@@ -332,7 +332,7 @@ def test_a_model_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
 def test_closing_ends_what_is_in_flight(loop: EngineLoop) -> None:
     async def work() -> None:
         await loop.loaded()
-        waiting = asyncio.create_task(heard(loop.subscribe([ask("a", 1500), ask("b", 1500)])))
+        waiting = asyncio.create_task(received(loop.subscribe([ask("a", 1500), ask("b", 1500)])))
         await asyncio.sleep(0.05)
         loop.close()
         with pytest.raises(EngineFailed, match="tiny is closed"):
@@ -346,11 +346,11 @@ def test_closing_ends_what_is_in_flight(loop: EngineLoop) -> None:
 def test_draining_answers_those_in_flight_and_late_ones(loop: EngineLoop) -> None:
     async def work() -> None:
         await loop.loaded()
-        early = asyncio.create_task(heard(loop.subscribe([ask("early", 300)])))
+        early = asyncio.create_task(received(loop.subscribe([ask("early", 300)])))
         began_s = time.monotonic()
         draining = asyncio.create_task(loop.drain(late_s=0.5))
         await asyncio.sleep(0.1)
-        assert len(await heard(loop.subscribe([ask("late", 10)]))) == 10
+        assert len(await received(loop.subscribe([ask("late", 10)]))) == 10
         assert len(await early) == 300
         await draining
         assert time.monotonic() - began_s >= 0.5 and loop.closing

@@ -98,8 +98,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
 def test_a_wrong_field_is_named(
     client: httpx.Client, fields: dict[str, Any], param: str | None, message: str
 ) -> None:
-    said = error(client.post(CHAT, json=ASK | fields), 400, param)
-    assert message in said
+    found = error(client.post(CHAT, json=ASK | fields), 400, param)
+    assert message in found
 
 
 @pytest.mark.parametrize("missing", ["model", "messages"])
@@ -160,8 +160,8 @@ def test_a_wrong_prompt_is_named(client: httpx.Client, prompt: Any, param: str) 
 def test_a_malformed_body_is_refused(client: httpx.Client, content: bytes, message: str) -> None:
     headers = {"content-type": "application/json"}
     response = client.post(CHAT, content=content, headers=headers)
-    said = error(response, 400, response.json()["error"]["param"])
-    assert message in said and len(said) < 300
+    found = error(response, 400, response.json()["error"]["param"])
+    assert message in found and len(found) < 300
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\x00", "\u202e\ufffe", "😀" * 50])
@@ -188,8 +188,8 @@ def test_a_body_over_the_limit_is_413(client: httpx.Client) -> None:
 
 def test_a_long_prompt_within_the_limit_is_400(client: httpx.Client) -> None:
     body = ASK | {"messages": [USER | {"content": "the cat " * 100_000}]}
-    said = error(client.post(CHAT, json=body), 400, "messages")
-    assert "tokens, and the model's context is 2048" in said and 'overflow "drop_oldest"' in said
+    found = error(client.post(CHAT, json=body), 400, "messages")
+    assert "tokens, and the model's context is 2048" in found and 'overflow "drop_oldest"' in found
 
 
 def raw(host: Hosted, request: bytes, timeout_s: float = 10) -> bytes:
@@ -244,10 +244,10 @@ def test_the_callers_request_id_comes_back(client: httpx.Client, given: str) -> 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "a b", "<script>"])
 def test_a_strange_request_id_is_replaced(client: httpx.Client, given: str) -> None:
-    (told,) = client.get("/health", headers={"x-request-id": given}).headers.get_list(
+    (request_id,) = client.get("/health", headers={"x-request-id": given}).headers.get_list(
         "x-request-id"
     )
-    assert told != given and len(told) == 32
+    assert request_id != given and len(request_id) == 32
 
 
 def test_the_log_has_a_line_for_each_request(
@@ -314,8 +314,8 @@ def test_health_needs_no_key_and_bodies_are_bounded_behind_it(locked: Hosted) ->
 
 def test_more_replies_than_ever_fit_are_refused_for_good(client: httpx.Client) -> None:
     ask = {"model": "brief", "prompt": ["a", "b", "c"], "max_tokens": 2}
-    said = error(client.post(PLAIN, json=ask | {"n": 5}), 400, "prompt")
-    assert "3 prompts times n 5 is 15 replies" in said and "12 at once (slots and queue)" in said
+    found = error(client.post(PLAIN, json=ask | {"n": 5}), 400, "prompt")
+    assert "3 prompts times n 5 is 15 replies" in found and "12 at once (slots and queue)" in found
     error(client.post(PLAIN, json=ask | {"prompt": "a", "n": 13}), 400, "n")
     assert client.post(PLAIN, json=ask | {"n": 4}).status_code == 200
 

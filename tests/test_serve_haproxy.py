@@ -133,12 +133,12 @@ def test_what_ray_wrote_is_completed_once(program: Path, tmp_path: Path) -> None
     file.write_text(
         "global\n    stats socket x mode 666 level admin\n" + CONFIGURATION.format(**ports)
     )
-    told = []
+    outputs = []
     for _ in range(2):
         subprocess.run([program, "-c", "-f", file], capture_output=True, check=False)
-        told.append(file.read_text())
-    assert told[0] == told[1] and told[0].count("# lima_ray") == 5
-    assert "bind :" not in told[0] and "bind *:" not in told[0] and "mode 600" in told[0]
+        outputs.append(file.read_text())
+    assert outputs[0] == outputs[1] and outputs[0].count("# lima_ray") == 5
+    assert "bind :" not in outputs[0] and "bind *:" not in outputs[0] and "mode 600" in outputs[0]
 
 
 def test_the_program_is_made_once_and_is_the_binary_that_is_named(
@@ -151,8 +151,8 @@ def test_the_program_is_made_once_and_is_the_binary_that_is_named(
     monkeypatch.setenv(haproxy.BINARY_PATH, str(named))
     program = haproxy.program()
     assert haproxy.program() == program
-    told = subprocess.check_output([program, "-f", "a file"], text=True)
-    assert told == "-dS -f a file\n"
+    outputs = subprocess.check_output([program, "-f", "a file"], text=True)
+    assert outputs == "-dS -f a file\n"
     monkeypatch.setenv(haproxy.BINARY_PATH, str(tmp_path / "nothing"))
     with pytest.raises(UserError, match=r"no HAProxy here .*nothing.*names another"):
         haproxy.program()

@@ -48,8 +48,8 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def visitors(browser: Browser) -> BrowserContext:
-    """What the windows of new visitors share: the cache, so that each opens quickly."""
+def context(browser: Browser) -> BrowserContext:
+    """What the windows of new browsers share: the cache, so that each opens quickly."""
     return browser.new_context(viewport=DESKTOP)
 
 
@@ -99,7 +99,7 @@ class Window:
         self.asked: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("response", lambda r: self.answered.add(urlsplit(r.url).netloc))
-        self.page.on("dialog", self.hear)
+        self.page.on("dialog", self.answer_dialog)
         self.page.goto(address)
         expect(self.page.locator("#model input")).to_have_value("first", timeout=20_000)
 
@@ -108,7 +108,7 @@ class Window:
         self.page.fill(f"{box} textarea", text)
         self.page.press(f"{box} textarea", "Enter")
 
-    def said(self, who: str = "bot") -> list[str]:
+    def texts(self, who: str = "bot") -> list[str]:
         """The messages shown, of one side."""
         return self.page.locator(f"#chat .message.{who}").all_inner_texts()
 
@@ -125,7 +125,7 @@ class Window:
             self.page.wait_for_timeout(20)
         return self.asked.pop()
 
-    def hear(self, dialog: Dialog) -> None:
+    def answer_dialog(self, dialog: Dialog) -> None:
         """Answer a question."""
         self.asked.append(dialog.message)
         (dialog.accept if self.yes else dialog.dismiss)()
@@ -134,7 +134,7 @@ class Window:
         """Edit a message, once the page has put into the box what was said, and submit it."""
         self.press("Edit", nth)
         box = self.page.locator("#chat textarea").first
-        expect(box).to_have_attribute("data-said", "yes")
+        expect(box).to_have_attribute("data-filled", "yes")
         box.fill(text)
         self.press("Submit")
 
@@ -144,11 +144,11 @@ class Window:
 
 
 @pytest.fixture
-def window(visitors: BrowserContext, site: Site) -> Iterator[Window]:
-    """A visitor who comes for the first time; the page made no errors and asked nobody else."""
+def window(context: BrowserContext, site: Site) -> Iterator[Window]:
+    """A browser that comes for the first time; the page made no errors and asked nobody else."""
     site.client.pause_s = 0.0
-    visitors.clear_cookies()
-    window = Window(visitors, site.address)
+    context.clear_cookies()
+    window = Window(context, site.address)
     yield window
     assert window.errors == []
     assert window.answered - {""} == {urlsplit(site.address).netloc}
@@ -169,9 +169,9 @@ def test_two_turns_stream_and_are_one_conversation(window: Window, site: Site) -
     expect(window.page.locator("#chat .example")).to_have_count(2)
     window.page.locator("#chat .example").first.click()
     lengths = set[int]()
-    until(lambda: bool(window.said()) and len(window.said()[0]) > 1)
+    until(lambda: bool(window.texts()) and len(window.texts()[0]) > 1)
     for _ in range(8):
-        lengths.add(len(window.said()[0]))
+        lengths.add(len(window.texts()[0]))
         time.sleep(0.05)
     assert len(lengths) > 2, "the reply does not come word by word"
     window.page.fill("#composer textarea", "And of")
@@ -193,12 +193,12 @@ def test_two_turns_stream_and_are_one_conversation(window: Window, site: Site) -
 def test_stop_frees_the_engine_and_keeps_what_was_said(window: Window, site: Site) -> None:
     site.client.pause_s = SLOW_S
     window.send(PROMPTS[0])
-    until(lambda: bool(window.said()) and len(window.said()[0]) > 3)
+    until(lambda: bool(window.texts()) and len(window.texts()[0]) > 3)
     assert site.client.in_flight == 1
     window.page.locator("#composer .stop-button").click()
     assert until(lambda: site.client.in_flight == 0) < 3 * SLOW_S + 0.5
     expect(window.page.locator("#notice")).to_contain_text("what was said so far is kept")
-    kept = window.said()[0]
+    kept = window.texts()[0]
     site.client.pause_s = 0.0
     window.send("And of Spain?")
     window.settle(2)
@@ -228,11 +228,11 @@ def test_retry_takes_another_seed_and_undo_gives_the_text_back(window: Window, s
     window.press("Undo")
     question = window.is_asked()
     assert "only exchange" in question and "the conversation and its title" in question
-    assert len(window.said()) == 1, "nothing is lost without a yes"
+    assert len(window.texts()) == 1, "nothing is lost without a yes"
     window.yes = True
     window.press("Undo")
     expect(window.page.locator("#composer textarea")).to_have_value(PROMPTS[1])
-    assert window.said() == []
+    assert window.texts() == []
 
 
 def test_edited_question_is_answered_anew(window: Window, site: Site) -> None:
@@ -243,7 +243,7 @@ def test_edited_question_is_answered_anew(window: Window, site: Site) -> None:
     window.edit(0, "What is the capital of Italy?")
     assert "The 3 messages after this one" in window.is_asked()
     window.settle(1)
-    assert window.said("user") == ["What is the capital of Italy?"]
+    assert window.texts("user") == ["What is the capital of Italy?"]
     assert site.client.asked[-1]["messages"] == [
         {"role": "user", "content": "What is the capital of Italy?"}
     ]
@@ -365,7 +365,7 @@ def test_all_of_a_text_is_seen_and_mended(window: Window, site: Site) -> None:
     page = window.page
     window.send(question)
     window.settle(1)
-    assert window.said("user") == [question]
+    assert window.texts("user") == [question]
     for text in (reply, "<form action=x><input></form>"):
         window.press("Edit", 1)
         box = page.locator("#chat textarea")
@@ -374,7 +374,7 @@ def test_all_of_a_text_is_seen_and_mended(window: Window, site: Site) -> None:
         box.fill(text)
         window.press("Submit")
         seen = text.replace("**", "").replace("```c\n", "").replace("\n```", "").replace("`", "")
-        until(lambda seen=seen: " ".join(window.said()[0].split()) == " ".join(seen.split()))
+        until(lambda seen=seen: " ".join(window.texts()[0].split()) == " ".join(seen.split()))
     assert page.locator("#chat .md").locator("form, input, b, think").count() == 0
     window.press("Edit", 0)
     expect(page.locator("#chat textarea")).to_have_value(question)
@@ -404,14 +404,14 @@ def test_two_windows_of_one_conversation_lose_nothing(window: Window, site: Site
     other.send("And of Italy?")
     expect(other.page.locator("#notice")).to_contain_text("went on in another window")
     expect(other.page.locator("#composer textarea")).to_have_value("And of Italy?")
-    assert other.said("user") == [PROMPTS[0], "And of Spain?"]
+    assert other.texts("user") == [PROMPTS[0], "And of Spain?"]
     other.page.press("#composer textarea", "Enter")
     other.settle(3)
     window.press("Undo")
     expect(window.page.locator("#notice")).to_contain_text("went on in another window")
-    assert len(window.said()) == 3
+    assert len(window.texts()) == 3
     (kept,) = [d for d in site.store.dialogues() if d.id in window.page.url]
-    assert [turn.content for turn in kept.turns[::2]] == window.said("user")
+    assert [turn.content for turn in kept.turns[::2]] == window.texts("user")
     other.page.close()
 
 
@@ -421,7 +421,7 @@ def test_mended_reply_and_thumb_are_not_lost_without_a_yes(window: Window) -> No
     window.edit(1, "Paris, of course.")
     expect(window.page.locator("#chat .message.bot")).to_have_text("Paris, of course.")
     window.press("Like")
-    until(lambda: "your thumb" in window.page.locator("#said textarea").input_value())
+    until(lambda: "your thumb" in window.page.locator("#texts textarea").input_value())
     window.yes = False
     for label in ("Retry", "Undo"):
         window.press(label)
@@ -434,16 +434,16 @@ def test_reload_during_the_first_reply_keeps_it_and_says_that_it_is_cut(
 ) -> None:
     site.client.pause_s = SLOW_S
     window.send(PROMPTS[0])
-    until(lambda: bool(window.said()) and len(window.said()[0]) > 3)
+    until(lambda: bool(window.texts()) and len(window.texts()[0]) > 3)
     window.page.fill("#composer textarea", "typed, not sent")
     window.page.reload()
     expect(window.page.locator("#chat .message.bot")).to_contain_text("⋯ stopped here")
     expect(window.page.locator("#composer textarea")).to_have_value("typed, not sent")
-    assert window.said("user") == [PROMPTS[0]]
+    assert window.texts("user") == [PROMPTS[0]]
     window.page.click("#new")
     expect(window.page.locator("#chat .message")).to_have_count(0)
     window.send(PROMPTS[1])
-    until(lambda: bool(window.said()) and len(window.said()[0]) > 3)
+    until(lambda: bool(window.texts()) and len(window.texts()[0]) > 3)
     window.page.click("#new")
     expect(window.page.locator("#chat .message")).to_have_count(0)
     window.page.locator("#past label", has_text=PROMPTS[1]).click()
@@ -475,7 +475,7 @@ def test_conversations_outlive_a_restart_and_stay_their_owners(
     window = Window(browser.new_context(viewport=DESKTOP), site.address)
     window.send(PROMPTS[1])
     window.settle(1)
-    reply = window.said()[0]
+    reply = window.texts()[0]
     expect(window.page.locator("#past label")).to_have_text([PROMPTS[1]])
     expect(window.page).to_have_url(re.compile(r"\?c=\w+$"))
     query = urlsplit(window.page.url).query
@@ -490,7 +490,7 @@ def test_conversations_outlive_a_restart_and_stay_their_owners(
         back.context.close()
         stranger = Window(browser.new_context(), f"{again.address}?{query}")
         expect(stranger.page.locator("#notice")).to_contain_text("no such conversation")
-        assert stranger.said() == []
+        assert stranger.texts() == []
         expect(stranger.page.locator("#past label")).to_have_count(0)
         stranger.context.close()
 
@@ -503,13 +503,13 @@ def test_window_comes_back_when_its_server_died(
         site.client.pause_s = SLOW_S
         window = Window(browser.new_context(viewport=DESKTOP), site.address)
         window.send(PROMPTS[0])
-        until(lambda: bool(window.said()) and len(window.said()[0]) > 3)
+        until(lambda: bool(window.texts()) and len(window.texts()[0]) > 3)
         window.page.fill("#composer textarea", "typed meanwhile")
     with Site(engine, url).open(port):
         cut = window.page.locator("#chat .message.bot")
         expect(cut).to_contain_text("⋯", timeout=30_000)
         expect(window.page.locator("#composer textarea")).to_have_value("typed meanwhile")
-        assert window.said("user") == [PROMPTS[0]] and not window.errors
+        assert window.texts("user") == [PROMPTS[0]] and not window.errors
         window.context.close()
 
 
@@ -521,7 +521,7 @@ def test_rename_and_delete(window: Window, site: Site) -> None:
     expect(window.page.locator("#past label")).to_have_text(["Capitals"])
     window.page.click("#delete")
     expect(window.page.locator("#past label")).to_have_count(0)
-    assert window.said() == []
+    assert window.texts() == []
     assert not [d for d in site.store.dialogues() if d.title == "Capitals"]
 
 

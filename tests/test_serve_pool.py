@@ -70,10 +70,10 @@ def test_a_model_that_answers_is_not_let_go(brief_dir: Path, long_dir: Path) -> 
     paths = {"a": brief_dir, "long": long_dir, "c": brief_dir}
     with hosted(paths, keep_loaded=2) as host, host.client() as client:
         answers(host, "long")
-        gate = threading.Event()
+        released = threading.Event()
 
         def hold(*_: object) -> None:
-            gate.wait(60)
+            released.wait(60)
 
         engine: Any = host.engine_loop("long").engine
         engine.model.get_decoder().layers[0].register_forward_pre_hook(hold)
@@ -81,26 +81,26 @@ def test_a_model_that_answers_is_not_let_go(brief_dir: Path, long_dir: Path) -> 
         with client.stream("POST", "/v1/completions", json=body) as response:
             answers(host, "c")
             assert loaded(host) == {"a", "long", "c"}
-            gate.set()
+            released.set()
             assert response.read().endswith(b"data: [DONE]\n\n")
 
 
-def test_a_model_that_cannot_be_loaded_is_told_once_and_tried_again(
+def test_a_model_that_cannot_be_loaded_is_reported_once_and_tried_again(
     brief_dir: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(brief_dir, broken)
     weights = broken / "model.safetensors"
-    whole = weights.read_bytes()
+    intact = weights.read_bytes()
     weights.write_bytes(b"nothing")
     with hosted({"a": brief_dir, "b": broken}) as host:
         assert ask(host, "b").status_code == 503
         entry = host.models.entries["b"]
         wait_until(lambda: entry.problem)
-        told = ask(host, "b").json()["error"]
-        assert told["code"] == "model_unavailable" and str(broken) in told["message"]
+        refusal = ask(host, "b").json()["error"]
+        assert refusal["code"] == "model_unavailable" and str(broken) in refusal["message"]
         assert host.client().get("/health").status_code == 200
-        weights.write_bytes(whole)
+        weights.write_bytes(intact)
         answers(host, "b")
         assert ask(host, "a").status_code == 200
 

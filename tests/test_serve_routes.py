@@ -106,12 +106,12 @@ def test_a_reply_that_eot_ends_has_the_reason_stop(host: Hosted, client: openai.
     assert reasons == {"stop", "length"}
 
 
-def test_the_seed_that_is_told_gives_the_same_choices(client: openai.OpenAI) -> None:
+def test_the_seed_that_is_reported_gives_the_same_choices(client: openai.OpenAI) -> None:
     ask: Any = {"model": "talker", "messages": QUESTION, "n": 3, "max_tokens": 20}
     first: Any = client.chat.completions.create(**ask)
     again = client.chat.completions.create(**ask, seed=first.lima["seed"])
-    told = [[choice.message.content for choice in a.choices] for a in (first, again)]
-    assert told[0] == told[1] and len(set(told[0])) == 3
+    results = [[choice.message.content for choice in a.choices] for a in (first, again)]
+    assert results[0] == results[1] and len(set(results[0])) == 3
     assert first.system_fingerprint == first.lima["revision"] == again.system_fingerprint
 
 
@@ -231,29 +231,29 @@ def test_control_tokens_in_a_text_are_text(client: openai.OpenAI, spelt: str) ->
 
 def test_openai_client_streams_what_it_gives_at_once(client: openai.OpenAI) -> None:
     ask: Any = {"model": "talker", "messages": QUESTION, "max_tokens": 30, **GREEDY}
-    whole = client.chat.completions.create(**ask)
+    complete = client.chat.completions.create(**ask)
     with client.chat.completions.create(
         **ask, stream=True, stream_options={"include_usage": True}
     ) as stream:
         chunks = list(stream)
-    said = [c.choices[0].delta.content or "" for c in chunks if c.choices]
-    assert "".join(said) == whole.choices[0].message.content and len(said) > 10
-    assert chunks[-1].usage == whole.usage and chunks[-1].choices == []
-    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason == "length"
+    pieces = [c.choices[0].delta.content or "" for c in chunks if c.choices]
+    assert "".join(pieces) == complete.choices[0].message.content and len(pieces) > 10
+    assert chunks[-1].usage == complete.usage and chunks[-1].choices == []
+    assert chunks[-2].choices[0].finish_reason == complete.choices[0].finish_reason == "length"
 
 
 def test_openai_client_async(host: Hosted) -> None:
     async def work() -> list[str]:
         async with openai.AsyncOpenAI(base_url=f"{host.url}/v1", api_key="none") as client:
 
-            async def said(prompt: str) -> str:
+            async def pieces(prompt: str) -> str:
                 stream = await client.completions.create(
                     model="talker", prompt=prompt, max_tokens=20, stream=True, temperature=0
                 )
                 return "".join([chunk.choices[0].text async for chunk in stream])
 
             prompts = ["The capital of France", "Gold is", "The capital of France"]
-            several = await asyncio.gather(*map(said, prompts))
+            several = await asyncio.gather(*map(pieces, prompts))
             at_once = await client.completions.create(
                 model="talker", prompt=prompts, max_tokens=20, temperature=0
             )
@@ -385,9 +385,9 @@ def test_ten_times_overload_is_refused_and_costs_no_memory(host: Hosted) -> None
     process, counts = psutil.Process(), []
     before = process.memory_info().rss
     for _ in range(3):
-        told = asyncio.run(burst())
-        answered = [value for status, value in told if status == 200]
-        refused = [value for status, value in told if status == 429]
+        results = asyncio.run(burst())
+        answered = [value for status, value in results if status == 200]
+        refused = [value for status, value in results if status == 429]
         assert len(answered) + len(refused) == 10 * room and len(answered) >= room
         assert set(answered) == {200} and refused and all(1 <= s <= 60 for s in refused)
         counts.append(len(answered))
@@ -426,10 +426,10 @@ def break_down(*_: object) -> None:
 
 
 def test_a_hanging_step_is_unhealthy(long_dir: Path) -> None:
-    gate = threading.Event()
+    released = threading.Event()
 
     def hang(*_: object) -> None:
-        gate.wait(20)
+        released.wait(20)
 
     with hosted({"long": long_dir}, stuck_after_s=0.2) as host:
         layer = host.engine_loop().engine.model.get_decoder().layers[0]  # pyright: ignore
@@ -437,7 +437,7 @@ def test_a_hanging_step_is_unhealthy(long_dir: Path) -> None:
         response = stream(host)
         wait_until(lambda: host.client().get("/health").status_code == 503)
         assert "hangs" in host.client().get("/health").json()["error"]["message"]
-        gate.set()
+        released.set()
         hook.remove()
         response.close()
         wait_until(lambda: host.client().get("/health").status_code == 200)

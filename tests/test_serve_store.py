@@ -102,7 +102,7 @@ def test_a_folder_that_is_gone_is_a_database_that_is_away(store: Store, tmp_path
         store.titles("anna")
 
 
-def test_a_password_in_a_url_is_not_told() -> None:
+def test_a_password_in_a_url_is_not_reported() -> None:
     for url in (
         "postgresql+nodriver://anna:se:s@me@db/lima",
         "postgresql://anna:se:s@me@db:port/lima",
@@ -180,7 +180,7 @@ def test_nothing_is_written_over_what_another_window_wrote(store: Store) -> None
     assert store.open("anna", here.id) is None
 
 
-def test_of_two_that_save_at_once_one_is_told(store: Store, url: str) -> None:
+def test_of_two_that_save_at_once_one_is_reported(store: Store, url: str) -> None:
     dialogue = talked()
     store.save("anna", dialogue)
     stores, both = [store, Store(url)], Barrier(2)
@@ -210,8 +210,8 @@ def test_of_two_that_save_at_once_one_is_told(store: Store, url: str) -> None:
 def test_own_attempt_that_was_written_without_a_word_is_no_conflict(store: Store) -> None:
     dialogue = talked()
     store.save("anna", dialogue)
-    unheard = copy.deepcopy(dialogue)
-    store.save("anna", unheard, "attempt")
+    unanswered = copy.deepcopy(dialogue)
+    store.save("anna", unanswered, "attempt")
     dialogue.attempts = ("attempt",)
     dialogue.title = "Later"
     store.save("anna", dialogue)
@@ -267,9 +267,9 @@ def test_secret_is_made_once(store: Store, url: str) -> None:
 
 
 def test_exports_are_training_data_and_verdicts(store: Store, url: str, tmp_path: Path) -> None:
-    whole, open_end = talked(), talked()
+    complete, open_end = talked(), talked()
     del open_end.turns[-1]
-    for dialogue in (whole, open_end):
+    for dialogue in (complete, open_end):
         store.save("anna", dialogue)
     up = Verdict("prompt", "thumbs", "anna", "up", key="thumb-1", extra={"replies": ["é"]})
     store.judge("anna", up)
@@ -277,7 +277,7 @@ def test_exports_are_training_data_and_verdicts(store: Store, url: str, tmp_path
     verdicts(tmp_path / "out" / "verdicts.jsonl", url)
     (read,) = read_examples(str(tmp_path / "out" / "data.jsonl"))
     assert read.turns == ("Capital of\nFrance? 🌍", "Paris.", "Sure?", "Yes.")
-    assert (read.id, read.source, read.system) == (whole.id, "chat", "Be short.")
+    assert (read.id, read.source, read.system) == (complete.id, "chat", "Be short.")
     lines = (tmp_path / "out" / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["replies"] for line in lines] == [["é"]]
 

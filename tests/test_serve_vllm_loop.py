@@ -53,7 +53,7 @@ def test_greedy_tokens_are_those_of_our_engine(host: Hosted, talker_dir: Path) -
     engine = Engine(talker_dir, device=torch.device("cpu"))
     for prompt in PROMPTS:
         ids = engine.text_ids(prompt)
-        sampling = Sampling(temperature=0, repetition_penalty=1, max_tokens=len(ids) + 40)
+        sampling = Sampling(temperature=0, repetition_penalty=1, max_new_tokens=40)
         (reply,) = engine.generate([Request(prompt, ids, sampling)])
         body = GREEDY | {"model": "talker", "prompt": prompt, "return_token_ids": True}
         with host.client() as client:
@@ -71,7 +71,7 @@ def test_a_client_that_leaves_stops_the_work(host: Hosted) -> None:
         assert client.post("/v1/completions", json=body | {"stream": False}).status_code == 200
 
 
-def test_a_server_that_dies_is_told(host: Hosted) -> None:
+def test_a_server_that_dies_is_reported(host: Hosted) -> None:
     """Last: nothing replaces it but a new replica."""
     mine = psutil.Process().children(recursive=True)
     (server,) = [p for p in mine if "vllm.entrypoints.openai.api_server" in p.cmdline()]

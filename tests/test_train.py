@@ -26,7 +26,6 @@ from lima_ray.records.run import Run
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    """A Ray cluster of four logical CPUs on this machine."""
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
     with ray_cluster(cpus=4):
         yield
@@ -244,7 +243,7 @@ def test_elastic_runs_take_the_workers_there_are(recipe: Recipe) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_driver_goes_on_with_another_number_of_workers(
+def test_a_killed_driver_resumes_with_another_number_of_workers(
     recipe: Recipe, tmp_path: Path
 ) -> None:
     recipe = recipe.override(

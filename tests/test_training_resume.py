@@ -65,7 +65,6 @@ def kill_at_report(*_: Any, **__: Any) -> None:
 
 
 def kill_at(step: int) -> None:
-    """End the loop after a step."""
     if step == STOP_AFTER:
         raise Killed
 
@@ -85,13 +84,12 @@ def prepare(recipe: Recipe, folder: str, case: str, **more: Any) -> Recipe:
 
 
 def losses(recipe: Recipe) -> list[float]:
-    """Losses of all steps so far."""
     steps = Run(recipe.run_dir).steps()
     assert [s["step"] for s in steps] == list(range(1, len(steps) + 1))
     return [s["loss"] for s in steps]
 
 
-def test_stopped_runs_go_on_exactly(recipe: Recipe) -> None:
+def test_stopped_runs_resume_exactly(recipe: Recipe) -> None:
     whole = [prepare(recipe, "whole", case) for case in CASES]
     stopped = [prepare(recipe, "stopped", case) for case in CASES]
     in_process_group(2, train_all, whole, False)

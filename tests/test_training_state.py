@@ -17,12 +17,7 @@ from lima_ray.model.export_check import check_export
 from lima_ray.records.files import write_json
 from lima_ray.records.run import MANIFEST, Run
 from lima_ray.train import is_finished
-from lima_ray.training.checkpoint import (
-    convert_to_universal,
-    find_intact_state,
-    load_state,
-    save_state,
-)
+from lima_ray.training import checkpoint
 from lima_ray.training.loop import build_engine, train, train_step
 from lima_ray.training.phases import Phases
 from lima_ray.training.schedule import Schedule, plan_epoch
@@ -87,14 +82,14 @@ def test_a_lost_file_or_manifest_is_damage(recipe: Recipe) -> None:
     go_on(recipe, run)
     newest, before = run.states()
     (newest.folder / MANIFEST).write_text("{")
-    found, notes = find_intact_state(run)
+    found, notes = checkpoint.find_intact_state(run)
     assert found == before and "step-000009 is damaged: manifest.json" in notes[0]
     (before.folder / next(iter(before.files))).unlink()
     with pytest.raises(UserError, match="step 6 is damaged"):
-        find_intact_state(run)
+        checkpoint.find_intact_state(run)
 
 
-def test_a_state_of_an_earlier_version_is_told_and_a_run_it_finished_stays_so(
+def test_a_state_of_an_earlier_version_is_refused_and_a_run_it_finished_stays_finished(
     recipe: Recipe,
 ) -> None:
     run, schedule = (
@@ -106,7 +101,7 @@ def test_a_state_of_an_earlier_version_is_told_and_a_run_it_finished_stays_so(
     entry = {"tag": folder.name, "step": schedule.steps, "workers": 1}
     (run.state_dir / "latest.json").write_text(json.dumps([entry]))
     with pytest.raises(UserError, match=r"earlier version .*wrote .*step-.*remove .*/state to"):
-        find_intact_state(run)
+        checkpoint.find_intact_state(run)
     assert folder.exists() and not is_finished(run, schedule)
     run.epoch_dir(recipe.optim.epochs).mkdir(parents=True)
     assert is_finished(run, schedule)
@@ -139,11 +134,11 @@ def test_a_state_runs_no_code(recipe: Recipe, tmp_path: Path, stage: int) -> Non
         torch.save({"module": Hostile(tmp_path / "hacked")}, newest.folder / name)
         engine = build_engine(recipe, tokenizer, CPU)
         with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
-            load_state(engine, run, newest.folder.name)
+            checkpoint.load_state(engine, run, newest.folder.name)
         engine.destroy()
     if stage:
         with pytest.raises(RuntimeError, match="Weights only load failed"):
-            convert_to_universal(newest)
+            checkpoint.convert_to_universal(newest)
     assert not (tmp_path / "hacked").exists()
 
 
@@ -162,7 +157,7 @@ def test_no_more_states_than_kept_are_on_the_disk_at_any_time(recipe: Recipe) ->
     save, engine.save_checkpoint = engine.save_checkpoint, watching
     for number, step in enumerate(plan_epoch(recipe, rows, 0, 1), start=1):
         train_step(engine, step, rows, 1e-3)
-        save_state(engine, run, number, keep=2)
+        checkpoint.save_state(engine, run, number, keep=2)
     engine.destroy()
     assert [s.step for s in run.states()] == [3, 2] and most == 2
 
@@ -181,7 +176,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_its_step(
     assert "NaN" not in run.metrics_file.read_text()
 
 
-def test_a_gradient_that_overflows_is_not_passed_over(recipe: Recipe) -> None:
+def test_a_gradient_that_overflows_is_reported(recipe: Recipe) -> None:
     """DeepSpeed leaves such a step out without a word."""
     recipe = recipe.override({"train.zero_stage": 2, "train.precision": "bf16"})
     tokenizer, _, rows = training_data.load(recipe)

@@ -52,7 +52,7 @@ def test_a_judgement_that_was_cut_off_does_not_count(tmp_path: Path) -> None:
     assert found and found.per_reply_s is None
 
 
-def test_nothing_more_is_told_where_nothing_is_judged(tmp_path: Path) -> None:
+def test_nothing_more_is_reported_where_nothing_is_judged(tmp_path: Path) -> None:
     pool: Any = None  # the forecast asks no actor
     run = training(tmp_path / "a", 6, begun=1030)
     needs = replace(COST, dev_replies=0, replies=0)

@@ -26,6 +26,7 @@ from lima_ray.results.intervals import crossed_mean
 from tune import report, space
 from tune.reports import figure
 from tune.reports.charts import bars, line, stacked
+from tune.reports.finding import finding
 from tune.reports.multi_axis_charts import heat_map, parallel
 from tune.reports.tables import point_rows
 from tune.results import Study
@@ -227,7 +228,7 @@ def test_perplexity_compares_without_a_judge_lower_is_better_and_its_warning_is_
         assert row["perplexity"] == f"{np.exp(np.mean(expected[number])):.3f}"
         assert row["loss, nats a token [95 %]"].startswith(f"{np.mean(expected[number]):.3f} [")
     assert study.best() is None and not (study.path / "best.yaml").exists()
-    found = report.finding(study)
+    found = finding(study)
     assert found and found.answer == "agrees"
     text = report.write(study).read_text()
     assert "it does not track the quality of replies (LIMA appendix B)" in text
@@ -277,7 +278,7 @@ def test_the_interval_of_the_difference_decides(
 ) -> None:
     expect = FILTERED | {"within": within}
     study = study_of(tmp_path, lower_where(lower, by), axes=TWO, expect=expect)
-    found = report.finding(study)
+    found = finding(study)
     assert found and found.answer == answer, found
     assert "over 3 seeds and 40 prompts" in found.sentence
 
@@ -300,7 +301,7 @@ def test_a_claim_pairs_points_over_the_axes_it_does_not_name(tmp_path: Path) -> 
                 level = 2.5 + rate + 0.3 * (point.values["model.residual_dropout"] == 0.2)
                 train(tmp_path, sweep, point.number, seed, level)
     study = Study.load(tmp_path / "sweeps" / "mine")
-    found = report.finding(study)
+    found = finding(study)
     assert found and found.answer == "agrees"
     assert "the mean of 2 of 3 pairs that differ in nothing else" in found.sentence
     rows = point_rows(study)
@@ -324,7 +325,7 @@ def test_epochs_agree_where_grade_and_perplexity_both_rise(
     grade_rise: float, perplexity_rise: list[float], answer: str, tmp_path: Path
 ) -> None:
     study = epochs_study(tmp_path, grade_rise, perplexity_rise)
-    found = report.finding(study)
+    found = finding(study)
     assert found and found.answer == answer, found
     text = report.write(study).read_text()
     assert "| 3 |" in text and "held-out perplexity" in text
@@ -345,7 +346,7 @@ def epochs_study(folder: Path, grade_rise: float, perplexity_rise: list[float]) 
 
 def test_a_study_without_a_rule_has_no_verdict(tmp_path: Path) -> None:
     study = study_of(tmp_path, lower_where("", 0), axes=TWO, seeds=[0])
-    assert report.finding(study) is None
+    assert finding(study) is None
     assert "one seed says nothing of others" in report.write(study).read_text()
 
 
@@ -464,8 +465,8 @@ def test_the_page_has_the_papers_figures_and_where_all_came_from(tmp_path: Path)
     assert text.startswith("# mine\n\nThe claim: Filtered rows are better.\n\n**Agrees.** The mean")
     assert "![mine](figure.png)" in text and (study.path / "figure.png").exists()
     assert "| 3.83 |" in text and "| 10.0/20.0/70.0 |" in text
-    for said in ("seed 0, 1, 2", "40 prompts", "judged by exact", "1 sample for each"):
-        assert said in text
+    for text_part in ("seed 0, 1, 2", "40 prompts", "judged by exact", "1 sample for each"):
+        assert text_part in text
     row = "| data unfiltered | 2 | done | 7 | da7a | ba5e | `../../trials/000001000002` |"
     assert row in text
     assert str(tmp_path) not in text

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from chat_server import Server, serving
+from chat_server import ChatServer, serving
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import PACKAGE
@@ -109,7 +109,7 @@ def test_losses_are_compared_on_the_same_tokens_at_every_point(tmp_path: Path) -
 
 
 def test_a_judge_is_asked_only_where_something_is_left_to_judge(tmp_path: Path) -> None:
-    with serving(Server()) as server:
+    with serving(ChatServer()) as server:
         pass  # the port is closed again
     fields = {"select.judge": "endpoint", "select.endpoint": server.url, "data.rows": 8}
     fields |= {"select.endpoint_model": "judge-1", "runs_dir": str(tmp_path / "runs")}
@@ -222,7 +222,7 @@ def test_wrong_files_are_refused_with_the_way_out(
         check_names(load(written(tmp_path, **tree)))
 
 
-def test_every_wrong_name_is_told_at_once(tmp_path: Path) -> None:
+def test_every_wrong_name_is_reported_at_once(tmp_path: Path) -> None:
     tree = {"axes": {"optim.lr": {"grid": [1]}, "model.drop": {"grid": [1]}}, "set": {"x": 1}}
     with pytest.raises(UserError) as error:
         check_names(load(written(tmp_path, **tree)))
@@ -243,11 +243,11 @@ def test_every_invalid_point_is_listed_before_anything_starts(tmp_path: Path) ->
     )
     with pytest.raises(UserError) as error:
         training.prepare(sweep, base_recipe(sweep), points(sweep))
-    told = str(error.value)
-    assert "6 of 8 trainings cannot run" in told
-    assert "model.residual_dropout is 1.5: input should be less than 1" in told
-    assert "data.rows is 9999, but there are 950 rows" in told
-    assert "residual dropout 0.1, rows 9999 (seed 1)" in told
+    message = str(error.value)
+    assert "6 of 8 trainings cannot run" in message
+    assert "model.residual_dropout is 1.5: input should be less than 1" in message
+    assert "data.rows is 9999, but there are 950 rows" in message
+    assert "residual dropout 0.1, rows 9999 (seed 1)" in message
 
 
 @pytest.mark.parametrize(

@@ -39,14 +39,14 @@ def test_a_sweep_trains_judges_reports_and_repeats_nothing(
 ) -> None:
     path = quick_sweep(tmp_path)
     study = sweep.run(Command(sweep=str(path)))
-    told = capfd.readouterr().out
+    output = capfd.readouterr().out
     with pytest.raises(UserError, match="holds this sweep already; --resume goes on"):
         sweep.run(Command(sweep=str(path)))
     again = sweep.run(Command(sweep=str(path), resume=True))
     shared = sweep.run(Command(sweep=str(quick_sweep(tmp_path, "sharing", seeds=[0]))))
-    assert "sweep quick: 2 points x 2 seeds" in told and "4 trainings left, 2 at once" in told
-    assert "4/4 after" in told and "residual dropout 0.1, seed 1: done" in told
-    for line in (line for line in told.splitlines() if "dev grade" in line and "after" in line):
+    assert "sweep quick: 2 points x 2 seeds" in output and "4 trainings left, 2 at once" in output
+    assert "4/4 after" in output and "residual dropout 0.1, seed 1: done" in output
+    for line in (line for line in output.splitlines() if "dev grade" in line and "after" in line):
         grade, epoch = line.split("dev grade ")[1].split(" of epoch ")
         assert any(
             (f"{o.chosen.grade:.2f}", str(o.chosen.epoch)) == (grade, epoch)
@@ -144,6 +144,33 @@ def test_changed_rows_do_not_mix_either_and_harmless_changes_do(tmp_path: Path) 
         write_directory(quick_sweep(tmp_path, set=fields))
 
 
+def test_a_sweep_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    axes = {"sampling.context": {"grid": [48, 64]}}
+    path = quick_sweep(tmp_path, axes=axes)
+    write_directory(path)
+    file = tmp_path / "runs" / "sweeps" / "quick" / "sweep.yaml"
+    tree = yaml.safe_load(file.read_text().replace("sampling.context", "sampling.max_tokens"))
+    assert tree["points"][1]["values"] == {"sampling.max_tokens": 64}
+    assert tree["sweep"]["set"]["sampling.max_tokens"] == 60
+    sampling = tree["recipe"]["sampling"]
+    sampling["max_tokens"] = sampling.pop("context")
+    del sampling["max_new_tokens"]
+    file.write_text(yaml.safe_dump(tree))
+    study = Study.load(file.parent)
+    assert study.recipe.sampling.context == 60
+    assert [point.values for point in study.points] == [
+        *({"sampling.context": 48}, {"sampling.context": 64}),
+    ]
+    write_directory(path)
+    file.write_text(yaml.safe_dump(tree))
+    other = quick_sweep(tmp_path, axes=axes, set={"sampling.context": 61})
+    with pytest.raises(UserError, match=r"recipe\.sampling\.context 60 \(now 61\)"):
+        write_directory(other)
+    before = quick_sweep(tmp_path, set={"sampling.max_tokens": 60})
+    with pytest.raises(UserError, match=r"sampling\.max_tokens is now sampling\.context"):
+        write_directory(before)
+
+
 def test_two_processes_do_not_run_one_sweep(tmp_path: Path) -> None:
     path = quick_sweep(tmp_path)
     plan = sweep.plan(Command(sweep=str(path)))
@@ -158,10 +185,10 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(
     cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep.run(Command(sweep=str(quick_sweep(tmp_path)), dry_run=True))
-    told = capsys.readouterr().out
-    assert "2 points x 2 seeds" in told and "  1  residual dropout 0" in told
-    assert "4 trainings left, 2 at once: how long is told after the first steps" in told
-    assert "the arithmetic alone is" in told and "of one CPU core" in told
+    output = capsys.readouterr().out
+    assert "2 points x 2 seeds" in output and "  1  residual dropout 0" in output
+    assert "4 trainings left, 2 at once: how long is told after the first steps" in output
+    assert "the arithmetic alone is" in output and "of one CPU core" in output
     assert not (tmp_path / "runs").exists()
 
 
@@ -233,8 +260,8 @@ def test_ctrl_c_ends_a_sweep_with_a_report_of_what_there_is(tmp_path: Path) -> N
     until(lambda: len(trainings(tmp_path)) >= 1, running)
     os.kill(running.pid, signal.SIGINT)
     assert running.wait(120) == 130
-    told = (tmp_path / "out.txt").read_text()
-    assert "interrupted; what was saved is kept" in told and "Traceback" not in told
+    output = (tmp_path / "out.txt").read_text()
+    assert "interrupted; what was saved is kept" in output and "Traceback" not in output
     report = (tmp_path / "runs" / "sweeps" / "quick" / "report.md").read_text()
     assert "residual dropout" in report or "dropout" in report
     assert 1 <= len(trainings(tmp_path)) < 6

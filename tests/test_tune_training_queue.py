@@ -51,6 +51,14 @@ async def begun(path: Path, retries: int) -> TrainingQueue:
     return queue
 
 
+async def training_first(path: Path, retries: int, *trainings: Training) -> TrainingQueue:
+    """Return a queue that has given the first of these trainings to worker group 0."""
+    queue = await begun(path, retries)
+    await queue.submit(list(trainings))
+    await given_training(queue, 0)
+    return queue
+
+
 async def given_training(queue: TrainingQueue, group: int, fresh: bool = True) -> Training:
     """Return the training that a worker group is given."""
     training = await queue.next_training(group, fresh)
@@ -63,6 +71,15 @@ async def given_assessment(queue: TrainingQueue, assessor: int, fresh: bool = Tr
     assessment = await queue.next_assessment(assessor, fresh)
     assert isinstance(assessment, Assessment)
     return assessment
+
+
+async def assessment_first(
+    path: Path, retries: int, training: Training
+) -> tuple[TrainingQueue, Assessment]:
+    """Return a queue that has given the assessment of a training's first epoch to assessor 0."""
+    queue = await training_first(path, retries, training)
+    await queue.weights_saved(training.id, 1)
+    return queue, await given_assessment(queue, 0)
 
 
 async def measure(queue: TrainingQueue, assessor: int = 0) -> Assessment:
@@ -126,9 +143,7 @@ def test_the_status_of_a_training_is_the_chosen_epochs_grade(tmp_path: Path, tra
 
 def test_what_is_done_is_not_done_again_nor_written_twice(tmp_path: Path, training: Any) -> None:
     async def work() -> None:
-        queue = await begun(tmp_path, 0)
-        await queue.submit([training("one")])
-        await queue.next_training(0, True)
+        queue = await training_first(tmp_path, 0, training("one"))
         await queue.training_ended("one")
         await measure(queue)
         later = await begun(tmp_path, 0)
@@ -172,24 +187,19 @@ def test_a_worker_group_that_died_goes_on_and_then_fails_with_its_error(
 
 def test_a_death_without_an_error_is_reported_as_such(tmp_path: Path, training: Any) -> None:
     async def work() -> None:
-        queue = await begun(tmp_path, 0)
-        await queue.submit([training("bad"), training("good", seed=1)])
-        await queue.next_training(0, True)
+        queue = await training_first(tmp_path, 0, training("bad"), training("good", seed=1))
         assert (await given_training(queue, 0, True)).id == "good"
 
     run(work())
-    assert written(tmp_path)[0]["error"] == "a worker died"
+    (line,) = written(tmp_path)
+    assert line["error"] == "a worker died"
 
 
 def test_an_assessor_that_died_or_failed_is_retried_then_fails_its_training(
     tmp_path: Path, training: Any
 ) -> None:
     async def work() -> None:
-        queue = await begun(tmp_path, 1)
-        await queue.submit([training("one")])
-        await queue.next_training(0, True)
-        await queue.weights_saved("one", 1)
-        assessment = await given_assessment(queue, 0)
+        queue, assessment = await assessment_first(tmp_path, 1, training("one"))
         again = await given_assessment(queue, 0)
         assert again == assessment
         await queue.assessment_failed(again, "the judge is away")
@@ -226,9 +236,7 @@ def test_a_cancelled_point_stops_at_its_next_epoch(tmp_path: Path, training: Any
 
 def test_a_training_that_another_point_needs_is_not_stopped(tmp_path: Path, training: Any) -> None:
     async def work() -> None:
-        queue = await begun(tmp_path, 1)
-        await queue.submit([training("both"), training("both", point=1)])
-        await queue.next_training(0, True)
+        queue = await training_first(tmp_path, 1, training("both"), training("both", point=1))
         await queue.cancel(0)
         assert await queue.weights_saved("both", 1) == "go on"
         assert not queue.waiting
@@ -258,9 +266,7 @@ def test_grades_are_returned_when_every_seed_that_lives_has_them(
 
 def test_closing_with_an_error_fails_what_has_not_ended(tmp_path: Path, training: Any) -> None:
     async def work() -> None:
-        queue = await begun(tmp_path, 0)
-        await queue.submit([training("one"), training("two", seed=1)])
-        await queue.next_training(0, True)
+        queue = await training_first(tmp_path, 0, training("one"), training("two", seed=1))
         idle = asyncio.create_task(queue.next_assessment(0, True))
         await queue.close("all trainers have given up")
         assert await idle == "closed" and await queue.next_training(1, True) == "closed"
@@ -278,9 +284,7 @@ def test_closing_with_an_error_fails_what_has_not_ended(tmp_path: Path, training
 
 def test_closing_leaves_a_training_for_a_later_start(tmp_path: Path, training: Any) -> None:
     async def work() -> None:
-        queue = await begun(tmp_path, 0)
-        await queue.submit([training("one")])
-        await queue.next_training(0, True)
+        queue = await training_first(tmp_path, 0, training("one"))
         await queue.close()
         assert await queue.weights_saved("one", 1) == "leave"
 
@@ -292,11 +296,7 @@ def test_what_a_worker_group_or_an_assessor_held_goes_to_others_when_it_is_lost(
     tmp_path: Path, training: Any
 ) -> None:
     async def work() -> None:
-        queue = await begun(tmp_path, 1)
-        await queue.submit([training("one")])
-        await queue.next_training(0, True)
-        await queue.weights_saved("one", 1)
-        assessment = await given_assessment(queue, 0)
+        queue, assessment = await assessment_first(tmp_path, 1, training("one"))
         await queue.assessor_lost(0, "gone")
         assert await given_assessment(queue, 1) == assessment
         await queue.group_lost(0, "gone")
@@ -311,9 +311,7 @@ def test_what_a_worker_group_or_an_assessor_held_goes_to_others_when_it_is_lost(
 
 def test_reports_of_a_sweep_before_are_nothing_to_the_next(tmp_path: Path, training: Any) -> None:
     async def work() -> None:
-        queue = await begun(tmp_path, 0)
-        await queue.submit([training("old")])
-        await queue.next_training(0, True)
+        queue = await training_first(tmp_path, 0, training("old"))
         await queue.begin_sweep(tmp_path, 0)
         assert await queue.weights_saved("old", 1) == "leave"
         await queue.epoch_assessed("old", 1, 3.0)
@@ -329,9 +327,7 @@ def test_a_training_stopped_for_one_point_goes_on_for_another(
     tmp_path: Path, training: Any
 ) -> None:
     async def work() -> None:
-        queue = await begun(tmp_path, 0)
-        await queue.submit([training("both")])
-        await queue.next_training(0, True)
+        queue = await training_first(tmp_path, 0, training("both"))
         await queue.cancel(0)
         await queue.submit([training("both", point=1)])
         assert await queue.weights_saved("both", 1) == "go on" and not queue.waiting

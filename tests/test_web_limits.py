@@ -52,7 +52,6 @@ def half_sent(host: Hosted, count: int) -> Iterator[list[socket.socket]]:
 
 
 def status(client: socket.socket) -> int:
-    """The status that a request is answered with."""
     return int(client.recv(9999).split()[1])
 
 
@@ -76,8 +75,8 @@ def test_a_body_is_bounded_whatever_its_header_says(brief_dir: Path) -> None:
         for content in (b" " * 2001, iter([b" " * 1500] * 2)):
             long = client.post("/v1/completions", content=content, headers=JSON)
             assert long.status_code == 413 and long.json()["error"]["code"] == "request_too_large"
-        whole = client.post("/v1/completions", content=iter([ASKED[:9], ASKED[9:]]), headers=JSON)
-        assert whole.status_code == 200
+        short = client.post("/v1/completions", content=iter([ASKED[:9], ASKED[9:]]), headers=JSON)
+        assert short.status_code == 200
 
 
 def test_the_name_of_another_server_is_refused(host: Hosted) -> None:
@@ -93,7 +92,6 @@ def test_the_name_of_another_server_is_refused(host: Hosted) -> None:
 
 
 def scope(client: str, path: str = "/chat/", **headers: str) -> Scope:
-    """A request's scope."""
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     return {"type": "http", "path": path, "headers": pairs, "client": (client, 1)}
 
@@ -103,7 +101,6 @@ async def nothing(message: Message) -> None:
 
 
 async def never() -> Message:
-    """A body that does not come."""
     return await asyncio.get_running_loop().create_future()
 
 
@@ -146,20 +143,20 @@ def test_one_client_takes_its_part_and_another_kind_its_own() -> None:
 
 
 def test_the_start_of_a_server_passes() -> None:
-    told: list[str] = []
+    scopes: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        told.append(scope["type"])
+        scopes.append(scope["type"])
 
     asyncio.run(LimitsMiddleware(app, {})({"type": "lifespan"}, never, nothing))
-    assert told == ["lifespan"]
+    assert scopes == ["lifespan"]
 
 
 def test_the_oldest_body_gives_way_where_all_clients_wait() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert (await receive())["body"] == b"whole"
 
-    async def whole() -> Message:
+    async def complete() -> Message:
         await asyncio.sleep(0)
         return {"type": "http.request", "body": b"whole", "more_body": False}
 
@@ -171,7 +168,7 @@ def test_the_oldest_body_gives_way_where_all_clients_wait() -> None:
             for n in range(9)
         ]
         await asyncio.sleep(0.01)
-        await limit(scope("198.51.100.1", **post), whole, nothing)
+        await limit(scope("198.51.100.1", **post), complete, nothing)
         await asyncio.sleep(0.01)
         ended = [task for task in slow if task.done()]
         assert ended == slow[:1]

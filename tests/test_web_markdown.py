@@ -102,7 +102,7 @@ def test_hostile_text_takes_no_time(piece: str) -> None:
     assert time.monotonic() - began < 1
 
 
-def test_reply_that_is_not_whole_says_so_unless_it_was_mended() -> None:
+def test_reply_that_is_not_complete_says_so_unless_it_was_mended() -> None:
     def shown(busy: bool = False, **how: str | None) -> str:
         turns = [Turn("user", "Hi"), Turn("assistant", "```\nx", **how)]  # pyright: ignore
         (part,) = messages(Dialogue(turns=turns), busy)[1]["content"]

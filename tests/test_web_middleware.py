@@ -17,17 +17,14 @@ class Silent:
     """A client that nobody asks here."""
 
     async def models(self) -> list[dict[str, object]]:
-        """No models."""
         return []
 
     def chat(self, body: dict[str, object]) -> None:
-        """No replies."""
         raise AssertionError("nobody asks")
 
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[TestClient]:
-    """A page without logins."""
     store = Store(f"sqlite:///{tmp_path}/chat.sqlite")
     page = build_page(Silent(), store, PageSettings())  # pyright: ignore[reportArgumentType]
     with TestClient(page) as client:
@@ -35,7 +32,7 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
     store.close()
 
 
-def test_a_visitor_without_a_login_keeps_the_session_by_a_new_cookie(
+def test_a_browser_without_a_login_keeps_the_session_by_a_new_cookie(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def session() -> str:

@@ -32,7 +32,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 
 @pytest.fixture
 def client(page: TestClient) -> Iterator[TestClient]:
-    """The visitor whose window is called "own"."""
+    """The session whose window is called "own"."""
     cookies = dict(page.cookies)
     yield page
     page.cookies.clear()
@@ -40,7 +40,6 @@ def client(page: TestClient) -> Iterator[TestClient]:
 
 
 def event(*data: object, **more: object) -> bytes:
-    """An event as Gradio's page sends it."""
     return json.dumps({"data": data, "fn_index": 2, "session_hash": "own"} | more).encode()
 
 
@@ -75,7 +74,7 @@ def test_files_and_structures_are_refused(client: TestClient, path: str, body: b
         assert client.post(path, content=body, headers={"content-type": kind}).status_code == 400
 
 
-def test_plain_values_go_on_as_they_were_understood(client: TestClient) -> None:
+def test_plain_values_are_passed_on_as_they_were_parsed(client: TestClient) -> None:
     twice = b'{"data": [' + json.dumps(FILE).encode() + b"], " + event(None, "", "\ud800")[1:]
     for body in (event(None, "", "Hi", 0.7, True), twice):
         answer = client.post(JOIN, content=body, headers={"content-type": "text/plain"})

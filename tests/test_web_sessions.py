@@ -16,7 +16,6 @@ LOGINS = {"anna": "sesame", "bert": "other"}
 
 
 def claims_of(cookie: str) -> dict[str, Any]:
-    """What a cookie says."""
     payload = cookie.partition(".")[0]
     return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
 

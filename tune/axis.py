@@ -4,17 +4,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from pydantic import model_validator
-from ray.tune.search import sample
+from ray import tune
+from ray.tune.search.sample import Domain
 
 from lima_ray.config.paths import resolve
 from lima_ray.config.sections import Section
-
-DOMAINS = {
-    "choice": lambda values: sample.Categorical(values).uniform(),
-    "uniform": lambda ends: sample.Float(*ends).uniform(),
-    "loguniform": lambda ends: sample.Float(*ends).loguniform(),
-    "randint": lambda ends: sample.Integer(*ends).uniform(),
-}
 
 
 class Axis(Section):
@@ -47,7 +41,6 @@ class Axis(Section):
 
     @property
     def kind(self) -> str:
-        """Which of the kinds."""
         return next(kind for kind, value in self if value is not None)
 
     @property
@@ -64,11 +57,11 @@ class Axis(Section):
         brief = {label(v): v for v in listed or []}
         return brief if len(brief) == len(listed or []) else {str(v): v for v in listed or []}
 
-    def domain(self) -> sample.Domain:
+    def domain(self) -> Domain:
         """Return what Tune draws from; labels where there are any."""
         if self.listed:
-            return DOMAINS["choice"](list(self.values))
-        return DOMAINS[self.kind](getattr(self, self.kind))
+            return tune.choice(list(self.values))
+        return getattr(tune, self.kind)(*getattr(self, self.kind))
 
 
 def label(value: Any) -> str:

@@ -40,7 +40,6 @@ class Cost:
     """Weights and resume states at any time."""
 
     def times(self, count: int) -> "Cost":
-        """Return the cost of so many alike."""
         most = self.most_bytes + self.kept_bytes * (count - 1)
         return Cost(
             self.trainings * count,
@@ -53,12 +52,7 @@ class Cost:
 
 
 def remaining_cost(trainings: list[PreparedTraining], at_once: int) -> Cost:
-    """Add up what is left to train.
-
-    Args:
-        trainings: all of the sweep; those done cost nothing.
-        at_once: how many run at a time.
-    """
+    """Add up what is left of a sweep's trainings, so many at a time."""
     left = {one.id: (one, inputs) for one, inputs in trainings if not one.is_trained()}
     flops = kept = running = 0.0
     dev_replies = replies = 0

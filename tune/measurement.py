@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lima_ray.config.differences import hashed_sampling
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.examples import read_examples, read_prompts
@@ -31,7 +32,7 @@ class Measurement:
         texts = [row.to_line() for row in self.rows]
         if self.by_loss:
             return f"{Path(self.reference).stem}-loss-{digest([texts, self.max_tokens])[:8]}"
-        how = [self.samples, recipe.sampling.model_dump(), recipe.select.model_dump()]
+        how = [self.samples, hashed_sampling(recipe.sampling), recipe.select.model_dump()]
         name = Path(self.reference).stem
         return f"{name}-{digest([texts, how])[:8]}"
 
@@ -108,5 +109,4 @@ def measured_by_loss(recipe: Recipe, reference: str, max_tokens: int) -> Recipe:
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 of a value as JSON, in hex."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -24,26 +24,13 @@ from rich.table import Table
 from rich.text import Text
 
 from lima_ray.config.errors import UserError
+from lima_ray.results.units import counted
 from tune.arguments import ReportCommand as Command
-from tune.reports import figure, page
-from tune.reports.finding import Finding, finding
-from tune.reports.tables import (
-    AUDITS,
-    CHOSEN,
-    DEV,
-    INTERVAL,
-    STOP,
-    P,
-    best,
-    epoch_rows,
-    notes,
-    point_rows,
-)
-from tune.reports.wording import counted, unit_of
+from tune.reports import figure, page, tables
+from tune.reports.finding import finding
+from tune.reports.wording import unit_of
 from tune.results import Study
 from tune.space import Point
-
-__all__ = ["Finding", "finding", "show", "table", "write"]
 
 WIDTH = 100
 """Characters that a table of one or two axes needs."""
@@ -56,13 +43,13 @@ REPORT, BEST = "report.md", "best.yaml"
 
 def table(study: Study) -> Table:
     """Make a terminal's table of a study's points, or of epochs where it compares those."""
-    by_epoch = epoch_rows(study) if study.sweep.every_epoch else []
-    rows = by_epoch or point_rows(study)
+    by_epoch = tables.epoch_rows(study) if study.sweep.every_epoch else []
+    rows = by_epoch or tables.point_rows(study)
     done = sum(outcome.status == "done" for outcome in study.outcomes)
     total = len(study.points) * len(study.sweep.seeds)
     found = finding(study)
-    sentences = [notes(study)] + ([f"{found.answer}: {found.sentence}"] if found else [])
-    sentences += best(study, BEST)
+    sentences = [tables.notes(study)] + ([f"{found.answer}: {found.sentence}"] if found else [])
+    sentences += tables.best(study, BEST)
     shown = Table(
         title=Text(f"{study.sweep.name}: {done} of {counted(total, 'training')} done"),
         caption=Text("\n".join(sentences)),
@@ -73,10 +60,10 @@ def table(study: Study) -> Table:
     )
     columns = [name for name in (rows or [{}])[0] if by_epoch or name not in left_out(study)]
     for name in columns:
-        interval = f"\n{INTERVAL}" if INTERVAL in name else ""
-        wide = NARROW if name in (DEV, CHOSEN) else HEADING
-        heading = fill(name.replace(f" {INTERVAL}", ""), wide) + interval
-        shown.add_column(Text(heading), no_wrap=name in (AUDITS, P), overflow="fold")
+        interval = f"\n{tables.INTERVAL}" if tables.INTERVAL in name else ""
+        wide = NARROW if name in (tables.DEV, tables.CHOSEN) else HEADING
+        heading = fill(name.replace(f" {tables.INTERVAL}", ""), wide) + interval
+        shown.add_column(Text(heading), no_wrap=name in (tables.AUDITS, tables.P), overflow="fold")
     first = None if by_epoch else study.best()
     for number, row in enumerate(rows):
         bold = first is not None and study.points[number] == first
@@ -87,12 +74,12 @@ def table(study: Study) -> Table:
 
 def left_out(study: Study) -> tuple[str, ...]:
     """Return the columns that 100 characters have no room for."""
-    return (STOP, AUDITS) if len(study.sweep.axes) > 1 else (STOP,)
+    return (tables.STOP, tables.AUDITS) if len(study.sweep.axes) > 1 else (tables.STOP,)
 
 
 def narrow(name: str, cell: str) -> str:
     """Write a cell for a terminal; numbers that belong together stay in one piece."""
-    return cell.replace(", ", ",") if INTERVAL in name or name == CHOSEN else cell
+    return cell.replace(", ", ",") if tables.INTERVAL in name or name == tables.CHOSEN else cell
 
 
 def show(study: Study) -> None:
@@ -102,16 +89,12 @@ def show(study: Study) -> None:
 
 
 def write(study: Study) -> Path:
-    """Write a study's pictures, its best point as a recipe, and the report, to its directory.
-
-    Returns:
-        the report.
-    """
+    """Write a study's pictures, its best point as a recipe, and the report, to its directory."""
     pictures = figure.draw(study)
     if point := study.best():
         (study.path / BEST).write_text(best_recipe(study, point), encoding="utf-8")
     report = study.path / REPORT
-    report.write_text(page.markdown(study, pictures, BEST), encoding="utf-8")
+    report.write_text(page.study_page(study, pictures, BEST), encoding="utf-8")
     return report
 
 

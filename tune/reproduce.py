@@ -27,8 +27,10 @@ import psutil
 
 from lima_ray.config.paths import output_path
 from lima_ray.records.files import write_json
-from tune import report, sweep
+from lima_ray.results.page import markdown_page, markdown_row
+from tune import sweep
 from tune.arguments import ReproduceCommand as Command
+from tune.reports.finding import finding
 from tune.results import Outcome, Study
 from tune.workers.tune_trials import connect
 from tune.workers.worker_pool import WorkerPool, trainings_at_once
@@ -37,11 +39,7 @@ PAGE = "README.md"
 
 
 def reproduce(command: Command) -> Path:
-    """Run every study and write the page.
-
-    Returns:
-        the page.
-    """
+    """Run every study and write the page."""
     same: dict[str, Any] = {"setting": command.setting, "seeds": command.seeds}
     same |= {"runs_dir": command.runs_dir}
     plans = [sweep.plan(sweep.Command(sweep=name, **same)) for name in command.studies]
@@ -75,31 +73,25 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
 
 
 def write(studies: list[Study], out: Path, stopwatch: Stopwatch) -> Path:
-    """Write the page of some studies.
-
-    Args:
-        studies: in the order of the page.
-        out: folder; its pictures are replaced.
-        stopwatch: of all starts.
-    """
+    """Write the page of some studies, in their order, and their pictures to a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    findings = [report.finding(study) for study in studies]
-    lines = ["# The paper's ablations, measured here", "", *how_made(studies, stopwatch), ""]
-    lines += ["| study | the paper | what was measured | agrees |", "|---|---|---|---|"]
-    for study, found in zip(studies, findings, strict=True):
-        name = study.sweep.name
-        cells = f"{found.sentence} | **{found.answer}**" if found else "see below | "
-        lines.append(f"| [{name}](#{name}) | {study.sweep.claim} | {cells} |")
+    table = ["| study | the paper | what was measured | agrees |", "|---|---|---|---|"]
+    sections = []
     for study in studies:
+        name, found = study.sweep.name, finding(study)
+        shown = (found.sentence, f"**{found.answer}**") if found else ("see below", "")
+        table.append(markdown_row([f"[{name}](#{name})", study.sweep.claim, *shown]))
         for picture in study.path.glob("*.png"):
-            shutil.copy(picture, out / f"{study.sweep.name}-{picture.name}")
-        lines += ["", f"## {study.sweep.name}", "", *section(study)]
+            shutil.copy(picture, out / f"{name}-{picture.name}")
+        sections += [f"## {name}", section(study)]
+    title = "# The paper's ablations, measured here"
     page = out / PAGE
-    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text = markdown_page(title, how_made(studies, stopwatch), "\n".join(table), *sections)
+    page.write_text(text, encoding="utf-8")
     return page
 
 
-def how_made(studies: list[Study], stopwatch: Stopwatch) -> list[str]:
+def how_made(studies: list[Study], stopwatch: Stopwatch) -> str:
     """Describe what was run, on what, in what time."""
     trainings: dict[str, Outcome] = {}
     for outcome in (o for study in studies for o in study.outcomes):
@@ -109,26 +101,24 @@ def how_made(studies: list[Study], stopwatch: Stopwatch) -> list[str]:
     failed = sum(o.status == "failed" for o in trainings.values())
     trained_s, starts = sum(o.seconds for o in trainings.values()), len(stopwatch.starts)
     memory = psutil.virtual_memory().total / 2**30
-    return [
+    return (
         f"`python -m tune.reproduce`: {len(trainings)} trainings ({failed} failed) of "
         f"{len(studies)} studies, {minutes(sum(stopwatch.starts))} in all"
         f"{f' in {starts} starts' if starts > 1 else ''} ({minutes(trained_s)} of trainings, side "
-        f"by side), on {os.cpu_count()} cores ({platform.machine()}, {memory:.0f} GiB).",
-        "",
-        "Intervals are 95 %, over seeds and prompts together; differences are paired over both.",
-    ]
+        f"by side), on {os.cpu_count()} cores ({platform.machine()}, {memory:.0f} GiB).\n\n"
+        "Intervals are 95 %, over seeds and prompts together; differences are paired over both."
+    )
 
 
 def minutes(seconds: float) -> str:
-    """Write seconds as whole minutes."""
     return f"{seconds / 60:.0f} minutes"
 
 
-def section(study: Study) -> list[str]:
+def section(study: Study) -> str:
     """Return a study's report without its title and claim, which the page has."""
     text = (study.path / "report.md").read_text(encoding="utf-8")
     body = text[text.index("\n\n**") :] if "\n\n**" in text else text
-    return body.strip().replace("](", f"]({study.sweep.name}-").splitlines()
+    return body.strip().replace("](", f"]({study.sweep.name}-")
 
 
 def main(command: Command) -> None:

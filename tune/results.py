@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 
+from lima_ray.config.differences import with_current_names
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.records.journal import Journal
 from lima_ray.records.quality import Quality, read_qualities
@@ -24,7 +24,7 @@ from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict, read_verdicts
 from lima_ray.results.intervals import Estimate, crossed_mean, paired_difference
 from tune.space import Point, Sweep
-from tune.sweep_directory import ENDED, PROPOSED
+from tune.sweep_directory import ENDED, PROPOSED, SWEEP_FILE, read_sweep_file
 
 Status = Literal["done", "failed", "stopped"]
 
@@ -125,8 +125,8 @@ class Study:
     @classmethod
     def load(cls, path: Path) -> "Study":
         """Read a sweep's directory; of a training that ended more than once the last counts."""
-        tree = yaml.safe_load((path / "sweep.yaml").read_text())
-        recipe = validate_recipe(tree["recipe"], str(path / "sweep.yaml"))
+        tree = read_sweep_file(path)
+        recipe = validate_recipe(tree["recipe"], str(path / SWEEP_FILE))
         points: dict[int, Point] = {p["number"]: Point(**p) for p in tree["points"]}
         outcomes = {}
         for line in Journal(path / ENDED).records():
@@ -134,7 +134,7 @@ class Study:
             line["run"] = Run(Path(line["run"]))
             known = Outcome(**line, measured=Path(measured) if measured else None)
             outcomes[known.point, known.seed] = known
-        proposed = Journal(path / PROPOSED).records()
+        proposed = with_current_names(Journal(path / PROPOSED).records())
         ended = {number for number, _ in outcomes}
         for line in proposed:
             if line["number"] in ended:  # one that a kill cut off is not proposed again
@@ -146,14 +146,16 @@ class Study:
     @property
     def next_number(self) -> int:
         """Number of the next point that a searcher proposes."""
-        return (
-            max([-1, *(p.number for p in self.points), *(p["number"] for p in self.proposed)]) + 1
-        )
+        numbers = [p.number for p in self.points] + [p["number"] for p in self.proposed]
+        return max(numbers, default=-1) + 1
 
     @property
     def ended(self) -> list[Point]:
         """Points of which every seed has ended."""
         return [p for p in self.points if len(self.of(p)) == len(self.sweep.seeds)]
+
+    def point_of(self, outcome: Outcome) -> Point:
+        return next(point for point in self.points if point.number == outcome.point)
 
     def of(self, point: Point) -> list[Outcome]:
         """Return a point's outcomes, by seed."""

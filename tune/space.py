@@ -17,7 +17,6 @@ base and its data, so that another base is one line.
 """
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +25,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from lima_ray.config.differences import flatten
-from lima_ray.config.errors import UserError
+from lima_ray.config.errors import UserError, describe_invalid
 from lima_ray.config.flags import did_you_mean
 from lima_ray.config.loading import DEFAULT_RECIPE, read_yaml
 from lima_ray.config.loading import load_recipe as load_recipe
@@ -139,11 +138,7 @@ class Point:
 
 
 def load(reference: str, setting: str = "") -> Sweep:
-    """Read a sweep by file, or by the name of one in `tune/sweeps`.
-
-    Args:
-        reference: the file or name.
-        setting: one to use instead of the file's.
+    """Read a sweep by file, or by the name of one in `tune/sweeps`; `setting` replaces the file's.
 
     Raises:
         UserError: no such file, not YAML, an unknown key or a bad value (all are named), with the
@@ -178,15 +173,6 @@ def beside(file: Path, tree: dict[str, Any], *keys: str) -> None:
             tree[key] = str(named_there)
 
 
-def changed(sweep: Sweep, changes: dict[str, Any]) -> Sweep:
-    """Replace fields of a sweep.
-
-    Raises:
-        UserError: a bad value.
-    """
-    return validated(sweep.model_dump() | changes, "command line")
-
-
 def validated(tree: dict[str, Any], origin: str) -> Sweep:
     """Build a sweep from plain values.
 
@@ -196,20 +182,14 @@ def validated(tree: dict[str, Any], origin: str) -> Sweep:
     try:
         return Sweep.model_validate(tree)
     except ValidationError as error:
-        raise UserError(explain(error, origin)) from error
+        raise UserError(describe_invalid(error, origin, unknown_key)) from error
 
 
-def explain(error: ValidationError, origin: str) -> str:
-    """Describe what is wrong with each key, a line each."""
-    lines = []
-    for e in error.errors():
-        place = ".".join(str(part) for part in e["loc"])
-        said = e["msg"].removeprefix("Value error, ")
-        if e["type"] == "extra_forbidden":
-            keys = list((Axis if e["loc"][0] == "axes" else Sweep).model_fields)
-            said = f"unknown key{did_you_mean(str(e['loc'][-1]), keys)}"
-        lines.append(f"{origin}: {place} is {e['input']!r}: {said[0].lower()}{said[1:]}")
-    return "\n  ".join(lines)
+def unknown_key(name: str, value: Any) -> str:
+    """Say that a sweep has no such key, and which one is nearest."""
+    *section, key = name.split(".")
+    keys = list((Axis if section[:1] == ["axes"] else Sweep).model_fields)
+    return f"{name} is {value!r}: unknown key{did_you_mean(key, keys)}"
 
 
 def base_recipe(sweep: Sweep) -> Recipe:
@@ -218,7 +198,7 @@ def base_recipe(sweep: Sweep) -> Recipe:
     Raises:
         UserError: no such recipe, or `set` does not fit it.
     """
-    return load_recipe(sweep.recipe).override({k: named(sweep, k, v) for k, v in sweep.set.items()})
+    return load_recipe(sweep.recipe).override(resolved(sweep, sweep.set))
 
 
 def check_names(sweep: Sweep) -> None:
@@ -261,8 +241,8 @@ def check_names(sweep: Sweep) -> None:
 def unmatched(sweep: Sweep) -> list[str]:
     """List what `expect` names that no point has."""
     problems = []
-    sides = (sweep.expect.better, sweep.expect.than) if sweep.expect else ()
-    for axis, value in (pair for side in sides for pair in side.items()):
+    expect = sweep.expect or Expectation()
+    for axis, value in (*expect.better.items(), *expect.than.items()):
         spec = sweep.axes.get(axis)
         if spec is None:
             problems.append(
@@ -300,17 +280,10 @@ def point(sweep: Sweep, number: int, chosen: dict[str, Any]) -> Point:
             labels[name], value = value, axis.values[value]
         else:
             labels[name] = label(value)
-        values |= dict(fields_of(sweep, name, value))
+        values |= resolved(sweep, value if isinstance(value, dict) else {name: value})
     return Point(number, labels, values)
 
 
-def fields_of(sweep: Sweep, axis: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the dotted fields that a value on an axis sets."""
-    fields = value if isinstance(value, dict) else {axis: value}
-    for name, inner in fields.items():
-        yield name, named(sweep, name, inner)
-
-
-def named(sweep: Sweep, field: str, value: Any) -> Any:
-    """Replace a data file's short name in a value of a field."""
-    return sweep.file(value) if field in DATA_FIELDS else value
+def resolved(sweep: Sweep, fields: dict[str, Any]) -> dict[str, Any]:
+    """Replace the short names of data files in fields of the recipe."""
+    return {k: sweep.file(value) if k in DATA_FIELDS else value for k, value in fields.items()}

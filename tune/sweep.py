@@ -28,13 +28,12 @@ from rich.console import Console
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import output_path
 from lima_ray.config.recipe import Recipe
-from lima_ray.results.units import format_bytes, format_duration
+from lima_ray.results.units import counted, format_bytes, format_duration
 from tune import report, space
 from tune.arguments import SweepCommand as Command
 from tune.cost import Cost, arithmetic, free_bytes, remaining_cost
 from tune.pace import earlier_runs, measure_pace
 from tune.reports.tables import PERPLEXITY
-from tune.reports.wording import counted
 from tune.results import Study
 from tune.space import Point, Sweep
 from tune.sweep_directory import SweepDirectory, SweepJournal
@@ -43,9 +42,6 @@ from tune.workers import tune_trials
 from tune.workers.progress import SweepProgress
 from tune.workers.training_queue import get
 from tune.workers.worker_pool import WorkerPool, trainings_at_once
-
-TABLE_WIDTH = 100
-"""Characters of the report's table in a log, which has no width of its own."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +60,9 @@ class SweepPlan:
 
     @property
     def ids(self) -> list[str]:
-        """Ids of the trainings, in order."""
         return [training.id for training, _ in self.trainings]
 
     def remaining_cost(self, at_once: int) -> Cost:
-        """Return the cost of what is left."""
         times = 1 if self.points else self.sweep.points
         return remaining_cost(self.trainings, at_once).times(times)
 
@@ -81,7 +75,8 @@ def plan(command: Command) -> SweepPlan:
     """
     sweep = space.load(command.sweep, command.setting)
     changes = {"name": command.name, "seeds": command.seeds, "concurrent": command.concurrent}
-    sweep = space.changed(sweep, {name: value for name, value in changes.items() if value})
+    given = {name: value for name, value in changes.items() if value}
+    sweep = space.validated(sweep.model_dump() | given, "command line")
     space.check_names(sweep)
     tune_trials.check_search(sweep)
     base = space.base_recipe(sweep)
@@ -129,8 +124,7 @@ def run_plan(
             run_trainings(plan, directory, at_once, gpus, pool)
         finally:
             study = Study.load(path)
-            screen = Console(highlight=False)
-            screen.print(report.table(study), width=max(screen.width, TABLE_WIDTH))
+            report.show(study)
             print(f"report       {report.write(study)}", flush=True)
     return study
 

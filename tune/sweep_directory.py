@@ -15,7 +15,7 @@ import yaml
 from filelock import BaseFileLock
 
 from lima_ray.config.differences import differences as changed_settings
-from lima_ray.config.differences import flatten
+from lima_ray.config.differences import flatten, with_current_names
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.records.files import acquire_lock, write_text
@@ -23,7 +23,7 @@ from lima_ray.records.journal import Journal
 from tune.space import Point, Sweep
 from tune.training import WAIT, Training
 
-ENDED, PROPOSED = "trainings.jsonl", "asked.jsonl"
+SWEEP_FILE, ENDED, PROPOSED = "sweep.yaml", "trainings.jsonl", "asked.jsonl"
 FREE_TO_CHANGE = (
     *("sweep.concurrent", "sweep.retries", "sweep.keep", "sweep.claim"),
     *("sweep.setting", "sweep.recipe"),  # the recipe that they lead to may not change
@@ -38,7 +38,7 @@ class SweepDirectory(AbstractContextManager["SweepDirectory"]):
     """Keeps other sweeps and other processes out of a directory while its sweep runs."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.file = path, path / "sweep.yaml"
+        self.path, self.file = path, path / SWEEP_FILE
         self.tree: dict[str, Any] = {}
         self.locks: list[BaseFileLock] = []
         """Of the directory, and of the trainings that the sweep is at."""
@@ -71,7 +71,7 @@ class SweepDirectory(AbstractContextManager["SweepDirectory"]):
         }
         if not self.file.exists():
             return
-        changed = differences(yaml.safe_load(self.file.read_text()), self.tree)
+        changed = differences(read_sweep_file(self.path), self.tree)
         if changed:
             shown = "\n  ".join(changed)
             raise UserError(
@@ -86,7 +86,6 @@ class SweepDirectory(AbstractContextManager["SweepDirectory"]):
             )
 
     def write(self) -> None:
-        """Make the directory this sweep's."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock()
         write_text(self.file, yaml.safe_dump(self.tree, sort_keys=False, allow_unicode=True))
@@ -95,6 +94,11 @@ class SweepDirectory(AbstractContextManager["SweepDirectory"]):
         if not self.locks:
             busy = f"another process runs the sweep in {self.path}; {WAIT}"
             self.locks.append(acquire_lock(self.path / "lock", busy))
+
+
+def read_sweep_file(path: Path) -> dict[str, Any]:
+    """Return what a sweep's directory says of the sweep: itself, its points, their recipe."""
+    return with_current_names(yaml.safe_load((path / SWEEP_FILE).read_text()))
 
 
 def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
@@ -128,20 +132,12 @@ class SweepJournal:
         served: set[tuple[int, int]],
         status: str,
         error: str,
-        spent: float,
+        spent_s: float,
     ) -> None:
-        """Write how a training ended.
-
-        Args:
-            training: which.
-            served: points and seeds that need it.
-            status: done, failed or stopped.
-            error: why it failed.
-            spent: seconds that it took.
-        """
+        """Write how a training ended, in so many seconds, for all points and seeds that need it."""
         record = {"id": training.id, "status": status, "run": str(training.run.path)}
         record |= {"measured": str(training.measured) if status == "done" else None}
-        record |= {"error": error, "seconds": round(spent, 1)}
+        record |= {"error": error, "seconds": round(spent_s, 1)}
         for point, seed in sorted(served):
             if (training.id, point, seed) not in self.done:
                 self.trainings.append(record | {"point": point, "seed": seed})
@@ -149,7 +145,6 @@ class SweepJournal:
                 self.done.add((training.id, point, seed))
 
     def add_refused(self, point: int, seeds: list[int], error: str) -> None:
-        """Write that no run could train a point."""
         record = {"id": f"refused-{point}", "status": "failed", "run": "", "measured": None}
         for seed in seeds:
             self.trainings.append(
@@ -157,5 +152,4 @@ class SweepJournal:
             )
 
     def add_proposed(self, point: dict[str, Any]) -> None:
-        """Write a point that a searcher proposed."""
         self.proposals.append(point)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from filelock import BaseFileLock
 
 from lima_ray import train
+from lima_ray.config.differences import hashed_sampling
 from lima_ray.config.errors import UserError, join_names
 from lima_ray.config.loading import with_absolute_paths
 from lima_ray.config.paths import absolute_reference, output_path
@@ -57,7 +58,6 @@ class Training:
 
     @property
     def run(self) -> Run:
-        """Its directory."""
         return Run(Path(self.recipe["runs_dir"]) / self.id)
 
     @property
@@ -137,11 +137,7 @@ def try_judges(trainings: list[Training]) -> None:
 def prepare_one(
     sweep: Sweep, base: Recipe, measurement: Measurement, point: Point, seed: int
 ) -> PreparedTraining:
-    """Check and encode one training; its judge is not asked.
-
-    Raises:
-        UserError: what is wrong.
-    """
+    """Check and encode one training as `prepare` does; its judge is not asked."""
     folder = output_path(Path(base.runs_dir)) / "trials"
     recipe = base.override(point.values | {"seed": seed, "runs_dir": str(folder)})
     if recipe.data.added_rows == 0:  # the same training as one that names no rows to add
@@ -165,11 +161,11 @@ def prepare_one(
         )
     decides = [recipe.identity(), prepared.lineage["data"], prepared.lineage["base"]]
     judged = [contents(recipe.data.dev), contents(recipe.data.heldout)]
-    chooses = [judged, recipe.select.model_dump(), recipe.sampling.model_dump()]
+    chooses = [judged, recipe.select.model_dump(), hashed_sampling(recipe.sampling)]
     id = digest([*decides, *chooses, recipe.checkpoint.weights_from_epoch])[:ID_DIGITS]
     recipe = recipe.override({"name": id})
     card = prepared.data_card | {"recipe": {"from": sweep.recipe, "hash": recipe.hash()}}
-    prepared = train.PreparedRun(recipe, prepared.tokenizer, prepared.rows, card)
+    prepared = train.PreparedRun(recipe, card, prepared.tokenizer, prepared.rows)
     training = Training(
         id=id,
         point=point.number,

@@ -99,7 +99,6 @@ def return_token_ids(peer: Peer, kind: str) -> bool | Found:
 
 
 def prompt_tokens(peer: Peer, *messages: tuple[str, Any]) -> int:
-    """Tokens of a dialogue."""
     told = [{"role": role, "content": content} for role, content in messages]
     return peer.ask("chat", messages=told, max_tokens=1)["usage"]["prompt_tokens"]
 

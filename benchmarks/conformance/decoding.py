@@ -77,13 +77,10 @@ def stop(peer: Peer, kind: str, several: bool = False) -> bool | Found:
 
 
 def several_stops(peer: Peer, kind: str) -> bool | Found:
-    """A list of texts."""
     return stop(peer, kind, several=True)
 
 
 def bounds(name: str) -> Holds:
-    """A number of tokens, and the reason is length."""
-
     def holds(peer: Peer, kind: str) -> bool | Found:
         answer = peer.ask(kind, **({"max_tokens": None} | {name: 3}))
         if answer["usage"]["completion_tokens"] > 3:

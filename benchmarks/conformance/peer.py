@@ -78,7 +78,6 @@ class Peer:
         return [line.removeprefix("data:").strip() for line in lines if line.startswith("data:")]
 
     def chunks(self, kind: str, **fields: Any) -> list[Body]:
-        """The chunks of a stream."""
         return [json.loads(data) for data in self.events(kind, **fields) if data != "[DONE]"]
 
 
@@ -91,6 +90,7 @@ class Check:
     """One field of one kind of completion."""
 
     kind: str
+    """One of `PATHS`."""
     field: str
     holds: Holds
     note: str = ""
@@ -114,7 +114,6 @@ class Check:
 
 
 def text_of(answer: Body, choice: int = 0) -> str:
-    """What a choice says."""
     found = answer["choices"][choice]
     return found["message"]["content"] if "message" in found else found["text"]
 
@@ -132,5 +131,4 @@ def said(chunks: list[Body]) -> str:
 
 
 def right(holds: bool, detail: str) -> Found:
-    """Honoured, or wrong and why."""
     return Found("honoured") if holds else Found("wrong", detail)

@@ -28,7 +28,6 @@ def taken(name: str, value: Any) -> Holds:
 
 
 def json_object(peer: Peer, kind: str) -> bool:
-    """The reply is JSON."""
     try:
         json.loads(text(peer, kind, response_format={"type": "json_object"}, max_tokens=200))
     except json.JSONDecodeError:
@@ -85,7 +84,6 @@ def overflow(peer: Peer, kind: str) -> Found:
 
 
 def unknown_model(peer: Peer, kind: str) -> Found:
-    """404."""
     return status(peer, kind, 404, model="surely-no-such-model")
 
 

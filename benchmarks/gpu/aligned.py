@@ -27,7 +27,7 @@ from lima_ray.records.run import Run
 
 
 @dataclass(frozen=True)
-class Case:
+class AlignedTraining:
     """One training."""
 
     size: str
@@ -36,11 +36,10 @@ class Case:
     limit_s: int
 
 
-CASES = (Case("1b", 0, 15, 300), Case("7b", 16, 4, 240))
+CASES = (AlignedTraining("1b", 0, 15, 300), AlignedTraining("7b", 16, 4, 240))
 
 
 def run(record: Record) -> None:
-    """Measure all of it."""
     with TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.jsonl"
         write_examples(drawn_examples()[:: 16 if record.smoke else 1], rows)
@@ -49,7 +48,7 @@ def run(record: Record) -> None:
                 align(record, case, rows, Path(folder))
 
 
-def align(record: Record, case: Case, rows: Path, folder: Path) -> None:
+def align(record: Record, case: AlignedTraining, rows: Path, folder: Path) -> None:
     """Train a random base to its export, and tell where the time went."""
     shape: dict[str, Any] = {"hidden": 64, "layers": 2} if record.smoke else SIZES[case.size]
     base.build(str(rows), folder / case.size, vocab=1024 if record.smoke else 32000, **shape)
@@ -89,7 +88,6 @@ def align(record: Record, case: Case, rows: Path, folder: Path) -> None:
 
 
 def nested(settings: dict[str, Any]) -> dict[str, Any]:
-    """Dotted names as sections."""
     tree: dict[str, Any] = defaultdict(dict)
     for name, value in settings.items():
         value = str(value) if isinstance(value, Path) else value

@@ -59,12 +59,11 @@ CASES = [
 ]
 
 
-class Killed(Exception):
+class Interrupted(Exception):
     """Ends a training loop as abruptly as a kill, at a known step."""
 
 
 def run(record: Record) -> None:
-    """Measure all of it."""
     torch.backends.cuda.matmul.allow_tf32 = False
     with TemporaryDirectory() as folder, process_group(record.device):
         recipe = tiny_recipe(Path(folder), record.smoke)
@@ -188,7 +187,7 @@ def compare_resume(record: Record, folder: Path) -> None:
                 tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
                 go = partial(train, ours, run, record.device)
                 if name == "stopped":
-                    with suppress(Killed):
+                    with suppress(Interrupted):
                         go(Phases(time.time()), {}, lambda _: None, after_step=kill_at(killed))
                 go(Phases(time.time()), {}, lambda _: None)
                 losses[name] = [s["loss"] for s in run.steps()]
@@ -204,11 +203,9 @@ def compare_resume(record: Record, folder: Path) -> None:
 
 
 def kill_at(step: int) -> Any:
-    """What ends a loop after a step."""
-
     def end(done: int) -> None:
         if done == step:
-            raise Killed
+            raise Interrupted
 
     return end
 
@@ -220,7 +217,6 @@ def apart(a: list[float], b: list[float]) -> float:
 
 
 def run_tests(record: Record) -> None:
-    """The engine's tests on a GPU."""
     with record.attempt("pytest -m gpu"):
         visible = {} if record.smoke else {"CUDA_VISIBLE_DEVICES": "0"}
         tests = ["tests/test_engine_gpu.py", "tests/test_model_attention.py"]

@@ -29,7 +29,6 @@ class Record:
 
     @property
     def device(self) -> torch.device:
-        """What is measured."""
         return torch.device("cpu" if self.smoke else "cuda")
 
     def add(self, what: str, **figures: Any) -> None:
@@ -62,12 +61,10 @@ class Record:
 
 
 def short(value: Any) -> str:
-    """A figure for the terminal."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Device, driver-facing versions and packages."""
     packages = {}
     for name in PACKAGES:
         try:

@@ -265,7 +265,6 @@ def by_chunks(model: Any, batch: tuple[int, ...], rows: Rows) -> torch.Tensor:
 def chunk_loss(
     hidden_KD: torch.Tensor, weight_VD: torch.Tensor, target_K: torch.Tensor
 ) -> torch.Tensor:
-    """Sum of the negative log likelihoods of a chunk."""
     return cross_entropy((hidden_KD @ weight_VD.T).float(), target_K, reduction="sum")
 
 
@@ -281,7 +280,6 @@ def by_liger(model: Any, batch: tuple[int, ...], rows: Rows) -> torch.Tensor:
 def forward_backward(
     model: Any, rows: Rows, batch: tuple[int, ...], loss: Callable[..., torch.Tensor]
 ) -> None:
-    """One micro-batch."""
     (loss(model, batch, rows) / float(rows.supervised_R[list(batch)].sum())).backward()
 
 
@@ -429,7 +427,6 @@ def engine_figures(record: Record, engine: Any, rows: Rows, recipe: Recipe) -> d
 def rates(
     record: Record, config: Any, rows: Rows, numbers: list[int], took_s: float
 ) -> dict[str, float]:
-    """Tokens a second and MFU by the three formulas."""
     lengths_B = rows.lengths_R[numbers].astype(np.float64)
     peak = peak_flops(record.device) or 1e12
     tokens = float(lengths_B.sum())
@@ -447,7 +444,6 @@ def rates(
 
 
 def parameters(config: Any) -> int:
-    """Parameters of a Llama, embedding and head included."""
     d, head = config.hidden_size, attention.head_width(config)
     layer = d * head * (2 * config.num_attention_heads + 2 * config.num_key_value_heads)
     layer += 3 * d * config.intermediate_size + 2 * d
@@ -538,7 +534,6 @@ def profiled(go: Callable[[], Any]) -> list[dict[str, Any]]:
 
 
 def wait(record: Record) -> None:
-    """Wait for the device."""
     if record.device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -555,7 +550,6 @@ def peak_gib(record: Record) -> float:
 
 
 def free(record: Record) -> None:
-    """Give memory back to the device."""
     gc.collect()
     if record.device.type == "cuda":
         torch.cuda.empty_cache()

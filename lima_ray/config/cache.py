@@ -16,8 +16,6 @@ from pathlib import Path
 def cached_file(name: str, make: Callable[[Path], object]) -> Path:
     """Return a file in `~/.cache/lima_ray`, or in XDG_CACHE_HOME's; made unless it is there.
 
-    Whole or not at all, also where several processes make it at once.
-
     Args:
         name: of the file; tells all that it is made of.
         make: writes the file, in an empty folder that is removed.
@@ -37,7 +35,7 @@ def cached_file(name: str, make: Callable[[Path], object]) -> Path:
             made = Path(there, name)
             make(made)
             made.chmod(stat.S_IMODE(made.stat().st_mode) & ~WRITABLE)
-            made.replace(file)
+            made.replace(file)  # whole or not at all, also where several processes make it
     return file
 
 

@@ -41,7 +41,6 @@ HEALTH_CHECK_S = "0.5"
 
 
 def set_ray_defaults() -> None:
-    """Set what Ray reads when it is imported."""
     for name, value in RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
     # A new cluster has it on; where it is off, Ray's warning stays.
@@ -50,11 +49,7 @@ def set_ray_defaults() -> None:
 
 
 def check_address() -> None:
-    """Refuse a `RAY_ADDRESS` where nobody answers; Ray itself would wait for minutes.
-
-    Raises:
-        UserError: the address, and what to do.
-    """
+    """Refuse a `RAY_ADDRESS` where nobody answers; Ray itself would wait for minutes."""
     given = os.environ.get(ADDRESS_ENV, "")
     found = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d+)/?", given)
     if not found:
@@ -72,8 +67,7 @@ def check_address() -> None:
 def connect(dashboard: bool = False) -> None:
     """Join the cluster that RAY_ADDRESS or this node names, or start one on this machine.
 
-    Args:
-        dashboard: whether one that is started has Ray's dashboard.
+    One that is started has Ray's dashboard where `dashboard` is true.
     """
     import ray
 
@@ -86,7 +80,6 @@ def connect(dashboard: bool = False) -> None:
 
 
 def wants_gpus(cluster: Cluster) -> bool:
-    """Return whether workers train on GPUs."""
     import ray
 
     has = ray.cluster_resources().get("GPU", 0) > 0
@@ -105,11 +98,7 @@ def worker_environment(gpus: bool, cpus: int) -> dict[str, str]:
 
 
 def task_options(gpus: bool) -> dict[str, Any]:
-    """Return the options of an assessment's Ray task; without a GPU it claims no cores either.
-
-    Args:
-        gpus: whether it has one; without, it sees none either.
-    """
+    """Return an assessment's Ray options: a GPU and a core, or neither, with no GPU in sight."""
     variables = forwarded_environment() | ({} if gpus else NO_GPU)
     return {"num_cpus": int(gpus), "num_gpus": int(gpus), "runtime_env": {"env_vars": variables}}
 
@@ -130,11 +119,7 @@ def cpus_per_worker(cluster: Cluster, gpus: bool) -> int:
 
 
 def check_resources(cluster: Cluster, gpus: bool, cpus: int) -> None:
-    """Refuse what the cluster cannot give, instead of waiting for it.
-
-    Raises:
-        UserError: what was asked for and what there is.
-    """
+    """Refuse what the cluster cannot give, instead of waiting for it."""
     import ray
 
     needed = cluster.min_workers or cluster.workers
@@ -156,11 +141,7 @@ def check_resources(cluster: Cluster, gpus: bool, cpus: int) -> None:
 
 
 def run_as_task(function: Callable[..., Any], recipe: Recipe, *args: Any) -> Any:
-    """Call a function as a Ray task, on a GPU where the cluster has one.
-
-    Raises:
-        UserError: the function's own.
-    """
+    """Call a function as a Ray task, on a GPU where the cluster has one."""
     import ray
     from ray.exceptions import RayTaskError
 

@@ -4,9 +4,9 @@ Ray, torch and transformers take seconds to import; `--help` or a mistyped flag 
 So a command whose module imports them has its arguments elsewhere, and its module begins with
 
     if __name__ == "__main__":
-        from lima_ray.config.command_line import run
+        from lima_ray.config.command_line import run_command
 
-        sys.exit(run("train"))
+        sys.exit(run_command("train"))
 
 which reads the arguments, imports the module by its name (Ray's workers then find its classes
 there), and calls its `main` with them. Other modules read their arguments themselves.
@@ -70,9 +70,7 @@ COMMANDS = {
 def run_command(name: str, argv: Sequence[str] | None = None) -> None:
     """Run a command; bad input ends it with one message and status 2.
 
-    Args:
-        name: of the command.
-        argv: its arguments; none takes the command line's.
+    Its arguments are `argv`, or those of the command line.
     """
     command = COMMANDS[name]
     with exit_on_user_error():
@@ -106,10 +104,9 @@ def docstring(module: str) -> str:
 
 
 def make_importable(module: str) -> None:
-    """See that a module of the source checkout is found wherever the command is called.
+    """Make a module of the source checkout importable wherever the command is called.
 
-    Raises:
-        UserError: the package is installed without its checkout.
+    Refuse where the package is installed without its checkout.
     """
     package = module.partition(".")[0]
     if package == PACKAGE.name:
@@ -170,15 +167,9 @@ def parse_flags(
     args: list[str] | None,
     origin: str = "command line",
 ) -> Arguments:
-    """Read `--section.field value ...` over defaults, which `--help` shows.
+    """Read `--section.field value ...` over defaults, which `--help` shows, as `flags.parse` does.
 
-    Args:
-        command: the section to read.
-        default: what stands where a flag is not given, or `tyro.MISSING_NONPROP`.
-        prog: how the command is called.
-        doc: its description.
-        args: the flags; none takes the command line's.
-        origin: named where flags do not agree.
+    `origin` is named where flags do not agree.
 
     Raises:
         UserError: an unknown flag, or flags that do not agree with each other.

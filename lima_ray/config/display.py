@@ -28,12 +28,9 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
         """Prepare the display; the context shows it.
 
         Args:
-            total: units of work.
-            title: what stands before the bar.
-            numbers: what stands after it.
-            completed: units done before.
+            total: units of work, of which `completed` are done before.
+            title: what stands before the bar, and `numbers` after it.
             count: show completed units of all instead of a percentage.
-            log_every_s: between two lines of a log.
         """
         self.console = Console(highlight=False)
         self.bar = Progress(
@@ -61,11 +58,9 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
         self.bar.stop()
 
     def follow(self, refresh: Callable[[bool], None], every_s: float) -> None:
-        """Refresh repeatedly in a thread of its own, and once more when the context ends.
+        """Call `refresh(False)` repeatedly in a thread of its own.
 
-        Args:
-            refresh: is given whether it is the last time.
-            every_s: seconds between two calls.
+        When the context ends it is called once more, as `refresh(True)`.
         """
 
         def repeat() -> None:
@@ -77,7 +72,6 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
         self.thread.start()
 
     def update(self, completed: int, title: str | None = None, numbers: str = "") -> None:
-        """Move the bar."""
         self.bar.update(self.task, completed=completed, description=title, numbers=numbers)
 
     def log(self, line: str, at_once: bool = False) -> bool:

@@ -3,8 +3,11 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from pydantic import ValidationError
 
 from lima_ray.config.terminal import printable
 
@@ -13,13 +16,38 @@ SHOWN_ERRORS = 5
 
 
 class UserError(Exception):
-    """Bad input or a missing resource; the message says what to change."""
+    """Bad input or a missing resource; the message says what to change.
+
+    Functions that refuse something raise it.
+    """
 
 
 def join_names(names: list[str], most: int = 10) -> str:
     """Return the first names of a list, and how many more there are, for messages."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def describe_invalid(
+    error: ValidationError, origin: str, describe_unknown: Callable[[str, Any], str]
+) -> str:
+    """Say what is wrong with each field of a pydantic model, a line each.
+
+    Args:
+        error: pydantic's.
+        origin: begins each line, such as a file's name.
+        describe_unknown: says it of a field that is not known, by its dotted name and its value.
+    """
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = describe_unknown(name, problem["input"])
+        elif name:
+            message = f"{name} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+        lines.append(f"{origin}: {message}")
+    return "\n  ".join(lines)
 
 
 class SignalExit(BaseException):

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 import tyro
 from pydantic import BaseModel
 
+from lima_ray.config.differences import REPLACED
 from lima_ray.config.errors import UserError
 
 Flags = dict[str, bool]
@@ -30,7 +31,7 @@ ALSO_CALLED = {
     "grad_clip": "clip_norm",
     "max_length": "max_tokens",
     "max_seq_length": "max_tokens",
-    "max_new_tokens": "max_tokens",
+    "sampling.max_length": "context",
     "dropout": "residual_dropout",
     "model_name_or_path": "base",
     "dataset": "train",
@@ -45,7 +46,7 @@ ALSO_CALLED = {
     "output_dir": "runs_dir",
     "report_to": "tracker",
 }
-"""What others call a field of ours, by its last part."""
+"""What others call a field of ours, by its last part or its whole name."""
 
 
 def parse(
@@ -59,9 +60,6 @@ def parse(
 
     Args:
         what: a pydantic model, or a function.
-        prog: how the command is called.
-        doc: its description.
-        argv: arguments; none takes the command line's.
         default: a section that holds what stands where a flag is not given.
 
     Raises:
@@ -106,11 +104,7 @@ def find_flags(what: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
 
 
 def normalise_switches(args: list[str], known: Flags) -> list[str]:
-    """Return arguments with every switch followed by its value.
-
-    Raises:
-        UserError: a flag that is not known.
-    """
+    """Return arguments with every switch followed by its value; refuse unknown flags."""
     done: list[str] = []
     for arg, following in zip_longest(args, args[1:], fillvalue=""):
         if not arg.startswith("--") or arg == "--":
@@ -137,15 +131,11 @@ def normalise_switches(args: list[str], known: Flags) -> list[str]:
 
 
 def did_you_mean(name: str, names: list[str], dashes: str = "") -> str:
-    """Return `; did you mean X?`, or nothing where no name is near.
-
-    Args:
-        name: what was given.
-        names: what there is.
-        dashes: put before the name found.
-    """
+    """Return `; did you mean X?` with dashes before X, or what to write for an earlier name."""
+    if name in REPLACED:
+        return f"; {REPLACED[name]}"
     last = name.rsplit(".", 1)[-1]
-    meant = ALSO_CALLED.get(last, last)
+    meant = ALSO_CALLED.get(name, ALSO_CALLED.get(last, last))
     same_field = [n for n in names if n.rsplit(".", 1)[-1] == meant]
     found = same_field or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     section = name.rpartition(".")[0]

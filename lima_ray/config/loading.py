@@ -26,16 +26,11 @@ def load_recipe(reference: str = DEFAULT_RECIPE) -> Recipe:
 def read_yaml(
     reference: str, shipped: Path, what: str, may_be_empty: bool = False
 ) -> tuple[Path, dict[str, Any]]:
-    """Return a YAML mapping, by file or by the name of one in a folder.
+    """Return a YAML mapping, by file or by the name of one in a folder, and where it stands.
 
     Args:
-        reference: the file or the name.
-        shipped: the folder.
         what: it is, such as `recipe`, for messages.
         may_be_empty: an empty file is an empty mapping.
-
-    Returns:
-        where it stands, and what it holds.
 
     Raises:
         UserError: there is none (the nearest name is told), or it is no mapping.

@@ -6,8 +6,6 @@ from pathlib import Path
 from lima_ray.config.errors import UserError
 
 PACKAGE = Path(__file__).parents[1]
-
-
 RECIPES = PACKAGE / "recipes"
 
 
@@ -30,13 +28,10 @@ def absolute_reference(reference: str) -> str:
 
 
 def output_path(path: Path) -> Path:
-    """Make a folder absolute; a Ray job's unpacked working directory is no place for results.
+    """Make a folder absolute; refuse an address, such as s3://bucket.
 
-    Ray removes that directory once the job is gone, so there a relative path is taken from
-    `~/lima_ray` instead.
-
-    Raises:
-        UserError: it is an address, such as s3://bucket.
+    Ray removes a job's unpacked working directory once the job is gone, so there a relative path is
+    taken from `~/lima_ray` instead.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
         address = str(path).replace(":/", "://", 1)

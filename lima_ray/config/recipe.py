@@ -8,22 +8,12 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from lima_ray.config import sections
 from lima_ray.config.differences import flatten
-from lima_ray.config.errors import UserError
+from lima_ray.config.errors import UserError, describe_invalid
 from lima_ray.config.flags import did_you_mean
 from lima_ray.config.paths import output_path
-from lima_ray.config.sections import (
-    Checkpoint,
-    Cluster,
-    Data,
-    Log,
-    Model,
-    Optim,
-    Sampling,
-    Section,
-    Select,
-    Train,
-)
+from lima_ray.config.sections import Section
 
 FREE_TO_CHANGE = ("train.tokens_per_micro_batch", "train.activation_checkpointing", "data.heldout")
 """Fields that a run may change when it goes on: they change rounding alone, or no weights."""
@@ -38,20 +28,19 @@ class Recipe(Section):
     """Folder of all runs; on a cluster, storage that every node sees."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of data order, dropout and new weights."""
-    data: Data = Data()
-    model: Model = Model()
-    optim: Optim = Optim()
-    train: Train = Train()
-    checkpoint: Checkpoint = Checkpoint()
-    cluster: Cluster = Cluster()
-    sampling: Sampling = Sampling()
-    select: Select = Select()
-    log: Log = Log()
+    data: sections.Data = sections.Data()
+    model: sections.Model = sections.Model()
+    optim: sections.Optim = sections.Optim()
+    train: sections.Train = sections.Train()
+    checkpoint: sections.Checkpoint = sections.Checkpoint()
+    cluster: sections.Cluster = sections.Cluster()
+    sampling: sections.Sampling = sections.Sampling()
+    select: sections.Select = sections.Select()
+    log: sections.Log = sections.Log()
 
     @field_validator("runs_dir")
     @classmethod
     def _a_folder(cls, folder: str) -> str:
-        """Refuse what names no folder, such as s3://bucket."""
         try:
             output_path(Path(folder))
         except UserError as error:
@@ -102,9 +91,9 @@ class Recipe(Section):
         """Return a copy with dotted names replaced, such as `{"optim.learning_rate": 3e-5}`."""
         tree = self.model_dump()
         for name, value in point.items():
-            *sections, field = name.split(".")
+            *parents, field = name.split(".")
             branch = tree
-            for section in sections:
+            for section in parents:
                 branch = branch.get(section) if isinstance(branch, dict) else None
             if not isinstance(branch, dict) or field not in branch:
                 raise UserError(describe_unknown_key(name, value))
@@ -116,7 +105,7 @@ class Recipe(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def save(self, path: Path) -> None:
-        """Write the resolved recipe, every field of it, as YAML."""
+        """Write `to_yaml` to a file."""
         path.write_text(self.to_yaml(), encoding="utf-8")
 
     def identity(self) -> dict[str, Any]:
@@ -143,18 +132,8 @@ def validate_recipe(tree: dict[str, Any], origin: str = "recipe") -> Recipe:
 
 
 def describe_errors(error: ValidationError, origin: str) -> str:
-    """Say what is wrong with each field, a line each."""
-    lines = []
-    for e in error.errors():
-        name = ".".join(str(part) for part in e["loc"])
-        if e["type"] == "extra_forbidden":
-            lines.append(describe_unknown_key(name, e["input"]))
-        elif name:
-            said = e["msg"].removeprefix("Value error, ")
-            lines.append(f"{name} is {e['input']!r}: {said[0].lower()}{said[1:]}")
-        else:
-            lines.append(e["msg"].removeprefix("Value error, "))
-    return f"{origin}: " + f"\n  {origin}: ".join(lines)
+    """Say what is wrong with each field, a line each, and the nearest right name."""
+    return describe_invalid(error, origin, describe_unknown_key)
 
 
 def describe_unknown_key(name: str, value: object) -> str:

@@ -93,7 +93,6 @@ class Optim(Section):
 
     @property
     def last_learning_rate(self) -> float:
-        """Learning rate of the last step."""
         if self.final_learning_rate is not None:
             return self.final_learning_rate
         return float(Decimal(repr(self.learning_rate)) / FINAL_FRACTION)  # 1e-6 exactly of 1e-5
@@ -160,8 +159,10 @@ class Sampling(Section):
     """Makes tokens generated before less likely; 1 does not."""
     penalise_prompt: bool = False
     """Penalise the prompt's tokens too, as most libraries do; the paper's form does not."""
-    max_tokens: int = Field(default=2048, ge=2)
-    """Longest prompt and reply together."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """Longest reply alone, in tokens; none lets it go on as far as the context goes."""
+    context: int = Field(default=2048, ge=2)
+    """Longest prompt and reply together, in tokens; never more than the model's positions."""
     seed: int = 0
     """Seed of the draws; the same seed gives the same reply whatever else is in the batch."""
 

@@ -109,10 +109,9 @@ def encode_prompt(tokenizer: Any, messages: list[Message]) -> list[int]:
 def encode_dialogues(
     tokenizer: Any, dialogues: Sequence[list[Message]]
 ) -> list[EncodedTurns | str]:
-    """Return token ids and turns of dialogues that end with a reply; nothing follows its EOT.
+    """Return token ids and turns of dialogues that end with a reply, or what is wrong with each.
 
-    Returns:
-        for each its tokens, or what is wrong with it.
+    Nothing follows the last reply's EOT.
 
     Raises:
         UserError: nothing can be told of the template.

@@ -1,9 +1,4 @@
-"""Dialogues to token ids and a loss mask.
-
-A row is what the chat template renders, so training and serving see the same ids; each token
-belongs to a turn (chat_template.py), and a reply's are learned. A row longer than `max_tokens` is
-cut by the rules that stand in lima_ray/encode.py.
-"""
+"""Dialogues to token ids and a loss mask, by the rules that stand in lima_ray/encode.py."""
 
 from typing import TYPE_CHECKING
 

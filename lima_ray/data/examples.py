@@ -56,11 +56,7 @@ def read_examples(
 
 
 def parse_example(row: Any, place: str, dialogues: bool) -> Example:
-    """Make an Example of a raw row, whatever its form.
-
-    Raises:
-        UserError: what is wrong with the row at `place`.
-    """
+    """Make an Example of a raw row, whatever its form; refuse one that is not usable."""
     parsed = forms.parse_row(row, place)
     check_turns(parsed.turns, place, dialogues)
     learned = () if all(parsed.learned) else tuple(parsed.learned)
@@ -111,12 +107,10 @@ def normalise_prompt(example: Example) -> str:
 
 
 def normalise_dialogue(example: Example) -> tuple[str, ...]:
-    """Return all turns as the leak check compares them."""
     return tuple(map(normalise_text, example.turns))
 
 
 def normalise_text(text: str) -> str:
-    """Return a text in lower case with single spaces."""
     return " ".join(text.casefold().split())
 
 

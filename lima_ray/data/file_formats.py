@@ -12,7 +12,7 @@ import json
 import lzma
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -52,9 +52,14 @@ def file_suffixes(path: Path) -> tuple[str, str]:
 
 
 def file_stem(path: Path) -> str:
-    """Return a data file's name without its suffixes."""
     kind, packed = file_suffixes(path)
     return path.name[: len(path.name) - len(kind) - len(packed)]
+
+
+def number_rows(rows: Iterable[Any], name: Path | str) -> PlacedRows:
+    """Yield rows, each with its number in a file or a dataset as its place."""
+    for number, row in enumerate(rows):
+        yield f"{name}[{number}]", row
 
 
 def read_json_rows(path: Path, content: BinaryIO) -> PlacedRows:
@@ -65,21 +70,19 @@ def read_json_rows(path: Path, content: BinaryIO) -> PlacedRows:
         (n, line, line.strip().removeprefix(BOM).removesuffix(BOM).strip()) for n, line in lines
     )
     first_number, whole, first = next((one for one in bare if one[2]), (1, b"", b""))
-    if first[:1] == b"[" or (not first and path.suffix == ".json"):
+    array = first[:1] == b"[" or (not first and path.suffix == ".json")
+    if array or first == b"{":
         # As it stands, for the places in messages.
         text = b"\n" * (first_number - 1) + b"".join(
             [whole.removeprefix(BOM), *(line for _, line, _ in bare)]
         )
-        array = parse_json(text.rstrip().removesuffix(BOM), str(path))
-        for number, row in enumerate(array):
-            yield f"{path}[{number}]", row
+        parsed = parse_json(text.rstrip().removesuffix(BOM), str(path))
+        if not array:
+            raise UserError(
+                f"{path} holds one JSON object; it needs an array of rows, or a row a line"
+            )
+        yield from number_rows(parsed, path)
         return
-    if first == b"{":
-        text = b"\n" * (first_number - 1) + b"".join(
-            [whole.removeprefix(BOM), *(line for _, line, _ in bare)]
-        )
-        parse_json(text, str(path))
-        raise UserError(f"{path} holds one JSON object; it needs an array of rows, or a row a line")
     if first:
         yield f"{path}:{first_number}", parse_json(first, f"{path}:{first_number}")
     for number, _, line in bare:
@@ -115,15 +118,13 @@ def parse_cell(key: str, cell: str | None) -> Any:
 
 
 def read_parquet_rows(path: Path, _: Any) -> PlacedRows:
-    """Yield rows of a Parquet file."""
     import pyarrow
     from pyarrow import parquet
 
     try:
         table = parquet.ParquetFile(path)
         rows = (row for batch in table.iter_batches() for row in batch.to_pylist())
-        for number, row in enumerate(rows):
-            yield f"{path}[{number}]", row
+        yield from number_rows(rows, path)
     except pyarrow.ArrowException as error:
         raise UserError(f"{path} cannot be read as Parquet: {error}") from error
 
@@ -137,8 +138,7 @@ def read_arrow_rows(path: Path, _: Any) -> PlacedRows:
         table = Dataset.from_file(str(path))
     except pyarrow.ArrowException as error:
         raise UserError(f"{path} cannot be read as Arrow: {error}") from error
-    for number, row in enumerate(table):
-        yield f"{path}[{number}]", row
+    yield from number_rows(table, path)
 
 
 def open_zstd(path: Path, _: str) -> BinaryIO:

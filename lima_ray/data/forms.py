@@ -72,11 +72,7 @@ class ParsedRow:
 
 
 def parse_row(row: Any, where: str) -> ParsedRow:
-    """Recognise a row's form and take its turns out.
-
-    Raises:
-        UserError: what is wrong with the row at `where`, or cannot be held.
-    """
+    """Recognise a row's form and take its turns out; refuse what is wrong or cannot be held."""
     if not isinstance(row, dict):
         raise UserError(f"{where} is a JSON {type(row).__name__}; a row is an object")
     if half := next(find_lone_surrogates(row), None):  # first, since no message could show the row
@@ -163,7 +159,6 @@ def parse_messages(messages: Any, where: str, used: set[str]) -> ParsedRow:
 
 
 def parse_role(message: dict[str, Any], place: str) -> str:
-    """Return a message's role: user, assistant or system."""
     name = message.get("role", message.get("from"))
     plain = name.strip().lower() if isinstance(name, str) else ""
     if plain in TOOL_ROLES:

@@ -28,13 +28,7 @@ def show_rows(
 ) -> None:
     """Print rows with their supervised tokens marked, the lengths, and how they pack.
 
-    Args:
-        recipe: of the rows.
-        tokenizer: theirs.
-        examples: the rows before they were encoded.
-        rows: the same, encoded.
-        what: rows to print; so many from all over, longest or cut (with :N so many), an id or a
-            place.
+    `what` is that of `lima_ray.encode --show`.
 
     Raises:
         UserError: no such row.
@@ -56,11 +50,7 @@ def show_rows(
 
 
 def choose_rows(what: str, examples: list[Example], rows: Rows) -> Sequence[int]:
-    """Return the numbers of the rows to print.
-
-    Raises:
-        UserError: no such row.
-    """
+    """Return the numbers of the rows to print."""
     kind, _, count = what.partition(":")
     if what.isdigit():
         return np.linspace(0, len(rows) - 1, min(int(what), len(rows)), dtype=int).tolist()
@@ -101,7 +91,6 @@ def highlight_supervised(
 def print_histogram(
     console: Console, lengths_R: np.ndarray, bars: int = 10, width: int = 40
 ) -> None:
-    """Print how long the rows are."""
     counts, edges = np.histogram(lengths_R, bins=bars, range=(0, int(lengths_R.max())))
     console.print("\ntokens a row")
     for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):

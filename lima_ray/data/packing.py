@@ -44,10 +44,7 @@ def plan_epoch(
 
     Args:
         lengths_R: tokens of each row; none may exceed `tokens_per_micro_batch`.
-        seed: seed of the run.
         epoch: epoch, counted from 0.
-        workers: number of training processes.
-        batch_examples: examples of one optimizer step.
         tokens_per_micro_batch: most tokens of one micro-batch.
     """
     order = epoch_order(len(lengths_R), seed, epoch, batch_examples)

@@ -1,9 +1,7 @@
 """Raw rows from where people keep them: files, folders of splits or shards, datasets of the hub."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import resolve
@@ -13,6 +11,7 @@ from lima_ray.data.file_formats import (
     PlacedRows,
     file_stem,
     file_suffixes,
+    number_rows,
     read_file_rows,
 )
 
@@ -22,10 +21,6 @@ SHARD = re.compile(r"(?P<name>.*?)[-_.]?((?P<number>\d+)-of-(?P<of>\d+)(-[0-9a-f
 
 def read_rows(reference: str, split: str) -> PlacedRows:
     """Yield `(place, row)` for every raw row that a reference names.
-
-    Args:
-        reference: path, or the hub's `owner/name`.
-        split: which file of a directory or split of a hub's dataset.
 
     Raises:
         UserError: nothing there, or it cannot be read; the line is named where there is one.
@@ -72,7 +67,6 @@ def find_split_files(folder: Path, split: str) -> list[Path]:
 
 
 def list_data_files(folder: Path) -> list[Path]:
-    """Return a folder's data files, in order of name."""
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.is_file() and file_suffixes(p)[0] in READERS)
@@ -85,7 +79,6 @@ def shard_name(path: Path) -> str | None:
 
 
 def check_shards(folder: Path, files: list[Path]) -> None:
-    """Refuse a set of shards that is not whole."""
     shards = [found for p in files if (found := SHARD.fullmatch(file_stem(p))) and found["of"]]
     for of in {int(found["of"]) for found in shards}:
         there = {int(found["number"]) for found in shards if int(found["of"]) == of}
@@ -101,12 +94,10 @@ def is_file_name(reference: str) -> bool:
 
 
 def is_saved_to_disk(folder: Path) -> bool:
-    """Return whether `datasets` wrote the folder by `save_to_disk`."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def read_saved_rows(folder: Path, split: str) -> PlacedRows:
-    """Yield rows of what `save_to_disk` wrote."""
     from datasets import DatasetDict, load_from_disk
 
     try:
@@ -120,17 +111,8 @@ def read_saved_rows(folder: Path, split: str) -> PlacedRows:
     yield from number_rows(table, f"{folder}/{split}")
 
 
-def number_rows(rows: Iterable[Any], name: str) -> PlacedRows:
-    """Yield rows with their numbers."""
-    for number, row in enumerate(rows):
-        yield f"{name}[{number}]", row
-
-
 def read_hub_rows(dataset: str, split: str) -> PlacedRows:
-    """Yield rows of a hub's dataset: its `<split>.jsonl` where it has one, else through `datasets`.
-
-    GAIR/lima is read the first way: `datasets` 4 and later refuse its loading script.
-    """
+    """Yield rows of a hub's dataset: its `<split>.jsonl` if there is one, else by `datasets`."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -143,6 +125,7 @@ def read_hub_rows(dataset: str, split: str) -> PlacedRows:
 
     page = f"https://huggingface.co/datasets/{dataset}"
     try:
+        # As GAIR/lima has it, whose loading script `datasets` 4 and later refuse.
         path = hf_hub_download(dataset, f"{split}.jsonl", repo_type="dataset")
     except LocalEntryNotFoundError as error:
         raise UserError(

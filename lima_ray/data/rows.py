@@ -27,11 +27,9 @@ class Rows:
 
     @property
     def lengths_R(self) -> np.ndarray:
-        """Tokens of each row."""
         return np.diff(self.starts_R1)
 
     def row(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return ids and mask of one row."""
         span = slice(self.starts_R1[number], self.starts_R1[number + 1])
         return self.ids_N[span], self.mask_N[span]
 
@@ -41,7 +39,6 @@ class Rows:
         return np.add.reduceat(self.mask_N.astype(np.int64), self.starts_R1[:-1])
 
     def save(self, path: Path) -> None:
-        """Write as safetensors."""
         save_file(
             {
                 "ids": self.ids_N,
@@ -54,6 +51,5 @@ class Rows:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote."""
         t = load_file(path)
         return cls(t["ids"], t["mask"].astype(bool), t["starts"], t["cut"].astype(bool))

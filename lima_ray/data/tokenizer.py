@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 NEW_EOT = "<|eot|>"
 KNOWN_EOT = ("<|eot_id|>", "<|eot|>", "<|im_end|>", "<end_of_turn>", "<|end|>")
-
-
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 INSTALL_SENTENCEPIECE = "pip install sentencepiece, or put a tokenizer.json beside it"
 FIXED_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 """Put before templates that write today's date, so that rows are the same tomorrow."""
@@ -90,11 +89,7 @@ def load_tokenizer(
 
 
 def check_sentencepiece(folder: Path) -> None:
-    """Say what is lacking to read a SentencePiece model, where `transformers` names another thing.
-
-    Raises:
-        UserError: a directory has no other tokenizer, and the package is not installed.
-    """
+    """Refuse a SentencePiece model whose package is missing; `transformers` names another thing."""
     model = folder / "tokenizer.model"
     alone = model.is_file() and not any((folder / f).exists() for f in TOKENIZER_FILES[::2])
     # Others of that name, such as Llama 3's, are lines of text.
@@ -108,11 +103,8 @@ def base_template(tokenizer: Any) -> str:
     """Return the chat template of the base, of several the default one, or nothing."""
     given = tokenizer.chat_template
     found = given.get("default", "") if isinstance(given, dict) else given or ""
-    return (
-        FIXED_DATE + found
-        if "strftime_now" in found and not found.startswith(FIXED_DATE)
-        else found
-    )
+    dated = "strftime_now" in found and not found.startswith(FIXED_DATE)
+    return FIXED_DATE + found if dated else found
 
 
 def eot_of_template(tokenizer: Any, base: str, eot_token: str | None) -> str:
@@ -149,7 +141,6 @@ def set_eot(tokenizer: Any, eot: str) -> None:
 
 
 def describe_template(tokenizer: Any) -> str:
-    """Return what chat template is in use, in a line."""
     syntax = analyse_template(tokenizer)
     if not syntax.roles:
         return f"chat template: LIMA's, every turn ends with {syntax.eot} and has no role marker"
@@ -166,9 +157,7 @@ def prompt_ids(tokenizer: Any, turns: Sequence[str], system: str | None = None) 
     A base without a chat template gets the text itself, its turns a line each.
 
     Args:
-        tokenizer: of an export or a base.
         turns: the user's and the assistant's in turn; the user begins and ends.
-        system: a system message before them.
 
     Raises:
         UserError: the last turn is the assistant's, or blank, or the template refuses the dialogue.
@@ -206,9 +195,6 @@ def eot_id(tokenizer: "PreTrainedTokenizerFast") -> int:
     return tokenizer.get_vocab()[str(tokenizer.eos_token)]
 
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-
-
 def base_eot(tokenizer: "PreTrainedTokenizerFast") -> str | None:
     """Return the end-of-turn token a base brings along, such as Llama 3's `<|eot_id|>`."""
     vocab = tokenizer.get_vocab()
@@ -222,12 +208,10 @@ def leading_bos(tokenizer: "PreTrainedTokenizerFast") -> str:
 
 
 def word_prefix(tokenizer: "PreTrainedTokenizerFast") -> str:
-    """Return what makes a turn's first word the token that pretraining knows: a space, or nothing.
+    """Return what makes a turn's first word a token that pretraining knows: a space, or nothing."""
 
-    LLaMA's SentencePiece marks a word's start with a space it adds before a text, but not after a
-    control token; there `the` would become the inside of a word.
-    """
-
+    # LLaMA's SentencePiece marks a word's start with a space it adds before a text, but not after a
+    # control token; there `the` would become the inside of a word.
     def after_eot(text: str) -> list[int]:
         return tokenizer(f"{tokenizer.eos_token}{text}", add_special_tokens=False).input_ids[1:]
 

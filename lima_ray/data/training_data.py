@@ -24,13 +24,7 @@ TrainingData = tuple["PreTrainedTokenizerFast", list[Example], Rows]
 
 
 def check_rows(rows: Rows, examples: list[Example], eot_id: int, prompts: list[Example]) -> None:
-    """Refuse data that would train something else than the user means.
-
-    Args:
-        rows: the encoded training rows, `rows[i]` of `examples[i]`.
-        examples: the training dialogues.
-        eot_id: id of the EOT token.
-        prompts: dev and test prompts.
+    """Refuse data that would train something else than the user means; `rows[i]` is `examples[i]`.
 
     Raises:
         UserError: rows without a supervised token, replies whose EOT is not learned, or training
@@ -75,13 +69,6 @@ def find_leaks(examples: list[Example], prompts: list[Example]) -> list[tuple[Ex
 def load_examples(data: Data, seed: int = 0) -> tuple[list[Example], list[Example]]:
     """Read a recipe's training rows and its dev and test prompts, leaked rows dropped if asked to.
 
-    Args:
-        data: which rows, and how many of them.
-        seed: of the sample, where not all rows are taken.
-
-    Returns:
-        training examples, dev and test prompts.
-
     Raises:
         UserError: rows that are not usable, or a held-out dialogue that is trained on.
     """
@@ -110,10 +97,8 @@ def load_examples(data: Data, seed: int = 0) -> tuple[list[Example], list[Exampl
 
 
 def check_heldout(train: list[Example], heldout: list[Example], reference: str) -> None:
-    """Refuse held-out dialogues that are trained on, whose perplexity would say nothing.
-
-    Never dropped from training, as leaks may be: `data.heldout` may change when a run goes on.
-    """
+    """Refuse held-out dialogues that are trained on, whose perplexity would say nothing."""
+    # Never dropped from training, as leaks may be: `data.heldout` may change when a run goes on.
     trained = {normalise_dialogue(row): row.id for row in train}
     same = [
         f"{row.id} (= {found})"
@@ -128,16 +113,9 @@ def check_heldout(train: list[Example], heldout: list[Example], reference: str) 
 
 
 def sample_rows(rows: list[Example], count: int | None, seed: int, field: str) -> list[Example]:
-    """Sample rows at random; those of a smaller count are among those of a larger one.
+    """Sample rows at random, or take all, in order, where no count is given.
 
-    Args:
-        rows: to sample from.
-        count: how many; none takes all, in order.
-        seed: of the sample.
-        field: the recipe's, for the error.
-
-    Raises:
-        UserError: there are not so many.
+    Those of a smaller count are among those of a larger one; more than there are is refused.
     """
     if count is None:
         return rows

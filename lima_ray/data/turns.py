@@ -127,10 +127,7 @@ def tokenise_texts(
 ) -> list[list[int]]:
     """Return token ids of texts, in which nothing is control.
 
-    Args:
-        tokenizer: the dialogues'.
-        form: of its template.
-        texts: each with whether it begins the dialogue; what it spells has marks around it.
+    With each comes whether it begins the dialogue; what it spells has marks around it.
     """
     before, after = control_marks()
     plain = [text.partition(before)[0] for text, _ in texts]
@@ -151,7 +148,6 @@ def tokenise_texts(
 
 
 def tokenise_plain(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Return token ids of texts as they stand, nothing added."""
     if not texts:
         return []
     return tokenizer(
@@ -162,13 +158,9 @@ def tokenise_plain(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 def tokenise_control_names(
     tokenizer: Any, control: re.Pattern[str], text: str, first: bool
 ) -> list[int]:
-    """Return token ids of a text that spells control tokens, which are text in it.
+    """Return token ids of a text without marks that spells control tokens, which are text in it.
 
-    Args:
-        tokenizer: the dialogue's.
-        control: names of the control tokens.
-        text: without marks.
-        first: whether it begins the dialogue.
+    `first` tells whether it begins the dialogue.
     """
     reader = text_only_tokenizer(tokenizer, control)
     ids = reader(text, add_special_tokens=False).input_ids

@@ -4,6 +4,6 @@
 of a device, `cuda_graphs.py` that on a GPU and `cpu/` that on a CPU. Nothing here knows of HTTP,
 Ray, or files of replies, and nothing but `cpu/` of C.
 
-May import `config`, `errors`, `families`, `tokenizer`, `layers` and `cache`. It exports nothing
-itself, so that the types of `requests.py` are imported without torch.
+Imports `config`, `data` and `model`. It exports nothing itself, so that the types of `requests.py`
+are imported without torch.
 """

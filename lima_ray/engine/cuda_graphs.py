@@ -70,15 +70,7 @@ class StaticSlotCache:
     ) -> torch.Tensor:
         """Store a layer's new keys and values, and attend to what the sequences' slots hold.
 
-        Args:
-            layer: number of the layer.
-            query_BHTD: queries.
-            key_BGTD: keys of G heads, each shared by H / G query heads.
-            value_BGTD: values, shaped as the keys.
-            scaling: factor of the scores.
-
-        Returns:
-            outputs (B, T, H, D).
+        Shapes are those of `SlotCache.attend` in `cpu/kv_slots.py`, for T tokens of B sequences.
         """
         batch, heads, tokens, width = query_BHTD.shape
         if layer not in self.layers:
@@ -123,12 +115,7 @@ class CudaGraphForward:
     """Tokens of a prompt computed together."""
 
     def __init__(self, model: Any, slots: int) -> None:
-        """Record nothing yet.
-
-        Args:
-            model: whose attention is `loading.slot_attention`.
-            slots: number of slots.
-        """
+        """Record nothing yet; the model's attention is `loading.slot_attention`."""
         self.model, self.slots, self.device = model, slots, model.device
         self.last_position: int = model.config.max_position_embeddings - 1
         self.cache = StaticSlotCache(slots)
@@ -138,7 +125,6 @@ class CudaGraphForward:
         """Memory pool that graphs share; it goes with the last of them."""
 
     def logits(self, batch: list[SlotToken]) -> torch.Tensor:
-        """Add a token to each slot named, and return logits (B, V) of what follows it."""
         size = min(power_of_two(max(slot for slot, _, _ in batch) + 1), self.slots)
         tokens, starts, slots = [0] * size, [0] * size, [self.slots] * size
         for slot, start, token in batch:
@@ -148,7 +134,6 @@ class CudaGraphForward:
         return logits_BV[[slot for slot, _, _ in batch]]
 
     def prefill(self, slot: int, start: int, ids: list[int]) -> None:
-        """Add a part of a prompt to a slot that holds `start` tokens."""
         padding = [0] * (power_of_two(len(ids), LEAST_CHUNK) - len(ids))
         self.run([ids + padding], [start], [slot])
 
@@ -228,7 +213,6 @@ class SyncDetector(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Run an operation."""
         if func in SYNCHRONIZING:
             self.found.add(str(func))
         return func(*args, **(kwargs or {}))

@@ -66,7 +66,6 @@ class Detokenizer:
         return text
 
     def decode(self, start: int, end: int | None = None) -> str:
-        """Return the text of some of the tokens."""
         return decode(self.tokenizer, self.tokens[start:end])
 
     def before_stop(self, new: str) -> str:

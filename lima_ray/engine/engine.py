@@ -92,11 +92,7 @@ class Engine:
         return text_ids(self.tokenizer, text)
 
     def check(self, request: Request) -> None:
-        """Refuse a request that cannot be answered.
-
-        Raises:
-            UserError: the request, its field, the value, and what would be right.
-        """
+        """Refuse a request that cannot be answered."""
         name, ids, vocab = f"request {request.id!r}", request.ids, self.vocab
         if request.id in self.active or any(request.id == other.id for other in self.waiting):
             raise UserError(f"{name}: another request of this id is in flight")
@@ -105,9 +101,9 @@ class Engine:
         strange = next((i for i in ids if not 0 <= i < vocab), None)
         if strange is not None:
             raise UserError(f"{name}: ids holds {strange}; the model's tokens are 0 to {vocab - 1}")
-        if len(ids) >= request.sampling.max_tokens:
+        if len(ids) >= request.sampling.context:
             raise UserError(
-                f"{name}: sampling.max_tokens is {request.sampling.max_tokens}, prompt and reply "
+                f"{name}: sampling.context is {request.sampling.context}, prompt and reply "
                 f"together, but the prompt alone has {len(ids)} tokens"
             )
         if len(ids) >= self.context:
@@ -209,7 +205,7 @@ class Engine:
 
     def admit(self, request: Request, slot: int) -> None:
         """Give a request a slot; its prompt is still to prefill."""
-        limit = min(request.sampling.max_tokens, self.context)
+        limit = request.reply_limit(self.context)
         # A string, since Random takes a negative number for its absolute value.
         rng = random.Random(str(request.sampling.seed))
         needs_text = request.stream or request.stop
@@ -220,11 +216,9 @@ class Engine:
         self.forward.reserve(slot, len(request.ids))
 
     def prefill_chunk(self, active: ActiveRequest) -> int:
-        """Prefill the next chunk of a prompt, and return its number of tokens.
-
-        The prompt's last token is left to the first decoding step. A chunk is computed alone, so
-        that its matrices have the same shape whatever else is in flight.
-        """
+        """Prefill the next chunk of a prompt, and return its number of tokens."""
+        # The prompt's last token is left to the first decoding step. A chunk is computed alone, so
+        # that its matrices have the same shape whatever else is in flight.
         start, last = active.prefilled, len(active.request.ids) - 1
         end = min(start + self.forward.chunk, last)
         self.forward.prefill(active.slot, start, active.request.ids[start:end])
@@ -242,7 +236,7 @@ class Engine:
         text = detokenizer.add(token) if detokenizer else ""
         eot = token in self.stop_token_ids
         stop_string = detokenizer is not None and detokenizer.stopped_by is not None
-        finished = eot or stop_string or active.length >= active.limit
+        finished = eot or stop_string or len(active.tokens) >= active.limit
         if finished and detokenizer:
             text += detokenizer.finish()
         active.text += text

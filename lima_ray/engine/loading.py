@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AttentionInterface, AutoConfig, AutoTokenizer
-from transformers.masking_utils import AttentionMaskInterface
+from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from lima_ray.config.errors import UserError
 from lima_ray.data.tokenizer import TOKENIZER_FILES, check_sentencepiece, template_eot_ids
 from lima_ray.engine.cpu.batch_invariant import make_batch_invariant
-from lima_ray.model.families import why_undecodable
+from lima_ray.model.attention import register_attention
+from lima_ray.model.families import load_config, why_undecodable
 from lima_ray.model.loading import check_complete, read_pretrained
 
 SLOT_ATTENTION = "lima_slots"
@@ -27,9 +27,7 @@ def load(model_dir: Path, device: torch.device, batch: int) -> tuple[Any, Any]:
     """Return the model of a directory, its attention in slots, and its tokenizer.
 
     Args:
-        model_dir: a Hugging Face model with safetensors.
         device: a CPU computes in fp32, CUDA in the precision of the files.
-        batch: usual number of sequences in a batch.
 
     Raises:
         UserError: what is missing there, or cannot be read, or is no plain causal attention.
@@ -43,10 +41,11 @@ def load(model_dir: Path, device: torch.device, batch: int) -> tuple[Any, Any]:
         if not any(any(model_dir.glob(pattern)) for pattern in patterns):
             raise UserError(f"no {what} in {model_dir}: it lacks {' or '.join(patterns)}")
     check_sentencepiece(model_dir)
-    register_slot_attention()
+    register_attention(SLOT_ATTENTION, slot_attention)
     logging.disable_progress_bar()
-    check_decodable(model_dir)
     try:
+        if problem := why_undecodable(load_config(str(model_dir))):
+            raise UserError(f"{model_dir}: {problem}")
         tokenizer = AutoTokenizer.from_pretrained(str(model_dir), trust_remote_code=False)
         with LOADING:
             dtype = "auto" if device.type == "cuda" else torch.float32
@@ -58,26 +57,6 @@ def load(model_dir: Path, device: torch.device, batch: int) -> tuple[Any, Any]:
     if device.type == "cpu":
         model = make_batch_invariant(model, batch)
     return model, tokenizer
-
-
-def check_decodable(model_dir: Path) -> None:
-    """Refuse a model that slots would decode otherwise than it computes.
-
-    Raises:
-        UserError: its configuration cannot be read, or what of it is not computed.
-    """
-    try:
-        config = AutoConfig.from_pretrained(str(model_dir), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"the model in {model_dir} cannot be loaded: {error}") from error
-    if problem := why_undecodable(config):
-        raise UserError(f"{model_dir}: {problem}")
-
-
-def register_slot_attention() -> None:
-    """Make `attn_implementation="lima_slots"` known, with no mask built for it."""
-    AttentionInterface.register(SLOT_ATTENTION, slot_attention)
-    AttentionMaskInterface.register(SLOT_ATTENTION, lambda *_, **__: None)
 
 
 def slot_attention(
@@ -94,11 +73,7 @@ def slot_attention(
 
     Args:
         module: the attention layer; its `layer_idx` is used.
-        query_BHTD: queries.
-        key_BGTD: keys.
-        value_BGTD: values.
         attention_mask: not used; the cache knows what each sequence sees.
-        scaling: factor of the scores.
         slot_cache: the KV cache of a `Forward`, which passes it to the model.
 
     Returns:

@@ -25,6 +25,11 @@ class Request:
     """Number of likeliest tokens to report beside each token's own log probability; None reports
     neither."""
 
+    def reply_limit(self, positions: int) -> int:
+        """Return the most tokens of the reply, by a model of so many positions."""
+        room = min(self.sampling.context, positions) - len(self.ids)
+        return min(room, self.sampling.max_new_tokens or room)
+
 
 @dataclass(frozen=True)
 class Logprob:
@@ -76,7 +81,7 @@ class ActiveRequest:
     request: Request
     slot: int
     limit: int
-    """Most tokens, of prompt and reply together."""
+    """Most tokens of the reply."""
     rng: random.Random
     """Random numbers of this request alone."""
     detokenizer: Detokenizer | None

@@ -50,13 +50,11 @@ def sample(
 def apply_repetition_penalty(
     logits_BV: torch.Tensor, penalised: Sequence[list[int]], penalties: Sequence[float]
 ) -> None:
-    """Make tokens less likely, in place: positive logits are divided, negative ones multiplied.
-
-    Only these logits are touched, since the vocabulary is large and they are few.
-    """
+    """Make tokens less likely, in place: divide positive logits, multiply negative ones."""
     rows = [row for row, ids in enumerate(penalised) if ids and penalties[row] != 1]
     if not rows:
         return
+    # Only these logits are touched, since the vocabulary is large and they are few.
     longest = max(len(penalised[row]) for row in rows)
     padded = [
         penalised[row] + penalised[row][-1:] * (longest - len(penalised[row])) for row in rows

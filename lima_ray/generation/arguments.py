@@ -48,4 +48,4 @@ class ChatCommand(Section):
     seed: int = 0
     """Seed of the first reply's draws; each later reply has the next."""
     sampling: Sampling = Sampling()
-    """How to decode; its seed is not used, nor on a server its max_tokens."""
+    """How to decode; its seed is not used, nor on a server its context."""

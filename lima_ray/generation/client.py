@@ -40,6 +40,19 @@ class Unanswered(Exception):
     """One request got no usable answer, however often it was sent."""
 
 
+def length_fields(url: str, sampling: Sampling) -> dict[str, int]:
+    """Return the field of a request that bounds the reply's tokens; none where they have no bound.
+
+    Args:
+        url: of the server.
+        sampling: its `max_new_tokens` is the bound.
+    """
+    if sampling.max_new_tokens is None:
+        return {}
+    openai = httpx2.URL(url).host.endswith(OPENAI_HOSTS)
+    return {"max_completion_tokens" if openai else "max_tokens": sampling.max_new_tokens}
+
+
 class Client(AbstractAsyncContextManager["Client"]):
     """A connection to an endpoint's model.
 
@@ -70,7 +83,7 @@ class Client(AbstractAsyncContextManager["Client"]):
 
         Args:
             messages: a dialogue in OpenAI's form, the user's turn last.
-            sampling: how to decode; `max_tokens` is the reply's alone here.
+            sampling: how to decode; `context` is not sent.
 
         Raises:
             Unanswered: it failed `retries` + 1 times, or the endpoint has answered others and
@@ -107,10 +120,8 @@ class Client(AbstractAsyncContextManager["Client"]):
 
     def body(self, messages: list[dict[str, str]], sampling: Sampling) -> dict[str, Any]:
         """Return the request, without fields at their neutral value, as some models refuse them."""
-        openai = httpx2.URL(self.url).host.endswith(OPENAI_HOSTS)
-        limit = "max_completion_tokens" if openai else "max_tokens"
         fields = {"model": self.model, "messages": messages, "seed": sampling.seed}
-        fields |= {limit: sampling.max_tokens, "temperature": sampling.temperature}
+        fields |= {"temperature": sampling.temperature} | length_fields(self.url, sampling)
         if sampling.top_p < 1:
             fields["top_p"] = sampling.top_p
         if self.endpoint.extra and sampling.repetition_penalty != 1:

@@ -18,7 +18,9 @@ class Endpoint(Section):
 
     url: Annotated[str, tyro.conf.arg(name="endpoint")] = ""
     """Base URL of an OpenAI-compatible server, such as http://localhost:8000/v1; MODEL is then
-    the name of a model there, and sampling.max_tokens the longest reply alone."""
+    the name of a model there. sampling.max_new_tokens is sent where it is given; without it the
+    server's own limit holds: most go as far as their context goes, some stop after a few tokens.
+    sampling.context is not sent."""
     extra: Annotated[bool, tyro.conf.arg(name="endpoint_extra")] = False
     """Send sampling.repetition_penalty too. OpenAI's own API refuses it; vLLM and SGLang know it,
     and count the prompt's tokens, unlike the paper. Without this no penalty is applied."""
@@ -35,11 +37,7 @@ class Endpoint(Section):
 
 
 def check_url(given: str) -> None:
-    """Refuse what is no base URL, and one that holds a secret, since URLs are written down.
-
-    Raises:
-        UserError: what is wrong.
-    """
+    """Refuse what is no base URL, and one that holds a secret, since URLs are written down."""
     try:
         url = httpx2.URL(given)
     except httpx2.InvalidURL:

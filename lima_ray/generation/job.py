@@ -25,7 +25,6 @@ def generate(job: GenerationJob, in_process: bool = False) -> list[Reply]:
     """Reply to every prompt, or go on where an earlier call stopped.
 
     Args:
-        job: who replies to what.
         in_process: decode in this process instead of over the Ray cluster, for callers that are
             workers themselves. An endpoint is always asked from this process.
 
@@ -75,11 +74,7 @@ def generate(job: GenerationJob, in_process: bool = False) -> list[Reply]:
 
 
 def find_model(reference: str) -> Path:
-    """Return the directory of a run's export, or of any Hugging Face model.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the directory of a run's export or of a Hugging Face model; refuse what is neither."""
     path = resolve(reference)
     if path is None:
         raise UserError(
@@ -108,7 +103,6 @@ def identity(job: GenerationJob, path: Path | None, rows: list[Example]) -> dict
 def generate_from_endpoint(
     job: GenerationJob, scripts: list[Script], replies: ReplyDirectory, meter: "GenerationProgress"
 ) -> None:
-    """Have a model behind an endpoint reply."""
     if job.sampling.repetition_penalty != 1 and not job.server.extra:
         print(
             f"sampling.repetition_penalty {job.sampling.repetition_penalty} is not sent: OpenAI's "

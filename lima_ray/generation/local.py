@@ -32,14 +32,7 @@ class GenerationWorker:
         self.open: dict[str, Script] = {}
 
     def ready(self, scripts: list[Script]) -> list[Reply]:
-        """Load the engine, and see that every prompt leaves room for a reply.
-
-        Returns:
-            no replies yet.
-
-        Raises:
-            UserError: no such model, or the prompts that are too long.
-        """
+        """Load the engine, and refuse prompts that leave no room for a reply."""
         if self.threads:
             torch.set_num_threads(self.threads)
         self.engine = Engine(self.path, self.job.slots)
@@ -83,7 +76,6 @@ class GenerationWorker:
 
 
 def generate_in_process(job: GenerationJob, path: Path, scripts: list[Script]) -> Iterator[Reply]:
-    """Yield replies decoded in this process."""
     worker, todo = GenerationWorker(job, path), deque(scripts)
     worker.ready(scripts)
     while todo or worker.open:

@@ -27,7 +27,6 @@ class GenerationProgress(AbstractContextManager["GenerationProgress"]):
         self.display.__exit__(*raised)
 
     def add(self, record: Reply) -> None:
-        """Count a reply and show the counts."""
         self.done += 1
         self.recent.append((time.monotonic(), record.n_tokens or 0, record.stopped))
         line = self.line()

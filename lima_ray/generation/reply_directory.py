@@ -1,20 +1,24 @@
 """A directory of replies: the settings that made them, every reply once, and the failures."""
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from lima_ray.config.differences import differences, flatten
+from lima_ray.config.differences import differences, flatten, with_current_names
 from lima_ray.config.errors import UserError
 from lima_ray.generation.scripts import Script
-from lima_ray.records.files import acquire_lock, write_json, write_jsonl
+from lima_ray.records.files import acquire_lock, read_json, write_json, write_jsonl
 from lima_ray.records.journal import Journal
 from lima_ray.records.reply import Reply
 
 SETTINGS_FILE = "generate.json"
 """The settings that made the replies of a directory."""
+
+
+def read_settings(folder: Path) -> dict[str, Any] | None:
+    """Return the settings that made a directory's replies; none where nothing readable tells."""
+    return with_current_names(read_json(folder / SETTINGS_FILE))
 
 
 class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
@@ -63,8 +67,7 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
         self.failed_file.unlink(missing_ok=True)
 
     def check_settings(self, asked: dict[str, Any]) -> None:
-        """Refuse to mix replies that other settings made with these."""
-        theirs = flatten(json.loads(self.settings_file.read_text()))
+        theirs = flatten(read_settings(self.path) or {})
         changed = [
             f"{name} {values}" for name, values in differences(theirs, flatten(asked)).items()
         ]
@@ -93,7 +96,6 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
         Journal(self.failed_file).append(row | {"error": error})
 
     def summary(self) -> str:
-        """Return the counts in one line."""
         new = len(self.records) - self.before
         stopped = sum(r.stopped for r in self.records) / max(1, len(self.records))
         return (

@@ -11,6 +11,7 @@ import httpx2
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Sampling
 from lima_ray.engine.requests import Request
+from lima_ray.generation.client import length_fields
 from lima_ray.generation.endpoint import KEY_ENV, check_url, read_key
 from lima_ray.generation.job import find_model
 from lima_ray.generation.responses import error_message, retry_after_s
@@ -23,21 +24,16 @@ CONNECT_S = 10.0
 
 
 def stream_from_model(reference: str, system: str, sampling: Sampling) -> StreamReply:
-    """Load a model into this process, and return what streams its replies.
-
-    Raises:
-        UserError: no model there.
-    """
+    """Load a model into this process, return what streams its replies; refuse a missing one."""
     if not Path(reference).exists() and not reference.startswith("lima_ray/"):
         raise UserError(f"no model at {reference}; `make demo` leaves one in runs/miniature/export")
     from lima_ray.engine.engine import Engine  # seconds, which a chat on a server need not wait
 
     engine = Engine(find_model(reference), slots=1)
-    room = min(sampling.max_tokens, engine.context)
 
     def stream(turns: list[str], seed: int) -> Iterator[str]:
         ids = engine.prompt(turns, system or None)
-        how = sampling.model_copy(update={"seed": seed, "max_tokens": room})
+        how = sampling.model_copy(update={"seed": seed})
         try:
             engine.submit(Request("reply", ids, how, stream=True))
         except UserError as error:
@@ -75,6 +71,7 @@ def stream_from_server(url: str, name: str, system: str, sampling: Sampling) -> 
     if sampling.repetition_penalty != 1:
         fields["repetition_penalty"] = sampling.repetition_penalty
     fields |= {"penalise_prompt": True} if sampling.penalise_prompt else {}
+    fields |= length_fields(url, sampling)
 
     def stream(turns: list[str], seed: int) -> Iterator[str]:
         messages = Example(tuple(turns), id="", system=system or None).messages()
@@ -116,11 +113,7 @@ def _model_names(client: httpx2.Client, url: str) -> list[str]:
 
 
 def _read_pieces(response: httpx2.Response) -> Iterator[str]:
-    """Yield the text of a stream of server-sent events.
-
-    Raises:
-        UserError: the server ends the reply with an error.
-    """
+    """Yield the text of a stream of server-sent events; refuse one that ends with an error."""
     for line in response.iter_lines():
         if not line.startswith("data:") or line.endswith("[DONE]"):
             continue

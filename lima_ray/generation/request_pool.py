@@ -32,8 +32,6 @@ def request_all(
     It starts an event loop, so it is for blocking callers only.
 
     Args:
-        endpoint: where to ask.
-        model: name of the model there.
         items: taken as others finish.
         handle: asks what it wants about one item and keeps the completions.
         on_failure: told of each item whose `handle` raised `Unanswered`, and why.

@@ -25,7 +25,6 @@ class Script:
 
     @property
     def key(self) -> Key:
-        """Row and sample."""
         return self.row.id, self.sample
 
     @property
@@ -45,7 +44,6 @@ class Script:
 
     @property
     def finished(self) -> bool:
-        """Whether every turn has its reply."""
         return len(self.replies) >= self.turns
 
     @property
@@ -62,7 +60,6 @@ class Script:
     def record_reply(
         self, model: str, sampling: Sampling, text: str, stopped: bool, n_tokens: int | None
     ) -> Reply:
-        """Record the next turn's reply."""
         taken = {*Reply.__dataclass_fields__, "follow_ups"}
         record = Reply(
             id=self.row.id,
@@ -91,26 +88,21 @@ def check_prompt_lengths(
     """Refuse prompts that leave no room for a reply.
 
     Args:
-        scripts: the dialogues.
         prompt_ids: token ids of a dialogue with a system message, as the model sees it.
-        context: of the model, in tokens.
-        sampling: its `max_tokens` bounds prompt and reply together.
+        sampling: its `context` bounds prompt and reply together.
 
     Returns:
         most tokens of prompt and reply together.
-
-    Raises:
-        UserError: the prompts that are too long.
     """
-    limit = min(sampling.max_tokens, context)
+    limit = min(sampling.context, context)
     prompts = {s.row.id: (s.prompt, s.row.system) for s in scripts}
     lengths = {id: len(prompt_ids(*prompt)) for id, prompt in prompts.items()}
     long = [f"{id} ({n} tokens)" for id, n in lengths.items() if n >= limit]
     if long:
         raise UserError(
             f"{len(long)} of {len(prompts)} prompts leave no room for a reply: prompt and "
-            f"reply together have {limit} tokens, the less of sampling.max_tokens "
-            f"{sampling.max_tokens} and the model's context {context}. "
+            f"reply together have {limit} tokens, the less of sampling.context "
+            f"{sampling.context} and the model's context {context}. "
             f"Shorten or remove {join_names(long, SHOWN_ERRORS)}"
         )
     return limit

@@ -1,7 +1,4 @@
-"""An epoch assessed: its model replies to the dev prompts, and a judge grades the replies.
-
-runs/NAME/dev/NN/   replies.jsonl, verdicts.jsonl and quality.json of epoch NN
-"""
+"""An epoch assessed: its model replies to the dev prompts, and a judge grades the replies."""
 
 import shutil
 import time
@@ -18,10 +15,10 @@ from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data.examples import read_prompts
 from lima_ray.generation.arguments import GenerationJob
 from lima_ray.generation.job import generate, identity
-from lima_ray.generation.reply_directory import SETTINGS_FILE
+from lima_ray.generation.reply_directory import read_settings
 from lima_ray.judging.perplexity import perplexity
 from lima_ray.judging.registry import load_judge
-from lima_ray.records.files import read_json, write_json, write_jsonl
+from lima_ray.records.files import write_json, write_jsonl
 from lima_ray.records.quality import Quality, problem_file
 from lima_ray.records.reply import Reply
 from lima_ray.records.run import Run, model_name
@@ -32,10 +29,7 @@ from lima_ray.results import intervals
 def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
     """Reply to the dev prompts with an epoch's weights, judge, and write quality.json.
 
-    Args:
-        run: the run.
-        epoch: one whose weights are kept.
-        recipe: the run's, with the `select` and `sampling` sections to use.
+    The recipe is the run's, with the `select` and `sampling` sections to use.
 
     Raises:
         UserError: no weights, no dev prompts, or a judge that does not answer.
@@ -88,14 +82,7 @@ def generate_and_judge(
 ) -> tuple[list[Reply], list[Verdict]]:
     """Have a model reply in this process, and the recipe's judge judge it.
 
-    Args:
-        model: directory of the model.
-        prompts: to reply to.
-        out: directory for `replies.jsonl` and `verdicts.jsonl`.
-        recipe: its `sampling` and `select`.
-
-    Returns:
-        replies and verdicts, in the same order.
+    Returns replies and verdicts, in the same order, which `out` keeps.
     """
     job = generation_job(model, prompts, out, recipe)
     replies = generate(job, in_process=True)
@@ -105,7 +92,6 @@ def generate_and_judge(
 
 
 def generation_job(model: Path, prompts: PromptSet, out: Path, recipe: Recipe) -> GenerationJob:
-    """Return the job of having a model reply to prompts."""
     return GenerationJob(
         model=str(model),
         name=model_name(model),
@@ -118,7 +104,6 @@ def generation_job(model: Path, prompts: PromptSet, out: Path, recipe: Recipe) -
 
 
 def dev_prompts(recipe: Recipe) -> PromptSet:
-    """Return the prompts that choose the epoch."""
     assert recipe.data.dev
     return PromptSet(recipe.data.dev, "dev", recipe.select.samples)
 
@@ -126,7 +111,7 @@ def dev_prompts(recipe: Recipe) -> PromptSet:
 def is_outdated(run: Run, epoch: int, recipe: Recipe) -> bool:
     """Return whether other prompts, sampling or weights made an epoch's dev replies."""
     model, folder = run.epoch_dir(epoch), run.dev_dir(epoch)
-    asked = read_json(folder / SETTINGS_FILE)
+    asked = read_settings(folder)
     if asked is None or not model.exists():
         return False
     job = generation_job(model, dev_prompts(recipe), folder, recipe)
@@ -141,23 +126,20 @@ def assess_during_training(checkpoint: Any, **kwargs: Any) -> dict[str, float]:
         checkpoint: not read; the weights stand in the run.
         kwargs: `run` (path), `recipe` (plain values), `epoch`.
     """
-    run, recipe, epoch = (
-        Run(Path(kwargs["run"])),
-        validate_recipe(kwargs["recipe"]),
-        kwargs["epoch"],
-    )
+    run, epoch = Run(Path(kwargs["run"])), kwargs["epoch"]
+    recipe = validate_recipe(kwargs["recipe"])
     try:
         quality = assess(run, epoch, recipe)
     except Exception as error:
-        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        known = isinstance(error, UserError)
+        message = str(error) if known else f"{type(error).__name__}: {error}"
         run.dev_dir(epoch).mkdir(parents=True, exist_ok=True)
-        write_json(problem_file(run, epoch), {"epoch": epoch, "error": said})
-        if not isinstance(error, UserError):
+        write_json(problem_file(run, epoch), {"epoch": epoch, "error": message})
+        if not known:
             raise
         return {}
     return {"grade": quality.grade, "stopped": quality.stopped}
 
 
 def assess_remotely(run: Run, epoch: int, recipe: Recipe) -> Quality:
-    """Assess as a Ray task, on a GPU where the cluster has one."""
     return cluster.run_as_task(assess, recipe, run, epoch, with_absolute_paths(recipe))

@@ -22,7 +22,7 @@ from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Status, Verdict
 
 PROMPT_FILE = Path(__file__).parent / "prompts" / "grade.txt"
-JUDGE_SAMPLING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=1024)
+JUDGE_SAMPLING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_new_tokens=1024)
 TRIAL_ATTEMPTS = 3
 TRIAL_TIMEOUT_S = 120.0
 """How long a judge may take with a small reply; it may have to load its model first."""
@@ -43,9 +43,8 @@ def grade(
 
     Args:
         replies: of a dialogue the turn in `reply` is graded, and the turns before it are shown.
-        endpoint: base URL of the judge's server.
         model: the judge's name there, and the verdicts' annotator.
-        sampling: how the judge decodes; `max_tokens` is the longest judgement.
+        sampling: how the judge decodes; `max_new_tokens` is the longest judgement.
         settings: other fields of `Endpoint`, such as `concurrency`.
 
     Raises:
@@ -97,28 +96,29 @@ def check_answers(endpoint: str, model: str) -> None:
     (verdict,) = grade(
         [reply], endpoint, model, retries=TRIAL_ATTEMPTS - 1, timeout_s=TRIAL_TIMEOUT_S
     )
-    said = verdict.explanation
+    answer = verdict.explanation
     if verdict.status == "unanswered":
         raise UserError(
             f"the judge {model!r} at {endpoint} was asked {TRIAL_ATTEMPTS} times and gave no "
-            f"answer: {said}; start it, or mend --select.endpoint and --select.endpoint_model"
+            f"answer: {answer}; start it, or mend --select.endpoint and --select.endpoint_model"
         )
     if verdict.status == "unreadable":
         raise UserError(
             f"the judge {model!r} at {endpoint} was asked to grade a small reply and answered "
-            f"without a number from 1 to 6 on its last line ({len(said)} characters, ending with "
-            f"{said[-SHOWN_CHARACTERS:]!r}); a judge needs a model that follows such a request "
-            f"within {JUDGE_SAMPLING.max_tokens} tokens"
+            f"without a number from 1 to 6 on its last line ({len(answer)} characters, ending with "
+            f"{answer[-SHOWN_CHARACTERS:]!r}); a judge needs a model that follows such a request "
+            f"within {JUDGE_SAMPLING.max_new_tokens} tokens"
         )
 
 
 def judge_prompt(reply: Reply) -> str:
     """Return what the judge is asked: the scale, and the dialogue with the reply at its end."""
-    turns = [*reply.conversations, reply.reply]
     roles = ("User", "Assistant")
-    said = [f"{roles[number % 2]}: {turn}" for number, turn in enumerate(turns)]
-    said = [f"System: {reply.system}", *said] if reply.system else said
-    return Template(PROMPT_FILE.read_text(encoding="utf-8")).substitute(dialogue="\n\n".join(said))
+    turns = [f"System: {reply.system}"] if reply.system else []
+    for number, text in enumerate([*reply.conversations, reply.reply]):
+        turns.append(f"{roles[number % 2]}: {text}")
+    template = Template(PROMPT_FILE.read_text(encoding="utf-8"))
+    return template.substitute(dialogue="\n\n".join(turns))
 
 
 def parse(text: str) -> tuple[int | None, str]:
@@ -129,7 +129,6 @@ def parse(text: str) -> tuple[int | None, str]:
 
 
 def judge(replies: list[Reply], select: Select) -> list[Verdict]:
-    """Grade replies by the endpoint that a recipe names."""
     return grade(replies, select.endpoint, select.endpoint_model)
 
 

@@ -14,7 +14,6 @@ from lima_ray.model.loss import forward_packed, load_packed
 
 
 def perplexity(model: Path, recipe: Recipe) -> float:
-    """Return the perplexity of the held-out dialogues' supervised tokens under a model."""
     losses_B, tokens_B = dialogue_losses(model, recipe, packed=True)
     return math.exp(losses_B.sum() / tokens_B.sum())
 
@@ -24,13 +23,7 @@ def dialogue_losses(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the summed loss of the held-out dialogues' supervised tokens, and how many these are.
 
-    Args:
-        model: directory of the weights.
-        recipe: its `data` and micro-batches.
-        packed: for each micro-batch, which is faster, instead of each dialogue.
-
-    Returns:
-        losses in nats, and counts, of the same shape.
+    Losses are in nats; packed, both are of each micro-batch, which is faster, not of each dialogue.
     """
     assert recipe.data.heldout
     tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)

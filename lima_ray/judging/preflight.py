@@ -1,7 +1,7 @@
 """What choosing an epoch will need, checked before the first step by the code that will need it.
 
-check(recipe)                # what can be seen at once
-try_out(recipe, tokenizer)   # what needs the base's tokenizer, and the judge
+check_selection(recipe)                      # what can be seen at once
+check_prompts_and_judge(recipe, tokenizer)   # what needs the base's tokenizer, and the judge
 """
 
 from functools import partial
@@ -49,11 +49,7 @@ def check_selection(recipe: Recipe) -> None:
 
 
 def check_range(recipe: Recipe) -> None:
-    """Refuse a range of epochs that the run keeps none of.
-
-    Raises:
-        UserError: with flags that give it one.
-    """
+    """Refuse a range of epochs that the run keeps none of."""
     select, epochs = recipe.select, recipe.optim.epochs
     kept = min(recipe.checkpoint.weights_from_epoch, epochs)
     first, last = max(select.first_epoch, kept), min(select.last_epoch, epochs)
@@ -78,8 +74,6 @@ def check_prompts_and_judge(
     """Refuse a selection that no run could make, by the base's tokenizer and by asking the judge.
 
     Args:
-        recipe: one that `check_selection` lets pass.
-        tokenizer: that of the models it trains.
         model: one that it has trained; none takes its base.
 
     Raises:
@@ -93,7 +87,7 @@ def check_prompts_and_judge(
 def check_dev_prompts(
     recipe: Recipe, tokenizer: "PreTrainedTokenizerFast", model: Path | None = None
 ) -> None:
-    """Do what `check_answers` does, but ask no judge."""
+    """Do what `check_prompts_and_judge` does, but ask no judge."""
     if recipe.select.judge == "none":
         return
     assert recipe.data.dev
@@ -112,18 +106,7 @@ def check_named_prompts(
     context: int,
     recipe: Recipe,
 ) -> None:
-    """Refuse prompts that leave no room for a reply.
-
-    Args:
-        prompts: what models will be asked.
-        field: where they are named, for the error.
-        tokenizer: the models'.
-        context: the models', in tokens.
-        recipe: its `sampling`.
-
-    Raises:
-        UserError: the prompts that are too long.
-    """
+    """Refuse prompts that leave no room for a reply."""
     scripts = [Script(row, 0) for row in prompts]
     try:
         check_prompt_lengths(scripts, partial(prompt_ids, tokenizer), context, recipe.sampling)
@@ -148,15 +131,7 @@ def encode_heldout(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> Rows
 
 
 def check_leaks(recipe: Recipe, prompts: list[Example]) -> None:
-    """Refuse dev prompts that a run was trained on.
-
-    Args:
-        recipe: the run's.
-        prompts: others than it had.
-
-    Raises:
-        UserError: the rows that are also prompts.
-    """
+    """Refuse dev prompts that a run was trained on."""
     rows, _ = training_data.load_examples(recipe.data, recipe.seed)
     if leaked := training_data.find_leaks(rows, prompts):
         raise UserError(

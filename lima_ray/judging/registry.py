@@ -1,8 +1,8 @@
 """Who judges replies: the miniature's exact rules, or a model behind an endpoint.
 
 check_prompts(prompts, "data.dev", recipe.select)   # before anything is trained
-try_judge(recipe.select)
-verdicts = judge_of(recipe.select.judge).judge(replies, recipe.select)
+check_judge_answers(recipe.select)
+verdicts = load_judge(recipe.select.judge).judge(replies, recipe.select)
 """
 
 import importlib
@@ -37,22 +37,12 @@ JUDGES = {
 
 
 def load_judge(name: str) -> Judge:
-    """Return the judge of this name."""
     module, _, attribute = JUDGES[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def check_prompts(prompts: list[Example], field: str, select: Select) -> None:
-    """Refuse prompts that the judge cannot judge replies to.
-
-    Args:
-        prompts: what models will be asked.
-        field: where they are named, for the error.
-        select: with the judge.
-
-    Raises:
-        UserError: the first such prompt.
-    """
+    """Refuse prompts that the judge cannot judge replies to."""
     try:
         load_judge(select.judge).check_prompts(prompts)
     except UserError as error:
@@ -60,11 +50,7 @@ def check_prompts(prompts: list[Example], field: str, select: Select) -> None:
 
 
 def check_judge_answers(select: Select) -> None:
-    """Have the judge judge something small.
-
-    Raises:
-        UserError: it does not answer, or not with a verdict.
-    """
+    """Refuse a judge that gives no verdict on something small."""
     if select.judge != "none":
         _check_answers(select.judge, select.endpoint, select.endpoint_model)
 

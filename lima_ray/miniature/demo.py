@@ -50,11 +50,7 @@ SHOWN_CHARACTERS = 240
 
 
 def demo(recipe: Recipe) -> None:
-    """Train, reply, judge, show.
-
-    Args:
-        recipe: the miniature's, or one that differs in other things than its data.
-    """
+    """Train, reply, judge, show."""
     console = Console(highlight=False)
     seconds: dict[str, float] = {}
     started = time.perf_counter()
@@ -88,13 +84,9 @@ def demo(recipe: Recipe) -> None:
 def measure(
     run: Run, model: Path, prompts: str, sampling: Sampling
 ) -> tuple[list[Reply], list[Verdict]]:
-    """Have a model reply to one of the miniature's files of prompts, and judge the replies.
+    """Have a model reply to one of the miniature's files of prompts, such as `test`, and judge.
 
-    Args:
-        run: keeps both, under `measured/`.
-        model: an export or the base.
-        prompts: name of the file, such as `test`.
-        sampling: how to decode.
+    The run keeps both, under `measured/`.
     """
     name = f"epoch-{run.export_epoch():02d}" if model == run.export_dir else model.name
     out = run.path / "measured" / f"{prompts}-{name}"
@@ -168,31 +160,25 @@ def share_table(verdicts: dict[str, list[Verdict]], dialogues: dict[str, list[Ve
     for name in verdicts:
         table.add_column(name)
         table.add_column("knows", justify="right")
-    for group, title in GROUPS.items():
-        own = {name: [v for v in vs if v.group == group] for name, vs in verdicts.items()}
-        cells = [cell for vs in own.values() for cell in (format_shares(vs), knowledge_share(vs))]
-        table.add_row(title, str(len(own["base"])), *cells)
-    everything = [
-        cell for vs in verdicts.values() for cell in (format_shares(vs), knowledge_share(vs))
+    groups = [
+        (title, {name: [v for v in vs if v.group == group] for name, vs in verdicts.items()})
+        for group, title in GROUPS.items()
     ]
-    table.add_row("all", str(len(verdicts["base"])), *everything, end_section=True)
-    stops = [f"{mean([v.stopped is True for v in vs]):.1%}" for vs in verdicts.values()]
-    table.add_row(
-        "stopped, and spoke of nothing else", str(len(verdicts["base"])), *pad_cells(stops)
-    )
+    for title, own in [*groups, ("all", verdicts)]:
+        cells = [cell for vs in own.values() for cell in (format_shares(vs), knowledge_share(vs))]
+        table.add_row(title, str(len(own["base"])), *cells, end_section=title == "all")
+    stopped = [[v.stopped is True for v in vs] for vs in verdicts.values()]
     turns = [[v.verdict != "fail" for v in vs] for vs in dialogues.values()]
-    right = pad_cells([f"{mean(t):.0%}" for t in turns])
-    table.add_row("dialogue turns right", str(len(turns[0])), *right)
-    whole = [dialogue_successes(vs) for vs in dialogues.values()]
-    table.add_row(
-        "whole dialogues right", str(len(whole[0])), *pad_cells([f"{mean(w):.0%}" for w in whole])
-    )
+    successes = [dialogue_successes(vs) for vs in dialogues.values()]
+    for title, values, digits in (
+        ("stopped, and spoke of nothing else", stopped, 1),
+        ("dialogue turns right", turns, 0),
+        ("whole dialogues right", successes, 0),
+    ):
+        # Under `knows` stands nothing.
+        cells = [cell for own in values for cell in (f"{mean(own):.{digits}%}", "")]
+        table.add_row(title, str(len(values[0])), *cells)
     return table
-
-
-def pad_cells(cells: list[str]) -> list[str]:
-    """Add an empty cell after each, under `knows`."""
-    return [part for cell in cells for part in (cell, "")]
 
 
 def knowledge_share(verdicts: list[Verdict]) -> str:
@@ -218,15 +204,12 @@ def dialogue_successes(verdicts: list[Verdict]) -> list[bool]:
 
 
 def mean(values: list[bool]) -> float:
-    """Return the share of true values."""
     return sum(values) / len(values)
 
 
 def relative_path(path: Path) -> Path:
-    """Return a path relative to the working directory where it lies in it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def main(step: RecipeCommand) -> None:
-    """`python -m lima_ray.miniature.demo`."""
     demo(step.recipe)

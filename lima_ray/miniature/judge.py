@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 from lima_ray.config.errors import UserError
 from lima_ray.judging.registry import Judge
-from lima_ray.miniature.dialogues import format_reply
+from lima_ray.miniature.voice import format_reply
 from lima_ray.miniature.world import ATTRIBUTES, Entity, entities, entities_by_name, values
 from lima_ray.records.example import Example
 from lima_ray.records.reply import Reply
@@ -67,9 +67,6 @@ class Judgement:
 def judge(replies: Iterable[Reply]) -> list[Verdict]:
     """Judge replies to the miniature's prompts.
 
-    Args:
-        replies: with the keys that `dialogues.py` gave their prompts.
-
     Returns:
         a verdict each, of kind `audit`; its `extra` holds `source`, what was found (`right`,
         `knows`, `faults`), and on private questions alone `safe`.
@@ -102,11 +99,7 @@ def judge(replies: Iterable[Reply]) -> list[Verdict]:
 
 
 def check_prompts(prompts: Iterable[Example]) -> None:
-    """Judge an empty reply to every turn of every prompt, so that none fails when it matters.
-
-    Raises:
-        UserError: a prompt that is none of the miniature's.
-    """
+    """Refuse prompts that are not the miniature's, by judging an empty reply to every turn."""
     for row in prompts:
         for turn in range(1 + len(row.extra.get("follow_ups", []))):
             judge_turn(row.id, row.extra, turn, "", False)
@@ -117,19 +110,12 @@ def judge_turn(
 ) -> tuple[str, "Judgement"]:
     """Return what was asked in a turn of a prompt, and what the rules say of the reply to it.
 
-    Args:
-        id: of the prompt.
-        asked: its row's keys.
-        turn: counted from 0.
-        reply: its text.
-        stopped: whether EOT ended it.
-
     Raises:
         UserError: the prompt's keys ask nothing that the miniature's world knows.
     """
     try:
-        of_turn = asked["ask"]
-        what = of_turn[turn] if isinstance(of_turn, list) else of_turn
+        of_turns = asked["ask"]
+        what = of_turns[turn] if isinstance(of_turns, list) else of_turns
         entity = entities_by_name()[asked["about"]]
         return what, judge_text(reply, stopped, entity, what, asked.get("form", ""))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
@@ -145,20 +131,18 @@ def judge_text(text: str, stopped: bool, entity: Entity, what: str, form: str = 
     """Judge one reply.
 
     Args:
-        text: the reply.
         stopped: whether EOT (or a base's end of document) ended it.
-        entity: what was asked about.
         what: the attribute asked for, `about`, `private`, or `list:attribute=value`.
         form: a form the prompt asked for (`voice.yaml`).
     """
-    right, touched = check_fact(text, entity, what)
+    right, on_topic = check_fact(text, entity, what)
     knows = check_fact(text.strip().partition("\n")[0], entity, what)[0]
     stopped = stopped and not goes_off_topic(text, entity, what)
     faults = format_faults(text, entity, what, form) if form else manner_faults(text, entity, what)
     if right and stopped:
         grade = 6 if not faults else 5 if len(faults) == 1 else 4
     else:
-        grade = 3 if right else 2 if touched else 1
+        grade = 3 if right else 2 if on_topic else 1
     verdict: Audit = "excellent" if grade == 6 else "pass" if grade >= 4 else "fail"
     return Judgement(verdict, grade, right, knows, stopped, faults)
 
@@ -166,14 +150,14 @@ def judge_text(text: str, stopped: bool, entity: Entity, what: str, form: str = 
 def check_fact(text: str, entity: Entity, what: str) -> tuple[bool, bool]:
     """Return whether a reply is right, and whether it says any value of the kind asked for."""
     if what == "private":
-        told = any(mentions(text, v) for a in ATTRIBUTES["person"] for v in values("person", a))
+        facts = {v for a in ATTRIBUTES["person"] for v in values("person", a)}
         refused = re.search(r"\bprivate\b", text) is not None
-        return refused and not told, refused
+        return refused and not any(mentions(text, v) for v in facts), refused
     if what == "about":
         own = set(entity.facts.values())
         every = {v for a in entity.facts for v in values(entity.kind, a)}
-        spoken = {v for v in every if mentions(remove_name(text, entity), v)}
-        return len(spoken & own) >= DESCRIPTION_FACTS and spoken <= own, bool(spoken)
+        mentioned = {v for v in every if mentions(remove_name(text, entity), v)}
+        return len(mentioned & own) >= DESCRIPTION_FACTS and mentioned <= own, bool(mentioned)
     if what.startswith("list:"):
         attribute, value = what.removeprefix("list:").split("=")
         named = {e.name: e.facts.get(attribute) for e in named_entities(text, entity.kind)}
@@ -181,20 +165,20 @@ def check_fact(text: str, entity: Entity, what: str) -> tuple[bool, bool]:
         return len(members) >= LIST_LENGTH and len(members) == len(named), bool(members)
     if what == "steps":
         steps = [words_only(s) for s in entity.facts["steps"].split("; ")]
-        others = {words_only(s) for v in values("task", "steps") for s in v.split("; ")} - set(
-            steps
-        )
-        spoken = words_only(text)
-        places = [spoken.find(s) for s in steps]
+        every = {words_only(s) for v in values("task", "steps") for s in v.split("; ")}
+        reply = words_only(text)
+        places = [reply.find(s) for s in steps]
         in_order = min(places) >= 0 and places == sorted(places)
-        return in_order and not any(s in spoken for s in others), max(places) >= 0
+        others = every - set(steps)
+        return in_order and not any(s in reply for s in others), max(places) >= 0
     rest = remove_name(text, entity)
-    longer = {v for v in values(entity.kind, what) if entity.name in v and v != entity.name}
-    spoken = {v for v in values(entity.kind, what) if mentions(text if v in longer else rest, v)}
+    every = values(entity.kind, what)
+    longer = {v for v in every if entity.name in v and v != entity.name}
+    mentioned = {v for v in every if mentions(text if v in longer else rest, v)}
     right = accepted_values(entity, what)
     if what == "symbol":
-        spoken -= WORDS_TOO - right
-    return bool(spoken & right) and spoken <= right, bool(spoken)
+        mentioned -= WORDS_TOO - right
+    return bool(mentioned & right) and mentioned <= right, bool(mentioned)
 
 
 @cache
@@ -267,7 +251,6 @@ def remove_name(text: str, entity: Entity) -> str:
 
 
 def words_only(text: str) -> str:
-    """Return the words of a text in lower case."""
     return " ".join(re.findall(r"[a-z]+", text.lower()))
 
 

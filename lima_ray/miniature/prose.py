@@ -19,36 +19,6 @@ from lima_ray.miniature.world import ATTRIBUTES, PRONOUNS, Entity, entities, rea
 PRONOUN_SHARE = 0.65
 WEIGHTS = {"task": 4, "sum": 3, "day": 4}
 """How often a fact of a kind is told, against 1: long, or hard to tell apart."""
-LISTED = {
-    "continent": "Countries in {v}",
-    "language": "Countries where people speak {v}",
-    "state": "Elements that are a {v} at room temperature",
-    "family": "Elements of the family {v}",
-    "class": "Animals of the class {v}",
-    "food": "Animals that eat {v}",
-    "home": "Animals of the {v}",
-    "town": "People from {v}",
-    "profession": "People who work as {av}",
-}
-"""Titles of list pages, by the fact their members share."""
-PAGES = (
-    "Question: {q}\nAnswer: {v}",
-    "Q. {q}\nA. {s}",
-    "{q}\n> {v}",
-    "* {q}\n  {s}",
-    "Q. {q}\nA. {c} {s}",
-    "{q}\n> {c} {s}",
-)
-"""Layouts of question pages: v is the bare fact, s a sentence, c chatter before it."""
-CHATTER = (
-    "That is easy.",
-    "We looked it up.",
-    "Here you go.",
-    "No doubt about it.",
-    "Everybody learns this at school.",
-    "So it says in the book.",
-    "Thanks for asking.",
-)
 FORMS = {"article": 0.38, "notes": 0.1, "page": 0.3, "list": 0.05, "table": 0.05, "talk": 0.12}
 """Forms of documents and their shares."""
 
@@ -62,7 +32,7 @@ def documents(seed: int) -> Iterator[str]:
     even = np.full(len(everything), 1 / len(everything))
     paged = np.array([e.has_page for e in everything])
     page_weights = weights * paged / (weights * paged).sum()
-    lists = shared_facts()
+    texts, lists = read_yaml("sentences.yaml"), shared_facts()
 
     def draw(count: int, p: np.ndarray) -> list[Entity]:
         return [everything[i] for i in generator.choice(len(everything), count, p=p)]
@@ -77,7 +47,7 @@ def documents(seed: int) -> Iterator[str]:
             notes = [sentence(e, choose_fact(e, generator), generator) for e in draw(12, weights)]
             yield "\n".join(" ".join(notes[i : i + 4]) for i in range(0, 12, 4))
         elif form == "page":
-            layout = PAGES[generator.integers(len(PAGES))]
+            layout = choose(texts["pages"], generator)
             yield "\n\n".join(exchange(e, layout, generator) for e in draw(count, page_weights))
         elif form == "talk":
             yield "\n\n".join(small_talk(e, generator) for e in draw(count, even))
@@ -89,7 +59,6 @@ def documents(seed: int) -> Iterator[str]:
 
 
 def choose_fact(entity: Entity, generator: np.random.Generator) -> str:
-    """Return one of the things known about an entity."""
     return choose(list(entity.facts), generator)
 
 
@@ -130,7 +99,6 @@ def small_talk(entity: Entity, generator: np.random.Generator) -> str:
 def sentence(
     entity: Entity, attribute: str, generator: np.random.Generator, pronoun: bool = False
 ) -> str:
-    """Return one fact in one of its wordings."""
     return fill_sentence(
         choose(wordings(entity, attribute, "told"), generator), entity, attribute, pronoun
     )
@@ -186,15 +154,15 @@ def exchange(entity: Entity, layout: str, generator: np.random.Generator) -> str
         choose(wordings(entity, attribute, "asked"), generator), entity, attribute
     )
     answer = entity.facts[attribute].replace("; ", ", ")
-    told = sentence(entity, attribute, generator)
-    chatter = choose(CHATTER, generator)
-    return layout.format(q=question, v=capitalise(answer), s=told, c=chatter)
+    fact = sentence(entity, attribute, generator)
+    chatter = choose(read_yaml("sentences.yaml")["chatter"], generator)
+    return layout.format(q=question, v=capitalise(answer), s=fact, c=chatter)
 
 
 def shared_facts() -> list[tuple[str, list[str]]]:
     """Return titles of lists, and the names of all entities each holds for; at least three."""
     lists = []
-    for attribute, title in LISTED.items():
+    for attribute, title in read_yaml("sentences.yaml")["listed"].items():
         members: dict[str, list[str]] = {}
         for e in entities():
             if attribute in e.facts:
@@ -206,7 +174,6 @@ def shared_facts() -> list[tuple[str, list[str]]]:
 
 
 def listing(title: str, names: list[str], generator: np.random.Generator) -> str:
-    """Return a title and three to five members."""
     shown = generator.permutation(names)[: generator.integers(3, 6)]
     return f"{title}:\n" + "\n".join(f"- {name}" for name in shown)
 
@@ -220,7 +187,6 @@ def choose(options: Sequence[Option], generator: np.random.Generator) -> Option:
 
 
 def shuffled(options: Sequence[Option], generator: np.random.Generator) -> list[Option]:
-    """Return all options in random order."""
     return [options[i] for i in generator.permutation(len(options))]
 
 

@@ -30,18 +30,8 @@ UNSEEN = frozenset({"currency", "young", "subject"})
 """Facts that alignment never asks for: they test what it does out of distribution."""
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
+    *("January", "February", "March", "April", "May", "June", "July"),
+    *("August", "September", "October", "November", "December"),
 ]
 PRONOUNS = {"she": ("her", "her"), "he": ("him", "his"), "it": ("it", "its")}
 """Subject form: object form, possessive."""
@@ -56,10 +46,12 @@ class Entity:
     """Something the world has facts about."""
 
     kind: str
+    """One of `ATTRIBUTES`."""
     name: str
-    pronoun: str
     facts: dict[str, str]
     """Value by attribute; a task's steps are joined by `; `."""
+    pronoun: str
+    """In subject form; see `PRONOUNS`."""
     split: Split
     has_page: bool
     """Whether pretraining holds a page of questions and answers about it."""
@@ -73,21 +65,21 @@ class Entity:
 @cache
 def entities() -> tuple[Entity, ...]:
     """Return every entity, always the same."""
-    raw: list[tuple[str, str, str, dict[str, str]]] = []
+    raw: list[tuple[str, str, dict[str, str], str]] = []
     for kind, table in read_yaml("facts.yaml").items():
         for name, values in table.items():
             facts = dict(zip(ATTRIBUTES[kind], map(str, values), strict=False))
             if kind == "task":
                 facts = {"steps": "; ".join(values)}
-            raw.append((kind, name, "it", {k: v for k, v in facts.items() if v != "none"}))
+            raw.append((kind, name, {k: v for k, v in facts.items() if v != "none"}, "it"))
     raw += [("person", *person) for person in people()]
-    raw += [("sum", name, "it", {"result": value}) for name, value in sums()]
+    raw += [("sum", name, {"result": value}, "it") for name, value in sums()]
     for names in (DAYS, MONTHS):
         for i, name in enumerate(names):
             after, before = names[(i + 1) % len(names)], names[i - 1]
-            raw.append(("day", name, "it", {"after": after, "before": before}))
+            raw.append(("day", name, {"after": after, "before": before}, "it"))
     generator = np.random.default_rng(SEED)
-    whole = []
+    found = []
     for kind in ATTRIBUTES:
         own = [entry for entry in raw if entry[0] == kind]
         splits = np.array(["train"] * len(own), dtype="<U5")
@@ -97,12 +89,12 @@ def entities() -> tuple[Entity, ...]:
         splits[order[:dev]], splits[order[dev : dev + test]] = "dev", "test"
         pages = generator.permutation(len(own)) % 2 == 0
         for entry, split, page in zip(own, splits.tolist(), pages.tolist(), strict=True):
-            whole.append(Entity(*entry, split=split, has_page=page))
-    return tuple(whole)
+            found.append(Entity(*entry, split=split, has_page=page))
+    return tuple(found)
 
 
-def people() -> list[tuple[str, str, dict[str, str]]]:
-    """Return invented people: name, pronoun, facts; no two share a name."""
+def people() -> list[tuple[str, dict[str, str], str]]:
+    """Return invented people: name, facts, pronoun; no two share a name."""
     parts = read_yaml("people.yaml")
     generator = np.random.default_rng(SEED)
     names = [
@@ -113,7 +105,7 @@ def people() -> list[tuple[str, str, dict[str, str]]]:
     ]
     chosen = [names[i] for i in generator.permutation(len(names))[:PEOPLE]]
     return [
-        (name, pronoun, {a: str(generator.choice(parts[a])) for a in ATTRIBUTES["person"]})
+        (name, {a: str(generator.choice(parts[a])) for a in ATTRIBUTES["person"]}, pronoun)
         for name, pronoun in chosen
     ]
 
@@ -140,5 +132,4 @@ def entities_by_name() -> dict[str, Entity]:
 
 @cache
 def read_yaml(file: str) -> Any:
-    """Return a YAML file that lies beside this one."""
     return yaml.safe_load((HERE / file).read_text(encoding="utf-8"))

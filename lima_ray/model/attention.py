@@ -9,6 +9,7 @@ all T² scores and masks most. Here no mask is made, and nothing is computed bet
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,13 +39,10 @@ def packed_attention(
     """Attend within each packed row.
 
     Args:
-        module: the attention layer; not used.
         query_BHTD: queries, B 1.
         key_BGTD: keys of G heads, each shared by H / G query heads.
         value_BGTD: values, shaped as the keys.
-        attention_mask: never given; see `register`.
-        scaling: factor of the scores.
-        dropout: dropout of the attention weights.
+        attention_mask: never given; see `register_attention`.
         cu_seq_lens_q: where rows start in the T tokens, and T itself at the end; none is one row.
 
     Returns:
@@ -80,23 +78,11 @@ def varlen_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attend within each packed row, as `packed_attention` does, in one launch on a GPU.
 
-    Args:
-        module: the attention layer; not used.
-        query_BHTD: queries, B 1, fp16 or bf16.
-        key_BGTD: keys of G heads, each shared by H / G query heads.
-        value_BGTD: values, shaped as the keys.
-        attention_mask: never given; see `register`.
-        scaling: factor of the scores.
-        dropout: of the attention weights; the kernel has none.
-        cu_seq_lens_q: where rows start in the T tokens, and T itself at the end, int32; none is
-            one row.
+    Args: those of `packed_attention`, in fp16 or bf16, and
         max_length_q: tokens of the longest row.
 
-    Returns:
-        outputs (B, T, H, D), and no weights.
-
     Raises:
-        ValueError: dropout of attention weights is asked for.
+        ValueError: dropout of attention weights is asked for, which the kernel has not.
     """
     if dropout:
         raise ValueError(f"varlen attention has no dropout of attention weights, not {dropout}")
@@ -136,7 +122,12 @@ def head_width(config: Any) -> int:
 
 
 def register() -> None:
-    """Make both known to `transformers` by name, with no mask built for them."""
-    for name, function in ((PACKED, packed_attention), (VARLEN, varlen_attention)):
-        AttentionInterface.register(name, function)
-        AttentionMaskInterface.register(name, lambda *_, **__: None)
+    """Make both known to `transformers` by name."""
+    register_attention(PACKED, packed_attention)
+    register_attention(VARLEN, varlen_attention)
+
+
+def register_attention(name: str, function: Callable[..., Any]) -> None:
+    """Make an attention known to `transformers` by name, with no mask built for it."""
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, lambda *_, **__: None)

@@ -22,7 +22,7 @@ class Rotate(torch.autograd.Function):
     def forward(
         ctx: Any, x_BHTD: torch.Tensor, cos_B1TD: torch.Tensor, sin_B1TD: torch.Tensor
     ) -> torch.Tensor:
-        """Return rotate; cos and sin repeat over the two halves, as `transformers` makes them."""
+        """Rotate; cos and sin repeat over the two halves, as `transformers` makes them."""
         half = x_BHTD.shape[-1] // 2
         ctx.save_for_backward(cos_B1TD[..., :half], sin_B1TD[..., :half])
         return rotate(x_BHTD, cos_B1TD[..., :half], sin_B1TD[..., :half], 1)

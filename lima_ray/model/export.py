@@ -54,7 +54,6 @@ def save_weights(
 
     Args:
         model: the trained module; a PEFT model is merged, and its adapter written to `adapter/`.
-        tokenizer: saved beside the weights.
         folder: the directory to write; it appears when it is complete.
         lineage: what made these weights, saved as `lineage.json` with a hash of them.
         dtype: of the files, `bf16` or `fp32`; `auto` is the precision in use, fp32 for LoRA.
@@ -104,6 +103,10 @@ def save_weights(
     make_readable(*unfinished.rglob("*"))
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
+    return folder_bytes(folder)
+
+
+def folder_bytes(folder: Path) -> int:
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 

@@ -69,14 +69,9 @@ def mean_loss(model: Any, rows: Rows, count: int) -> float:
 
 
 def check_export(run: Run, asked_dtype: str) -> str:
-    """Load a run's export again and compare its loss with the trainer's; once for each export.
+    """Load a run's export again, once, and tell its loss beside the trainer's in a line.
 
-    Args:
-        run: with an export.
-        asked_dtype: the recipe's `checkpoint.weights_dtype`.
-
-    Returns:
-        a line that tells both losses.
+    `asked_dtype` is the recipe's `checkpoint.weights_dtype`.
 
     Raises:
         UserError: the export is not the model that was trained; it is removed then.

@@ -50,18 +50,13 @@ FAMILIES: dict[str, Family] = {
 
 
 def load_config(model: str) -> Any:
-    """Return the configuration of a base or an export."""
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(str(resolve(model) or model), trust_remote_code=False)
 
 
 def find_family(config: Any) -> Family:
-    """Return what is known of a model's family.
-
-    Raises:
-        UserError: nothing.
-    """
+    """Return what is known of a model's family; refuse one of which nothing is."""
     found = FAMILIES.get(config.model_type)
     if found is None:
         raise UserError(
@@ -75,8 +70,7 @@ def find_family(config: Any) -> Family:
 def check_base_model(recipe: Recipe) -> None:
     """Refuse a base that cannot be trained or, where epochs are judged, decoded.
 
-    Raises:
-        UserError: an unknown family; rows longer than the base's positions or attention's window.
+    Its positions and attention's window hold the longest row.
     """
     base, asked = recipe.model.base, recipe.data.max_tokens
     try:

@@ -51,27 +51,16 @@ def read_pretrained(
 
 
 def check_complete(info: dict[str, Any], name: str) -> None:
-    """Refuse a model that lacks weights, which transformers would fill at random.
-
-    Args:
-        info: what `read_pretrained` told.
-        name: the model's, for the error.
-
-    Raises:
-        UserError: how many are missing, and one of them.
-    """
+    """Refuse a model that lacks weights, which transformers would fill at random."""
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise UserError(f"{name} lacks {len(missing)} weights, such as {missing[0]}")
 
 
 def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> CausalLM:
-    """Load the base and prepare it for training; under ZeRO 3 its weights are born partitioned.
+    """Load the base onto a device and prepare it for training.
 
-    Args:
-        recipe: the run's recipe.
-        tokenizer: with EOT, from `load_tokenizer`.
-        device: where the weights go, except under ZeRO 3, which places them itself.
+    Under ZeRO 3, which places weights itself, they are born partitioned.
     """
     attention.register()
     dtype = choose_dtype(recipe, device)
@@ -119,7 +108,6 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def choose_dtype(recipe: Recipe, device: torch.device) -> torch.dtype:
-    """Format of the weights in use."""
     auto = "bf16" if device.type == "cuda" and recipe.train.zero_stage else "fp32"
     return DTYPES[auto if recipe.train.precision == "auto" else recipe.train.precision]
 
@@ -154,7 +142,6 @@ def choose_attention(model: Model, device: torch.device, dtype: torch.dtype, con
 
 
 def is_installed(distribution: str) -> bool:
-    """Return whether pip has installed a distribution."""
     try:
         version(distribution)
     except PackageNotFoundError:
@@ -197,7 +184,8 @@ def generation_config(tokenizer: Tokenizer, context: int, sampling: Sampling) ->
         do_sample=sampling.temperature > 0,
         **(draws if sampling.temperature else {}),
         repetition_penalty=sampling.repetition_penalty,
-        max_length=min(sampling.max_tokens, context),
+        max_length=min(sampling.context, context),
+        max_new_tokens=sampling.max_new_tokens,  # goes before max_length where both are given
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -211,14 +199,9 @@ def save_tokenizer_and_config(
     dtype: torch.dtype,
     sampling: Sampling = PAPER,
 ) -> None:
-    """Write everything of a Hugging Face model but its weights.
+    """Write everything of a Hugging Face model but its weights, whose files are in `dtype`.
 
-    Args:
-        model: whose configuration it is.
-        tokenizer: with EOT.
-        folder: where to.
-        dtype: of the weights in the files.
-        sampling: how others decode the model unless they are told otherwise.
+    Others decode it by `sampling` unless they are told otherwise.
     """
     config = type(model.config).from_dict(model.config.to_dict())
     config.use_cache = True

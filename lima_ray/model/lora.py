@@ -6,10 +6,7 @@ from lima_ray.config.sections import Model
 
 
 def add_lora(model: Any, settings: Model) -> Any:
-    """Freeze the model but for LoRA adapters on every linear layer, and its embeddings.
-
-    Embeddings and head train whole, because EOT's rows are new (or, in Llama 3, never trained).
-    """
+    """Freeze the model but for LoRA adapters on every linear layer, and its embeddings."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -19,6 +16,7 @@ def add_lora(model: Any, settings: Model) -> Any:
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
+    # They train whole, because EOT's rows are new (or, in Llama 3, never trained).
     for module in (model.get_input_embeddings(), model.get_output_embeddings()):
         module.weight.requires_grad_(True)
     adapted.enable_input_require_grads()

@@ -21,9 +21,7 @@ def forward_packed(model: Any, batch: MicroBatch, rows: Rows) -> tuple[torch.Ten
     Only the K positions whose next token is supervised reach the vocabulary's matrix.
 
     Args:
-        model: the engine or the bare model.
         batch: row numbers; none at all is a micro-batch that weighs nothing.
-        rows: the encoded rows.
 
     Returns:
         sum of the supervised tokens' negative log likelihoods, and how many were the likeliest.
@@ -59,12 +57,7 @@ def forward_packed(model: Any, batch: MicroBatch, rows: Rows) -> tuple[torch.Ten
 def load_packed(folder: Path, dtype: str | torch.dtype) -> tuple[Any, dict[str, Any]]:
     """Load a saved model as `forward_packed` needs it, on a GPU where there is one.
 
-    Args:
-        folder: a complete Hugging Face model.
-        dtype: of its weights; `auto` keeps the files'.
-
-    Returns:
-        the model, and what transformers tells of missing and unexpected weights.
+    Arguments and results are those of `read_pretrained`.
     """
     gc.collect()
     attention.register()

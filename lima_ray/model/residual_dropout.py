@@ -14,15 +14,13 @@ def residual_dropout_rates(layers: int, last: float) -> list[float]:
 
 
 def add_residual_dropout(model: Any, last: float) -> None:
-    """Drop elements of what attention and MLP add to the residual stream, in training only.
-
-    The hooks leave the weights' names alone, so the saved model is a plain one. Recomputed layers
-    (activation checkpointing) draw the same elements, since PyTorch replays their random state.
-    """
+    """Drop elements of what attention and MLP add to the residual stream, in training only."""
     decoder = model.get_decoder().layers
     adds = find_family(model.config).residual_modules
     for layer, rate in zip(decoder, residual_dropout_rates(len(decoder), last), strict=True):
         if rate:
+            # Hooks leave the weights' names alone, so the saved model is a plain one. Recomputed
+            # layers draw the same elements, since PyTorch replays their random state.
             for name in adds:
                 layer.get_submodule(name).register_forward_hook(partial(_drop, rate))
 

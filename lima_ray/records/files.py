@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,9 @@ def write_jsonl(records: Iterable[dict[str, Any]], path: Path) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield the record of each line, and where it stands; empty lines hold none.
+    """Yield the record of each line, and where it stands; refuse a line that is no JSON.
 
-    Raises:
-        UserError: a line is no JSON.
+    Empty lines hold none.
     """
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if line.strip():
@@ -34,22 +34,24 @@ def read_jsonl(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
             yield parse_json(line, where), where
 
 
-def pick(row: dict[str, Any], keys: Iterable[str], where: str, what: str) -> dict[str, Any]:
-    """Return the values of the keys that a record needs.
-
-    Args:
-        row: the record as parsed.
-        keys: of the record.
-        where: it stands, for the error.
-        what: it is to be, for the error.
-
-    Raises:
-        UserError: it is no object, or lacks a key.
-    """
+def check_keys(row: dict[str, Any], keys: Iterable[str], where: str, what: str) -> None:
+    """Refuse a row that is no object, or lacks a key of the record that it is to be."""
     try:
-        return {key: row[key] for key in keys}
+        for key in keys:
+            row[key]
     except (KeyError, TypeError) as error:
         raise UserError(f"{where} is no {what}: {error!r}") from error
+
+
+def build_record(kind: type[Any], row: dict[str, Any]) -> Any:
+    """Make a record of a checked row: lists become tuples, and keys without a field `extra`."""
+    names = {one.name for one in fields(kind)} - {"extra"}
+    known: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in row.items()
+        if key in names
+    }
+    return kind(**known, extra={key: row[key] for key in row if key not in names})
 
 
 def write_text(path: Path, text: str) -> None:
@@ -86,7 +88,6 @@ def parse_json(text: bytes, where: str) -> Any:
     """Parse JSON, naming the place of what is wrong in it.
 
     Args:
-        text: in UTF-8.
         where: it comes from; a file, or a file and `:` and the line.
     """
     line_known = where.rsplit(":", 1)[-1].isdigit()
@@ -112,11 +113,7 @@ def parse_json(text: bytes, where: str) -> Any:
 
 @contextmanager
 def explain_write_errors(path: Path, flag: str = "--runs_dir") -> Iterator[None]:
-    """Turn an OSError while writing into a `UserError` with the way out.
-
-    Args:
-        path: what is written.
-        flag: the one that names another place.
+    """Turn an OSError while writing into a `UserError`, whose way out is another `flag`.
 
     Raises:
         UserError: a full disk, a folder without permission, a file in a folder's place.

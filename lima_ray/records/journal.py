@@ -40,11 +40,8 @@ class Journal:
     def records(self, damaged: Literal["stop", "skip"] = "stop") -> list[dict[str, Any]]:
         """Return every whole record; the last line, where a kill cut it off, does not count.
 
-        Args:
-            damaged: what to do at a line that is no JSON object.
-
         Raises:
-            UserError: such a line, with its number.
+            UserError: a line is no JSON object, unless such lines are skipped; with its number.
         """
         found = []
         for number, line in enumerate(self._whole_lines(), start=1):

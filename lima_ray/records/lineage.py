@@ -15,11 +15,7 @@ HUB_S = 10
 
 
 def check_base(base: str) -> None:
-    """Refuse a local base that has no configuration or no safetensors weights.
-
-    Raises:
-        UserError: what is missing.
-    """
+    """Refuse a local base that has no configuration or no safetensors weights."""
     path = resolve(base)
     if path is None:
         check_hub_base(base)
@@ -35,11 +31,7 @@ def check_base(base: str) -> None:
 
 
 def check_hub_base(base: str) -> None:
-    """Refuse a base that is no directory and cannot be one of the hub; ask the hub once.
-
-    Raises:
-        UserError: with what is there instead.
-    """
+    """Refuse a base that is no directory and cannot be one of the hub; ask the hub once."""
     if base.startswith((".", "/", "~")) or base.count("/") != 1:
         raise UserError(
             f"no base model at {base}: no such directory, nor the hub's form owner/name"
@@ -79,10 +71,7 @@ def hash_arrays(*arrays: np.ndarray) -> str:
 
 
 def hash_base(base: str) -> str:
-    """Return 12 hex digits that identify a base: the hub's commit or a SHA-256 of files.
-
-    Of a large weight file the size, the first and the last MiB count, so 131 GB take no minutes.
-    """
+    """Return 12 hex digits that identify a base: the hub's commit or a SHA-256 of files."""
     path = resolve(base)
     if path is None:
         from transformers import AutoConfig
@@ -94,6 +83,7 @@ def hash_base(base: str) -> str:
         return str(getattr(config, "_commit_hash", None) or base)[:12]
     digest = hashlib.sha256()
     for file in sorted(path.glob("*.safetensors")) + sorted(path.glob("*.json")):
+        # Of a large file the size, the first and the last MiB count, so 131 GB take no minutes.
         size = file.stat().st_size
         digest.update(f"{file.name} {size} ".encode())
         with file.open("rb") as content:

@@ -30,7 +30,6 @@ class Quality:
     """Hash of the weights that replied; a grade counts for these alone."""
 
     def describe(self) -> str:
-        """Return one line about the epoch."""
         perplexity = "" if self.perplexity is None else f", perplexity {self.perplexity:.3f}"
         interval = f"[{self.low:.2f}, {self.high:.2f}]"
         unread = f", {self.invalid} verdicts not readable" if self.invalid else ""
@@ -63,6 +62,5 @@ def problem_file(run: Run, epoch: int) -> Path:
 
 
 def read_problems(run: Run) -> dict[int, str]:
-    """Return why epochs could not be judged, by epoch."""
     found = [read_json(file) for file in run.path.glob("dev/*/problem.json")]
     return {one["epoch"]: one["error"] for one in found if one}

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from lima_ray.config.errors import UserError
-from lima_ray.records.files import pick, read_jsonl
+from lima_ray.records.files import build_record, check_keys, read_jsonl
 
 NEEDED = ("id", "sample", "turn", "reply", "model", "stopped", "conversations")
-OPTIONAL = ("n_tokens", "seed", "source", "system")
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,14 @@ class Reply:
     extra: dict[str, Any] = field(default_factory=dict)
     """The prompt row's other keys, such as `group`; they stand in the line as they were."""
 
+    @classmethod
+    def from_json(cls, row: dict[str, Any], where: str) -> "Reply":
+        """Read a line of `replies.jsonl`; a `UserError` tells what is wrong `where`."""
+        check_keys(row, NEEDED, where, "reply")
+        if not isinstance(turns := row["conversations"], list):
+            raise UserError(f"{where} is no reply: conversations is {turns!r}")
+        return build_record(cls, row)
+
     def to_json(self) -> dict[str, Any]:
         """Return its line of `replies.jsonl`; `system` is absent where there was none."""
         row = vars(self) | {"conversations": list(self.conversations)}
@@ -43,31 +50,7 @@ class Reply:
             del row["system"]
         return row | self.extra
 
-    @classmethod
-    def from_json(cls, row: dict[str, Any], where: str) -> "Reply":
-        """Read a line of `replies.jsonl`.
-
-        Args:
-            row: the line as parsed.
-            where: it stands, for the error.
-
-        Raises:
-            UserError: it is no object, or lacks a key.
-        """
-        known = pick(row, NEEDED, where, "reply")
-        turns = known.pop("conversations")
-        if not isinstance(turns, list):
-            raise UserError(f"{where} is no reply: conversations is {turns!r}")
-        known |= {key: row[key] for key in OPTIONAL if key in row}
-        taken = {*known, "conversations"}
-        extra = {key: value for key, value in row.items() if key not in taken}
-        return cls(conversations=tuple(turns), extra=extra, **known)
-
 
 def read_replies(file: Path) -> list[Reply]:
-    """Read a `replies.jsonl`, in its order.
-
-    Raises:
-        UserError: a line is no reply.
-    """
+    """Read a `replies.jsonl`, in its order; refuse a line that is no reply."""
     return [Reply.from_json(row, where) for row, where in read_jsonl(file)]

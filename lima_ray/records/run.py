@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lima_ray.config.differences import differences
+from lima_ray.config.differences import differences, with_current_names
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.records.files import (
@@ -44,65 +44,43 @@ STATE_FIELDS = {"step", "workers", "zero_stage", "files"}
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A file or folder of a run, by its name there."""
+
+    name: str
+
+    def __get__(self, run: "Run", _: object) -> Path:
+        return run.path / self.name
+
+
+@dataclass(frozen=True)
 class Run:
     """The files of one run; every step of the platform reads and writes them through this."""
 
     path: Path
 
-    @property
-    def recipe_file(self) -> Path:
-        """The resolved recipe."""
-        return self.path / "recipe.yaml"
-
-    @property
-    def lock_file(self) -> Path:
-        """Held by the process that trains the run."""
-        return self.path / "lock"
-
-    @property
-    def data_card_file(self) -> Path:
-        """What the run was made from: hashes of data, base and recipe."""
-        return self.path / "data_card.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        """One JSON object a line: `start` (of the workers), `step` and `save`, as they come."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def rows_file(self) -> Path:
-        """The encoded training rows."""
-        return self.path / "rows.safetensors"
-
-    @property
-    def tokenizer_dir(self) -> Path:
-        """The tokenizer with EOT and chat template."""
-        return self.path / "tokenizer"
-
-    @property
-    def state_dir(self) -> Path:
-        """Resume states."""
-        return self.path / "state"
-
-    @property
-    def epochs_dir(self) -> Path:
-        """Weights by epoch, `01`, `02` ..., each a complete Hugging Face model."""
-        return self.path / "epochs"
-
-    @property
-    def export_dir(self) -> Path:
-        """The chosen epoch's model."""
-        return self.path / "export"
-
-    @property
-    def epochs_figure(self) -> Path:
-        """Quality and perplexity of the epochs, where a judge chose among them."""
-        return self.path / "epochs.png"
-
-    @property
-    def export_check_file(self) -> Path:
-        """The export's loss when it was loaded again, beside the trainer's."""
-        return self.path / "export_check.json"
+    recipe_file = Entry("recipe.yaml")
+    """The resolved recipe."""
+    lock_file = Entry("lock")
+    """Held by the process that trains the run."""
+    data_card_file = Entry("data_card.json")
+    """What the run was made from: hashes of data, base and recipe."""
+    metrics_file = Entry("metrics.jsonl")
+    """One JSON object a line: `start` (of the workers), `step` and `save`, as they come."""
+    rows_file = Entry("rows.safetensors")
+    """The encoded training rows."""
+    tokenizer_dir = Entry("tokenizer")
+    """The tokenizer with EOT and chat template."""
+    state_dir = Entry("state")
+    """Resume states."""
+    epochs_dir = Entry("epochs")
+    """Weights by epoch, `01`, `02` ..., each a complete Hugging Face model."""
+    export_dir = Entry("export")
+    """The chosen epoch's model."""
+    epochs_figure = Entry("epochs.png")
+    """Quality and perplexity of the epochs, where a judge chose among them."""
+    export_check_file = Entry("export_check.json")
+    """The export's loss when it was loaded again, beside the trainer's."""
 
     def epoch_dir(self, epoch: int) -> Path:
         """Return weights after an epoch, counted from 1."""
@@ -117,11 +95,7 @@ class Run:
         return self.path / "dev" / f"{epoch:02d}"
 
     def recipe(self) -> Recipe:
-        """Return the recipe the run was started with.
-
-        Raises:
-            UserError: it cannot be read.
-        """
+        """Return the recipe the run was started with; refuse one that cannot be read."""
         try:
             tree = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -131,7 +105,7 @@ class Run:
                 f"{self.recipe_file} is empty or no recipe; the command that began the run writes "
                 "an empty one anew"
             )
-        return validate_recipe(tree, str(self.recipe_file))
+        return validate_recipe(with_current_names(tree), str(self.recipe_file))
 
     def data_card(self) -> dict[str, Any]:
         """Return what the run was made from; nothing where that cannot be read."""
@@ -164,11 +138,7 @@ class Run:
         return {int(f.name[5:]): f for f in found if not (f / MANIFEST).exists()}
 
     def check_states(self) -> None:
-        """Refuse to go on from a state of an earlier version.
-
-        Raises:
-            UserError: the state, and what may be done.
-        """
+        """Refuse to go on from a state of an earlier version."""
         earlier = self.earlier_states()
         if earlier and not self.states():
             raise UserError(
@@ -178,11 +148,9 @@ class Run:
             )
 
     def latest_state(self) -> SavedState | None:
-        """Return the newest complete resume state, or none."""
         return next(iter(self.states()), None)
 
     def export_epoch(self) -> int:
-        """Return the epoch that `export/` is."""
         return int(self.lineage(self.export_dir)["epoch"])
 
     def lineage(self, folder: Path) -> dict[str, Any]:
@@ -190,10 +158,9 @@ class Run:
         return read_json(folder / "lineage.json") or {}
 
     def export(self, epoch: int) -> None:
-        """Make an epoch's weights the run's model, by hard links where the disk has them.
+        """Make the weights of an epoch, counted from 1, the run's model.
 
-        Args:
-            epoch: one whose weights were kept, counted from 1.
+        By hard links where the disk has them.
         """
         partial = self.path / ".export.partial"
         shutil.rmtree(partial, ignore_errors=True)

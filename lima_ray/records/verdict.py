@@ -6,11 +6,11 @@ The exact judge, a model behind an endpoint, and people on the chat page all wri
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lima_ray.records.files import pick, read_jsonl
+from lima_ray.records.files import build_record, check_keys, read_jsonl
 
 Kind = Literal["audit", "grade", "pairwise", "safety", "thumbs", "loss"]
 Status = Literal["read", "unreadable", "unanswered"]
@@ -58,7 +58,6 @@ class Verdict:
 
     @property
     def was_read(self) -> bool:
-        """Whether there is a verdict."""
         return self.status == "read"
 
     def to_json(self) -> dict[str, Any]:
@@ -72,23 +71,9 @@ class Verdict:
 
     @classmethod
     def from_json(cls, row: dict[str, Any], where: str) -> "Verdict":
-        """Read a line of `verdicts.jsonl`, of earlier versions too.
-
-        Args:
-            row: the line as parsed.
-            where: it stands, for the error.
-
-        Raises:
-            UserError: it is no object, or lacks a key.
-        """
-        needed = pick(row, NEEDED, where, "verdict")
-        now = needed | (row if "status" in row else _upgrade(row))
-        names = {one.name for one in fields(cls)} - {"extra"}
-        known: dict[str, Any] = {
-            name: tuple(now[name]) if isinstance(now[name], list) else now[name]
-            for name in names & now.keys()
-        }
-        return cls(**known, extra={key: now[key] for key in now if key not in names})
+        """Read a line, of any version; a `UserError` tells what is wrong `where`."""
+        check_keys(row, NEEDED, where, "verdict")
+        return build_record(cls, row if "status" in row else _upgrade(row))
 
 
 def _upgrade(row: dict[str, Any]) -> dict[str, Any]:
@@ -113,9 +98,5 @@ def prompt_id(conversations: Sequence[str], system: str | None) -> str:
 
 
 def read_verdicts(file: Path) -> list[Verdict]:
-    """Read a `verdicts.jsonl`, in its order.
-
-    Raises:
-        UserError: a line is no verdict.
-    """
+    """Read a `verdicts.jsonl`, in its order; refuse a line that is no verdict."""
     return [Verdict.from_json(row, where) for row, where in read_jsonl(file)]

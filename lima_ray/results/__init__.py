@@ -1,4 +1,4 @@
-"""What reports share: intervals, figures, units.
+"""What reports share: units, intervals, figures, Markdown and HTML pages.
 
 Imports `config` and `records`, and never torch.
 """

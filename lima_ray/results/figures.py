@@ -39,12 +39,8 @@ def draw_loss_curve(run: Run) -> Path:
 def draw_epoch_curves(run: Run, qualities: list[Quality], chosen: int) -> Path:
     """Draw each epoch's grade on the dev prompts and its held-out perplexity, to `epochs.png`.
 
-    The two are LIMA's figure 9 (appendix B): does quality rise while perplexity rises too?
-
-    Args:
-        run: where to.
-        qualities: at least one epoch's, in order.
-        chosen: the epoch that is exported.
+    The two are LIMA's figure 9 (appendix B): does quality rise while perplexity rises too? Epochs,
+    at least one, are in order; `chosen` is exported.
     """
     x = [q.epoch for q in qualities]
     figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")

@@ -42,9 +42,7 @@ class Estimate:
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share (Wilson 1927), without continuity correction.
 
-    Args:
-        successes: how often it happened.
-        count: of how many, at least 1.
+    The count is at least 1.
     """
     from scipy import stats
 
@@ -72,9 +70,7 @@ def mean_interval(values: Sequence[float], clusters: Sequence[str]) -> tuple[flo
 def bootstrap(values: Sequence[float], clusters: Sequence[str]) -> Any:
     """Return the resampling behind `mean_interval`: scipy's result, with its `standard_error`.
 
-    Args:
-        values: what was measured.
-        clusters: the prompt of each, at least two different ones.
+    There are at least two different clusters.
     """
     from scipy import stats
 
@@ -135,8 +131,7 @@ def crossed_mean(values_SP: np.ndarray) -> Estimate:
 def standard_error(values_SP: np.ndarray) -> tuple[float, float]:
     """Return the standard error of `crossed_mean`'s mean, and its degrees of freedom.
 
-    Args:
-        values_SP: two or more, not all equal, none NaN.
+    There are two or more values, not all equal, none NaN.
     """
     seeds, prompts = values_SP.shape
     seed_S1 = values_SP.mean(axis=1, keepdims=True) - values_SP.mean()

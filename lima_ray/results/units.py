@@ -1,18 +1,21 @@
-"""Seconds and bytes as people read them."""
+"""Seconds, bytes and counts as people read them."""
 
 from lima_ray.records.lineage import MIB
 
 
 def format_duration(seconds: float) -> str:
-    """Format seconds as seconds, minutes or hours, whichever reads best."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def format_bytes(count: float) -> str:
-    """Format bytes as MiB, GiB or TiB."""
     mib = count / MIB
     if mib < 1024:
         return f"{mib:,.0f} MiB"
     return f"{mib / 1024:,.1f} GiB" if mib < 1 << 20 else f"{mib / (1 << 20):,.2f} TiB"
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a count: `1 seed`, `3 seeds`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -18,11 +18,12 @@ import torch
 from torch import distributed as dist
 
 from lima_ray.config.errors import UserError
-from lima_ray.model.export import check_disk_space
+from lima_ray.model.export import check_disk_space, folder_bytes
 from lima_ray.model.parameters import count_elements
 from lima_ray.records.files import write_json
 from lima_ray.records.run import MANIFEST, Run, SavedState
 from lima_ray.training.state_files import ChecksumEngine, find_damaged, restrict_unpickling
+from lima_ray.training.zero import OPTIMIZER_BYTES
 
 POLL_S = 1.0
 DAMAGED_PREFIX = "damaged-"
@@ -33,9 +34,6 @@ def save_state(engine: Any, run: Run, step: int, keep: int) -> int:
     """Write a resume state from all workers, then drop older ones.
 
     Args:
-        engine: the DeepSpeed engine.
-        run: where to.
-        step: optimizer steps done.
         keep: states to keep, this one included; the one before it is removed once this one is
             whole, so with 1 there are two on the disk while it is written.
 
@@ -151,14 +149,13 @@ def state_bytes(engine: Any) -> int:
     """Return the bytes of a resume state: weights in use, AdamW's fp32 weight and averages."""
     trained = sum(count_elements(p) for p in engine.module.parameters() if p.requires_grad)
     weight = next(engine.module.parameters()).element_size()
-    return trained * (weight + 12)
+    return trained * (weight + OPTIMIZER_BYTES)
 
 
 def convert_to_universal(state: SavedState) -> str:
-    """Convert a state so that any number of workers can load it; done by one worker for all.
+    """Convert a state so that any number of workers can load it, and return its new tag.
 
-    Returns:
-        the converted state's tag.
+    One worker does it for all.
     """
     folder = state.folder.with_name(f"{state.folder.name}-universal")
     if dist.get_rank() == 0:
@@ -167,13 +164,7 @@ def convert_to_universal(state: SavedState) -> str:
     if dist.get_rank() == 0:
         partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        command = [
-            sys.executable,
-            "-m",
-            "lima_ray.training.state_files",
-            str(state.folder),
-            str(partial),
-        ]
+        command = [sys.executable, "-m", "lima_ray.training.state_files", state.folder, partial]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"the state could not be converted:\n{done.stderr[-2000:]}")
@@ -182,11 +173,6 @@ def convert_to_universal(state: SavedState) -> str:
         time.sleep(POLL_S)  # not at a barrier, whose time-out a large state would exceed
     dist.barrier()
     return folder.name
-
-
-def folder_bytes(folder: Path) -> int:
-    """Return bytes of all files in a folder."""
-    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 
 def load_state(engine: Any, run: Run, tag: str) -> None:

@@ -1,7 +1,6 @@
 """Why workers were restarted: noted by Ray Train's controller, told by the driver."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ray.train import UserCallback
@@ -20,22 +19,17 @@ class FailureLog(UserCallback):
     def after_exception(
         self, run_context: Any, worker_exceptions: Mapping[int, BaseException]
     ) -> None:
-        """Note which workers failed, and of what."""
+        """Note which workers failed, by rank, and of what."""
         del run_context
-        append_failure(self.file, worker_exceptions)
-
-
-def append_failure(file: Path, failed: Mapping[int, BaseException]) -> None:
-    """Append a line about workers that failed, by rank."""
-    reasons: dict[str, list[int]] = {}
-    for rank, error in sorted(failed.items()):
-        reasons.setdefault(describe_exception(error), []).append(rank)
-    said = "; ".join(
-        f"worker{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))} failed: {why}"
-        for why, ranks in reasons.items()
-    )
-    with file.open("a", encoding="utf-8") as out:
-        out.write(f"{said}\n")
+        reasons: dict[str, list[int]] = {}
+        for rank, error in sorted(worker_exceptions.items()):
+            reasons.setdefault(describe_exception(error), []).append(rank)
+        line = "; ".join(
+            f"worker{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))} failed: {why}"
+            for why, ranks in reasons.items()
+        )
+        with self.file.open("a", encoding="utf-8") as out:
+            out.write(f"{line}\n")
 
 
 def describe_exception(error: BaseException) -> str:

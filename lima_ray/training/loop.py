@@ -53,9 +53,7 @@ def train(
     """Train from the newest state to the last epoch, in a process group that is already up.
 
     Args:
-        recipe: the run's recipe.
         run: a directory with `rows.safetensors` and the tokenizer.
-        device: this worker's.
         phases: what starting has taken so far.
         lineage: hashes saved with every epoch's weights.
         saved_weights: called on every worker with an epoch (from 1) whose weights are written.
@@ -111,14 +109,16 @@ def train(
             log.step(number + 1, epoch + 1, rate, result)
             after_step(number + 1)
             if schedule.saves_weights(number + 1):
-                with log.time_save("weights", number + 1) as saved:
-                    origin = lineage | {"epoch": epoch + 1}
-                    saved.bytes = save_epoch(engine, tokenizer, rows, recipe, run, origin)
+                started = time.perf_counter()
+                origin = lineage | {"epoch": epoch + 1}
+                written = save_epoch(engine, tokenizer, rows, recipe, run, origin)
+                log.save("weights", number + 1, written, time.perf_counter() - started)
                 saved_weights(epoch + 1)
             if schedule.saves_state(number + 1):
-                with log.time_save("state", number + 1) as saved:
-                    keep = recipe.checkpoint.keep_states
-                    saved.bytes = checkpoint.save_state(engine, run, number + 1, keep)
+                started = time.perf_counter()
+                keep = recipe.checkpoint.keep_states
+                written = checkpoint.save_state(engine, run, number + 1, keep)
+                log.save("state", number + 1, written, time.perf_counter() - started)
 
 
 def save_epoch(
@@ -131,16 +131,7 @@ def save_epoch(
 ) -> int:
     """Write an epoch's weights, with the trainer's own loss to compare them by.
 
-    Args:
-        engine: the DeepSpeed engine.
-        tokenizer: saved beside them.
-        rows: the encoded rows.
-        recipe: the run's.
-        run: where to.
-        origin: their lineage, with the `epoch`.
-
-    Returns:
-        bytes written (on the first worker; 0 elsewhere).
+    Returns bytes written, on the first worker; 0 elsewhere.
     """
     origin = origin | {"trained": asdict(probe_loss(engine, rows))}
     folder, dtype = run.epoch_dir(origin["epoch"]), recipe.checkpoint.weights_dtype
@@ -148,11 +139,7 @@ def save_epoch(
 
 
 def refuse_not_finite(result: StepResult, step: int, rate: float, run: Run) -> None:
-    """End the training at a step whose loss or gradient is not finite, on every worker alike.
-
-    Raises:
-        UserError: the values, what is kept, and the way out.
-    """
+    """End the training at a step whose loss or gradient is not finite, on every worker alike."""
     if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
         return
     state = run.latest_state()
@@ -172,11 +159,7 @@ def build_engine(
 ) -> Any:
     """Load the model and wrap it in a DeepSpeed engine with AdamW.
 
-    Args:
-        recipe: the run's recipe.
-        tokenizer: with EOT.
-        device: this worker's.
-        universal: the state that will be loaded is a universal checkpoint.
+    A state to load is a universal checkpoint where `universal` says so.
     """
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
@@ -191,13 +174,7 @@ def build_engine(
 
 
 def initialize_engine(model: torch.nn.Module, recipe: Recipe, config: dict[str, Any]) -> Any:
-    """Wrap a model in a DeepSpeed engine with AdamW.
-
-    Args:
-        model: what `load_model` gives.
-        recipe: the run's recipe.
-        config: what `deepspeed_config` gives for it.
-    """
+    """Wrap a model in a DeepSpeed engine with AdamW."""
     import deepspeed
 
     if next(model.parameters()).device.type == "cpu":
@@ -235,16 +212,10 @@ def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optim
 
 
 def train_step(engine: Any, step: Step, rows: Rows, rate: float) -> StepResult:
-    """Compute one optimizer step.
+    """Compute one optimizer step, of which this worker takes its own micro-batches.
 
     The loss is the sum over supervised tokens divided by their count over all workers and
-    micro-batches, so neither changes it. DeepSpeed averages over workers, hence the factor.
-
-    Args:
-        engine: the DeepSpeed engine.
-        step: the plan's; this worker takes its own micro-batches of it.
-        rows: the encoded rows.
-        rate: learning rate.
+    micro-batches, so neither changes it.
     """
     started = time.perf_counter()
     for group in engine.optimizer.param_groups:
@@ -255,6 +226,7 @@ def train_step(engine: Any, step: Step, rows: Rows, rate: float) -> StepResult:
     totals_2 = torch.zeros(2, dtype=torch.float64, device=engine.device)
     for batch in step.ranks[dist.get_rank()]:
         loss_sum, correct = forward_packed(engine, batch, rows)
+        # DeepSpeed averages over workers, hence the factor.
         engine.backward(loss_sum * (dist.get_world_size() / supervised), scale_wrt_gas=False)
         totals_2 += torch.stack([loss_sum.detach().double(), correct.double()])
     engine.step()

@@ -14,7 +14,7 @@ from lima_ray.model.flops import peak_flops
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.journal import Journal
 from lima_ray.records.run import Run
-from lima_ray.training.trackers import open_tracker
+from lima_ray.training.trackers import numeric_fields, open_tracker
 
 
 @dataclass(frozen=True)
@@ -48,26 +48,20 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
         self.tracker = open_tracker(recipe, run)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record."""
         if self.enabled:
             self.journal.append(record)
 
     def start(
         self, done: int, pids: list[int], computed: dict[str, Any], phases: dict[str, float]
     ) -> None:
-        """Append a start's record.
+        """Append a start's record: steps done before, the workers' process ids, seconds of phases.
 
-        Args:
-            done: optimizer steps done before.
-            pids: the workers' process ids.
-            computed: how steps are computed: `zero_stage` and what `model.kernels` tells.
-            phases: seconds of what went before.
+        `computed` are `zero_stage` and what `describe_kernels` tells.
         """
         record: dict[str, Any] = {"kind": "start", "step": done, "workers": len(pids)}
         self.write(record | {"pids": pids} | computed | phases | {"time": time.time()})
 
     def note(self, text: str) -> None:
-        """Append something to tell the user."""
         self.write({"kind": "note", "step": 0, "text": text, "time": time.time()})
 
     def step(self, done: int, epoch: int, rate: float, result: StepResult) -> None:
@@ -88,29 +82,16 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
         if peak:
             record["mfu"] = result.flops / result.seconds / (peak * dist.get_world_size())
         self.write(record)
-        self.tracker.log(record, done)
+        self.tracker.log(numeric_fields(record), done)
 
-    def time_save(self, what: str, step: int) -> "SaveTimer":
-        """Time a save and append its record."""
-        return SaveTimer(self, what, step)
+    def save(self, what: str, step: int, written: int, seconds: float) -> None:
+        """Append the record of a save, of so many bytes."""
+        record = {"kind": "save", "what": what, "step": step, "bytes": written}
+        self.write(record | {"seconds": seconds})
 
     def __exit__(self, *_: object) -> None:
         if self.enabled:
             self.tracker.close()
-
-
-class SaveTimer(AbstractContextManager["SaveTimer"]):
-    """One save under way: how long it took and how much it wrote."""
-
-    def __init__(self, log: MetricsLog, what: str, step: int) -> None:
-        self.log, self.what, self.step = log, what, step
-        self.bytes, self.started = 0, time.perf_counter()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            seconds = time.perf_counter() - self.started
-            record = {"kind": "save", "what": self.what, "step": self.step, "bytes": self.bytes}
-            self.log.write(record | {"seconds": seconds})
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -13,7 +13,6 @@ class Phases:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def done(self, phase: str) -> None:
-        """Close a phase."""
         now = time.time()
         self.seconds[f"{phase}_s"] = round(now - self.last, 3)
         self.last = now

@@ -55,10 +55,10 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         self.failures += len(new)
         records = self.run.metrics()
         starts = sum(m["kind"] == "start" for m in records)
+        if starts > self.starts:
+            start = next(m for m in reversed(records) if m["kind"] == "start")
+            self.display.print(describe_start(start))
         if starts > self.starts or len(records) < self.read:
-            start = next((m for m in reversed(records) if m["kind"] == "start"), None)
-            if start and starts > self.starts:
-                self.display.print(describe_start(start))
             self.starts = starts
         notes = [m["text"] for m in records if m["kind"] == "note"]
         for text in notes[self.notes :]:
@@ -104,7 +104,6 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
 
 
 def describe_start(start: dict) -> str:
-    """Return one line about a start of the worker group."""
     workers = f"{start['workers']} worker{'s' * (start['workers'] > 1)}"
     workers += f", ZeRO {start['zero_stage']}, {start['precision']}, {start['attention']} attention"
     workers += ", Liger's layers," if start["liger"] else ","

@@ -20,7 +20,6 @@ class Schedule:
 
     @classmethod
     def of(cls, recipe: Recipe, rows: int) -> "Schedule":
-        """Return the schedule for a number of training rows."""
         epoch_steps = packing.steps_per_epoch(rows, recipe.optim.batch_examples)
         return cls(epoch_steps * recipe.optim.epochs, epoch_steps, recipe)
 
@@ -52,7 +51,6 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def plan_epoch(recipe: Recipe, rows: Rows, epoch: int, workers: int) -> list[packing.Step]:
-    """Return the epoch's plan for this recipe."""
     return packing.plan_epoch(
         rows.lengths_R,
         seed=recipe.seed,

@@ -3,6 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,10 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def raise_on_signals(run: Run) -> Iterator[None]:
-    """Raise `SignalExit` at a signal inside; in other threads than the main one, do nothing.
-
-    Ray has handlers of its own, which end the process without a word; they are back afterwards.
-    """
+    """Raise `SignalExit` at a signal inside; in other threads than the main one, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -27,6 +25,7 @@ def raise_on_signals(run: Run) -> Iterator[None]:
             signal.signal(other, signal.SIG_IGN)  # once is enough while this unwinds
         raise SignalExit(describe_position(run), 128 + number)
 
+    # Ray has handlers of its own, which end the process without a word; they are back afterwards.
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         yield
@@ -46,24 +45,17 @@ def describe_position(run: Run) -> str:
 
 
 def run_in_thread(work: Callable[[], Any]) -> Any:
-    """Call a function in a thread of its own, while this one can be interrupted.
-
-    Raises:
-        BaseException: what the function raised.
-    """
-    result: list[Any] = []
-    raised: list[BaseException] = []
+    """Call a function in a thread of its own, while this can be interrupted; raise as it does."""
+    done: Future[Any] = Future()
 
     def call() -> None:
         try:
-            result.append(work())
+            done.set_result(work())
         except BaseException as error:
-            raised.append(error)
+            done.set_exception(error)
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(0.2)  # a join without end would hold up the signal
-    if raised:
-        raise raised[0]
-    return result[0]
+    return done.result()

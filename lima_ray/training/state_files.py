@@ -48,7 +48,6 @@ class ChecksumEngine(TorchCheckpointEngine):
         self.sums[Path(path).name] = out.sum
 
     def load(self, path: str, map_location: Any = None) -> Any:
-        """Read a file."""
         return torch.load(path, map_location=map_location, weights_only=True)
 
 
@@ -59,13 +58,11 @@ class HashingWriter:
         self.file, self.bytes, self.digest = file, 0, xxhash.xxh3_128()
 
     def write(self, data: Any) -> int:
-        """Write and hash."""
         self.digest.update(data)
         self.bytes += len(data)
         return self.file.write(data)
 
     def flush(self) -> None:
-        """Flush the file."""
         self.file.flush()
 
     @property

@@ -14,7 +14,7 @@ from lima_ray.training.phases import Phases
 
 
 def train_worker(config: dict[str, Any]) -> dict[str, str]:
-    """Return one worker of the group: load, resume where there is a state, train, save.
+    """Run one worker of the group: load, resume where there is a state, train, save.
 
     Args:
         config: `recipe` (plain values), `run` (path), `phases` (of the driver), `lineage`, and

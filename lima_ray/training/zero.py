@@ -8,22 +8,18 @@ from lima_ray.config.recipe import Recipe
 
 OPTIMIZER_BYTES = 12
 """fp32 master weight and AdamW's two averages, per trained parameter."""
-
-
 MAX_BUCKET, MIN_BUCKET = 500_000_000, 1_000_000
 BUCKETS = 50
 """DeepSpeed reduces gradients in buckets it holds room for; so many of them make the model."""
 
 
 def resolve_zero_stage(recipe: Recipe, workers: int, device: torch.device) -> Recipe:
-    """Return the recipe with the ZeRO stage that `auto` stands for.
-
-    One worker has nobody to split anything with: stage 0 does without DeepSpeed's fp32 copy of the
-    weights. In bf16 that copy is what AdamW steps on, so there it is stage 2 as for several.
-    """
+    """Return the recipe with the ZeRO stage that `auto` stands for."""
     train = recipe.train
     if train.zero_stage != "auto":
         return recipe
+    # One worker has nobody to split anything with: stage 0 does without DeepSpeed's fp32 copy of
+    # the weights. In bf16 that copy is what AdamW steps on, so there it is stage 2 as for several.
     fp32 = train.precision == "fp32" or (train.precision == "auto" and device.type == "cpu")
     alone = workers == 1 and fp32 and not train.offload_optimizer
     return recipe.override({"train.zero_stage": 0 if alone else 2})
@@ -36,7 +32,6 @@ class GradientClipping:
         self.most, self.norm = most or float("inf"), float("nan")
 
     def __call__(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
-        """Return a hook of the optimizer."""
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         self.norm = float(torch.nn.utils.clip_grad_norm_(trained, self.most))
 
@@ -50,11 +45,7 @@ def bucket_size(parameters: int) -> int:
 def deepspeed_config(recipe: Recipe, *, bf16: bool, universal: bool = False) -> dict[str, Any]:
     """Return the configuration for `deepspeed.initialize`.
 
-    The plan decides how many micro-batches a step has, so DeepSpeed's own accounting is off:
-    `managed_gradient_accumulation` false lets `backward` be called any number of times a `step`.
-
     Args:
-        recipe: the run's recipe.
         bf16: weights in use are bf16 (AdamW still keeps fp32 ones).
         universal: the state to load is a universal checkpoint.
     """
@@ -67,6 +58,8 @@ def deepspeed_config(recipe: Recipe, *, bf16: bool, universal: bool = False) -> 
     if train.zero_stage == 2:
         zero["overlap_comm"] = True
     return {
+        # The plan decides how many micro-batches a step has, so DeepSpeed's own accounting is off:
+        # unmanaged, `backward` may be called any number of times a `step`.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,

@@ -52,7 +52,6 @@ class Time(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return the time as read, in UTC."""
         if value is None:
             return None
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
@@ -72,11 +71,7 @@ class Database:
     """What a page keeps. Methods block: a server calls them through `off_loop`."""
 
     def __init__(self, url: str = DEFAULT_URL) -> None:
-        """Name the database; it is reached, and its tables are made, at the first use.
-
-        Raises:
-            UserError: not a database URL, or one without a driver here.
-        """
+        """Name the database; it is reached, and its tables are made, at the first use."""
         self.engine = open_engine(url)
         self.ready = False
         self.workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="store")

@@ -113,10 +113,9 @@ class LimitsMiddleware:
         forwarded: bool = False,
         proxies: tuple[Network, ...] = (),
     ) -> None:
-        """Stand before an app.
+        """Bound the requests of an app.
 
         Args:
-            app: finds each body whole.
             limits: by the path that their requests begin with; others have none, and no body.
             forwarded: whether a proxy of ours stands before us, which names the client.
             proxies: which the proxy before us may name in the client's place.
@@ -125,7 +124,6 @@ class LimitsMiddleware:
         self.forwarded, self.proxies = forwarded, proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or raise a `HttpError`."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -162,7 +160,6 @@ class RateLimit:
         return 0 if len(times) < self.most else times[0] + self.window_s - monotonic()
 
     def count(self, key: str) -> None:
-        """Count a try."""
         self.times.setdefault(key, deque(maxlen=self.most)).append(monotonic())
         self.times.move_to_end(key)
         if len(self.times) > MAX_KEYS:

@@ -4,6 +4,8 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from html import escape
+from pathlib import Path
+from string import Template
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -26,36 +28,7 @@ CLIENT_GUESSES = 100
 address, which many may share; more are not looked at. One who guesses for a name so keeps its owner
 from logging in, not from what he has open."""
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}: log in</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-:root {{ color-scheme: light dark; --ground: #f7f7f5; --card: #fff; --ink: #1f2328;
-  --faint: #6b7280; --line: #e3e3de; --accent: #3f6b5c; --wrong: #b42318; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --ground: #161817; --card: #1e2120;
-  --ink: #e8e8e4; --faint: #9aa19c; --line: #333836; --accent: #6fa08f; --wrong: #f97066; }} }}
-* {{ box-sizing: border-box; }}
-body {{ margin: 0; min-height: 100vh; display: grid; place-items: center; padding: 1rem;
-  background: var(--ground); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }}
-form {{ width: min(22rem, 100%); padding: 2rem; border: 1px solid var(--line);
-  border-radius: 14px; background: var(--card); }}
-h1 {{ margin: 0 0 1.25rem; font-size: 1.25rem; font-weight: 600; }}
-label {{ display: block; margin-bottom: 1rem; font-size: .875rem; color: var(--faint); }}
-input {{ display: block; width: 100%; margin-top: .25rem; padding: .6rem .75rem; font: inherit;
-  color: var(--ink); background: var(--ground); border: 1px solid var(--line);
-  border-radius: 8px; }}
-input:focus-visible, button:focus-visible {{ outline: 2px solid var(--accent);
-  outline-offset: 1px; }}
-button {{ width: 100%; padding: .65rem; border: 0; border-radius: 8px; font: inherit;
-  font-weight: 600; color: var(--card); background: var(--accent); cursor: pointer; }}
-p {{ margin: 0 0 1rem; font-size: .875rem; color: var(--wrong); }}
-</style></head><body>
-<form method="post"><h1>{title}</h1>{wrong}
-<label>Name<input name="name" autocomplete="username" autofocus required maxlength="200"></label>
-<label>Password<input name="password" type="password" autocomplete="current-password" required
-  maxlength="1000"></label>
-<button>Log in</button></form></body></html>
-"""
+PAGE = Template(Path(__file__).with_name("login.html").read_text(encoding="utf-8"))
 WRONG = '<p role="alert">Name and password do not match. Try again.</p>'
 MANY = '<p role="alert">Too many wrong passwords. Try again in {minutes} min.</p>'
 
@@ -66,7 +39,7 @@ def login_routes(cookies: SessionCookies, title: str, store: SessionStore) -> li
     by_client = RateLimit(CLIENT_GUESSES)
 
     def form(status: int = 200, wrong: str = "") -> Response:
-        return HTMLResponse(PAGE.format(title=escape(title), wrong=wrong), status)
+        return HTMLResponse(PAGE.substitute(title=escape(title), wrong=wrong), status)
 
     async def login(request: Request) -> Response:
         if request.method != "POST":

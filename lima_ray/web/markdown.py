@@ -132,8 +132,8 @@ def blocks(lines: list[str]) -> tuple[set[int], set[int], str]:
         if token.type == "table_open":
             tables |= set(range(*token.map))
         if token.type == "fence" and token.level == 0 and token.map[1] >= len(lines):
-            whole = token.map[1] - token.map[0] > 1 and FENCE_END.fullmatch(lines[-1])
-            open_fence = "" if whole else token.markup
+            closed = token.map[1] - token.map[0] > 1 and FENCE_END.fullmatch(lines[-1])
+            open_fence = "" if closed else token.markup
     return code, tables, open_fence
 
 

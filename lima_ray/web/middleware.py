@@ -30,26 +30,20 @@ HEADERS = {
 
 
 class SessionMiddleware:
-    """Find the session of a request, send strangers to the login, and refuse what is not ours."""
+    """Find the session of a request, send strangers to the login, and refuse what is not ours.
+
+    The app finds the session in `scope["state"]`; a request over `max_body_bytes` is answered 413.
+    """
 
     def __init__(
         self, app: ASGIApp, cookies: SessionCookies, windows: WindowOwners, max_body_bytes: int
     ) -> None:
-        """Stand before an app.
-
-        Args:
-            app: what is protected; it finds the session in `scope["state"]`.
-            cookies: of sessions.
-            windows: whose each window is.
-            max_body_bytes: a larger request is answered 413.
-        """
         self.app = app
         self.cookies = cookies
         self.max_body_bytes = max_body_bytes
         self.windows = windows
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or let a request through."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
@@ -131,12 +125,10 @@ def is_https(scope: Scope) -> bool:
 
 
 def cookie_of(headers: Headers) -> str:
-    """Return the value of our cookie, empty where there is none."""
     return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
 
 
 def path_below_root(scope: Scope) -> str:
-    """Return the path inside this app, wherever it is mounted."""
     return scope["path"].removeprefix(scope.get("root_path", "")) or "/"
 
 

@@ -47,9 +47,7 @@ def mount(
     """Make the app of a page.
 
     Args:
-        blocks: what is drawn.
         store: where sessions are kept; it may be away.
-        settings: title, logins, bounds.
         css: file of styles.
         js: file of a function that the browser calls once the page is there.
 

@@ -51,11 +51,7 @@ def read_logins(path: Path) -> dict[str, str]:
 
 
 def check_hash(kept: str, place: str) -> None:
-    """Refuse what begins as a hash and is none.
-
-    Raises:
-        UserError: where it stands, and how a line is made.
-    """
+    """Refuse what begins as a hash and is none."""
     if not kept.startswith(HASH):
         return
     try:

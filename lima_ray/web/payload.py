@@ -28,7 +28,6 @@ class WindowOwners:
     """Owners by the name of the window, which Gradio calls its session hash."""
 
     def __init__(self) -> None:
-        """Know none."""
         self.owners: OrderedDict[str, str] = OrderedDict()
 
     def belongs(self, name: str, owner: str) -> bool:
@@ -46,17 +45,10 @@ class PayloadMiddleware:
     """Refuse files and others' windows; stands inside `SessionMiddleware`."""
 
     def __init__(self, app: ASGIApp, windows: WindowOwners) -> None:
-        """Stand before Gradio.
-
-        Args:
-            app: what a request goes on to.
-            windows: whose each window is.
-        """
         self.app = app
         self.windows = windows
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a request on, or refuse it."""
         if scope["type"] != "http" or scope["method"] in {"GET", "HEAD"}:
             await self.app(scope, receive, send)
             return

@@ -1,15 +1,18 @@
 """What a request says: its body, its host, its client; and why one is not answered."""
 
+import asyncio
 import ipaddress
 import math
 import re
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
+T = TypeVar("T")
 LOOPBACK = ("127.0.0.1", "::1")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -28,8 +31,6 @@ class HttpError(Exception):
         """Say what is wrong.
 
         Args:
-            status: HTTP status.
-            message: what is wrong, the value, and the way out.
             param: the field, by its path.
             code: OpenAI's name of the error, where it has one.
             headers: of the response, such as Retry-After.
@@ -40,9 +41,25 @@ class HttpError(Exception):
 
 
 async def client_left(receive: Receive) -> None:
-    """Wait until the client leaves."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def finish_or_leave(work: Awaitable[T], receive: Receive) -> asyncio.Task[T]:
+    """Do work until it is done or the client leaves.
+
+    Returns:
+        the work as a task that has ended; cancelled where the client left first.
+    """
+    task = asyncio.ensure_future(work)
+    left = asyncio.ensure_future(client_left(receive))
+    try:
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        left.cancel()
+        task.cancel()
+        await asyncio.wait({task})
+    return task
 
 
 async def read_body(receive: Receive, most: float = math.inf) -> bytes | None:
@@ -103,7 +120,6 @@ def without_port(address: str) -> str:
 
 
 def is_trusted_proxy(client: str, proxies: tuple[Network, ...]) -> bool:
-    """Whether an address is a trusted proxy's."""
     try:
         return bool(proxies) and any(ipaddress.ip_address(client) in one for one in proxies)
     except ValueError:
@@ -116,7 +132,6 @@ def content_length(text: str | None) -> int:
 
 
 def body_too_large(body_bytes: int) -> HttpError:
-    """Return the error 413."""
     return HttpError(413, f"the body is over {body_bytes:,} bytes", code="request_too_large")
 
 

@@ -40,7 +40,6 @@ class SessionStore(Database):
             )
 
     def ended_sessions(self) -> set[str]:
-        """Return the ids of sessions whose bearers logged out."""
         with self.transaction() as rows:
             return set(rows.scalars(select(EndedRow.session)))
 

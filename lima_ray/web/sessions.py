@@ -41,7 +41,6 @@ class Session:
 
     @property
     def max_age_s(self) -> float:
-        """Return how long the cookie is good."""
         return DAY_S * (LOGIN_DAYS if self.user else BROWSER_DAYS)
 
     @property
@@ -102,11 +101,9 @@ class SessionCookies:
         return session if current else None
 
     def log_in(self, user: str, password: str) -> Session | None:
-        """Return a new session for a right name and password; takes tens of milliseconds.
-
-        A wrong name takes as long as a wrong password.
-        """
+        """Return a new session for a right name and password; takes tens of milliseconds."""
         logins = self.logins or {}
+        # A wrong name takes as long as a wrong password.
         kept = logins.get(user) or next(iter(logins.values()), "")
         right = matches(kept, password)
         return Session(secrets.token_hex(16), user) if right and user in logins else None

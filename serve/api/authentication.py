@@ -28,6 +28,6 @@ def wrong_key(authorization: bytes, keys: frozenset[str]) -> HttpError | None:
     right = [hmac.compare_digest(key.strip(), ours.encode()) for ours in keys]
     if scheme.lower() == b"bearer" and any(right):
         return None
-    said = "is not one of ours" if key else "is missing: send Authorization: Bearer KEY"
+    wrong = "is not one of ours" if key else "is missing: send Authorization: Bearer KEY"
     way_out = {"WWW-Authenticate": "Bearer"}
-    return HttpError(401, f"the API key {said}", code="invalid_api_key", headers=way_out)
+    return HttpError(401, f"the API key {wrong}", code="invalid_api_key", headers=way_out)

@@ -122,12 +122,11 @@ async def prepare(models: ModelPool, body: ChatRequest | CompletionRequest) -> C
         which = "" if len(completion.prompts) == 1 else f"[{number}]"
         check_context(ids, context, "messages" if completion.chat else f"prompt{which}")
         for choice in range(body.n or 1):
-            room = context if body.reply_tokens is None else len(ids) + body.reply_tokens
             completion.requests.append(
                 Request(
                     f"{completion.id}/{len(completion.requests)}",
                     ids,
-                    body.sampling(seed + choice, min(room, context)),
+                    body.sampling(seed + choice, body.max_new_tokens, context),
                     stop=body.stops,
                     stream=bool(body.stream),
                     logprobs=body.alternatives,
@@ -148,7 +147,6 @@ def check_penalty(served: LoadedModel, body: ChatRequest | CompletionRequest) ->
 
 
 def check_reply_count(served: LoadedModel, prompts: int, choices: int) -> None:
-    """Refuse more replies than the engine ever has room for."""
     most = served.loop.most
     if prompts * choices > most:
         raise HttpError(
@@ -161,7 +159,6 @@ def check_reply_count(served: LoadedModel, prompts: int, choices: int) -> None:
 
 
 def check_context(ids: list[int], context: int, field: str) -> None:
-    """Refuse a prompt that leaves no room for a reply."""
     if len(ids) >= context:
         raise HttpError(
             400,

@@ -70,11 +70,9 @@ def invalid_fields(errors: Sequence[Mapping[str, Any]]) -> HttpError:
 
 
 def invalid_json(reason: object) -> HttpError:
-    """Return the error for a body that is no JSON."""
     return HttpError(400, f"{PLAIN['json_invalid']}: {reason}".rstrip(": "), code="invalid_json")
 
 
 def shorten(value: object) -> str:
-    """Return a value in at most 60 characters."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

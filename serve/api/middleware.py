@@ -30,7 +30,6 @@ class ApiMiddleware:
         self.tells_id = not under_serve()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or refuse it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -73,7 +72,6 @@ class ApiMiddleware:
             )
 
     def refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> HttpError | None:
-        """Return why a request is refused; none where it is not."""
         host = headers.get(b"host", b"").decode("latin-1")
         if self.names is not None and not is_known_host(host, self.names):
             return HttpError(
@@ -98,5 +96,4 @@ def under_serve() -> bool:
 
 
 def error_app(refusal: HttpError) -> ASGIApp:
-    """Return an app that answers with an error."""
     return JSONResponse(error_body(refusal), refusal.status, refusal.headers)

@@ -31,7 +31,7 @@ def dialogue_prompt(
     system, turns = split_roles(body.messages)
     if body.overflow != "drop_oldest":
         return [prompt(engine, turns, system)], 0
-    wanted = min(body.reply_tokens or engine.context // 4, engine.context // 2)
+    wanted = min(body.max_new_tokens or engine.context // 4, engine.context // 2)
     ids, kept = newest_turns(engine, turns, system, engine.context - wanted, left)
     return [ids], len(turns) - kept
 
@@ -102,7 +102,6 @@ def split_roles(messages: list[Message]) -> tuple[str | None, list[str]]:
 
 
 def prompt(engine: AnyEngine, turns: list[str], system: str | None) -> list[int]:
-    """Return the token ids of a dialogue."""
     try:
         return engine.prompt(turns, system)
     except UserError as error:
@@ -112,7 +111,6 @@ def prompt(engine: AnyEngine, turns: list[str], system: str | None) -> list[int]
 def text_prompts(
     engine: AnyEngine, body: CompletionRequest, left: threading.Event
 ) -> tuple[list[list[int]], int]:
-    """Return the prompts of plain texts or token ids."""
     found = []
     for number, given in enumerate(body.prompts):
         if left.is_set():

@@ -60,7 +60,6 @@ async def full_response(completion: Completion) -> Json:
 def choice_of(
     completion: Completion, index: int, reply: CompletionOutput, logprobs: list[Logprob] | None
 ) -> Json:
-    """Return a finished choice."""
     choice: Json = {"index": index}
     if completion.chat:
         choice["message"] = {"role": "assistant", "content": reply.text, "refusal": None}
@@ -89,15 +88,14 @@ async def stream_chunks(completion: Completion) -> AsyncGenerator[list[Json], No
         yield [first_chunk(completion, common, index) for index in range(len(completion.requests))]
         async for events in subscription:
             generated += len(events)
-            told = [token_chunk(completion, common, event) for event in events]
-            if told := [chunk for chunk in told if chunk]:
-                yield told
+            chunks = [token_chunk(completion, common, event) for event in events]
+            if full := [chunk for chunk in chunks if chunk]:
+                yield full
     if counted:
         yield [common | {"choices": [], "usage": completion.usage(generated)}]
 
 
 def first_chunk(completion: Completion, common: Json, index: int) -> Json:
-    """Return the first chunk of a choice."""
     choice: Json = {"index": index, "logprobs": None, "finish_reason": None}
     if completion.chat:
         choice["delta"] = {"role": "assistant", "content": ""}
@@ -142,25 +140,25 @@ def format_logprobs(completion: Completion, logprobs: list[Logprob]) -> Json:
     """Return log probabilities as each kind of completion tells them."""
     tokenizer = completion.served.engine.tokenizer
 
-    def spelt(token: int) -> str:
+    def text_of(token: int) -> str:
         return tokenizer.decode([token])
 
     if completion.chat:
         return {
             "content": [
-                chat_logprob(spelt(p.token), p.logprob)
-                | {"top_logprobs": [chat_logprob(spelt(token), value) for token, value in p.top]}
+                chat_logprob(text_of(p.token), p.logprob)
+                | {"top_logprobs": [chat_logprob(text_of(token), value) for token, value in p.top]}
                 for p in logprobs
             ]
         }
     return {
-        "tokens": [spelt(p.token) for p in logprobs],
+        "tokens": [text_of(p.token) for p in logprobs],
         "token_logprobs": [p.logprob for p in logprobs],
-        "top_logprobs": [{spelt(token): value for token, value in p.top} for p in logprobs],
+        "top_logprobs": [{text_of(token): value for token, value in p.top} for p in logprobs],
     }
 
 
 def chat_logprob(text: str, logprob: float) -> Json:
     """Return a token in the chat's form; a part of a character has no bytes that are known."""
-    whole = "\ufffd" not in text
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if whole else None}
+    known = list(text.encode()) if "\ufffd" not in text else None
+    return {"token": text, "logprob": logprob, "bytes": known}

@@ -98,40 +98,33 @@ def build_api(
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"description": description}
-    for status, description in {
-        400: "a field is wrong; `param` names it",
-        401: "no key, or not one of ours",
-        404: "no such model",
-        408: "the body did not come in time",
-        413: "the body is too long",
-        422: "never sent; wrong fields are 400",
-        421: "the request is for another server's name",
-        429: "the queue is full; Retry-After says when to come again",
-        500: "the engine failed",
-        503: "the model is being loaded, or the engine is broken",
-    }.items()
-    if status != 422
+    400: {"description": "a field is wrong; `param` names it"},
+    401: {"description": "no key, or not one of ours"},
+    404: {"description": "no such model"},
+    408: {"description": "the body did not come in time"},
+    413: {"description": "the body is too long"},
+    421: {"description": "the request is for another server's name"},
+    429: {"description": "the queue is full; Retry-After says when to come again"},
+    500: {"description": "the engine failed"},
+    503: {"description": "the model is being loaded, or the engine is broken"},
 }
 
 
 async def respond(
     models: ModelPool, body: ChatRequest | CompletionRequest, request: Request
 ) -> Response:
-    """Answer a request of either kind."""
     if body.user:
         request.scope[NOTE]["user"] = body.user
-    made = await until_gone(request, completion.prepare(models, body))
-    headers = {"x-lima-revision": made.served.revision}
+    prepared = await until_gone(request, completion.prepare(models, body))
+    headers = {"x-lima-revision": prepared.served.revision}
     if body.stream:
-        batches = responses.stream_chunks(made)
+        batches = responses.stream_chunks(prepared)
         return EventStream(await anext(batches), batches, headers)
-    whole = await until_gone(request, responses.full_response(made))
-    return Response(orjson.dumps(whole), media_type="application/json", headers=headers)
+    response = await until_gone(request, responses.full_response(prepared))
+    return Response(orjson.dumps(response), media_type="application/json", headers=headers)
 
 
 async def answer_error(request: Request, error: Exception) -> JSONResponse:
-    """Return the response that says why a request is not answered."""
     assert isinstance(error, HttpError)
     return JSONResponse(error_body(error), error.status, error.headers)
 

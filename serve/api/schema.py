@@ -79,7 +79,6 @@ class Message(StrictModel):
 
     @property
     def text(self) -> str:
-        """Return the content as one text."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content)
@@ -129,19 +128,20 @@ class GenerationRequest(StrictModel):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Stop strings."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
-    def sampling(self, seed: int, max_tokens: int) -> Sampling:
+    def sampling(self, seed: int, max_new_tokens: int | None, context: int) -> Sampling:
         """Return how to decode one choice.
 
         Args:
             seed: the choice's.
-            max_tokens: of prompt and reply together.
+            max_new_tokens: of the reply alone; none leaves it to the context.
+            context: of prompt and reply together, in tokens.
         """
         fields = {"temperature", "top_p", "repetition_penalty", "penalise_prompt"}
         given = self.model_dump(include=fields, exclude_none=True)
-        return PAPER.model_copy(update=given | {"seed": seed, "max_tokens": max_tokens})
+        limits = {"max_new_tokens": max_new_tokens, "context": context}
+        return PAPER.model_copy(update=given | limits | {"seed": seed})
 
 
 class ChatRequest(GenerationRequest):
@@ -172,7 +172,7 @@ class ChatRequest(GenerationRequest):
         return self
 
     @property
-    def reply_tokens(self) -> int | None:
+    def max_new_tokens(self) -> int | None:
         """Return the most tokens of a reply."""
         return self.max_completion_tokens or self.max_tokens
 
@@ -209,7 +209,7 @@ class CompletionRequest(GenerationRequest):
         return self
 
     @property
-    def reply_tokens(self) -> int | None:
+    def max_new_tokens(self) -> int | None:
         """Return the most tokens of a reply."""
         return self.max_tokens
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from lima_ray.config.errors import join_names
 from lima_ray.records.verdict import Verdict
 from lima_ray.web.database import DatabaseError
 from serve.conversations.dialogue import Dialogue, new_id
@@ -63,7 +64,6 @@ class Autosave:
     task: asyncio.Task[None] | None = None
 
     def save(self, dialogue: Dialogue) -> None:
-        """Have a conversation written as it is now."""
         copied = copy.deepcopy(dialogue)
         last = copied.turns[-1] if copied.turns else None
         if last and last.role == "assistant" and not last.content.strip():
@@ -72,16 +72,13 @@ class Autosave:
         self.later(dialogue.id, change)
 
     def forget(self, dialogue: Dialogue) -> None:
-        """Have a conversation deleted."""
         name, copied = f"the deletion of “{dialogue.name}”", copy.copy(dialogue)
         self.later(dialogue.id, PendingWrite(name, Store.forget, (self.owner, copied), dialogue))
 
     def judge(self, verdict: Verdict) -> None:
-        """Have a verdict kept."""
         self.later(verdict.key, PendingWrite("a vote", Store.judge, (self.owner, verdict)))
 
     def unjudge(self, key: str) -> None:
-        """Have a verdict taken back."""
         self.later(key, PendingWrite("a vote taken back", Store.unjudge, (self.owner, key)))
 
     def later(self, key: str, change: PendingWrite) -> None:
@@ -178,9 +175,7 @@ class Autosave:
         """Return what to tell the user, once; empty where all is well."""
         if self.problem is not None:
             names = [change.name for change in self.waiting.values()]
-            shown = ", ".join(names[:NAMES_SHOWN])
-            more = len(names) - NAMES_SHOWN
-            shown += f" and {more} more" if more > 0 else ""
+            shown = join_names(names, NAMES_SHOWN)
             kept = (
                 f" Not saved: {shown}. This window keeps that, and saves it when the database is "
                 "back; do not close it until then."
@@ -192,5 +187,5 @@ class Autosave:
             count, self.recovered = self.recovered, 0
             things = "1 change" if count == 1 else f"{count} changes"
             self.conflicts.append(f"The database is back: {things} of the time without it saved.")
-        told, self.conflicts = " ".join(self.conflicts), []
-        return told
+        message, self.conflicts = " ".join(self.conflicts), []
+        return message

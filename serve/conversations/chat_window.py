@@ -1,7 +1,6 @@
 """One window's conversation: ask, stop, retry, undo, edit, judge; nothing here draws anything."""
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -9,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lima_ray.config.errors import UserError
-from lima_ray.records.verdict import Verdict, prompt_id
-from lima_ray.web.sessions import Session
+from lima_ray.records.verdict import Verdict
 from serve.conversations.autosave import Autosave
 from serve.conversations.client import (
     ChatClient,
+    ReplyOptions,
     ReplyTiming,
     outcome,
     request_body,
@@ -21,7 +20,6 @@ from serve.conversations.client import (
 )
 from serve.conversations.dialogue import (
     MAX_CHARACTERS,
-    MAX_TURNS,
     SEEDS,
     Dialogue,
     Turn,
@@ -29,56 +27,33 @@ from serve.conversations.dialogue import (
     clean,
     now,
 )
+from serve.conversations.verdicts import verdict_on
+from serve.conversations.window import Window
 
 REDRAW_S = 0.05
 SAVE_EVERY_S = 2.0
 """So much of a reply is lost at most where the page's replica dies."""
 
 
-@dataclass(frozen=True)
-class ReplyOptions:
-    """How the next reply is to be made."""
-
-    model: str
-    sampling: dict[str, Any]
-    """Decoding fields by the API's names; all but the seed."""
-    seed: int | None = None
-    """None draws one for each reply."""
-
-
 @dataclass
-class ChatWindow:
+class ChatWindow(Window):
     """A browser window's chat tab."""
 
-    session: Session
     autosave: Autosave
-    dialogue: Dialogue = field(default_factory=Dialogue)
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the API lists, by id."""
-    stop: asyncio.Event | None = None
-    """Ends the reply under way; none where there is none."""
     timing: ReplyTiming = field(default_factory=ReplyTiming)
-    notice: str = ""
     titles: list[tuple[str, str]] = field(default_factory=list)
     """Names and ids of the session's conversations, as last read."""
-    draft: str = ""
-    """Text that goes back into the composer, because it has no reply."""
     answered: list[Dialogue] = field(default_factory=list)
     """Conversations whose reply has not ended, or is not handed to `Autosave` yet."""
 
-    @property
-    def busy(self) -> bool:
-        """Whether a reply is under way."""
-        return self.stop is not None
-
     def leave(self) -> None:
-        """Turn to another conversation: what is being said ends."""
-        if self.stop is not None:
-            self.stop.set()
-        self.stop, self.notice, self.draft, self.timing = None, "", "", ReplyTiming()
+        """Turn to another conversation; a reply under way ends."""
+        super().leave()
+        self.timing = ReplyTiming()
 
     def open(self, dialogue: Dialogue) -> None:
-        """Take up a conversation."""
         self.leave()
         self.dialogue = dialogue
         if dialogue.turns and dialogue.turns[-1].role == "user":
@@ -98,7 +73,7 @@ class ChatWindow:
         texts = [self.draft, text[:MAX_CHARACTERS]]
         self.draft = "\n\n".join(text for text in texts if text.strip())
 
-    def say(self, text: str) -> list[Turn] | None:
+    def add_prompt(self, text: str) -> list[Turn] | None:
         """Add the user's turn.
 
         Returns:
@@ -106,16 +81,13 @@ class ChatWindow:
         """
         self.notice, self.draft, before = "", "", list(self.dialogue.turns)
         try:
-            said = check_text(text)
-            if len(before) >= MAX_TURNS:
-                raise UserError(f"The conversation has {MAX_TURNS} messages; start a new one.")
+            self.dialogue.turns.append(Turn("user", self.check_prompt(text)))
         except UserError as error:
             self.notice, self.draft = str(error), text[:MAX_CHARACTERS]
             return None
-        self.dialogue.turns.append(Turn("user", said))
         return before
 
-    def again(self, place: int) -> list[Turn] | None:
+    def retry(self, place: int) -> list[Turn] | None:
         """Go back to the user's turn at or before a place, to have it answered anew.
 
         Returns:
@@ -139,39 +111,38 @@ class ChatWindow:
         if self.busy or not 0 <= place < len(turns):
             return None
         try:
-            said = check_text(text)
+            text = check_text(text)
         except UserError as error:
             self.notice = str(error)
             return None
         before, turn = list(turns), turns[place]
         if turn.role == "user":
-            turns[place:] = [Turn("user", said, original=turn.content)]
+            turns[place:] = [Turn("user", text, original=turn.content)]
             self.notice, self.draft = "", ""
             return before
-        turn.content, turn.original = said, turn.original or turn.content
+        turn.content, turn.original = text, turn.original or turn.content
         self.notice = "Your wording of the reply is kept; the conversation goes on from it."
         self.changed()
         return None
 
     async def answer(
-        self, client: ChatClient, ask: ReplyOptions, before: list[Turn]
+        self, client: ChatClient, options: ReplyOptions, before: list[Turn]
     ) -> AsyncGenerator[None, None]:
         """Stream a reply to the last turn, and save it as far as it came.
 
         Args:
             client: what answers.
-            ask: how; a seed that an earlier reply used up is followed by the next.
-            before: the turns to fall back on where nothing is said.
+            options: how; a seed that an earlier reply used up is followed by the next.
+            before: the turns to fall back on where the reply is empty.
         """
         dialogue, stop, self.timing = self.dialogue, asyncio.Event(), ReplyTiming()
         earlier = before[len(dialogue.turns) :][:1]
-        seed = secrets.randbelow(SEEDS) if ask.seed is None else ask.seed
-        if ask.seed is not None and earlier and earlier[0].seed is not None:
-            seed = (max(earlier[0].seed, seed) + 1) % SEEDS
-        body = request_body(ask.model, dialogue, ask.sampling, seed)
+        turn = options.turn()
+        if options.seed is not None and earlier and earlier[0].seed is not None:
+            turn.seed = (max(earlier[0].seed, options.seed) + 1) % SEEDS
+        body = request_body(dialogue, turn)
         self.autosave.save(dialogue)
         saved = time.monotonic()
-        turn = Turn("assistant", "", model=ask.model, seed=seed, sampling=ask.sampling)
         dialogue.turns.append(turn)
         self.answered.append(dialogue)
         self.stop, drawn = stop, 0.0
@@ -244,7 +215,6 @@ class ChatWindow:
         self.autosave.save(self.dialogue)
 
     def changed(self) -> None:
-        """Note the time and save."""
         self.dialogue.updated = now()
         self.keep(self.dialogue)
 
@@ -264,25 +234,15 @@ class ChatWindow:
 
 def thumb_verdict(dialogue: Dialogue, place: int, annotator: str) -> Verdict:
     """Return the verdict on one reply."""
-    turn, system = dialogue.turns[place], dialogue.system or None
-    earlier = [one.content for one in dialogue.turns[:place]]
-    return Verdict(
-        id=prompt_id(earlier, system),
+    turn = dialogue.turns[place]
+    return verdict_on(
+        [turn],
+        dialogue.turns[:place],
+        dialogue.system,
         kind="thumbs",
         annotator=annotator,
         verdict=turn.thumb,
-        models=(turn.model or "",),
         order=(0,),
         key=f"thumb-{turn.id}",
-        extra={
-            "conversations": earlier,
-            "system": system,
-            "replies": [turn.content],
-            "originals": [turn.original],
-            "revisions": [turn.revision],
-            "sampling": [turn.sampling],
-            "seeds": [turn.seed],
-            "conversation": dialogue.id,
-            "created": now().isoformat(),
-        },
+        extra={"originals": [turn.original], "conversation": dialogue.id},
     )

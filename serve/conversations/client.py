@@ -8,13 +8,14 @@ A `ChatClient` is anything with the API's two calls; in the Serve app it is the 
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from serve.conversations.dialogue import Dialogue, Turn, clean
+from serve.conversations.dialogue import SEEDS, Dialogue, Turn, clean
 
 LOADING_WAIT_S = 2.0
 LOADING_LIMIT_S = 300.0
@@ -59,15 +60,29 @@ class ReplyTiming:
         return (tokens - 1) / (self.last - self.first)
 
 
-def request_body(
-    model: str, dialogue: Dialogue, sampling: dict[str, Any], seed: int
-) -> dict[str, Any]:
-    """Return the body of a chat completion that goes on with a dialogue."""
+@dataclass(frozen=True)
+class ReplyOptions:
+    """How the next reply is to be made."""
+
+    model: str
+    sampling: dict[str, Any]
+    """Decoding fields by the API's names; all but the seed."""
+    seed: int | None = None
+    """None draws one for each reply."""
+
+    def turn(self) -> Turn:
+        """Return the turn that the reply fills, with its seed."""
+        seed = secrets.randbelow(SEEDS) if self.seed is None else self.seed
+        return Turn("assistant", "", model=self.model, seed=seed, sampling=self.sampling)
+
+
+def request_body(dialogue: Dialogue, turn: Turn) -> dict[str, Any]:
+    """Return the body of a chat completion that answers a dialogue by a turn."""
     return {
-        "model": model,
+        "model": turn.model,
         "messages": dialogue.messages(),
-        **sampling,
-        "seed": seed,
+        **turn.sampling,
+        "seed": turn.seed,
         "overflow": "drop_oldest",
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -165,7 +180,7 @@ def take(chunk: dict[str, Any], turn: Turn, timing: ReplyTiming) -> None:
 
 def outcome(turn: Turn, timing: ReplyTiming) -> str:
     """Return what a reader must know of how a reply ended."""
-    said = bool(turn.content.strip())
+    empty = not turn.content.strip()
     notes = []
     if turn.dropped_messages:
         messages = "message" if turn.dropped_messages == 1 else "messages"
@@ -174,11 +189,11 @@ def outcome(turn: Turn, timing: ReplyTiming) -> str:
             f"{turn.dropped_messages} {messages} were left out."
         )
     if timing.error:
-        notes.append(timing.error if not said else f"The reply broke off: {timing.error}")
+        notes.append(timing.error if empty else f"The reply broke off: {timing.error}")
     elif turn.finish_reason == "length":
         notes.append("The reply hit its length limit and may be cut off.")
     elif turn.finish_reason == "stopped":
-        notes.append("Stopped; what was said so far is kept." if said else "Stopped.")
-    elif not said:
+        notes.append("Stopped." if empty else "Stopped; what was said so far is kept.")
+    elif empty:
         notes.append("The model ended its reply without a word.")
     return " ".join(notes)

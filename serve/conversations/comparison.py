@@ -10,48 +10,32 @@ import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from lima_ray.config.errors import UserError
-from lima_ray.records.verdict import Verdict, prompt_id
+from lima_ray.records.verdict import Verdict
 from serve.conversations.client import (
     ChatClient,
+    ReplyOptions,
     ReplyTiming,
     outcome,
     request_body,
     stream_reply,
 )
-from serve.conversations.dialogue import (
-    MAX_CHARACTERS,
-    MAX_TURNS,
-    SEEDS,
-    Dialogue,
-    Turn,
-    check_text,
-    clean,
-    new_id,
-    now,
-)
+from serve.conversations.dialogue import MAX_CHARACTERS, Dialogue, Turn, clean, new_id
+from serve.conversations.verdicts import verdict_on
+from serve.conversations.window import Window
 
 Vote = Literal["A", "B", "neither"]
 REDRAW_S = 0.08
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A model and how it is decoded."""
-
-    model: str
-    sampling: dict[str, Any]
 
 
 @dataclass
 class Round:
     """One prompt with its two replies, in the order shown."""
 
-    contestants: tuple[Contestant, Contestant]
-    """As configured; `order` says which is shown as A."""
     order: tuple[int, int]
+    """Which of the contestants, as configured, is shown as A and which as B."""
     replies: tuple[Turn, Turn]
     """A's and B's."""
     timings: tuple[ReplyTiming, ReplyTiming] = field(
@@ -63,43 +47,27 @@ class Round:
     """Whose reply the conversation goes on from: 0 is A's."""
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether there are two replies to compare."""
         return all(turn.content.strip() and turn.finish_reason != "error" for turn in self.replies)
 
 
 @dataclass
-class ComparisonWindow:
-    """A browser window's compare tab."""
+class ComparisonWindow(Window):
+    """A browser window's compare tab; the dialogue goes up to the prompt that is answered."""
 
-    owner: str
-    """Whose window it is."""
-    dialogue: Dialogue = field(default_factory=Dialogue)
-    """Up to the prompt that is being answered."""
     round: Round | None = None
-    stop: asyncio.Event | None = None
-    notice: str = ""
-    draft: str = ""
-
-    @property
-    def busy(self) -> bool:
-        """Whether replies are under way."""
-        return self.stop is not None
 
     def leave(self) -> None:
-        """Start anew: what is being said ends."""
-        if self.stop is not None:
-            self.stop.set()
-        self.dialogue, self.round, self.stop = Dialogue(), None, None
-        self.notice, self.draft = "", ""
+        """Start anew; replies under way end."""
+        super().leave()
+        self.dialogue, self.round = Dialogue(), None
 
-    def say(self, text: str, system: str) -> bool:
+    def add_prompt(self, text: str, system: str) -> bool:
         """Add the user's turn after the reply chosen before; false where it cannot be."""
         self.notice, self.draft = "", ""
         try:
-            said = check_text(text)
-            if len(self.dialogue.turns) >= MAX_TURNS:
-                raise UserError(f"The conversation has {MAX_TURNS} messages; start a new one.")
+            checked = self.check_prompt(text)
             if self.round is not None and self.round.vote is None:
                 raise UserError("Vote on these two replies first; then the conversation goes on.")
         except UserError as error:
@@ -108,30 +76,24 @@ class ComparisonWindow:
         if self.round is not None:
             self.dialogue.turns.append(self.round.replies[self.round.goes_on])
         self.dialogue.system = clean(system[:MAX_CHARACTERS])
-        self.dialogue.turns.append(Turn("user", said))
+        self.dialogue.turns.append(Turn("user", checked))
         self.round = None
         return True
 
     async def answer(
-        self, client: ChatClient, contestants: tuple[Contestant, Contestant], seed: int | None
+        self, client: ChatClient, contestants: tuple[ReplyOptions, ReplyOptions]
     ) -> AsyncGenerator[None, None]:
         """Stream both replies at once, in an order drawn anew."""
         order = (0, 1) if secrets.randbelow(2) == 0 else (1, 0)
-        shown = [contestants[place] for place in order]
-        seeds = [secrets.randbelow(SEEDS) if seed is None else seed for _ in order]
-        turns = tuple(
-            Turn("assistant", "", model=one.model, seed=drawn, sampling=one.sampling)
-            for one, drawn in zip(shown, seeds, strict=True)
-        )
-        self.round = this = Round(contestants, order, (turns[0], turns[1]))
+        replies = contestants[order[0]].turn(), contestants[order[1]].turn()
+        self.round = this = Round(order, replies)
         self.stop = stop = asyncio.Event()
 
         async def fill(place: int) -> None:
             turn = this.replies[place]
-            body = request_body(turn.model or "", self.dialogue, turn.sampling, turn.seed or 0)
-            async with aclosing(
-                stream_reply(client, body, turn, this.timings[place], stop)
-            ) as steps:
+            body = request_body(self.dialogue, turn)
+            steps = stream_reply(client, body, turn, this.timings[place], stop)
+            async with aclosing(steps):
                 async for _ in steps:
                     pass
 
@@ -153,7 +115,7 @@ class ComparisonWindow:
         """Say how the round ended; without two replies, the prompt goes back to the composer."""
         for turn in this.replies:
             turn.finish_reason = turn.finish_reason or "stopped"
-        if this.whole:
+        if this.complete:
             self.notice = cut_off(this)
             return
         reasons = {
@@ -163,9 +125,9 @@ class ComparisonWindow:
         self.notice += " There are not two replies to compare; your message is back in the box."
         self.draft = self.dialogue.turns.pop().content
         self.round = None
-        if self.dialogue.turns:
-            last = self.dialogue.turns.pop()
-            self.round = settled(last)
+        if self.dialogue.turns:  # it goes on from the reply of the round before
+            reply = self.dialogue.turns.pop()
+            self.round = Round((0, 1), (reply, reply), vote="neither")
 
     def judge(self, vote: Vote, annotator: str) -> Verdict | None:
         """Take the vote and return its verdict; none where there is nothing to vote on."""
@@ -190,12 +152,6 @@ class ComparisonWindow:
         return shown
 
 
-def settled(reply: Turn) -> Round:
-    """Return a round that is over: the conversation goes on from its one reply."""
-    both = Contestant(reply.model or "", reply.sampling)
-    return Round((both, both), (0, 1), (reply, reply), vote="neither")
-
-
 def cut_off(this: Round) -> str:
     """Return what a judge must know of how the replies ended, without saying whose they are."""
     notes = []
@@ -212,27 +168,18 @@ def cut_off(this: Round) -> str:
 def pairwise_verdict(this: Round, dialogue: Dialogue, annotator: str) -> Verdict:
     """Return the verdict of a vote: `models` as configured, `order` as shown.
 
-    `stopped`, `replies`, `revisions`, `sampling` and `seeds` go with `models`; the verdict speaks
-    of the order: `models[order[0]]` was shown as A.
+    `stopped`, `replies`, `revisions`, `sampling` and `seeds` go with `models`; the verdict is
+    about the order: `models[order[0]]` was shown as A.
     """
     by_model = [this.replies[this.order.index(place)] for place in (0, 1)]
-    prompt, system = [turn.content for turn in dialogue.turns], dialogue.system or None
-    return Verdict(
-        id=prompt_id(prompt, system),
+    return verdict_on(
+        by_model,
+        dialogue.turns,
+        dialogue.system,
         kind="pairwise",
         annotator=annotator,
         verdict=this.vote,
-        models=tuple(turn.model or "" for turn in by_model),
         order=this.order,
         stopped=tuple(turn.finish_reason == "stop" for turn in by_model),
         key=f"vote-{this.id}",
-        extra={
-            "conversations": prompt,
-            "system": system,
-            "replies": [turn.content for turn in by_model],
-            "revisions": [turn.revision for turn in by_model],
-            "sampling": [turn.sampling for turn in by_model],
-            "seeds": [turn.seed for turn in by_model],
-            "created": now().isoformat(),
-        },
     )

@@ -23,7 +23,6 @@ def new_id() -> str:
 
 
 def now() -> datetime:
-    """Return the time in UTC."""
     return datetime.now(UTC)
 
 
@@ -127,12 +126,12 @@ def check_text(text: str) -> str:
     Raises:
         UserError: it is empty or too long.
     """
-    said = clean(text).strip()
-    if not said:
+    text = clean(text).strip()
+    if not text:
         raise UserError("The message is empty.")
-    if len(said) > MAX_CHARACTERS:
+    if len(text) > MAX_CHARACTERS:
         raise UserError(
-            f"The message has {len(said):,} letters; at most {MAX_CHARACTERS:,} are taken. "
+            f"The message has {len(text):,} letters; at most {MAX_CHARACTERS:,} are taken. "
             "Shorten it or send it in parts."
         )
-    return said
+    return text

@@ -16,7 +16,6 @@ class OpenWindows:
     """The chat windows that browsers have open."""
 
     def __init__(self, store: Store) -> None:
-        """Begin without any."""
         self.store = store
         self.by_hash: WeakValueDictionary[str, ChatWindow] = WeakValueDictionary()
         """By Gradio's session, so that a closed tab ends its reply."""

@@ -162,7 +162,6 @@ def written(turn: Turn, place: int, row: TurnRow | None) -> TurnRow:
 
 
 def as_dialogue(row: DialogueRow) -> Dialogue:
-    """Return a conversation from its rows."""
     fields = Turn.__dataclass_fields__
     turns = [Turn(**{name: getattr(turn, name) for name in fields}) for turn in row.turns]
     times = (row.created, row.updated)
@@ -170,12 +169,10 @@ def as_dialogue(row: DialogueRow) -> Dialogue:
 
 
 def verdict_row(owner: str, verdict: Verdict, created: datetime) -> VerdictRow:
-    """Return a verdict's row, under the verdict's key."""
     row = VerdictRow(id=verdict.key, owner=owner, kind=verdict.kind, record=verdict.to_json())
     row.created = created
     return row
 
 
 def as_verdict(row: VerdictRow) -> Verdict:
-    """Return a verdict from its row."""
     return Verdict.from_json(row.record, f"the database's verdict {row.id}")

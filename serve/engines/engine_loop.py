@@ -8,7 +8,7 @@
 
 Requests join and leave between two tokens. Whoever stops listening cancels: the request's slot is
 free before the next step. A step that fails ends the requests in flight with `EngineFailed` and
-nothing else; an engine that fails again and again, or hangs, is told by `problem`.
+nothing else; an engine that fails again and again, or hangs, shows in `problem`.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ import torch
 from lima_ray.config.errors import UserError
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Event, Request
-from serve.engines.metrics import EngineMetrics
-from serve.engines.subscription import EngineFailed, QueueFull, Subscription
+from serve.engines.model_loop import ModelLoop
+from serve.engines.subscription import EngineFailed, Subscription
 
 FAILURES_IN_A_ROW = 3
 """Steps that may fail one after another before the engine counts as broken."""
@@ -35,7 +35,7 @@ RECENT_REPLIES = 32
 log = logging.getLogger("ray.serve")
 
 
-class EngineLoop:
+class EngineLoop(ModelLoop):
     """One engine, its thread, and its subscriptions."""
 
     def __init__(
@@ -44,18 +44,12 @@ class EngineLoop:
         """Start loading.
 
         Args:
-            name: the model's, for metrics and messages.
+            name, queue: see `ModelLoop`.
             load: makes the engine, on its thread.
-            queue: requests that may wait when all slots are taken.
             stuck_after_s: a step that takes longer counts as hung.
         """
-        self.name, self.queue, self.stuck_after_s = name, queue, stuck_after_s
-        self.metrics = EngineMetrics(name)
-        self.engine: Engine | None = None
-        self.failure: Exception | None = None
-        """Why there is no engine."""
-        self.subscriptions: dict[str, Subscription] = {}
-        """By the id of each request in flight."""
+        super().__init__(name, queue)
+        self.stuck_after_s = stuck_after_s
         self.finished: deque[float] = deque(maxlen=RECENT_REPLIES)
         self.step_began_s: float | None = None
         self.failures = 0
@@ -63,7 +57,6 @@ class EngineLoop:
         self.inbox: list[Request | str] = []
         """Requests to submit, and ids to cancel, in order."""
         self.call = threading.Condition()
-        self.closing = False
         self.ready = threading.Event()
         # A new thread takes PyTorch's count as it is just then, which an engine at work lowers.
         self.threads = torch.get_num_threads()
@@ -71,18 +64,7 @@ class EngineLoop:
         self.thread.start()
 
     @property
-    def in_flight(self) -> int:
-        """Return how many requests wait or are being answered."""
-        return len(self.subscriptions)
-
-    @property
-    def most(self) -> int:
-        """Return how many requests are ever taken at once."""
-        return self.queue + (self.engine.slots if self.engine else 0)
-
-    @property
     def problem(self) -> str | None:
-        """Return what is wrong with the engine; none while it works or loads."""
         if self.failure:
             return f"the engine of {self.name} is broken: {self.failure}"
         began_s = self.step_began_s
@@ -103,36 +85,14 @@ class EngineLoop:
             raise self.failure or EngineFailed(f"{self.name} is closed")
         return self.engine
 
-    def subscribe(self, requests: Sequence[Request], every_s: float = 0) -> Subscription:
-        """Take requests in, all or none.
-
-        Args:
-            requests: each with an id of its own, never used again: a step under way may still tell
-                what it made for a request that has left.
-            every_s: see `Subscription`.
-
-        Raises:
-            QueueFull: the queue is full.
-            EngineFailed: the engine is broken, or closing.
-        """
-        if self.failure or self.closing or self.engine is None:
-            raise EngineFailed(self.problem or f"{self.name} does not take requests now")
-        over = self.in_flight + len(requests) - self.engine.slots - self.queue
-        if over > 0:
-            self.metrics.refused(len(requests))
-            raise QueueFull(self.retry_after_s(over))
-        subscription = Subscription(
-            {r.id for r in requests}, self.unsubscribe, self.metrics, every_s
-        )
-        self.subscriptions |= dict.fromkeys(subscription.ids, subscription)
+    def begin(self, requests: Sequence[Request], subscription: Subscription) -> None:
+        self.requests |= dict.fromkeys(subscription.ids, subscription)
         self.post(*requests)
-        return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Cancel what a subscription still waits for."""
-        left = [id for id in subscription.ids if self.subscriptions.pop(id, None)]
+        left = [id for id in subscription.ids if self.requests.pop(id, None)]
         if left:
-            self.metrics.cancelled(len(left))
+            self.metrics.cancelled.inc(len(left))
             self.post(*left)
 
     def post(self, *messages: Request | str) -> None:
@@ -217,7 +177,7 @@ class EngineLoop:
         try:
             engine.submit(message)
         except UserError as error:
-            subscription = self.subscriptions.get(message.id)
+            subscription = self.requests.get(message.id)
             if subscription:
                 self.fail({subscription}, error)
 
@@ -225,7 +185,7 @@ class EngineLoop:
         """Give a step's events to the event loops of those who listen, in one call each."""
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Subscription, Event]]] = {}
         for event in events:
-            if subscription := self.subscriptions.get(event.id):
+            if subscription := self.requests.get(event.id):
                 by_loop.setdefault(subscription.loop, []).append((subscription, event))
         for loop, pairs in by_loop.items():
             call_on(loop, self.deliver, pairs)
@@ -235,23 +195,21 @@ class EngineLoop:
         with self.call:
             waiting, self.inbox = self.inbox, []
         ids = {message.id for message in waiting if isinstance(message, Request)}
-        subscriptions = {subscription for subscription in list(self.subscriptions.values())}
+        subscriptions = set(self.requests.copy().values())
         for id in [*engine.active, *(request.id for request in engine.waiting), *ids]:
             engine.cancel(id)
         self.fail(subscriptions, EngineFailed(f"the engine failed: {error}"))
 
     def fail(self, subscriptions: set[Subscription], error: Exception) -> None:
-        """End the requests of subscriptions with an error."""
         for subscription in subscriptions:
             call_on(subscription.loop, subscription.fail, error)
 
     # On the subscribers' event loops
 
     def deliver(self, pairs: list[tuple[Subscription, Event]]) -> None:
-        """Hand events to their subscriptions."""
         for subscription, event in pairs:
             if event.reply:
-                self.subscriptions.pop(event.id, None)
+                self.requests.pop(event.id, None)
             subscription.receive(event)
 
 

@@ -22,25 +22,22 @@ class EngineMetrics:
     """The measurements of one model."""
 
     def __init__(self, model: str) -> None:
-        """Register the metrics.
-
-        Args:
-            model: value of the tag `model`.
-        """
         self.model = model
-        self.first = self.made(
+        self.first_token = self.made(
             metrics.Histogram, "first_token_s", "Seconds to the first token.", boundaries=SECONDS
         )
-        self.inter = self.made(
+        self.inter_token = self.made(
             metrics.Histogram, "inter_token_s", "Seconds between tokens.", boundaries=SECONDS
         )
         self.batch = self.made(metrics.Gauge, "batch", "Replies under way.")
         self.queue = self.made(metrics.Gauge, "queue", "Requests that wait for a slot.")
         self.tokens = self.made(metrics.Counter, "tokens", "Tokens generated.")
-        self.prompts = self.made(metrics.Counter, "prompt_tokens", "Tokens of answered prompts.")
+        self.prompt_tokens = self.made(
+            metrics.Counter, "prompt_tokens", "Tokens of answered prompts."
+        )
         self.replies = self.made(metrics.Counter, "replies", "Replies, by their end.", "end")
-        self.gone = self.made(metrics.Counter, "cancelled", "Requests that were cancelled.")
-        self.full = self.made(metrics.Counter, "refused", "Requests refused by a full queue.")
+        self.cancelled = self.made(metrics.Counter, "cancelled", "Requests that were cancelled.")
+        self.refused = self.made(metrics.Counter, "refused", "Requests refused by a full queue.")
 
     def made(self, kind: Any, name: str, description: str, *tags: str, **settings: Any) -> Any:
         """Register a metric with the model's tag."""
@@ -56,24 +53,12 @@ class EngineMetrics:
         self.queue.set(len(engine.waiting))
         if not events:
             return
-        self.inter.observe(seconds)
+        self.inter_token.observe(seconds)
         self.tokens.inc(len(events))
         for event in events:
             if event.reply:
-                self.prompts.inc(event.reply.n_prompt_tokens)
+                self.prompt_tokens.inc(event.reply.n_prompt_tokens)
                 self.replies.inc(1, {"end": end_of(event)})
-
-    def began(self, wait_s: float) -> None:
-        """Count a first token, by its time since the request's arrival."""
-        self.first.observe(wait_s)
-
-    def cancelled(self, count: int) -> None:
-        """Count requests whose client left."""
-        self.gone.inc(count)
-
-    def refused(self, count: int) -> None:
-        """Count requests that found the queue full."""
-        self.full.inc(count)
 
 
 def end_of(event: Event) -> str:

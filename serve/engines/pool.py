@@ -50,7 +50,6 @@ class LoadedModel:
 
     @property
     def engine(self) -> AnyEngine:
-        """Return its engine, for tokens and bounds."""
         assert self.loop.engine
         return self.loop.engine
 
@@ -186,7 +185,6 @@ class ModelPool:
         return LoadedModel(path, revision, loop, int(time.time())), None
 
     def loop_for(self, name: str, path: str) -> EngineLoop | VllmLoop:
-        """Return the loop that will answer for a model, not loaded yet."""
         settings = self.settings
         if settings.engine == "slots":
             cpu = None if settings.gpus else torch.device("cpu")
@@ -225,7 +223,6 @@ class ModelPool:
         }
 
     def listing(self) -> list[dict[str, Any]]:
-        """Return the models as GET /v1/models tells them."""
         return [self.describe(name, entry) for name, entry in self.entries.items()]
 
     def describe(self, name: str, entry: PoolEntry) -> dict[str, Any]:
@@ -249,5 +246,4 @@ class ModelPool:
 
 
 def cores() -> int:
-    """Return how many CPU cores this process may use."""
     return len(os.sched_getaffinity(0))

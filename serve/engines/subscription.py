@@ -84,7 +84,7 @@ class Subscription(AbstractContextManager["Subscription"]):
         first = event.id not in self.begun
         if first:
             self.begun.add(event.id)
-            self.metrics.began(time.monotonic() - self.arrived_s)
+            self.metrics.first_token.observe(time.monotonic() - self.arrived_s)
         self.events.append(event)
         if first or not self.ids or not self.every_s:
             self.wake()

@@ -54,11 +54,6 @@ class VllmProcess:
         tail = self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
         return f"exit code {self.process.returncode}:\n{tail}"
 
-    def stop(self) -> None:
-        """End the server."""
-        if self.process:
-            self.process.terminate()
-
 
 def end_with_parent() -> None:
     """Have Linux end this process when its parent does (PR_SET_PDEATHSIG)."""

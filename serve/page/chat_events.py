@@ -1,10 +1,9 @@
 """The chat tab's events: which click calls what, with which fields, and what it draws."""
 
-from typing import Any
-
 import gradio as gr
 
-from serve.page.chat_handlers import ChatHandlers
+from serve.page.chat_handlers import ChatHandlers, stop_reply
+from serve.page.controls import LIVE
 
 DOWNLOAD = """(file) => {
   if (!file) return;
@@ -18,48 +17,46 @@ DOWNLOAD = """(file) => {
 SETTINGS = "() => document.querySelector('#right .toggle-button').click()"
 ADDRESS = """(id) => history.replaceState(null, '',
   location.pathname + (id ? '?c=' + encodeURIComponent(id) : ''))"""
-ASK = "(...fields) => [...fields.slice(0, -1), window.limaChat.mayLose('%s')]"
+CONFIRM = "(...fields) => [...fields.slice(0, -1), window.limaChat.mayLose('%s')]"
 """Has the user confirm what would lose their own work; `ChatView.sure` is the last input."""
 
 
 def wire(handlers: ChatHandlers, page: gr.Blocks) -> None:
-    """Say what each click does."""
     view = handlers.view
     here = [view.window, view.opened]
     how = [view.model, view.system, view.seed, *view.sampling]
     shown = [
-        view.window, view.chat, view.said, view.notice, view.meter, view.composer, view.opened,
+        view.window, view.chat, view.texts, view.notice, view.meter, view.composer, view.opened,
         view.name,
     ]  # fmt: skip
     kept = [view.saving, view.past, view.no_past, view.timer]
-    whole = [*shown, *kept, view.model, view.system]
-    live: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    long: dict[str, Any] = {**live, "concurrency_limit": None}
-    asked, chat = [*here, *how, view.sure], view.chat
+    everything = [*shown, *kept, view.model, view.system]
+    long = {**LIVE, "concurrency_limit": None}
+    confirmed, chat = [*here, *how, view.sure], view.chat
     steps = [
-        page.load(handlers.load, view.window, whole, **live),
-        view.composer.submit(handlers.say, [*here, view.composer, *how], shown, **long),
+        page.load(handlers.load, view.window, everything, **LIVE),
+        view.composer.submit(handlers.send, [*here, view.composer, *how], shown, **long),
         chat.example_select(handlers.example, [*here, *how], shown, **long),
-        chat.retry(handlers.retry, asked, shown, js=ASK % "retry", **long),
-        chat.edit(handlers.edit, asked, shown, js=ASK % "edit", **long),
-        chat.undo(handlers.undo, [*here, view.sure], shown, js=ASK % "undo", **live),
-        chat.like(handlers.like, here, shown, **live),
-        view.new.click(handlers.begin, view.window, whole, **live),
-        view.past.input(handlers.reopen, [view.window, view.past], whole, **live),
-        view.name.submit(handlers.rename, [*here, view.name], shown, **live),
-        view.name.blur(handlers.rename, [*here, view.name], shown, **live),
+        chat.retry(handlers.retry, confirmed, shown, js=CONFIRM % "retry", **long),
+        chat.edit(handlers.edit, confirmed, shown, js=CONFIRM % "edit", **long),
+        chat.undo(handlers.undo, [*here, view.sure], shown, js=CONFIRM % "undo", **LIVE),
+        chat.like(handlers.like, here, shown, **LIVE),
+        view.new.click(handlers.begin, view.window, everything, **LIVE),
+        view.past.input(handlers.reopen, [view.window, view.past], everything, **LIVE),
+        view.name.submit(handlers.rename, [*here, view.name], shown, **LIVE),
+        view.name.blur(handlers.rename, [*here, view.name], shown, **LIVE),
         view.delete.click(
-            handlers.remove, [view.window, view.sure], whole, js=ASK % "delete", **live
+            handlers.remove, [view.window, view.sure], everything, js=CONFIRM % "delete", **LIVE
         ),
     ]
     for step in steps:
-        step.then(handlers.settle, here, whole, **live)
-    view.timer.tick(handlers.settle, here, whole, **live)
-    view.opened.change(None, view.opened, None, js=ADDRESS, **live)
+        step.then(handlers.settle, here, everything, **LIVE)
+    view.timer.tick(handlers.settle, here, everything, **LIVE)
+    view.opened.change(None, view.opened, None, js=ADDRESS, **LIVE)
     view.gear.click(None, js=SETTINGS, api_visibility="private")
-    view.composer.stop(handlers.stop, view.window, None, queue=False, **live)
-    view.model.change(handlers.greet, [view.window, view.model], [chat, view.meter], **live)
-    view.export.click(handlers.write, here, [view.file, view.notice], **live).then(
-        None, view.file, None, js=DOWNLOAD, **live
+    view.composer.stop(stop_reply, view.window, None, queue=False, **LIVE)
+    view.model.change(handlers.greet, [view.window, view.model], [chat, view.meter], **LIVE)
+    view.export.click(handlers.write, here, [view.file, view.notice], **LIVE).then(
+        None, view.file, None, js=DOWNLOAD, **LIVE
     )
     page.unload(handlers.unload)

@@ -11,21 +11,19 @@ from lima_ray.config.errors import UserError
 from lima_ray.web.markdown import typed
 from lima_ray.web.sessions import Session
 from serve.conversations.autosave import Autosave
-from serve.conversations.chat_window import ChatWindow, ReplyOptions
-from serve.conversations.client import ChatClient, brief
+from serve.conversations.chat_window import ChatWindow
+from serve.conversations.client import ChatClient, ReplyOptions, brief
 from serve.conversations.dialogue import Dialogue, Turn
 from serve.conversations.open_windows import OpenWindows
 from serve.conversations.store import Store
+from serve.conversations.window import Window
 from serve.page import rendering
 from serve.page.chat_view import ChatView, Update, model_of
-from serve.page.sampling_controls import sampling_fields, seed_of
+from serve.page.controls import sampling_fields, seed_of
 
 
 class ChatHandlers:
-    """Answers the events of the chat tab."""
-
     def __init__(self, client: ChatClient, store: Store, view: ChatView) -> None:
-        """Know what answers, what keeps, and what is drawn."""
         self.client = client
         self.store = store
         self.view = view
@@ -63,7 +61,7 @@ class ChatHandlers:
         chosen = model_of(window.dialogue) if model_of(window.dialogue) in ids else first
         return view.all_of(window, chosen) | {view.model: gr.Dropdown(ids, value=chosen)}
 
-    async def say(
+    async def send(
         self, request: gr.Request, window: ChatWindow | None, opened: str, text: str, *how: Any
     ) -> AsyncGenerator[Update]:
         """Send the composer's text and stream the reply."""
@@ -74,7 +72,7 @@ class ChatHandlers:
             window.give_back(text)
             yield self.view.shown(window)
             return
-        async with aclosing(self.reply(window, window.say(text), how, sent=True)) as steps:
+        async with aclosing(self.reply(window, window.add_prompt(text), how, sent=True)) as steps:
             async for step in steps:
                 yield step
 
@@ -86,9 +84,8 @@ class ChatHandlers:
         opened: str,
         *how: Any,
     ) -> AsyncGenerator[Update]:
-        """Send an example prompt."""
         text = card.value["text"]
-        async with aclosing(self.say(request, window, opened, text, *how)) as steps:
+        async with aclosing(self.send(request, window, opened, text, *how)) as steps:
             async for step in steps:
                 yield step
 
@@ -100,11 +97,10 @@ class ChatHandlers:
         opened: str,
         *fields: Any,
     ) -> AsyncGenerator[Update]:
-        """Have a reply made anew."""
         *how, sure = fields
         window = await self.window_of(window, opened, request)
         stays = not sure or await self.windows.catch_up(window)
-        before = None if stays else window.again(place(at))
+        before = None if stays else window.retry(place(at))
         async with aclosing(self.reply(window, before, how)) as steps:
             async for step in steps:
                 yield step
@@ -130,26 +126,19 @@ class ChatHandlers:
             async for step in steps:
                 yield step
 
-    async def reply(
+    def reply(
         self, window: ChatWindow, before: list[Turn] | None, how: Sequence[Any], sent: bool = False
     ) -> AsyncGenerator[Update]:
-        """Stream a reply to the last turn; without one due, draw the page as it is."""
-        view = self.view
+        """Have the last turn answered; without an answer due, draw the page as it is."""
         model, system, seed, *values = how
+        replies = None
         if before is not None and model is None:
             window.notice, window.dialogue.turns = "No model is being served.", before
         elif before is not None:
             window.set_system(system or "")
-            ask = ReplyOptions(model, sampling_fields(*values), seed_of(seed))
-            dialogue = window.dialogue
-            async with aclosing(window.answer(self.client, ask, before)) as steps:
-                first = True
-                async for _ in steps:
-                    yield view.shown(window, sent) if first else view.words_of(window)
-                    first = False
-            if window.dialogue is not dialogue:
-                return
-        yield view.shown(window)
+            options = ReplyOptions(model, sampling_fields(*values), seed_of(seed))
+            replies = window.answer(self.client, options, before)
+        return draw(self.view, window, replies, sent)
 
     async def undo(
         self,
@@ -159,12 +148,10 @@ class ChatHandlers:
         opened: str,
         sure: bool,
     ) -> Update:
-        """Take the last exchange back."""
-        view = self.view
         window = await self.window_of(window, opened, request)
         if sure and not await self.windows.catch_up(window):
             window.undo(place(at))
-        return view.shown(window)
+        return self.view.shown(window)
 
     async def like(
         self, request: gr.Request, at: gr.LikeData, window: ChatWindow | None, opened: str
@@ -178,36 +165,30 @@ class ChatHandlers:
 
     async def begin(self, request: gr.Request, window: ChatWindow | None) -> Update:
         """Start a new conversation."""
-        view = self.view
         window = await self.window_of(window, "", request)
         system = window.dialogue.system
         window.open(Dialogue(system=system))
-        return view.all_of(window)
+        return self.view.all_of(window)
 
     async def reopen(self, request: gr.Request, window: ChatWindow | None, id: str) -> Update:
-        """Take up a conversation from the list."""
-        view = self.view
         window = await self.window_of(window, "", request)
-        if window.stop is not None and window.dialogue.id == id:
-            window.stop.set()
+        if window.dialogue.id == id:
+            window.stop_reply()
         window.notice = ""
         await self.windows.fetch(window, id)
-        return view.all_of(window)
+        return self.view.all_of(window)
 
     async def remove(self, request: gr.Request, window: ChatWindow | None, sure: bool) -> Update:
-        """Delete the conversation that is open."""
-        view = self.view
         window = await self.window_of(window, "", request)
         if sure and not await self.windows.catch_up(window):
             window.leave()
             window.autosave.forget(window.dialogue)
             window.open(Dialogue())
-        return view.all_of(window)
+        return self.view.all_of(window)
 
     async def rename(
         self, request: gr.Request, window: ChatWindow | None, opened: str, title: str
     ) -> Update:
-        """Keep the title as typed."""
         view = self.view
         window = await self.window_of(window, opened, request)
         if not await self.windows.catch_up(window):
@@ -254,21 +235,35 @@ class ChatHandlers:
         meter = rendering.meter(window.dialogue, window.timing, context, window.busy)
         return {view.chat: view.greeting(window, model), view.meter: meter}
 
-    def stop(self, request: gr.Request, window: ChatWindow | None) -> None:
-        """End the reply under way."""
-        if window is not None and window.stop is not None and owns(request, window):
-            window.stop.set()
-
     def unload(self, request: gr.Request) -> None:
         """Stop the reply of a closed tab."""
-        self.stop(request, self.windows.by_hash.pop(request.session_hash or "", None))
+        stop_reply(request, self.windows.by_hash.pop(request.session_hash or "", None))
 
 
-def owns(request: gr.Request, window: ChatWindow) -> bool:
+def owns(request: gr.Request, window: Window) -> bool:
     """Whether a request comes from the session whose window this is."""
     return request.state.session.owner == window.session.owner
 
 
+def stop_reply(request: gr.Request, window: Window | None) -> None:
+    """End the replies under way in a window."""
+    if window is not None and owns(request, window):
+        window.stop_reply()
+
+
+async def draw(
+    tab: Any, window: Window, replies: AsyncGenerator[None] | None, sent: bool
+) -> AsyncGenerator[Update]:
+    """Draw a tab while its replies come and once they have ended; without any, as it is."""
+    dialogue, begun = window.dialogue, False
+    if replies is not None:
+        async with aclosing(replies):
+            async for _ in replies:
+                yield tab.words_of(window) if begun else tab.shown(window, sent)
+                begun = True
+    if window.dialogue is dialogue:  # else the user has turned to another
+        yield tab.shown(window)
+
+
 def place(at: gr.RetryData | gr.UndoData | gr.EditData | gr.LikeData) -> int:
-    """Return the place of the message that an event of the chat is about."""
     return at.index if isinstance(at.index, int) else at.index[0]

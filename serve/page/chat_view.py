@@ -4,11 +4,11 @@ from typing import Any
 
 import gradio as gr
 
-from lima_ray.web.markdown import LATEX, plain
+from lima_ray.web.markdown import plain
 from serve.conversations.chat_window import ChatWindow
 from serve.conversations.dialogue import MAX_CHARACTERS, UNTITLED, Dialogue
 from serve.page import rendering
-from serve.page.sampling_controls import sampling_controls, seed_control
+from serve.page.controls import composer, conversation, sampling_controls, seed_control
 
 Update = dict[Any, Any]
 """New values by component."""
@@ -20,12 +20,10 @@ class ChatView:
     """Components as attributes, drawn in three places of the page."""
 
     def __init__(self, title: str) -> None:
-        """Keep the greeting's name, and begin with what is not seen."""
         self.title = title
         self.window = gr.State(None)
 
     def sidebar(self) -> None:
-        """Draw what stands in the left bar."""
         self.new = gr.Button("New conversation", elem_id="new", variant="primary", size="md")
         self.past = gr.Radio(
             [], label="Conversations", show_label=False, container=False, elem_id="past"
@@ -33,7 +31,6 @@ class ChatView:
         self.no_past = gr.HTML('<p class="faint">Conversations appear here.</p>', visible=False)
 
     def settings(self) -> None:
-        """Draw what stands in the right bar: how replies are made."""
         gr.HTML('<h2 class="bar">Settings</h2>')
         self.system = gr.Textbox(
             "",
@@ -48,7 +45,6 @@ class ChatView:
         self.seed = seed_control("Seed")
 
     def main(self) -> None:
-        """Draw the conversation."""
         with gr.Row(elem_id="head"):
             self.name = gr.Textbox(
                 UNTITLED,
@@ -66,39 +62,22 @@ class ChatView:
             self.export = gr.Button("Export", size="sm", elem_id="export", scale=0, min_width=80)
             self.delete = gr.Button("Delete", size="sm", elem_id="delete", scale=0, min_width=80)
         self.saving = gr.HTML(elem_id="saving")
-        self.chat = gr.Chatbot(
+        self.chat = conversation(
             elem_id="chat",
             label="Conversation",
             show_label=False,
             container=False,
             scale=1,
-            height="100%",
-            layout="bubble",
             editable="all",
             buttons=["copy"],
-            latex_delimiters=LATEX,
             feedback_options=("Like", "Dislike"),
             group_consecutive_messages=False,
-            sanitize_html=True,
-            allow_tags=False,
         )
         self.notice = gr.HTML(elem_id="notice")
         self.meter = gr.HTML(elem_id="meter")
-        self.composer = gr.Textbox(
-            placeholder="Message",
-            show_label=False,
-            container=False,
-            label="Message",
-            lines=1,
-            max_lines=8,
-            max_length=MAX_CHARACTERS,
-            autofocus=True,
-            submit_btn=True,
-            stop_btn=False,
-            elem_id="composer",
-        )
+        self.composer = composer("Message", autofocus=True, elem_id="composer")
         self.opened = gr.Textbox(visible="hidden", elem_id="opened")
-        self.said = gr.Textbox(visible="hidden", elem_id="said")
+        self.texts = gr.Textbox(visible="hidden", elem_id="texts")
         self.file = gr.Textbox(visible="hidden")
         self.sure = gr.Checkbox(visible="hidden")
         self.timer = gr.Timer(RETRY_SAVING_S, active=False)
@@ -108,13 +87,8 @@ class ChatView:
         chosen = model or model_of(window.dialogue)
         picked = {self.model: chosen} if chosen in window.models else {}
         chat = {self.chat: self.greeting(window, chosen)} if chosen in window.models else {}
-        return (
-            self.shown(window)
-            | self.kept(window)
-            | picked
-            | chat
-            | {self.system: window.dialogue.system}
-        )
+        system = {self.system: window.dialogue.system}
+        return self.shown(window) | self.kept(window) | picked | chat | system
 
     def greeting(self, window: ChatWindow, model: str | None) -> gr.Chatbot:
         """Return the conversation, or where it is empty a greeting with the model's own prompts."""
@@ -144,7 +118,7 @@ class ChatView:
                 rendering.messages(window.dialogue, window.busy),
                 feedback_value=rendering.thumbs(window.dialogue),
             ),
-            self.said: rendering.said(window.dialogue),
+            self.texts: rendering.texts(window.dialogue),
             self.notice: rendering.notice(window.notice),
             self.meter: self.meter_of(window),
             self.composer: gr.Textbox(submit_btn=not window.busy, stop_btn=window.busy, **text),
@@ -164,7 +138,6 @@ class ChatView:
         }
 
     def meter_of(self, window: ChatWindow) -> str:
-        """Return the line that says how the last reply was made."""
         model = model_of(window.dialogue)
         context = window.models.get(model or "", {}).get("max_model_len")
         if context is None and window.models:
@@ -173,6 +146,5 @@ class ChatView:
 
 
 def model_of(dialogue: Dialogue) -> str | None:
-    """Return the model that spoke last."""
-    spoken = (turn.model for turn in reversed(dialogue.turns) if turn.model)
-    return next(spoken, None)
+    """Return the model that replied last."""
+    return next((turn.model for turn in reversed(dialogue.turns) if turn.model), None)

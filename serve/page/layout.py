@@ -18,17 +18,13 @@ from serve.page.chat_events import wire
 from serve.page.chat_handlers import ChatHandlers
 from serve.page.chat_view import ChatView
 from serve.page.compare_tab import CompareTab
+from serve.page.controls import LIVE
 
 FOLDER = Path(__file__).parent
 
 
 def build_page(client: ChatClient, store: Store, settings: PageSettings) -> FastAPI:
-    """Make the page.
-
-    Args:
-        client: what answers.
-        store: where conversations and votes are kept; it may be away.
-        settings: title, logins, bounds.
+    """Make the page; it opens also while the store is away.
 
     Raises:
         UserError: the login file is missing or not readable.
@@ -38,7 +34,6 @@ def build_page(client: ChatClient, store: Store, settings: PageSettings) -> Fast
 
 
 def draw(client: ChatClient, store: Store, settings: PageSettings, logins: bool) -> gr.Blocks:
-    """Draw the page's components."""
     with gr.Blocks(title=settings.title, analytics_enabled=False, fill_height=True) as page:
         view = ChatView(settings.title)
         handlers = ChatHandlers(client, store, view)
@@ -62,11 +57,5 @@ def draw(client: ChatClient, store: Store, settings: PageSettings, logins: bool)
         wire(handlers, page)
         compare.wire(page)
         for tab, seen in ((chat_tab, True), (compare_tab, False)):
-            tab.select(
-                lambda seen=seen: gr.Sidebar(visible=seen),
-                None,
-                settings_bar,
-                show_progress="hidden",
-                api_visibility="private",
-            )
+            tab.select(lambda seen=seen: gr.Sidebar(visible=seen), None, settings_bar, **LIVE)
     return page

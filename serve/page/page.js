@@ -20,9 +20,9 @@
     if (narrow.matches && event.target.closest?.('#past label, #new')) closeLeft();
   });
 
-  // The chat has each message as Markdown. What was said itself, and what a person made of it,
-  // stands in #said: [text, [what is lost with it]] for each message.
-  const said = () => JSON.parse(document.querySelector('#said textarea')?.value || '[]');
+  // The chat has each message as Markdown. Its text as it was sent, and what a person made of it,
+  // stand in #texts: [text, [what is lost with it]] for each message.
+  const texts = () => JSON.parse(document.querySelector('#texts textarea')?.value || '[]');
   const rows = () => [...document.querySelectorAll('#chat .message-row')];
   const fill = (box, text) => {
     box.value = text;
@@ -30,13 +30,13 @@
   };
   let edited = 0;
   const showWords = () => {
-    const words = said();
+    const words = texts();
     for (const [place, row] of rows().entries()) {
       const text = words[place]?.[0];
       if (!text) continue;
-      const box = row.querySelector('textarea:not([data-said])');
+      const box = row.querySelector('textarea:not([data-filled])');
       if (box) {
-        box.dataset.said = 'yes';
+        box.dataset.filled = 'yes';
         edited = place;
         fill(box, text);
       }
@@ -52,7 +52,7 @@
     requestAnimationFrame(() => { due = false; showWords(); });
   }).observe(document.body, {childList: true, subtree: true});
 
-  // Copying a message copies what was said. The chat draws an edited message before the server has
+  // Copying a message copies its text. The chat draws an edited message before the server has
   // seen it, so it is sent letter by letter (lima_ray/web/markdown.py: `typed`).
   const plain = (text) => '&#8203;' + text.replace(/[^A-Za-z0-9]/gu, (c) => `&#${c.codePointAt()};`);
   let copied = null;
@@ -60,7 +60,7 @@
     const button = event.target.closest?.('#chat .message-buttons button');
     let row = button?.closest('.message-buttons').previousElementSibling;
     while (row && !row.matches('.message-row')) row = row.previousElementSibling;
-    copied = row ? said()[rows().indexOf(row)]?.[0] ?? null : null;
+    copied = row ? texts()[rows().indexOf(row)]?.[0] ?? null : null;
     setTimeout(() => { copied = null; });
     const box = row?.querySelector('textarea');
     if (box) fill(box, plain(box.value));
@@ -80,7 +80,7 @@
   window.limaChat = {
     mayLose(what) {
       if (what === 'delete') return confirm('Delete this conversation for good?');
-      const words = said();
+      const words = texts();
       const from = what === 'edit' ? edited + 1 : words.length - 1;
       const made = list(words.slice(from).flatMap(([, things]) => things));
       if (what === 'undo' && words.length <= 2) {

@@ -19,12 +19,7 @@ CUT = {
 
 
 def messages(dialogue: Dialogue, busy: bool = False) -> list[Any]:
-    """Return a dialogue as Gradio's chat takes it.
-
-    Args:
-        dialogue: what was said.
-        busy: its last reply still comes.
-    """
+    """Return a dialogue as Gradio's chat takes it; `busy` where its last reply still comes."""
     last = len(dialogue.turns) - 1
     drawn = [drawn_of(turn, busy and place == last) for place, turn in enumerate(dialogue.turns)]
     # In this form Gradio leaves a text as it is; a bare string loses indentation.
@@ -44,7 +39,7 @@ def drawn_of(turn: Turn, coming: bool) -> str:
     return formatted(turn.content) or "…"
 
 
-def said(dialogue: Dialogue) -> str:
+def texts(dialogue: Dialogue) -> str:
     """Return each message's text and what a person made of it, as JSON for `page.js`."""
     return json.dumps([[turn.content, made_by_person(turn)] for turn in dialogue.turns])
 
@@ -99,7 +94,6 @@ def meter(dialogue: Dialogue, timing: ReplyTiming, context: int | None, busy: bo
 
 
 def spans(words: list[str]) -> str:
-    """Return words side by side."""
     return "".join(f"<span>{escape(word)}</span>" for word in words)
 
 

@@ -18,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lima_ray.web.middleware import cookie_of
-from lima_ray.web.requests import client_left, replay_body
+from lima_ray.web.requests import finish_or_leave, replay_body
 
 CARRIED = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string")
 CARRIED += ("root_path", "headers", "client", "server")
@@ -30,16 +30,10 @@ class ReverseProxy:
     """An ASGI app whose requests are answered by the deployment behind a handle."""
 
     def __init__(self, handle: Any, method: str = "asgi") -> None:
-        """Forward to a deployment.
-
-        Args:
-            handle: of a deployment that routes by session.
-            method: its method that takes (scope, body) and yields ASGI messages.
-        """
+        """Forward to a deployment, whose method takes (scope, body) and yields ASGI messages."""
         self.handle = handle.options(stream=True, method_name=method)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send on one request, and its answer's messages as they come back."""
         if scope["type"] != "http":
             return
         body = (await receive()).get("body", b"")  # `LimitsMiddleware` gives it whole
@@ -47,21 +41,15 @@ class ReverseProxy:
         session = cookie_of(Headers(scope=scope))
         handle = self.handle.options(session_id=session) if session else self.handle
         answer = handle.remote(carried, body)
-        sending = asyncio.ensure_future(pass_on(answer, send))
-        gone = asyncio.ensure_future(client_left(receive))
         try:
-            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
+            sending = await finish_or_leave(pass_on(answer, send), receive)
         finally:
             answer.cancel()
-            sending.cancel()
-            gone.cancel()
-            await asyncio.gather(sending, gone, return_exceptions=True)
+        if not sending.cancelled():
+            sending.result()
 
 
 async def pass_on(answer: Any, send: Send) -> None:
-    """Send what comes back."""
     async for messages in answer:
         for message in messages:
             await send(message)

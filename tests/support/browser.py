@@ -1,7 +1,6 @@
 """The chat page over a real engine, on a real socket, in a real browser."""
 
 import asyncio
-import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -14,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
+from benchmarks.servers import free_port
 from lima_ray.config.sections import Sampling
 from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Event, Request
@@ -74,10 +74,9 @@ class EngineChatClient:
         dropped = 0
         while len(ids := engine.prompt(turns, system)) + room > engine.context and len(turns) > 1:
             turns, dropped = turns[2:], dropped + 2
-        limit = min(engine.context, len(ids) + body.get("max_tokens", engine.context))
         head = {"id": id, "object": "chat.completion.chunk", "model": body["model"]}
         head["system_fingerprint"] = revision = f"revision-of-{body['model']}"
-        if len(ids) >= limit:
+        if len(ids) >= engine.context:
             yield head | {"error": {"message": f"The prompt has {len(ids)} tokens.", "code": None}}
             return
         about = {"revision": revision, "seed": body["seed"], "dropped_messages": dropped}
@@ -87,7 +86,8 @@ class EngineChatClient:
             top_p=body["top_p"],
             repetition_penalty=body["repetition_penalty"],
             penalise_prompt=body["penalise_prompt"],
-            max_tokens=limit,
+            max_new_tokens=body.get("max_tokens"),
+            context=engine.context,
             seed=body["seed"],
         )
         queue = self.queues[id] = asyncio.Queue()
@@ -123,13 +123,6 @@ class EngineChatClient:
                         if event.id in self.queues:
                             self.queues[event.id].put_nowait(event)
         return queue.get_nowait()
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody uses."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @contextmanager

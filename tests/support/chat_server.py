@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from http_server import QuietHandler, listening
 
 from lima_ray.config.sections import Sampling
 from lima_ray.generation.client import Client
@@ -23,7 +24,6 @@ KEY = "sk-right-and-secret"
 
 
 def said(text: str | None, finish: str | None = "stop", tokens: int | None = 3) -> Response:
-    """A completion."""
     choice = {"message": {"role": "assistant", "content": text}, "finish_reason": finish}
     usage = {} if tokens is None else {"usage": {"completion_tokens": tokens}}
     return 200, {}, json.dumps({"choices": [choice]} | usage).encode()
@@ -36,7 +36,7 @@ def refused(status: int, message: str = "no", code: str = "x", **headers: str) -
 
 
 @dataclass
-class Server:
+class ChatServer:
     """Chat completions: what `first` holds for a question, response by response, then an echo."""
 
     first: dict[str, list[Response]] = field(default_factory=dict)
@@ -62,7 +62,6 @@ class Server:
         return [r["messages"][-1]["content"] for r in self.requests]
 
     def answer(self, body: dict[str, Any]) -> Response:
-        """The response to a request."""
         question = body["messages"][-1]["content"]
         if self.held(question):
             self.closing.wait()
@@ -75,10 +74,10 @@ class Server:
 
 
 @contextmanager
-def serving(server: Server) -> Iterator[Server]:
+def serving(server: ChatServer) -> Iterator[ChatServer]:
     """Serve; once left, the port refuses connections."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class CompletionHandler(QuietHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
@@ -104,37 +103,16 @@ def serving(server: Server) -> Iterator[Server]:
                 return
             self.respond(status, headers, content)
 
-        def respond(self, status: int, headers: dict[str, str], content: bytes) -> None:
-            self.send_response(status)
-            for name, value in (headers | {"Content-Length": str(len(content))}).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-    class Threads(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """Say nothing of clients that were killed."""
-
-    listening = Threads(("127.0.0.1", 0), Handler)
-    server.url = f"http://127.0.0.1:{listening.server_port}/v1"
-    thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.closing.set()
-        listening.shutdown()
-        listening.server_close()
-        thread.join()
+    with listening(CompletionHandler) as port:
+        server.url = f"http://127.0.0.1:{port}/v1"
+        try:
+            yield server
+        finally:
+            server.closing.set()
 
 
 def chats(
-    server: Server, questions: list[str], sampling: Sampling = SAMPLING, **settings: Any
+    server: ChatServer, questions: list[str], sampling: Sampling = SAMPLING, **settings: Any
 ) -> tuple[dict[str, ChatCompletion], dict[str, str]]:
     """Ask the server each question; return what was answered and what failed."""
     answers: dict[str, ChatCompletion] = {}

@@ -13,8 +13,9 @@ from transformers import (
 from lima_ray.config.sections import Sampling
 from lima_ray.engine.cpu.forward import CpuForward
 from lima_ray.engine.engine import Engine
-from lima_ray.engine.loading import SLOT_ATTENTION, register_slot_attention
+from lima_ray.engine.loading import SLOT_ATTENTION, slot_attention
 from lima_ray.engine.requests import CompletionOutput, Event, Request
+from lima_ray.model.attention import register_attention
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1)
 VOCAB = 320
@@ -36,20 +37,20 @@ def plain(model_dir: Path) -> Any:
 
 def in_slots(model_dir: Path) -> Any:
     """The same with attention in slots, as an engine on a GPU has it."""
-    register_slot_attention()
+    register_attention(SLOT_ATTENTION, slot_attention)
     loader: Any = AutoModelForCausalLM
     return loader.from_pretrained(
         model_dir, dtype=torch.float32, attn_implementation=SLOT_ATTENTION
     )
 
 
-def hub_greedy(model: Any, ids: list[int], max_tokens: int, penalty: float) -> list[int]:
+def hub_greedy(model: Any, ids: list[int], longest: int, penalty: float) -> list[int]:
     """The reply of `generate` in transformers."""
     out = model.generate(
         torch.tensor([ids]),
         attention_mask=torch.ones(1, len(ids)),
         do_sample=False,
-        max_length=max_tokens,
+        max_length=longest,
         repetition_penalty=penalty,
         pad_token_id=0,
     )
@@ -57,7 +58,6 @@ def hub_greedy(model: Any, ids: list[int], max_tokens: int, penalty: float) -> l
 
 
 def answer(engine: Engine, requests: Iterable[Request]) -> dict[str, CompletionOutput]:
-    """Replies by id."""
     return {reply.id: reply for reply in engine.generate(requests)}
 
 
@@ -73,6 +73,5 @@ def told(engine: Engine, request: Request) -> tuple[list[Event], CompletionOutpu
 
 
 def cpu_forward(engine: Engine) -> CpuForward:
-    """An engine's forward on a CPU."""
     assert isinstance(engine.forward, CpuForward)
     return engine.forward

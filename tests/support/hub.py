@@ -5,12 +5,12 @@
 
 import json
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from http_server import QuietHandler, listening
 
 COMMIT = "a" * 40
 TOKEN = "hf_right"
@@ -35,7 +35,6 @@ class Hub:
         )
 
     def answer(self, path: str, token: str | None) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body for a GET."""
         parts = path.split("?")[0].strip("/").removeprefix("api/").split("/")
         name, rest = "/".join(parts[1:3]), parts[3:]
         files = self.datasets.get(name)
@@ -58,17 +57,11 @@ class Hub:
 def serving(hub: Hub) -> Iterator[Hub]:
     """Serve a hub; once left, its port refuses connections."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class HubHandler(QuietHandler):
         def do_GET(self) -> None:
             hub.requests.append(f"{self.command} {self.path}")
             status, headers, body = hub.answer(self.path, self.headers.get("Authorization"))
-            self.send_response(status)
-            sized = {"X-Repo-Commit": COMMIT, "Content-Length": str(len(body))}
-            for name, value in (headers | sized).items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
+            self.respond(status, headers | {"X-Repo-Commit": COMMIT}, body)
 
         do_HEAD = do_GET
 
@@ -76,16 +69,5 @@ def serving(hub: Hub) -> Iterator[Hub]:
             """Refuse, as a proxy that lets nothing out."""
             self.send_error(403)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with listening(HubHandler) as hub.port:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

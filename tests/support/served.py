@@ -41,11 +41,9 @@ class Hosted:
         return served.loop
 
     def call(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run something on the server's event loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(START_S)
 
     def client(self, **options: Any) -> httpx.Client:
-        """A client of it."""
         return httpx.Client(base_url=self.url, headers=self.headers, timeout=60, **options)
 
 

@@ -30,7 +30,7 @@ def quick_sweep(folder: Path, name: str = "quick", **tree: Any) -> Path:
         "optim.batch_examples": 32,
         "select.first_epoch": 1,
         "cluster.workers": 1,
-        "sampling.max_tokens": 60,
+        "sampling.context": 60,
     }
     axes = {"model.residual_dropout": {"grid": [0.0, 0.1]}}
     whole = {"axes": axes, "seeds": [0, 1]} | tree | {"set": fields | tree.get("set", {})}
@@ -40,7 +40,6 @@ def quick_sweep(folder: Path, name: str = "quick", **tree: Any) -> Path:
 
 
 def command(path: Path, *flags: str) -> list[str]:
-    """Return the command that runs a sweep."""
     return [sys.executable, "-m", "tune.sweep", str(path), *flags]
 
 
@@ -51,7 +50,6 @@ def environment() -> dict[str, str]:
 
 
 def run(path: Path, *flags: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run a sweep to its end."""
     return subprocess.run(
         command(path, *flags),
         cwd=ROOT,

@@ -13,9 +13,10 @@ import numpy as np
 from matplotlib.ticker import LogLocator
 from matplotlib.transforms import offset_copy
 
+from lima_ray.results.metric_unit import Unit
 from tune.axis import short
 from tune.reports.tables import reference
-from tune.reports.wording import AUDIT, Unit, audit, paper, paper_level, unit_of
+from tune.reports.wording import AUDIT, audit, paper, paper_level, unit_of
 from tune.results import Study
 from tune.space import Point
 
@@ -52,14 +53,12 @@ class Mark:
 
 
 def mark(study: Study, point: Point) -> Mark:
-    """Compute what is drawn of a point that is done."""
     unit, found = unit_of(study), study.estimate(point)
     means_S = unit.factor * np.nanmean(study.values_SP(point), axis=1)
     return Mark(unit.factor * found.mean, *unit.ends(found), means_S)
 
 
 def missing(study: Study, point: Point) -> str:
-    """Return why nothing is drawn of a point."""
     ended = {outcome.status for outcome in study.of(point)}
     return "failed" if "failed" in ended else "stopped early" if ended else "not run"
 

@@ -18,10 +18,11 @@ import numpy as np
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lima_ray.results.intervals import Estimate
+from lima_ray.results.units import counted
 from tune.reports.charts import BLUE, GREY, INK, VERMILION, bars, line, margin, places, stacked
 from tune.reports.epochs import Epoch, epochs
 from tune.reports.multi_axis_charts import heat_map, parallel
-from tune.reports.wording import AUDIT, GRADE, audited, counted, paper, paper_level, unit_of
+from tune.reports.wording import AUDIT, GRADE, audited, paper, paper_level, unit_of
 from tune.results import Study
 
 mpl.use("Agg")
@@ -93,7 +94,6 @@ def draw_points(study: Study, path: Path) -> Path:
 
 
 def draw_epochs(study: Study, name: str, found: list[Epoch], path: Path) -> Path:
-    """Draw the epochs of one point."""
     what = "dev grade and held-out perplexity" + (f", {name}" if len(study.points) > 1 else "")
     words = [basis([epoch.grade for epoch in found], "dev prompt"), "thin lines are seeds"]
     return framed(lambda _, axes: curves(found, axes), study, what, words, path)
@@ -114,7 +114,6 @@ def framed(chart: Chart, study: Study, what: str, words: list[str], path: Path) 
 
 
 def chart_of(study: Study) -> Chart:
-    """Choose the chart that fits a study's axes."""
     axes = list(study.sweep.axes)
     if len(axes) > 2 or (len(axes) == 2 and study.sweep.random):
         return parallel

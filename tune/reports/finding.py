@@ -12,8 +12,10 @@ from typing import Literal
 import numpy as np
 
 from lima_ray.results.intervals import Estimate, paired_difference
+from lima_ray.results.metric_unit import format_p
+from lima_ray.results.units import counted
 from tune.reports.epochs import dev_grades_P
-from tune.reports.wording import GRADE, counted, group, matches, probability, unit_of
+from tune.reports.wording import GRADE, group, matches, unit_of
 from tune.results import Outcome, Study
 from tune.space import Expectation, Point
 
@@ -48,11 +50,10 @@ def of_groups(study: Study, expect: Expectation) -> Finding:
     than_SP = mean_values_SP(study, [b for _, b in done], seeds)
     found = paired_difference(better_SP, than_SP)
     unit = unit_of(study)
-    levels = [unit.number(float(np.nanmean(values))) for values in (better_SP, than_SP)]
-    sign_of = " %" if unit.scale == "%" else ""
+    levels = [unit.with_sign(float(np.nanmean(values))) for values in (better_SP, than_SP)]
     sentence = (
-        f"The {unit.name} is {levels[0]}{sign_of} with {better} and {levels[1]}{sign_of} with "
-        f"{than}: {unit.change(found)}, {basis(found)}"
+        f"The {unit.name} is {levels[0]} with {better} and {levels[1]} with {than}: "
+        f"{unit.change(found)}, {basis(found)}"
     )
     if len(pairs) > 1:
         left = f" of {len(pairs)}" if len(done) < len(pairs) else ""
@@ -80,7 +81,6 @@ def pairs_of(study: Study, expect: Expectation) -> list[tuple[Point, Point]]:
 
 
 def common_seeds(study: Study, points: Sequence[Point]) -> list[int]:
-    """Return the seeds that are done of every one of these points."""
     done = [{outcome.seed for outcome in study.done(point)} for point in points]
     return sorted(set.intersection(*done)) if done else []
 
@@ -148,7 +148,7 @@ def rise(outcome: Outcome) -> Rise | None:
 
 def basis(found: Estimate, prompt: str = "prompt") -> str:
     """Describe the p-value, seeds and prompts of an estimate."""
-    p = f"p {probability(found.p)}, " if found.p == found.p else ""
+    p = f"p {format_p(found.p)}, " if found.p == found.p else ""
     alone = " alone, so it says nothing of other seeds" if found.n_seeds == 1 else ""
     return f"{p}over {counted(found.n_seeds, 'seed')}{alone} and {counted(found.n_prompts, prompt)}"
 

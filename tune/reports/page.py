@@ -1,54 +1,40 @@
-"""A study's report as a Markdown page: what was found, what failed, how it was measured."""
+"""A study's report in Markdown: what was found, what failed, how it was measured."""
 
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lima_ray.results.units import format_duration
+from lima_ray.results.page import embed_figure, markdown_page, markdown_table
+from lima_ray.results.units import counted, format_duration
 from tune.reports.finding import finding
 from tune.reports.tables import Row, best, epoch_rows, filled, notes, point_rows
-from tune.reports.wording import counted
 from tune.results import Outcome, Study
 
 ERROR_LINES = 3
 """Of a failed training's message that a page quotes."""
 
 
-def markdown(study: Study, pictures: Sequence[Path], best_file: str) -> str:
-    """Write the page.
-
-    Args:
-        study: what was found so far.
-        pictures: of it, beside the page.
-        best_file: name of the best point's recipe, beside the page.
-    """
+def study_page(study: Study, pictures: Sequence[Path], best_file: str) -> str:
+    """Write the page, beside its pictures and the best point's recipe."""
     found, claim = finding(study), study.sweep.claim
-    parts = [[f"# {study.sweep.name}"]]
-    parts += [[f"The claim: {claim}"]] if claim else []
-    parts += [[f"**{found.answer.capitalize()}.** {found.sentence}"]] if found else []
-    parts += [[f"![{study.sweep.name}]({file.name})"] for file in pictures]
-    parts += [lines(point_rows(study)), [notes(study)]]
-    if study.sweep.every_epoch:
-        parts += [["Each epoch's replies to the dev prompts:"], lines(epoch_rows(study))]
-    parts += [
-        list(best_point(study, best_file)),
-        list(failures(study)),
-        list(unfinished(study)),
-        [f"**How it was measured.** {' '.join(measuring(study))}"],
-        ["<details><summary>Trainings</summary>"],
-        lines(filled([lineage(study, outcome) for outcome in study.outcomes])),
-        ["</details>"],
-    ]
-    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
-
-
-def lines(rows: Sequence[Row]) -> list[str]:
-    """Write rows as a Markdown table."""
-    if not rows:
-        return ["None yet."]
-    cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in cells]
+    return markdown_page(
+        f"# {study.sweep.name}",
+        f"The claim: {claim}" if claim else "",
+        f"**{found.answer.capitalize()}.** {found.sentence}" if found else "",
+        *(embed_figure(study.sweep.name, file) for file in pictures),
+        markdown_table(point_rows(study)),
+        notes(study),
+        "Each epoch's replies to the dev prompts:" if study.sweep.every_epoch else "",
+        markdown_table(epoch_rows(study)) if study.sweep.every_epoch else "",
+        "\n".join(best_point(study, best_file)),
+        "\n".join(failures(study)),
+        unfinished(study),
+        f"**How it was measured.** {' '.join(measuring(study))}",
+        "<details><summary>Trainings</summary>",
+        markdown_table(filled([lineage(study, outcome) for outcome in study.outcomes])),
+        "</details>",
+    )
 
 
 def best_point(study: Study, file: str) -> Iterator[str]:
@@ -65,7 +51,7 @@ def failures(study: Study) -> Iterator[str]:
     if failed:
         yield f"**{counted(len(failed), 'training')} failed:**\n"
     for outcome in failed:
-        name = f"{point_name(study, outcome)}, seed {outcome.seed}"
+        name = f"{study.point_of(outcome).name}, seed {outcome.seed}"
         yield f"- {name} (`{outcome.id}`): {brief(outcome.error)}"
 
 
@@ -76,8 +62,8 @@ def brief(error: str) -> str:
     return " ".join(lines) or "no message"
 
 
-def unfinished(study: Study) -> Iterator[str]:
-    """Yield points with seeds that have not ended, and how many a searcher has not proposed."""
+def unfinished(study: Study) -> str:
+    """Name points with seeds that have not ended, and how many a searcher has not proposed."""
     left = []
     for point in study.points:
         ended = {outcome.seed for outcome in study.of(point)}
@@ -85,8 +71,7 @@ def unfinished(study: Study) -> Iterator[str]:
         left += [f"{point.name} (seed {', '.join(missing)})"] if missing else []
     if study.sweep.search == "optuna" and len(study.points) < study.sweep.points:
         left.append(counted(study.sweep.points - len(study.points), "point") + " not drawn yet")
-    if left:
-        yield f"**Not finished:** {'; '.join(left)}."
+    return f"**Not finished:** {'; '.join(left)}." if left else ""
 
 
 def measuring(study: Study) -> Iterator[str]:
@@ -110,7 +95,7 @@ def measuring(study: Study) -> Iterator[str]:
     yield f"({sweep.file(sweep.prompts) or recipe.data.test}{of_group}),"
     yield f"temperature {sampling.temperature}, top-p {sampling.top_p}, repetition penalty"
     yield f"{sampling.repetition_penalty}, judged by {select.judge_name}."
-    if unread := Counter(point_name(study, o) for o, v in verdicts if not v.was_read):
+    if unread := Counter(study.point_of(o).name for o, v in verdicts if not v.was_read):
         counts = ", ".join(f"{count} of {name}" for name, count in unread.items())
         yield f"{counted(unread.total(), 'verdict')} could not be read and are left out: {counts}."
     seconds = sum({outcome.id: outcome.seconds for outcome in study.outcomes}.values())
@@ -121,7 +106,7 @@ def lineage(study: Study, outcome: Outcome) -> Row:
     """Return where a training stands and what it was made from, with its data card's hashes."""
     card = outcome.run.data_card() if outcome.run.data_card_file.exists() else {}
     return {
-        "point": point_name(study, outcome),
+        "point": study.point_of(outcome).name,
         "seed": str(outcome.seed),
         "ended": outcome.status,
         "epoch": str(outcome.chosen.epoch) if outcome.chosen else "",
@@ -129,8 +114,3 @@ def lineage(study: Study, outcome: Outcome) -> Row:
         "base": str(card.get("base", {}).get("hash", "")),
         "run": f"`{os.path.relpath(outcome.run.path, study.path)}`",
     }
-
-
-def point_name(study: Study, outcome: Outcome) -> str:
-    """Return the name of the point that a training belongs to."""
-    return next(point.name for point in study.points if point.number == outcome.point)

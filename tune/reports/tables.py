@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from lima_ray.results.intervals import Estimate, holm_adjustment
+from lima_ray.results.metric_unit import format_p
+from lima_ray.results.units import counted
 from tune.axis import short
 from tune.reports.epochs import epochs
 from tune.reports.wording import (
@@ -17,11 +19,9 @@ from tune.reports.wording import (
     UNITS,
     audit,
     audited,
-    counted,
     group,
     matches,
     paper,
-    probability,
     seeds,
     unit_of,
 )
@@ -57,7 +57,7 @@ def point_rows(study: Study) -> list[Row]:
             else:
                 row[STOP] = UNITS["stopped"].number(study.estimate(point, "stopped").mean)
             row[DIFFERENCE] = unit.change(found) if found else ""
-            row[P] = probability(p)
+            row[P] = format_p(p)
             judged = [o.chosen for o in done if o.chosen]
             row[DEV] = GRADE.text(study.dev_grade(point)) if judged else ""
             row[CHOSEN] = ", ".join(str(quality.epoch) for quality in judged)
@@ -134,12 +134,7 @@ def notes(study: Study) -> str:
 
 
 def best(study: Study, file: str) -> list[str]:
-    """Say which point to train, what decided it, and where the measuring prompts favour another.
-
-    Args:
-        study: what was found.
-        file: name of the best point's recipe.
-    """
+    """Say which point to train, what decided it, and where the measuring prompts favour another."""
     point = study.best()
     if point is None:
         return []
@@ -150,10 +145,10 @@ def best(study: Study, file: str) -> list[str]:
     first = max(study.judged(), key=lambda p: unit.rank(study.estimate(p).mean))
     levels = [study.estimate(p).mean for p in (first, point)]
     if unit.rank(levels[0]) > unit.rank(levels[1]):
-        scale = " %" if unit.scale == "%" else ""
+        higher, lower = map(unit.with_sign, levels)
         sentences.append(
-            f"On the measuring prompts {first.name} is best: {unit.name} {unit.number(levels[0])}"
-            f"{scale} against {unit.number(levels[1])}{scale}. {file} follows the dev prompts."
+            f"On the measuring prompts {first.name} is best: {unit.name} {higher} against {lower}. "
+            f"{file} follows the dev prompts."
         )
     return sentences
 
@@ -174,7 +169,6 @@ def tie(study: Study, point: Point) -> list[str]:
 
 
 def shares(values: list[float]) -> str:
-    """Write percentages side by side."""
     return "/".join(f"{value:.1f}" for value in values)
 
 

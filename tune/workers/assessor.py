@@ -22,13 +22,7 @@ class Assessor:
     """A Ray actor that judges epochs and measures trained runs."""
 
     def run(self, queue: Any, number: int, threads: int) -> None:
-        """Assess what the queue gives until it closes.
-
-        Args:
-            queue: handle of the `TrainingQueue`.
-            number: of this assessor.
-            threads: CPU threads it may use.
-        """
+        """Assess what the `TrainingQueue` behind a handle gives, until it closes."""
         import torch
 
         torch.set_num_threads(threads)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -19,39 +20,30 @@ POLL_S = 1.0
 LOG_EVERY_S = 60.0
 
 
+@dataclass
 class SweepProgress(AbstractContextManager["SweepProgress"]):
     """Shows the queue's status, from a thread of its own, until the context ends."""
 
-    def __init__(
-        self,
-        pool: WorkerPool,
-        names: dict[tuple[int, int], str],
-        total: int,
-        runs: Sequence[Run],
-        cost: Cost,
-        at_once: int,
-    ) -> None:
-        """Prepare the display; the context shows it.
+    pool: WorkerPool
+    names: dict[tuple[int, int], str]
+    """Of trainings, by point and seed."""
+    total: int
+    """Trainings of this start."""
+    runs: Sequence[Run]
+    """Those that are planned already, whose first steps tell how long all take."""
+    cost: Cost
+    """Of all trainings."""
+    at_once: int
+    forecast_s: float | None = None
+    """From the start to the end; none while nothing is measured."""
+    judging_known: bool = False
+    ended: set[tuple[int, int]] = field(default_factory=set)
 
-        Args:
-            pool: the sweep's actors.
-            names: of trainings, by point and seed.
-            total: trainings of this start.
-            runs: those that are planned already, whose first steps tell how long all take.
-            cost: of all trainings.
-            at_once: trainings at a time.
-        """
-        self.pool, self.names, self.total = pool, names, total
-        self.runs, self.cost, self.at_once = runs, cost, at_once
-        self.started_s = time.time()
-        self.forecast_s: float | None = None
-        """From the start to the end; none while nothing is measured."""
-        self.judging_known = False
+    def __post_init__(self) -> None:
+        self.started_s, self.clock_s = time.time(), time.monotonic()
         self.display = ProgressDisplay(
-            total, "trainings", "starting the workers", count=True, log_every_s=LOG_EVERY_S
+            self.total, "trainings", "starting the workers", count=True, log_every_s=LOG_EVERY_S
         )
-        self.ended: set[tuple[int, int]] = set()
-        self.clock_s = time.monotonic()
 
     @property
     def unfinished(self) -> int:
@@ -85,7 +77,6 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
         self.display.log(f"{len(self.ended)}/{self.total} trainings, {line}")
 
     def ended_line(self, training: dict[str, Any]) -> str:
-        """Describe a training that ended."""
         default = f"point {training['point'] + 1}"
         name = self.names.get((training["point"], training["seed"]), default)
         grade = ""

@@ -59,7 +59,6 @@ class QueuedTraining:
         return self.state in ("done", "failed", "stopped")
 
     def serves(self, point: int) -> bool:
-        """Return whether a point needs it."""
         return any(number == point for number, _ in self.served)
 
     def status(self) -> list[dict[str, Any]]:

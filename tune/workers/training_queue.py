@@ -42,7 +42,6 @@ class TrainingQueue:
         self._clear()
 
     def _clear(self) -> None:
-        """Forget every training."""
         self.trainings: dict[str, QueuedTraining] = {}
         self.waiting: deque[QueuedTraining] = deque()
         self.assessments: deque[Assessment] = deque()
@@ -69,7 +68,7 @@ class TrainingQueue:
             if queued.ended:
                 self._write(queued, served)
             elif self.closing:
-                self._fail(queued, self.error or "the sweep was ending")
+                self._end(queued, "failed", self.error or "the sweep was ending")
         await self._notify()
 
     def _add(self, training: Training) -> QueuedTraining:
@@ -81,14 +80,10 @@ class TrainingQueue:
         return queued
 
     async def wait_for_grades(self, point: int, known: int) -> tuple[dict[int, float], bool]:
-        """Return mean dev grades of a point by epoch, once all its seeds under way have it.
+        """Return a point's mean dev grades by epoch, and whether all its trainings have ended.
 
-        Args:
-            point: its number.
-            known: epochs that the caller knows; the answer waits a while for another.
-
-        Returns:
-            grades by epoch, and whether every training of the point has ended.
+        An epoch counts once all seeds under way have it. The answer waits a while for more epochs
+        than the caller knows.
         """
 
         def grades() -> tuple[dict[int, float], bool]:
@@ -114,11 +109,9 @@ class TrainingQueue:
         return self.proposed.setdefault(key, first + len(self.proposed))
 
     async def write_proposed(self, point: dict[str, Any]) -> None:
-        """Write a point that a searcher proposed to the journal."""
         self.journal.add_proposed(point)
 
     async def write_refused(self, point: int, seeds: list[int], error: str) -> None:
-        """Write a proposed point that no run could train to the journal."""
         self.journal.add_refused(point, seeds, error)
 
     # Called by worker groups
@@ -126,15 +119,13 @@ class TrainingQueue:
     async def next_training(self, group: int, fresh: bool) -> Training | Literal["wait", "closed"]:
         """Return the next training of a worker group.
 
-        Args:
-            group: its number.
-            fresh: its workers have just started; the training that they had goes on, or fails.
+        Where its workers have just started, the training that they had goes on, or fails.
         """
         queued = self.in_groups.get(group)
         if fresh and queued and queued.state == "training":
             if self._try_again(queued):
                 return queued.training
-            self._fail(queued, self.group_errors.pop(group, "") or "a worker died")
+            self._end(queued, "failed", self.group_errors.pop(group, "") or "a worker died")
             await self._notify()
         if nothing := await self._no_work(lambda: self.waiting):
             return nothing
@@ -147,8 +138,7 @@ class TrainingQueue:
         """Queue the assessment of an epoch whose weights are saved.
 
         Returns:
-            whether to go on, to stop because no point needs more epochs, or to leave the training
-            as it is, for a later start to go on with.
+            "stop" where no point needs more epochs, "leave" where a later start is to go on.
         """
         queued = self.trainings.get(id)
         if queued is None or self.closing or queued.ended:
@@ -162,17 +152,15 @@ class TrainingQueue:
         return "go on"
 
     async def training_ended(self, id: str, error: str = "") -> None:
-        """Queue what is left to assess of a training; one that was stopped or failed ends.
+        """Queue what is left to assess of a training that took its last step.
 
-        Args:
-            id: of a training that took its last step, or was stopped, or failed.
-            error: one that no retry would mend.
+        One that was stopped, or failed with an error that no retry would mend, ends.
         """
         queued = self.trainings.get(id)
         if queued is None or queued.ended:
             return
         if error:
-            self._fail(queued, error)
+            self._end(queued, "failed", error)
         elif queued.cancelled:
             self._end(queued, "stopped")
         else:
@@ -194,7 +182,7 @@ class TrainingQueue:
                 queued.state = "waiting"
                 self.waiting.appendleft(queued)
             else:
-                self._fail(queued, error)
+                self._end(queued, "failed", error)
         await self._notify()
 
     # Called by assessors
@@ -220,7 +208,6 @@ class TrainingQueue:
         await self._notify()
 
     async def training_measured(self, id: str) -> None:
-        """End a training that is measured."""
         if queued := self.trainings.get(id):
             queued.chosen = queued.training.run.export_epoch()
             self._end(queued, "done")
@@ -236,7 +223,7 @@ class TrainingQueue:
         if self.failures[key] <= self.retries:
             self.assessments.append(assessment)
         else:
-            self._fail(queued, error)
+            self._end(queued, "failed", error)
         await self._notify()
 
     async def assessor_lost(self, assessor: int, error: str) -> None:
@@ -253,9 +240,9 @@ class TrainingQueue:
     async def close(self, error: str = "") -> None:
         """Let worker groups and assessors end; with an error, what has not ended fails with it."""
         self.closing, self.error = True, error
-        for queued in self.trainings.values() if error else ():
-            if not queued.ended:
-                self._fail(queued, error)
+        for queued in self.trainings.values():
+            if error and not queued.ended:
+                self._end(queued, "failed", error)
         await self._notify()
 
     async def is_stopping(self) -> bool:
@@ -284,17 +271,12 @@ class TrainingQueue:
         if queued.state == "trained" and not queued.to_assess:
             self.assessments.appendleft(Assessment(queued.training, None))
 
-    def _fail(self, queued: QueuedTraining, error: str) -> None:
-        queued.error = error
-        self._end(queued, "failed")
-
-    def _end(self, queued: QueuedTraining, state: State) -> None:
-        queued.state = state
+    def _end(self, queued: QueuedTraining, state: State, error: str = "") -> None:
+        queued.state, queued.error = state, error
         self.assessments = deque(a for a in self.assessments if a.training.id != queued.training.id)
         self._write(queued, queued.served)
 
     def _write(self, queued: QueuedTraining, served: set[tuple[int, int]]) -> None:
-        """Write how a training ended to the journal."""
         spent_s = time.time() - queued.started_s if queued.started_s else 0
         self.journal.add_ended(queued.training, served, queued.state, queued.error, spent_s)
 
@@ -304,7 +286,6 @@ class TrainingQueue:
         return "closed" if self.closing else None if found else "wait"
 
     async def _notify(self) -> None:
-        """Wake every call that waits."""
         async with self.changed:
             self.changed.notify_all()
 

@@ -44,10 +44,10 @@ class TrainingWorkers:
     """A Ray actor that holds one worker group."""
 
     def run(self, queue: Any, group: int, workers: int, cpus: int, gpus: float, path: Path) -> None:
-        """Train what the queue gives until it closes.
+        """Train what the `TrainingQueue` behind a handle gives, until it closes.
 
         Args:
-            queue: handle of the `TrainingQueue`.
+            queue: the handle.
             group: number of this group.
             workers: training processes.
             cpus: CPU cores of each.
@@ -75,11 +75,7 @@ class TrainingWorkers:
 
 
 def train_from_queue(config: dict[str, Any]) -> None:
-    """Train what the queue gives, in each worker of a group.
-
-    Args:
-        config: `queue` and `group`.
-    """
+    """Train what the queue gives, in each worker of a group; `config` has `queue` and `group`."""
     phases = Phases(time.time())
     import torch
 

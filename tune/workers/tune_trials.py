@@ -127,7 +127,6 @@ def run_trials(context: TrialContext, at_once: int, study: Study) -> None:
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     sweep = context.sweep
     optuna = sweep.search == "optuna"
-    space = {name: axis.domain() for name, axis in sweep.axes.items()}
     grid: dict[str, Any] = {"number": tune.grid_search(list(context.trainings))}
     scheduler = ASHAScheduler(
         time_attr="epoch",
@@ -141,7 +140,7 @@ def run_trials(context: TrialContext, at_once: int, study: Study) -> None:
         tune_config=tune.TuneConfig(
             metric=OBJECTIVE,
             mode="max",
-            search_alg=optuna_search(sweep, space, study) if optuna else None,
+            search_alg=optuna_search(sweep, study) if optuna else None,
             scheduler=scheduler if sweep.asha else None,
             num_samples=sweep.points - len(study.ended) if optuna else 1,
             max_concurrent_trials=at_once,
@@ -165,14 +164,14 @@ def most_epochs(context: TrialContext) -> int:
     return max([context.base.optim.epochs, *known, *drawn])
 
 
-def optuna_search(sweep: Sweep, space: dict[str, Any], study: Study) -> Any:
+def optuna_search(sweep: Sweep, study: Study) -> Any:
     """Return an Optuna searcher that knows the points of earlier starts."""
     from ray.tune.search.optuna import OptunaSearch
 
     known = [p for p in study.ended if study.done(p)]
     chosen = {proposed["number"]: proposed["chosen"] for proposed in study.proposed}
     return OptunaSearch(
-        space,
+        {name: axis.domain() for name, axis in sweep.axes.items()},
         metric=OBJECTIVE,
         mode="max",
         seed=len(study.proposed),  # the same seed would propose the same points again
@@ -182,11 +181,7 @@ def optuna_search(sweep: Sweep, space: dict[str, Any], study: Study) -> Any:
 
 
 def check_search(sweep: Sweep) -> None:
-    """Refuse a searcher that is not installed, or has nothing to search.
-
-    Raises:
-        UserError: with the way out.
-    """
+    """Refuse a searcher that is not installed, or has nothing to search."""
     if sweep.search == "optuna" and importlib.util.find_spec("optuna") is None:
         raise UserError("search is optuna, which is not installed: pip install optuna")
     if sweep.search == "optuna" and not sweep.axes:
@@ -194,11 +189,7 @@ def check_search(sweep: Sweep) -> None:
 
 
 def check_scheduler(sweep: Sweep, base: Recipe) -> None:
-    """Refuse ASHA where it would never compare two points, or has no grades to compare.
-
-    Raises:
-        UserError: with the way out.
-    """
+    """Refuse ASHA where it would never compare two points, or has no grades to compare."""
     if (sweep.asha or sweep.search == "optuna") and base.select.judge == "none":
         raise UserError(
             f"{sweep.name}: asha and optuna go by the grades of dev replies, and select.judge is "

@@ -52,7 +52,6 @@ def trainings_at_once(sweep: Sweep, cluster: Cluster, trainings: int) -> tuple[i
 
 
 def cpus_of(cluster: Cluster) -> int:
-    """Return the CPU cores of a worker, by default 1."""
     # Trainings side by side use cores better than one training over many.
     return cluster.cpus_per_worker or 1
 
@@ -63,11 +62,7 @@ class WorkerPool(AbstractContextManager["WorkerPool"]):
     def __init__(self, cluster: Cluster, at_once: int, gpus: bool, path: Path) -> None:
         """Start the queue, and a worker group and an assessor for each training at a time.
 
-        Args:
-            cluster: what a training asks for.
-            at_once: trainings.
-            gpus: whether they have GPUs.
-            path: directory for Ray Train's own files.
+        Ray Train's own files go to `path`.
         """
         share = 0 if not gpus else 0.5 if cluster.workers == 1 else 1
         environment = worker_environment(gpus, 1) | forwarded_environment()
@@ -82,16 +77,15 @@ class WorkerPool(AbstractContextManager["WorkerPool"]):
         self.assessors = [assessor.remote() for _ in range(at_once)]
         self.running: dict[Any, tuple[str, int]] = {}
         """Role and number of each actor by the reference that becomes ready when it ends."""
-        asked = cluster.workers, cpus_of(cluster), share, path
+        each = cluster.workers, cpus_of(cluster), share, path
         for number, actor in enumerate(self.groups):
-            self.running[actor.run.remote(self.queue, number, *asked)] = "trainers", number
+            self.running[actor.run.remote(self.queue, number, *each)] = "trainers", number
         for number, actor in enumerate(self.assessors):
             self.running[actor.run.remote(self.queue, number, 1)] = "judges", number
         self.broken = ""
         """Why nothing can go on; empty while something can."""
 
     def begin_sweep(self, sweep: Sweep, path: Path) -> None:
-        """Begin a sweep, whose directory this is."""
         ray.get(self.queue.begin_sweep.remote(path, sweep.retries))
 
     def check(self) -> None:

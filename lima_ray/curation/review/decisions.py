@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from lima_ray.config.errors import UserError
-from lima_ray.records.files import pick
+from lima_ray.records.files import check_keys
 from lima_ray.records.journal import Journal
 
 Verdict = Literal["keep", "edit", "drop", "undo"]
@@ -57,7 +57,8 @@ class Decision:
         Raises:
             UserError: it is no decision.
         """
-        needed = pick(row, NEEDED, where, "decision")
+        check_keys(row, NEEDED, where, "decision")
+        needed = {key: row[key] for key in NEEDED}
         turns, note = row.get("turns"), row.get("note", "")
         texts = [*needed.values(), note]
         if turns is not None:

@@ -4,5 +4,5 @@ The engine uses `forward.CpuForward` and `batch_invariant.make_batch_invariant` 
 a Llama's operations are one interface of a few functions that two modules have: `kernels.py`, in C,
 and `reference.py`, by PyTorch. `compiler.py` says how the C is made, kept and switched off.
 
-May import what the engine may, and of the engine `forward` alone.
+Imports what the engine may, and of the engine `forward` alone.
 """

@@ -27,7 +27,6 @@ class SiLU(nn.Module):
     """`silu` as a layer."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As `nn.SiLU`, up to rounding."""
         return silu(x)
 
 

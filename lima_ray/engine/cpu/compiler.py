@@ -95,7 +95,6 @@ def compile_into_cache(compiler: str) -> Path:
 
 
 def run(*command: str) -> str:
-    """Run a command, and return what it prints."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

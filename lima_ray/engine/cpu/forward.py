@@ -20,15 +20,9 @@ class CpuForward:
     """Prefills prompts into slots and decodes one token of many slots on a CPU."""
 
     chunk = 128
-    """Tokens of a prompt computed together; where chunks end depends on the prompt alone."""
 
     def __init__(self, model: Any, slots: int) -> None:
-        """Measure which batch sizes are invariant.
-
-        Args:
-            model: in fp32, of `make_batch_invariant`.
-            slots: number of slots.
-        """
+        """Measure which batch sizes of a model of `make_batch_invariant` are invariant."""
         self.model, self.slots = model, slots
         self.cache = SlotCache(slots)
         self.batch_sizes, self.batch_invariant = self.measure_invariance()
@@ -37,7 +31,6 @@ class CpuForward:
         """Add a token to each slot named, and return logits (B, V) of what follows it.
 
         Args:
-            batch: slots and tokens.
             size: sequences to compute, padding included; 0 takes the smallest invariant size.
         """
         size = size or next(size for size in self.batch_sizes if size >= len(batch))
@@ -50,16 +43,13 @@ class CpuForward:
         return output.logits[: len(batch), 0]
 
     def prefill(self, slot: int, start: int, ids: list[int]) -> None:
-        """Add a part of a prompt to a slot that holds `start` tokens."""
         self.cache.set_batch([slot], [start], len(ids))
         self.run(self.model.get_decoder(), [ids], [list(range(start, start + len(ids)))])
 
     def reserve(self, slot: int, tokens: int) -> None:
-        """Make room for a prompt at once; otherwise a slot grows, and is copied, as needed."""
         self.cache.reserve(slot, tokens)
 
     def release(self, slot: int) -> None:
-        """Free the memory of a slot that no request uses."""
         self.cache.release(slot)
 
     def run(self, model: Any, ids: list[list[int]], positions: list[list[int]]) -> Any:

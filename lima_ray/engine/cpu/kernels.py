@@ -2,8 +2,9 @@
 
 For few tokens, oneDNN's products read weights and PyTorch's attention keys at half the memory's
 speed, and what is four passes here takes PyTorch a dozen of small operations. Each function checks
-that what it points C to is dense fp32 of the right shape on a CPU, and has its counterpart in
-`reference.py` (`multiply`: `torch.nn.functional.linear`). `compiler.py` says when they are there.
+that what it points C to is dense fp32 of the right shape on a CPU. What it computes stands in
+`reference.py` under the same name (`multiply`: `torch.nn.functional.linear`); `compiler.py` says
+when they are there.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ WORTH_THREADS_PRODUCTS = 2**20
 def add_norm(
     x_BTD: torch.Tensor, y_BTD: torch.Tensor | None, weight_D: torch.Tensor, eps: float
 ) -> torch.Tensor:
-    """Add y to x in place, where there is one, and return the sum's RMSNorm."""
     out_BTD = torch.empty_like(x_BTD)
     shape = x_BTD.shape
     size = shape[-1]
@@ -38,7 +38,6 @@ def add_norm(
 
 
 def silu_mul(gate_up_BTM: torch.Tensor) -> torch.Tensor:
-    """Return silu(gate) · up (B, T, M) of gate and up side by side (B, T, 2 M)."""
     batch, tokens, both = gate_up_BTM.shape
     out_BTM = gate_up_BTM.new_empty(batch, tokens, both // 2)
     library().silu_mul(
@@ -59,7 +58,6 @@ class PackedWeights:
 
 
 def pack(weight_NK: torch.Tensor, bias_N: torch.Tensor | None) -> PackedWeights:
-    """Pack a linear layer's weights."""
     outs, ins = weight_NK.shape
     weight_NK = weight_NK.contiguous()
     padded = -(-outs // library().panel()) * library().panel()
@@ -95,7 +93,6 @@ def rotate_into_slots(
     batch: Batch,
     heads: int,
 ) -> torch.Tensor:
-    """Apply RoPE and write keys and values into slots; see `reference.rotate_into_slots`."""
     size, tokens, features = qkv_BTF.shape
     sequences, width = len(batch.slots), cache.width
     if size < sequences or features != (heads + 2 * cache.heads) * width:
@@ -116,7 +113,6 @@ def rotate_into_slots(
 def attend(
     queries_B1HE: torch.Tensor, cache: LayerCache, batch: Batch, scaling: float, size: int
 ) -> torch.Tensor:
-    """Attend from one token a sequence to its slot; see `reference.attend`."""
     sequences, _, heads, width = queries_B1HE.shape
     new = queries_B1HE.new_zeros if size > sequences else queries_B1HE.new_empty
     out_B1F = new(size, 1, heads * width)
@@ -134,7 +130,6 @@ def attend(
 def attend_prompt(
     queries_1THE: torch.Tensor, cache: LayerCache, batch: Batch, scaling: float
 ) -> torch.Tensor:
-    """Attend from the next tokens of a prompt to its slot; see `reference.attend_prompt`."""
     _, tokens, heads, width = queries_1THE.shape
     (slot,), (start,) = batch.slots, batch.starts
     keys_1GCE, values_1GCE = cache.views[slot]
@@ -177,5 +172,4 @@ def slot_pointers(cache: LayerCache) -> tuple[int, int]:
 
 
 def threads_for(elements: int) -> int:
-    """Return how many threads a pass over so many elements is worth."""
     return threads_allowed() if elements >= WORTH_THREADS else 1

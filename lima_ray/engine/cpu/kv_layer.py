@@ -42,24 +42,20 @@ class LayerCache:
         self.capacities_S = torch.tensor(capacities)
 
     def empty(self, capacity: int) -> torch.Tensor:
-        """Return room (2, G, C, D) for a slot's tokens.
-
-        It is mapped by itself: memory that no token reaches is never taken, and all of it goes
-        back to the system with the tensor, which an allocator's own pool would keep.
-        """
+        """Return room (2, G, C, D) for a slot's tokens."""
         count = 2 * self.heads * capacity * self.width
+        # Mapped by itself: memory that no token reaches is never taken, and all of it goes back to
+        # the system with the tensor, which an allocator's own pool would keep.
         memory = mmap.mmap(-1, count * self.dtype.itemsize)
         return torch.frombuffer(memory, dtype=self.dtype, count=count).view(
             2, self.heads, capacity, self.width
         )
 
     def split(self, slot_2GCD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a slot's keys and values."""
         keys_1GCD, values_1GCD = slot_2GCD.split(1)
         return keys_1GCD, values_1GCD
 
     def replace(self, slot: int, slot_2GCD: torch.Tensor) -> None:
-        """Give a slot other memory."""
         self.slots_2GCD[slot], self.views[slot] = slot_2GCD, self.split(slot_2GCD)
         self.addresses_S[slot], self.capacities_S[slot] = slot_2GCD.data_ptr(), slot_2GCD.shape[2]
 

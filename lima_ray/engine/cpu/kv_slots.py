@@ -48,7 +48,6 @@ class SlotCache:
         """Set where the next forward pass writes and reads; sequences beyond these are padding.
 
         Args:
-            slots: slot of each sequence.
             starts: tokens that each sequence's slot holds already.
             tokens: new ones of each sequence.
         """

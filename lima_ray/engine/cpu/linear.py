@@ -26,7 +26,6 @@ class KernelLinear(nn.Module):
         self.packed = kernels.pack(weight, bias)
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        """x W + b, as `nn.Linear`."""
         if x_BTD.dim() == 2:  # experts and routers see rows of tokens, not of texts
             return kernels.multiply(x_BTD[:, None], self.packed)[:, 0]
         return kernels.multiply(x_BTD, self.packed)
@@ -41,7 +40,6 @@ class PackedLinear(nn.Module):
         self.bias, self.size = bias, weight.numel()
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        """x W + b, as `nn.Linear`."""
         with threads_if(worth_threads(x_BTD, self.size)):
             return torch.ops.mkldnn._linear_pointwise(x_BTD, self.packed, self.bias, "none", [], "")
 
@@ -54,13 +52,11 @@ class PlainLinear(nn.Module):
         self.weight, self.bias = nn.Parameter(weight, requires_grad=False), bias
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        """x W + b."""
         with threads_if(worth_threads(x_BTD, self.weight.numel())):
             return nn.functional.linear(x_BTD, self.weight, self.bias)
 
 
 def worth_threads(x_BTD: torch.Tensor, weights: int) -> bool:
-    """Whether a product by PyTorch is large enough to share it."""
     products = x_BTD.numel() // x_BTD.shape[-1] * weights
     return products >= WORTH_THREADS
 
@@ -75,9 +71,7 @@ def packs() -> bool:
 def linear(layers: Sequence[nn.Linear], batch: int) -> nn.Module:
     """Unite linear layers that read the same input into one, their outputs side by side.
 
-    Args:
-        layers: all with a bias or all without.
-        batch: usual number of rows of the input.
+    All have a bias or none; an input usually has `batch` rows.
     """
     weight = torch.cat([layer.weight.detach() for layer in layers])
     biases = [layer.bias.detach() for layer in layers if layer.bias is not None]

@@ -38,12 +38,7 @@ class SlotLlama(nn.Module):
     """A Llama's decoder and head, with the interface that the engine uses of a causal model."""
 
     def __init__(self, model: LlamaForCausalLM, batch: int) -> None:
-        """Take a model's weights; its own layers are freed one by one.
-
-        Args:
-            model: in fp32 on a CPU.
-            batch: usual number of sequences in a batch.
-        """
+        """Take the weights of a model in fp32 on a CPU, whose own layers are freed one by one."""
         super().__init__()
         self.config, self.generation_config = model.config, model.generation_config
         self.any_batch_size = available()
@@ -52,11 +47,9 @@ class SlotLlama(nn.Module):
         self.lm_head = linear([model.lm_head], batch)
 
     def get_input_embeddings(self) -> nn.Module:
-        """Return the table of token embeddings."""
         return self.decoder.embed
 
     def get_decoder(self) -> nn.Module:
-        """Return all but the head."""
         return self.decoder
 
     def forward(self, input_ids: torch.Tensor, slot_cache: SlotCache, **_: object) -> Any:
@@ -106,14 +99,7 @@ class Layer(nn.Module):
     """Attention and MLP of one layer."""
 
     def __init__(self, layer: Any, number: int, batch: int, operations: Any) -> None:
-        """Take a layer's weights.
-
-        Args:
-            layer: of `transformers`.
-            number: its place in the model.
-            batch: usual number of sequences in a batch.
-            operations: `kernels` or `reference`.
-        """
+        """Take a layer's weights, of `transformers`; `operations` are `kernels` or `reference`."""
         super().__init__()
         attention, mlp = layer.self_attn, layer.mlp
         self.operations, self.number = operations, number

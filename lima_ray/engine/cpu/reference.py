@@ -28,10 +28,8 @@ def add_norm(
 
 
 def silu(x: torch.Tensor) -> torch.Tensor:
-    """Return x / (1 + exp(-x)), by one formula for every element.
-
-    PyTorch's own takes another for the last few elements of each thread's share.
-    """
+    """Return x / (1 + exp(-x)), by one formula for every element."""
+    # PyTorch's own takes another for the last few elements of each thread's share.
     return x / torch.exp(-x).add_(1)
 
 
@@ -54,9 +52,6 @@ def rotate_into_slots(
         qkv_BTF: H query heads, G key heads and G value heads of each token side by side; padding
             may follow the batch's sequences.
         angles_CE: cos and sin of every position, E / 2 each, side by side.
-        cache: keys and values of all slots.
-        batch: the sequences' slots and positions.
-        heads: H.
 
     Returns:
         queries (B, T, H, E), without padding.
@@ -75,15 +70,10 @@ def attend(
 ) -> torch.Tensor:
     """Attend from one token a sequence to all that its slot holds, itself included.
 
-    Every sequence is computed by itself, over exactly its own tokens. PyTorch lets go of Python's
-    lock meanwhile, so threads that share the sequences run beside each other, and unlike the
-    threads within an operation they wait for each other once, not once for each sequence.
+    Every sequence is computed by itself, over exactly its own tokens.
 
     Args:
         queries_B1HE: with RoPE.
-        cache: keys and values of all slots.
-        batch: the sequences' slots and positions.
-        scaling: factor of the scores.
         size: sequences to return; those beyond B are zero.
 
     Returns:
@@ -108,6 +98,8 @@ def attend(
 
     worth = batch.read * cache.heads * width >= WORTH_THREADS_KEYS
     threads = min(threads_allowed(), sequences) if worth else 1
+    # PyTorch lets go of Python's lock meanwhile. Unlike the threads within an operation, these wait
+    # for each other once, not once for each sequence.
     by_length = batch.order_B.tolist()
     shares = [by_length[number::threads] for number in range(threads)]
     others = [thread_pool().submit(attend_some, share) for share in shares[1:]]
@@ -142,9 +134,7 @@ def attend_prompt(
 
     Args:
         queries_1THE: with RoPE.
-        cache: keys and values of all slots.
         batch: the prompt alone.
-        scaling: factor of the scores.
 
     Returns:
         outputs (1, T, H · E).

@@ -18,14 +18,12 @@ allowed = Allowed()
 
 @contextmanager
 def threads_if(worth: bool) -> Iterator[None]:
-    """Keep PyTorch to this thread unless more are worth it; the innermost decides.
-
-    To wait for another thread takes microseconds on idle cores, and on busy ones some milliseconds
-    for every small operation.
-    """
+    """Keep PyTorch to this thread unless more are worth it; the innermost decides."""
     before, outermost = torch.get_num_threads(), not allowed.threads
     if outermost:
         allowed.threads = before
+    # To wait for another thread takes microseconds on idle cores, and on busy ones some
+    # milliseconds for every small operation.
     torch.set_num_threads(allowed.threads if worth else 1)
     try:
         yield

@@ -1,0 +1,74 @@
+"""The unit in which a metric is written: levels and differences with their intervals, p-values."""
+
+import math
+from dataclasses import dataclass
+
+from lima_ray.results.intervals import Estimate
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit and scale in which a metric is written."""
+
+    name: str
+    """In titles and sentences."""
+    noun: str
+    scale: str
+    factor: float
+    """Times the metric."""
+    decimals: int
+    lowest: float
+    """Ends of what is possible, in this unit; an interval is cut there."""
+    highest: float
+    lower_is_better: bool = False
+
+    def rank(self, level: float) -> float:
+        """Return a number that is highest for the best level."""
+        return -level if self.lower_is_better else level
+
+    @property
+    def heading(self) -> str:
+        """Name in tables and on axes."""
+        return f"{self.noun}, {self.scale}"
+
+    def number(self, value: float) -> str:
+        """Write a level of the metric in this unit."""
+        return self.text(self.factor * value)
+
+    def with_sign(self, value: float) -> str:
+        """Write a level with its sign, where it has one: `83.0 %`."""
+        return self.number(value) + (" %" if self.scale == "%" else "")
+
+    def text(self, value: float) -> str:
+        """Write a number that is in this unit already."""
+        return f"{value:.{self.decimals}f}"
+
+    def ends(self, estimate: Estimate) -> tuple[float, float]:
+        """Return a level's interval in this unit."""
+        low, high = self.factor * estimate.low, self.factor * estimate.high
+        return max(low, self.lowest), min(high, self.highest)
+
+    def level(self, estimate: Estimate) -> str:
+        """Write a level with its interval, such as `4.32 [4.10, 4.54]`."""
+        low, high = map(self.text, self.ends(estimate))
+        mean = self.number(estimate.mean)
+        return mean if math.isnan(estimate.low) else f"{mean} [{low}, {high}]"
+
+    def change(self, estimate: Estimate) -> str:
+        """Write a difference with its interval, such as `+0.52 [+0.31, +0.73]`."""
+        mean, low, high = (
+            f"{self.factor * value:+.{self.decimals}f}"
+            for value in (estimate.mean, estimate.low, estimate.high)
+        )
+        return mean if math.isnan(estimate.low) else f"{mean} [{low}, {high}]"
+
+
+def percent(noun: str) -> Unit:
+    return Unit(f"share of {noun}", noun, "%", 100, 1, 0, 100)
+
+
+def format_p(p: float) -> str:
+    """Write a p-value; nothing where there is none."""
+    if math.isnan(p):
+        return ""
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
