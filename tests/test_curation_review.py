@@ -138,6 +138,21 @@ def test_next_of_its_source_takes_the_place_of_a_dropped_one(tmp_path: Path) -> 
     assert queue.undo("anna") is None
 
 
+def test_next_of_its_group_takes_the_place_while_there_is_one(tmp_path: Path) -> None:
+    made = [("a", True), ("b", True), ("a", False), ("b", False)]
+    queue = ReviewQueue(
+        [
+            ReviewItem(Candidate(f"{n}", ("?", "."), "se", group), "se", picked, n)
+            for n, (group, picked) in enumerate(made, start=1)
+        ],
+        tmp_path,
+    )
+    queue.decide("2", "drop", "anna")
+    assert queue.list("open", "anna") == ["1", "4"]
+    queue.decide("4", "drop", "anna")
+    assert queue.list("open", "anna") == ["1", "3"]
+
+
 def test_disagreements_are_counted_and_shown(tmp_path: Path) -> None:
     queue = ReviewQueue(items(2), tmp_path)
     queue.decide("cooking/1", "keep", "anna")
