@@ -9,6 +9,8 @@ from starlette.testclient import TestClient
 
 from lima_ray.config.errors import UserError
 from lima_ray.curation.candidate import Candidate
+from lima_ray.curation.dataset import SourcePool, choose
+from lima_ray.curation.recipe import Curation
 from lima_ray.curation.review import rendering
 from lima_ray.curation.review.decisions import Decision, Verdict, read_decisions, resolve
 from lima_ray.curation.review.page import build_page
@@ -17,6 +19,7 @@ from lima_ray.curation.review.reviewers import ReviewStore
 from lima_ray.curation.review.server import protect, serve_review
 from lima_ray.curation.review.similarity import Neighbours
 from lima_ray.curation.review.window import Place, Window
+from lima_ray.curation.selection.selectors import Row
 from lima_ray.web.passwords import login_line
 
 
@@ -151,6 +154,25 @@ def test_next_of_its_group_takes_the_place_while_there_is_one(tmp_path: Path) ->
     assert queue.list("open", "anna") == ["1", "4"]
     queue.decide("4", "drop", "anna")
     assert queue.list("open", "anna") == ["1", "3"]
+
+
+@pytest.mark.parametrize("selector", ["random", "score"])
+def test_what_is_to_be_decided_is_what_the_dataset_takes(tmp_path: Path, selector: str) -> None:
+    source = {"kind": "examples", "path": "x", "rows": 6, "choose": selector, "temperature": 3}
+    curation = Curation.model_validate({"sources": {"own": source}})
+    rows = [Row(f"{n}", "abc"[n % 3], float(n), 900) for n in range(30)]
+    pool = SourcePool("own", curation.sources["own"], [], rows)
+    chosen = choose(curation, pool)
+    queued = [
+        ReviewItem(Candidate(id, ("?", "."), "own", "abc"[int(id) % 3]), "own", id in chosen, rank)
+        for rank, id in enumerate(chosen + choose(curation, pool, frozenset(chosen)), start=1)
+    ]
+    queue = ReviewQueue(queued, tmp_path)
+    dropped = set[str]()
+    for id in (chosen[0], chosen[1], chosen[-1]):
+        queue.decide(id, "drop", "anna")
+        dropped.add(id)
+        assert set(queue.list("open", "bob")) == set(choose(curation, pool, frozenset(dropped)))
 
 
 def test_disagreements_are_counted_and_shown(tmp_path: Path) -> None:
