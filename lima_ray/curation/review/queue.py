@@ -197,14 +197,14 @@ class ReviewQueue:
         with self.lock:
             late = {id: number for number, id in enumerate(skipped, start=1)}
             found = min(
-                self.list(view, reviewer, source),
+                self.ids(view, reviewer, source),
                 key=lambda id: (self._claimed(id, window), late.get(id, 0), self.place[id]),
                 default=None,
             )
             self.claim(found, window)
             return found
 
-    def list(self, view: View, reviewer: str, source: str = "") -> list[str]:
+    def ids(self, view: View, reviewer: str, source: str = "") -> list[str]:
         """Return the candidates of a view, in order."""
         ids = sorted(self.outcomes.keys() & self.items.keys(), key=self.place.__getitem__)
         if view in ("open", "all"):
