@@ -130,11 +130,11 @@ def review(
     queue, wanted = [], {}
     for pool in pools:
         chosen = dataset.choose(curation, pool, grades=grades)
-        ranked = dataset.choose(curation, pool, grades=grades, times=dataset.RESERVE)
+        # What is chosen once all of these are dropped: what takes the place of one is among it.
+        spare = dataset.choose(curation, pool, frozenset(chosen), grades)
         picked = set(chosen)
-        ordered = chosen + [id for id in ranked if id not in picked]
         wanted[pool.name] = len(chosen)
-        for rank, candidate in enumerate(pool.read(ordered), start=1):
+        for rank, candidate in enumerate(pool.read(chosen + spare), start=1):
             queue.append(ReviewItem(candidate, pool.name, candidate.id in picked, rank))
     serve_review(
         queue,

@@ -9,6 +9,8 @@ from starlette.testclient import TestClient
 
 from lima_ray.config.errors import UserError
 from lima_ray.curation.candidate import Candidate
+from lima_ray.curation.dataset import SourcePool, choose
+from lima_ray.curation.recipe import Curation
 from lima_ray.curation.review import rendering
 from lima_ray.curation.review.decisions import Decision, Verdict, read_decisions, resolve
 from lima_ray.curation.review.page import build_page
@@ -17,6 +19,7 @@ from lima_ray.curation.review.reviewers import ReviewStore
 from lima_ray.curation.review.server import protect, serve_review
 from lima_ray.curation.review.similarity import Neighbours
 from lima_ray.curation.review.window import Place, Window
+from lima_ray.curation.selection.selectors import Row
 from lima_ray.web.passwords import login_line
 
 
@@ -128,26 +131,60 @@ def test_claim_ends_after_some_minutes(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_next_of_its_source_takes_the_place_of_a_dropped_one(tmp_path: Path) -> None:
     queue = ReviewQueue(items(2, 2) + items(1, 1, "brewing"), tmp_path)
-    assert queue.list("open", "anna") == ["cooking/1", "cooking/2", "brewing/1"]
+    assert queue.ids("open", "anna") == ["cooking/1", "cooking/2", "brewing/1"]
     queue.decide("cooking/2", "drop", "anna")
-    assert queue.list("open", "anna", "cooking") == ["cooking/1", "cooking/3"]
+    assert queue.ids("open", "anna", "cooking") == ["cooking/1", "cooking/3"]
     progress = queue.progress()["cooking"]
     assert (progress.asked, progress.kept, progress.dropped, progress.open) == (2, 0, 1, 2)
     queue.undo("anna")
-    assert queue.list("open", "anna", "cooking") == ["cooking/1", "cooking/2"]
+    assert queue.ids("open", "anna", "cooking") == ["cooking/1", "cooking/2"]
     assert queue.undo("anna") is None
+
+
+def test_next_of_its_group_takes_the_place_while_there_is_one(tmp_path: Path) -> None:
+    made = [("a", True), ("b", True), ("a", False), ("b", False)]
+    queue = ReviewQueue(
+        [
+            ReviewItem(Candidate(f"{n}", ("?", "."), "se", group), "se", picked, n)
+            for n, (group, picked) in enumerate(made, start=1)
+        ],
+        tmp_path,
+    )
+    queue.decide("2", "drop", "anna")
+    assert queue.ids("open", "anna") == ["1", "4"]
+    queue.decide("4", "drop", "anna")
+    assert queue.ids("open", "anna") == ["1", "3"]
+
+
+@pytest.mark.parametrize("selector", ["random", "score"])
+def test_what_is_to_be_decided_is_what_the_dataset_takes(tmp_path: Path, selector: str) -> None:
+    source = {"kind": "examples", "path": "x", "rows": 6, "choose": selector, "temperature": 3}
+    curation = Curation.model_validate({"sources": {"own": source}})
+    rows = [Row(f"{n}", "abc"[n % 3], float(n), 900) for n in range(30)]
+    pool = SourcePool("own", curation.sources["own"], [], rows)
+    chosen = choose(curation, pool)
+    queued = [
+        ReviewItem(Candidate(id, ("?", "."), "own", "abc"[int(id) % 3]), "own", id in chosen, rank)
+        for rank, id in enumerate(chosen + choose(curation, pool, frozenset(chosen)), start=1)
+    ]
+    queue = ReviewQueue(queued, tmp_path)
+    dropped = set[str]()
+    for id in (chosen[0], chosen[1], chosen[-1]):
+        queue.decide(id, "drop", "anna")
+        dropped.add(id)
+        assert set(queue.ids("open", "bob")) == set(choose(curation, pool, frozenset(dropped)))
 
 
 def test_disagreements_are_counted_and_shown(tmp_path: Path) -> None:
     queue = ReviewQueue(items(2), tmp_path)
     queue.decide("cooking/1", "keep", "anna")
-    assert queue.list("second", "bob") == ["cooking/1"] and not queue.list("second", "anna")
+    assert queue.ids("second", "bob") == ["cooking/1"] and not queue.ids("second", "anna")
     queue.decide("cooking/1", "drop", "bob")
-    assert queue.list("disagreements", "anna") == ["cooking/1"]
+    assert queue.ids("disagreements", "anna") == ["cooking/1"]
     assert queue.progress()["cooking"].disagreements == 1
     assert queue.progress()["cooking"].undecided == 1
     led = ReviewQueue(items(2), tmp_path, lead="anna")
-    assert led.list("kept", "anna") == ["cooking/1"]
+    assert led.ids("kept", "anna") == ["cooking/1"]
 
 
 def test_own_decision_of_another_window_is_not_overwritten_unseen(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class Reviewer:
         self.page.on("request", lambda r: self.asked.add(urlsplit(r.url).netloc))
         self.page.goto(address)
         self.page.get_by_label("Your name").fill(name, timeout=WAIT_MS)
-        self.page.keyboard.press("Enter")
+        self.page.click("#begin")
         expect(self.page.locator("#candidate .bot-row")).to_be_visible(timeout=WAIT_MS)
 
     @property
@@ -83,11 +83,18 @@ class Reviewer:
             self.decided.append((self.place["id"] if key == "u" else before["id"], verdict))
         self.page.wait_for_timeout(100)  # the page takes up the answer in its next frames
 
-    def reload(self) -> None:
-        """Reload the page."""
-        self.page.reload()
-        expect(self.page.locator("#candidate .bot-row")).to_be_visible(timeout=WAIT_MS)
+    def waits_until_answered(self) -> None:
+        """Wait until the page is there again, by itself."""
+        deadline = time.monotonic() + WAIT_MS / 1000
+        while self.page.locator("body.late").count() or "id" not in self.place:
+            assert time.monotonic() < deadline, "the page does not come back"
+            self.page.wait_for_timeout(100)
         self.page.wait_for_timeout(200)
+
+    def reload(self) -> None:
+        """Reload the page, and wait until it shows a candidate."""
+        self.page.reload()
+        self.waits_until_answered()
 
 
 def test_two_reviewers_a_reload_and_a_killed_server_lose_no_decision(
@@ -118,12 +125,13 @@ def test_two_reviewers_a_reload_and_a_killed_server_lose_no_decision(
         server.wait()
         before = bob.place
         bob.page.keyboard.press("k")
-        bob.page.wait_for_timeout(500)
+        expect(bob.page.locator("body.late")).to_have_count(1, timeout=WAIT_MS)
         assert bob.place == before, "the page goes on without an answer"
     decided = read_decisions(tmp_path)
     with running(tmp_path, port):
         assert read_decisions(tmp_path) == decided
-        bob.page.wait_for_timeout(5500)
+        bob.waits_until_answered()
+        assert bob.place["id"] == before["id"], "the page comes back by itself"
         bob.press("k")
         anna.reload()
         anna.press("k")

@@ -31,8 +31,6 @@ from lima_ray.data.examples import read_examples
 
 LATER = ("duplicate", "near_duplicate", "contaminated", "review", "not_chosen")
 """Reasons after the sources' own filters, in order."""
-RESERVE = 2
-"""Candidates that people review for each row that is asked for."""
 DROPPED = pa.schema(
     {"source": pa.string(), "id": pa.string(), "reason": pa.string(), "detail": pa.string()}
 )
@@ -126,7 +124,6 @@ def choose(
     pool: SourcePool,
     refused: frozenset[str] = frozenset(),
     grades: Mapping[str, float] | None = None,
-    times: int = 1,
 ) -> list[str]:
     """Return the ids of the rows that a source gives, group by group in order of choice.
 
@@ -135,14 +132,13 @@ def choose(
         pool: the source's candidates.
         refused: ids that people dropped; the next of the same group takes their place.
         grades: of candidates by a model, for the selector `graded`.
-        times: choose so many times the rows that are asked for.
     """
     section = pool.section
     generator = np.random.default_rng([curation.seed, zlib.crc32(pool.name.encode())])
     groups: dict[str, list[Row]] = {}
     for row in pool.rows:
         groups.setdefault(row.group, []).append(row)
-    wanted = (len(pool.rows) if section.rows is None else section.rows) * times
+    wanted = len(pool.rows) if section.rows is None else section.rows
     shares = share_rows(
         {name: len(rows) for name, rows in groups.items()},
         wanted,

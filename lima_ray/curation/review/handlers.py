@@ -59,6 +59,12 @@ class ReviewHandlers:
             window.begin(asked.get("c", ""))
         return window
 
+    def again(self, request: gr.Request, place: str) -> Window:
+        """Show how things stand, to a browser that missed an answer."""
+        window = self.window_of(request, place)
+        window.show(window.place.id or None, window.place.saved)
+        return window
+
     def name(self, request: gr.Request, place: str, name: str) -> Window:
         """Keep the reviewer's name; one that another browser has is asked for twice."""
         window = self.window_of(request, place)

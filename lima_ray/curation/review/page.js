@@ -49,21 +49,26 @@
     remember();
   };
 
-  // A key acts on what is on the screen, so the next one waits for the answer to the last.
+  // A key acts on what is on the screen, so the next one waits for the answer to the last. Where none
+  // comes, be the server away or its answer lost, the page asks how things stand once it can.
   let waiting = 0;
   const wait = () => {
     clearTimeout(waiting);
-    waiting = setTimeout(() => {
-      waiting = 0;
-      document.body.classList.add('late');
-    }, ANSWER_MS);
+    waiting = setTimeout(ask, ANSWER_MS);
+  };
+  const ask = async () => {
+    waiting = 0;
+    document.body.classList.add('late');
+    const there = await fetch('login', {cache: 'no-store'}).then((r) => r.ok, () => false);
+    if (there) find('#again').click();
+    if (document.body.classList.contains('late')) setTimeout(() => waiting || ask(), ANSWER_MS);
   };
   const press = (name) => {
     const button = find(name);
     if (!waiting && button?.offsetParent) button.click();
   };
   document.addEventListener('click', (event) => {
-    const button = event.target.closest?.('#actions button');
+    const button = event.target.closest?.('#actions button, #begin');
     if (!button) return;
     const local = {
       edit: () => edit(true),

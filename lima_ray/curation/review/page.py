@@ -94,6 +94,7 @@ class ReviewView:
         self.notice = gr.HTML(elem_id="notice")
         self.place = gr.Textbox(visible="hidden", elem_id="place")
         self.original = gr.Textbox(visible="hidden", elem_id="original")
+        self.again = gr.Button(elem_id="again")
 
     def draw_filters(self, logins: bool) -> None:
         """Draw what chooses the candidates to see."""
@@ -244,6 +245,7 @@ def wire(view: ReviewView, handlers: ReviewHandlers, page: gr.Blocks) -> None:
     shows(view.buttons["back"].click, handlers.back, [view.place])
     for chooser in (view.view, view.source):
         shows(chooser.input, handlers.choose, [view.place, view.view, view.source])
+    shows(view.again.click, handlers.again, [view.place])
     shows(view.begin.click, handlers.name, [view.place, view.name])
     shows(view.name.submit, handlers.name, [view.place, view.name])
     if hasattr(view, "rename"):

@@ -1,7 +1,7 @@
 """The queue: which candidate a reviewer sees next, and what stands of those decided.
 
 What the selector picked comes first, in its order. Where a picked row is dropped, the next one of
-its source takes its place and is to be decided too. A candidate that one window shows is kept from
+its group takes its place and is to be decided too. A candidate that one window shows is kept from
 others for some minutes, so that two reviewers at once see different ones.
 """
 
@@ -44,8 +44,8 @@ class ReviewItem:
     picked: bool
     """Whether it is in the dataset unless a reviewer drops it."""
     rank: int
-    """Its place in the selector's order, from 1; the first that is not picked takes the place of
-    one that is dropped."""
+    """Its place in the selector's order, from 1; the first of a group that is not picked takes the
+    place of one that is dropped."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,8 @@ class ReviewQueue:
         self.items = {item.candidate.id: item for item in ordered}
         self.place = {id: number for number, id in enumerate(self.items)}
         picked = Counter(item.source for item in ordered if item.picked)
+        self.places = Counter((i.source, i.candidate.group) for i in ordered if i.picked)
+        """Rows that the selector gave each source's groups."""
         self.rows = {source: (rows or {}).get(source, picked[source]) for source in sources}
         self.lead, self.lock = lead, threading.RLock()
         self.claims: dict[str, tuple[str, float]] = {}
@@ -195,14 +197,14 @@ class ReviewQueue:
         with self.lock:
             late = {id: number for number, id in enumerate(skipped, start=1)}
             found = min(
-                self.list(view, reviewer, source),
+                self.ids(view, reviewer, source),
                 key=lambda id: (self._claimed(id, window), late.get(id, 0), self.place[id]),
                 default=None,
             )
             self.claim(found, window)
             return found
 
-    def list(self, view: View, reviewer: str, source: str = "") -> list[str]:
+    def ids(self, view: View, reviewer: str, source: str = "") -> list[str]:
         """Return the candidates of a view, in order."""
         ids = sorted(self.outcomes.keys() & self.items.keys(), key=self.place.__getitem__)
         if view in ("open", "all"):
@@ -271,11 +273,26 @@ class ReviewQueue:
             self.outcomes.pop(decision.id, None)
 
     def _running(self) -> set[str]:
-        """Return the candidates that the dataset has now, of each source so many as are asked."""
-        left, running = dict(self.rows), set[str]()
+        """Return the candidates that the dataset has now.
+
+        As in the dataset, the next of the same group takes the place of one that is dropped, and
+        where the group has no more, the next of the source.
+        """
+        left, running, later = dict(self.rows), set[str](), list[ReviewItem]()
+        places = self.places.copy()
         for id, item in self.items.items():
             outcome = self.outcomes.get(id)
-            if left[item.source] > 0 and not (outcome and outcome.verdict == "drop"):
+            if outcome and outcome.verdict == "drop":
+                continue
+            group = item.source, item.candidate.group
+            if places[group] <= 0:
+                later.append(item)
+                continue
+            places[group] -= 1
+            left[item.source] -= 1
+            running.add(id)
+        for item in later:
+            if left[item.source] > 0:
                 left[item.source] -= 1
-                running.add(id)
+                running.add(item.candidate.id)
         return running

@@ -86,7 +86,7 @@ def serve_review(
         app = protect(page, None if login_file else frozenset())
         try:
             with listen(host, port) as listener:
-                run(app, listener, open_browser, title)
+                run(app, listener, open_browser)
         finally:
             store.close()
     finally:
@@ -135,12 +135,12 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def run(app: ASGIApp, listener: socket.socket, open_browser: bool, title: str) -> None:
+def run(app: ASGIApp, listener: socket.socket, open_browser: bool) -> None:
     """Answer until a signal ends it."""
     address, port = listener.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     url = f"http://{shown}:{port}/"
-    print(f"{title.lower()} page    {url}\neach decision is saved at once; Ctrl-C ends", flush=True)
+    print(f"review page    {url}\neach decision is saved at once; Ctrl-C ends", flush=True)
     if open_browser and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     config = uvicorn.Config(

@@ -139,7 +139,7 @@ class Window:
             found = self.queue.next(self.name, self.reviewer, view, source, self.skipped)
         else:
             here = self.queue.place.get(self.place.id, -1) if self.trail else -1
-            later = self.queue.list(view, self.reviewer, source)
+            later = self.queue.ids(view, self.reviewer, source)
             found = next((id for id in later if self.queue.place[id] > here), None)
         self.show_new(found)
 
@@ -161,7 +161,7 @@ class Window:
             self.show(self.trail[self.at])
         else:
             here = self.queue.place.get(self.place.id, 0)
-            before = self.queue.list(self.place.view, self.reviewer, self.place.source)
+            before = self.queue.ids(self.place.view, self.reviewer, self.place.source)
             ids = [id for id in before if self.queue.place[id] < here]
             if ids:
                 self.trail.insert(0, ids[-1])
