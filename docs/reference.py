@@ -10,6 +10,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -24,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from lima_ray.config.command_line import COMMANDS, RecipeCommand, docstring  # noqa: E402
 from lima_ray.config.recipe import Recipe  # noqa: E402
+from lima_ray.curation.recipe import Curation, Source, SourceSection  # noqa: E402
 from lima_ray.judging.choice import SelectionOptions  # noqa: E402
 from lima_ray.model.families import FAMILIES  # noqa: E402
 from serve import store  # noqa: E402
@@ -33,6 +35,7 @@ from tune.axis import Axis  # noqa: E402
 from tune.space import Expectation, Sweep  # noqa: E402
 
 OWN_PARSERS: dict[str, Any] = {
+    "curate": "lima_ray.curation.arguments:CurateOptions",
     "example": "lima_ray.example:convert",
     "encode": "lima_ray.encode:EncodeCommand",
     "select": SelectionOptions,
@@ -44,7 +47,8 @@ OWN_PARSERS: dict[str, Any] = {
 """What a command takes whose entry in COMMANDS does not name it."""
 SECTIONS = {field.annotation: name for name, field in Recipe.model_fields.items()}
 """Sections of the recipe, each told once, in recipe.md."""
-NAMES = {int: "integer", float: "number", str: "text", bool: "switch", Path: "path", Any: "values"}
+NAMES = {int: "integer", float: "number", str: "text", bool: "switch", Path: "path", date: "day"}
+NAMES[Any] = "values"
 MANY = 2**31 - 1
 BOUNDS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
 
@@ -63,6 +67,7 @@ def pages() -> dict[str, str]:
     return {
         "commands.md": commands_page(),
         "recipe.md": recipe_page(),
+        "curation.md": curation_page(),
         "sweep.md": sweep_page(),
         "serve.md": serve_page(),
     }
@@ -123,6 +128,20 @@ def recipe_page() -> str:
         f"`model.base` is one of these: {', '.join(sorted(FAMILIES))}. Each is compared with "
         f"transformers; {', '.join(trained_alone)} can be trained and not decoded here.",
     ]
+    return page(parts)
+
+
+def curation_page() -> str:
+    """Fields of a curation recipe, and of each kind of source."""
+    parts = ["# Curation recipe", docstring("lima_ray.curation.recipe"), table(of_model(Curation))]
+    shared = {row.name: row for row in of_model(SourceSection)}
+    parts += ["## Every source", table(shared.values())]
+    for section in get_args(get_args(Source)[0]):
+        (kind,) = get_args(section.model_fields["kind"].annotation)
+        # Of the shared fields those that have another default here.
+        told = [row._replace(help=row.help or shared[row.name].help) for row in of_model(section)]
+        own = [row for row in told if row != shared.get(row.name)]
+        parts += [f"## {kind}", inspect.getdoc(section) or "", table(own)]
     return page(parts)
 
 

@@ -24,7 +24,7 @@ if __name__ == "__main__":  # arguments first: the imports below take a second
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from rich.console import Console
@@ -38,7 +38,7 @@ from lima_ray.curation.card.page import CARD, write_card
 from lima_ray.curation.dataset import SourcePool
 from lima_ray.curation.funnel import Funnel
 from lima_ray.curation.pipeline import run_stages
-from lima_ray.curation.recipe import Curation
+from lima_ray.curation.recipe import Curation, Selector
 from lima_ray.curation.review.decisions import Outcome, read_decisions, resolve
 from lima_ray.curation.review.queue import ReviewItem
 from lima_ray.curation.review.server import serve_review
@@ -48,8 +48,6 @@ from lima_ray.data.examples import write_examples
 from lima_ray.judging.candidates import grade_candidates
 from lima_ray.records.files import acquire_lock, explain_write_errors, read_json
 
-SELECTORS = ("score", "random", "longest", "spread", "graded")
-"""Compared by --overlaps."""
 LIBRARIES = ("lima_ray", "ray", "lxml", "html-to-markdown", "rensa", "wordllama")
 """Whose versions the card names: they decide about rows."""
 
@@ -111,7 +109,7 @@ def grade(curation: Curation, pools: list[SourcePool], out: Path) -> dict[str, f
 def print_overlaps(curation: Curation, pool: SourcePool, grades: dict[str, float]) -> None:
     """Print how many rows each two selectors share, of as many rows as a source is asked for."""
     count = pool.section.rows or len(pool.rows)
-    names = [name for name in SELECTORS if name != "graded" or grades]
+    names = [name for name in get_args(Selector) if name != "graded" or grades]
     choices = {}
     for name in names:
         generator = np.random.default_rng(curation.seed)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import pytest
@@ -60,7 +61,7 @@ def curate(*args: object) -> None:
     run_command("curate", [str(arg) for arg in args])
 
 
-def read_rows(out: Path, name: str = "train.jsonl") -> list[dict[str, object]]:
+def read_rows(out: Path, name: str = "train.jsonl") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / name).read_text(encoding="utf-8").splitlines()]
 
 

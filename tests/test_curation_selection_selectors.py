@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lima_ray.config.errors import UserError
-from lima_ray.curation import selectors
 from lima_ray.curation.recipe import Selector
+from lima_ray.curation.selection import selectors
 from lima_ray.curation.selection.embedding import Embedder
 from lima_ray.curation.selection.selectors import (
     Overlap,
