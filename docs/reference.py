@@ -139,7 +139,10 @@ def curation_page() -> str:
     for section in get_args(get_args(Source)[0]):
         (kind,) = get_args(section.model_fields["kind"].annotation)
         # Of the shared fields those that have another default here.
-        told = [row._replace(help=row.help or shared[row.name].help) for row in of_model(section)]
+        told = [
+            row._replace(help=row.help or shared[row.name].help) if row.name in shared else row
+            for row in of_model(section)
+        ]
         own = [row for row in told if row != shared.get(row.name)]
         parts += [f"## {kind}", inspect.getdoc(section) or "", table(own)]
     return page(parts)
