@@ -10,20 +10,33 @@ from datetime import date
 
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]  # it has no stubs
 
-ID = re.compile(rb'\bId="(-?\d+)"')
-SCORE = re.compile(rb' Score="(-?\d+)"')
-TYPE = re.compile(rb' PostTypeId="(\d+)"')
+KIND, ID, PARENT = b' PostTypeId="', b' Id="', b' ParentId="'
+POST, USER = b' PostId="', b' UserId="'
+SCORE, OWNER = b' Score="', b' OwnerUserId="'
+"""Attributes as bytes: no text holds one, for its quotation marks are references."""
+QUESTION, ANSWER = b' PostTypeId="1"', b' PostTypeId="2"'
+UNANSWERED = b' AnswerCount="0"'
+MAX_DIGITS = 18
 ILLEGAL = re.compile(
-    rb"&#(?:x0*(?:[0-8bcef]|1[0-9a-f]|fff[ef]|d[89a-f][0-9a-f]{2})|"
-    rb"0*(?:[0-8]|1[124-9]|2[0-9]|3[01]));",
-    re.IGNORECASE,
+    rb"""&\#(?:
+        x0*(?: [0-8bcef] | 1[0-9a-f] | d[89a-f][0-9a-f]{2} | fff[ef]
+            | 1[1-9a-f][0-9a-f]{4} | [2-9a-f][0-9a-f]{5} | [1-9a-f][0-9a-f]{6,} )
+        | 0*(?: [0-8] | 1[124-9] | 2[0-9] | 3[01] | 6553[45]
+            | 5529[6-9] | 55[3-9][0-9]{2} | 56[0-9]{3} | 57[0-2][0-9]{2} | 573[0-3][0-9] | 5734[0-3]
+            | 111411[2-9] | 11141[2-9][0-9] | 1114[2-9][0-9]{2} | 111[5-9][0-9]{3}
+            | 11[2-9][0-9]{4} | 1[2-9][0-9]{5} | [2-9][0-9]{6} | [1-9][0-9]{7,} )
+    );""",
+    re.VERBOSE | re.IGNORECASE,
 )
-"""References to characters that XML 1.0 forbids; lxml drops the whole text that holds one."""
-RAW_ILLEGAL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+"""References to what XML 1.0 allows nowhere (all but its production Char); lxml drops the whole
+text that holds one."""
+RAW_ILLEGAL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]")
+TAG = re.compile(r"[^<>|]+")
 MAX_ROW_BYTES = 32 << 20
 FABRICATED = frozenset({1000000001, 1000000010})
 """Ids of rows that were put into the dumps of June 2025 and are no posts."""
-ANSWER_BOT = "-2"
+ANSWER_BOT = -2
+PARSER = etree.XMLParser(huge_tree=True, resolve_entities=False, no_network=True)
 LICENCES = (
     (date(2011, 4, 8), "CC BY-SA 2.5"),
     (date(2018, 5, 2), "CC BY-SA 3.0"),
@@ -40,18 +53,38 @@ def read_row(line: bytes) -> dict[str, str] | None:
     text = line.strip()
     if not text.startswith(b"<row ") or len(text) > MAX_ROW_BYTES:
         return None
-    text = RAW_ILLEGAL.sub(b"", ILLEGAL.sub(b"", text))
-    parser = etree.XMLParser(huge_tree=True, resolve_entities=False, no_network=True)
     try:
-        return {str(k): str(v) for k, v in etree.fromstring(text, parser).attrib.items()}
+        return dict(etree.fromstring(text, PARSER).attrib)
+    except etree.XMLSyntaxError:
+        text = RAW_ILLEGAL.sub(b"", ILLEGAL.sub(b"", text))
+    try:
+        return dict(etree.fromstring(text, PARSER).attrib)
     except etree.XMLSyntaxError:
         return None
 
 
-def number(pattern: re.Pattern[bytes], line: bytes) -> int | None:
-    """Return the number that an attribute of a row holds."""
-    found = pattern.search(line)
-    return int(found[1]) if found else None
+def number(name: bytes, block: bytes, start: int = 0, end: int | None = None) -> int | None:
+    """Return the whole number that an attribute of a row in a block holds; none where it has none.
+
+    Args:
+        name: with what stands around it, such as ` Id="`.
+        block: some lines.
+        start: the row's first byte.
+        end: the byte after its last; none takes the block's end.
+    """
+    at = block.find(name, start, end)
+    if at < 0:
+        return None
+    at += len(name)
+    found = block[at : block.find(b'"', at, end)]
+    if not found.isdigit() and not (found[:1] == b"-" and found[1:].isdigit()):
+        return None
+    return int(found) if len(found) <= MAX_DIGITS else None
+
+
+def tags(row: dict[str, str]) -> tuple[str, ...]:
+    """Return a question's tags, which stand as `<a><b>`, in newer dumps as `|a|b|`."""
+    return tuple(TAG.findall(row.get("Tags", "")))
 
 
 def licence(row: dict[str, str]) -> str:

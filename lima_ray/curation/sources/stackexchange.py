@@ -1,46 +1,40 @@
 """Stack Exchange: the best answers to the best questions, by the paper's rule (LIMA section 2.1).
 
-The first stage reads posts in ranges: every answer of enough score is filtered, every answered
-question's place is noted. The second joins them: the top answer decides about its question, and of
-questions that stay the text is read. Both stages decide by the dump alone, so the number of workers
-changes nothing.
+The first stage tests the bytes of posts in ranges: answers of enough score are copied, the place of
+each answered question is noted. The second joins them: the top answer decides about its question,
+and only then is XML parsed. Both decide by the dump alone, so any number of workers does the same.
 """
 
 import hashlib
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from lima_ray.curation import filters
 from lima_ray.curation.candidate import Candidate, Part, PartWriter, Table
 from lima_ray.curation.dumps.compression import zstd
-from lima_ray.curation.dumps.ranges import Range, read_blocks, split
+from lima_ray.curation.dumps.damage import DumpError
+from lima_ray.curation.dumps.ranges import RANGE_BYTES, Range, read_blocks, split
 from lima_ray.curation.filters import Result
 from lima_ray.curation.markdown import to_markdown, to_prose, to_text
 from lima_ray.curation.recipe import StackExchange
 from lima_ray.curation.sources import posts
+from lima_ray.curation.sources.joining import join_tasks, read_answers
 from lima_ray.curation.sources.sites import Site, find_sites
 from lima_ray.curation.stages import Task, stamp
 
 QUESTIONS = pa.schema({"id": pa.int64(), "offset": pa.int64(), "length": pa.int32()})
 ANSWERS = pa.schema(
-    {
-        "parent": pa.int64(),
-        "id": pa.int64(),
-        "score": pa.int32(),
-        "reason": pa.string(),
-        "detail": pa.string(),
-        "body": pa.string(),
-        "created": pa.string(),
-        "author": pa.string(),
-        "licence": pa.string(),
-    }
+    {"parent": pa.int64(), "id": pa.int64(), "score": pa.int64(), "line": pa.binary()}
 )
+POSTS = "Posts.xml"
+END_BYTES = 256
+"""Of a file's end, in which its last tag stands."""
 SPILL = "questions.zst"
 """Lines of a packed dump's questions, so that it is unpacked once."""
 SPILL_LEVEL = 1
@@ -48,7 +42,7 @@ SPILL_LEVEL = 1
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of enough score, as the filters see it."""
+    """A top answer, as the filters see it."""
 
     row: dict[str, str]
 
@@ -57,16 +51,23 @@ class Answer:
         """Its HTML."""
         return self.row.get("Body", "")
 
+    @cached_property
+    def prose(self) -> str:
+        """Its text without code."""
+        return to_prose(self.body)
+
 
 class StackExchangeReader:
     """Questions and answers of the sites that a recipe's section names."""
+
+    range_bytes = RANGE_BYTES
 
     def __init__(self, section: StackExchange, inputs: Path, seed: int) -> None:
         self.section, self.seed = section, seed
         self.path = inputs / section.path
         self.tests = answer_filters(section)
         self.least = -(1 << 31) if section.unfiltered else section.min_answer_score
-        self.filters = ("unanswered", "answer_score", *self.tests, "unreadable")
+        self.filters = ("unanswered", "answer_score", "unreadable", *self.tests)
 
     def tasks(self, stage: int, parts: Sequence[Part]) -> list[Task]:
         if stage == 0:
@@ -75,7 +76,7 @@ class StackExchangeReader:
                 for site in find_sites(self.path, self.section.sites)
                 for file in site.files
                 for made in [{"stamp": stamp(Path(file))}]
-                for n, piece in enumerate(split(Path(file)))
+                for n, piece in enumerate(split(Path(file), self.range_bytes, POSTS))
             ]
         return join_tasks(parts) if stage == 1 else []
 
@@ -92,8 +93,11 @@ class StackExchangeReader:
         out.extra = {"site": asdict(site), "piece": asdict(piece)}
         spill = None if piece.codec == "plain" else SpillWriter(out.partial / SPILL)
         try:
+            end = b""
             for offset, block in read_blocks(piece):
                 self.read_block(block, offset, site, questions, answers, out, spill)
+                end = block[-END_BYTES:]
+            check_end(piece, end, POSTS)
         finally:
             if spill:
                 spill.close()
@@ -108,53 +112,34 @@ class StackExchangeReader:
         out: PartWriter,
         spill: "SpillWriter | None",
     ) -> None:
-        """Read some whole lines, of which `offset` is the place of the first."""
-        for line in block.split(b"\n"):
-            length = len(line) + 1
-            if b' PostTypeId="2"' in line:
-                score = posts.number(posts.SCORE, line)
-                if score is not None and score >= self.least:
-                    self.read_answer(line, score, site, answers, out)
-            elif b' PostTypeId="1"' in line:
-                id = posts.number(posts.ID, line)
-                if id is None or id in posts.FABRICATED:
-                    out.notes["fabricated rows" if id else "rows without an id"] += 1
-                elif b' AnswerCount="0"' in line:
+        """Read some whole lines, of which `offset` is the place of the first.
+
+        Bytes are tested where they stand: a line is copied where it may be wanted.
+        """
+        start, size = 0, len(block)
+        while start < size:
+            end = block.find(b"\n", start) + 1 or size
+            at = block.find(posts.KIND, start, end)
+            kind = block[at : at + len(posts.ANSWER)]
+            if kind == posts.ANSWER:
+                score = posts.number(posts.SCORE, block, start, end)
+                if score is None:
+                    out.notes["answers without a score"] += 1
+                elif score >= self.least:
+                    read_answer(block[start:end], score, answers, out)
+            elif kind == posts.QUESTION:
+                id = posts.number(posts.ID, block, start, end)
+                if id is None:
+                    out.notes["questions without an id"] += 1
+                elif id in posts.FABRICATED:
+                    out.notes["fabricated rows"] += 1
+                elif block.find(posts.UNANSWERED, start, end) >= 0:
                     out.seen += 1
                     out.drop(f"{site.name}/{id}", "unanswered")
                 else:
-                    place = spill.write(line) if spill else offset
-                    questions.add({"id": id, "offset": place, "length": len(line)})
-            offset += length
-
-    def read_answer(
-        self, line: bytes, score: int, site: Site, answers: Table, out: PartWriter
-    ) -> None:
-        """Filter one answer, and write what the join needs of it."""
-        row = posts.read_row(line)
-        if row is None or not row.get("ParentId"):
-            out.notes["answers that cannot be read"] += 1
-            return
-        if int(row["Id"]) in posts.FABRICATED:
-            out.notes["fabricated rows"] += 1
-            return
-        if row.get("OwnerUserId") == posts.ANSWER_BOT:
-            out.notes["answers of the answer bot"] += 1
-            return
-        reason, detail = filters.first_failure(self.tests, Answer(row)) or ("", "")
-        answers.add(
-            {
-                "parent": int(row["ParentId"]),
-                "id": int(row["Id"]),
-                "score": score,
-                "reason": reason,
-                "detail": detail,
-                "body": "" if reason else row.get("Body", ""),
-                "created": row.get("CreationDate", "")[:10],
-                "author": posts.author(row, site.host),
-                "licence": posts.licence(row),
-            }
-        )
+                    place = spill.write(block[start:end]) if spill else offset + start
+                    questions.add({"id": id, "offset": place, "length": end - start})
+            start = end
 
     def join(self, task: Task, out: PartWriter) -> None:
         """Make candidates of the questions of one part, each with its top answer."""
@@ -162,7 +147,7 @@ class StackExchangeReader:
         site = Site(**part.counts["extra"]["site"])
         piece = Range(**part.counts["extra"]["piece"])
         tops = {int(id): place for id, place in task.arguments["tops"].items()}
-        answers = AnswerReader([Part(Path(p)) for p in task.arguments["answers"]])
+        answers = read_answers([Part(Path(p)) for p in task.arguments["answers"]], tops)
         table = part.read("questions").to_pylist()
         lines = read_lines(part, piece, [q for q in table if q["id"] in tops])
         for question in table:
@@ -171,30 +156,40 @@ class StackExchangeReader:
             if question["id"] not in tops:
                 out.drop(id, "answer_score", f"none of {self.least:,} or more")
                 continue
-            line = next(lines)
-            answer = answers.read(*tops[question["id"]])
-            if answer["reason"]:
-                out.drop(id, answer["reason"], answer["detail"])
-            elif (row := posts.read_row(line)) is None:
-                out.drop(id, "unreadable", "the question's row is no XML")
+            line, top = next(lines), answers[question["id"]]
+            row, answer = posts.read_row(line), posts.read_row(top["line"])
+            if row is None or answer is None:
+                what = "question" if row is None else f"answer {top['id']}"
+                out.drop(id, "unreadable", f"the row of the {what} is no XML")
+            elif failure := filters.first_failure(self.tests, Answer(answer)):
+                out.drop(id, *failure)
             else:
-                out.keep(self.candidate(id, row, answer, site))
+                self.keep(id, row, answer, site, out)
+
+    def keep(
+        self, id: str, row: dict[str, str], answer: dict[str, str], site: Site, out: PartWriter
+    ) -> None:
+        """Write a question and its answer, which passed the filters."""
+        out.keep(self.candidate(id, row, answer, site))
 
     def candidate(
-        self, id: str, row: dict[str, str], answer: dict[str, Any], site: Site
+        self, id: str, row: dict[str, str], answer: dict[str, str], site: Site
     ) -> Candidate:
         """Return a question with its answer."""
+        authors = (posts.author(row, site.host), posts.author(answer, site.host))
+        score = row.get("Score", "")
         return Candidate(
             id=id,
-            turns=(self.prompt(id, row), to_markdown(answer["body"])),
+            turns=(self.prompt(id, row), to_markdown(answer.get("Body", ""))),
             source=self.section.source,
             group=site.name,
-            score=float(row.get("Score", 0)),
-            created=answer["created"],
-            url=f"https://{site.host}/a/{answer['id']}",
-            authors=tuple(a for a in (posts.author(row, site.host), answer["author"]) if a),
-            licence=", ".join(dict.fromkeys((posts.licence(row), answer["licence"]))),
-            why=f"question score {row.get('Score')}, answer score {answer['score']}",
+            score=float(score) if score.removeprefix("-").isdigit() else 0.0,
+            created=answer.get("CreationDate", "")[:10],
+            url=f"https://{site.host}/a/{answer['Id']}",
+            authors=tuple(author for author in authors if author),
+            licence=", ".join(dict.fromkeys((posts.licence(row), posts.licence(answer)))),
+            why=f"question score {score}, answer score {answer['Score']}; "
+            f"tags {' '.join(posts.tags(row)) or 'none'}",
         )
 
     def prompt(self, id: str, row: dict[str, str]) -> str:
@@ -204,6 +199,42 @@ class StackExchangeReader:
         drawn = hashlib.sha256(f"{self.seed}/{id}".encode()).digest()[0] % 2
         choice = ("title", "body")[drawn] if self.section.prompt == "mixed" else self.section.prompt
         return (title or body) if choice == "title" else (body or title)
+
+
+def read_answer(line: bytes, score: int, answers: Table, out: PartWriter) -> None:
+    """Note an answer of enough score."""
+    id, parent = posts.number(posts.ID, line), posts.number(posts.PARENT, line)
+    if id is None or parent is None:
+        out.notes["answers without an id or a question"] += 1
+    elif id in posts.FABRICATED:
+        out.notes["fabricated rows"] += 1
+    elif posts.number(posts.OWNER, line) == posts.ANSWER_BOT:
+        out.notes["answers of the answer bot"] += 1
+    else:
+        answers.add({"parent": parent, "id": id, "score": score, "line": line})
+
+
+def check_end(piece: Range, end: bytes, table: str) -> None:
+    """Check that a file ends as its XML does, if a range is its last.
+
+    Args:
+        piece: the range.
+        end: last bytes of its lines; none where an earlier range's last line fills it.
+        table: file that is read, such as Posts.xml.
+
+    Raises:
+        DumpError: it was cut off before it was packed, or is no such XML in UTF-8.
+    """
+    if piece.codec == "plain":
+        with Path(piece.path).open("rb") as file:
+            file.seek(max(0, piece.end - END_BYTES))
+            end = file.read(END_BYTES)
+    elif not (piece.members and end and piece.members[-1][0].lower().endswith(table.lower())):
+        return
+    tag = f"</{table.lower().removesuffix('.xml')}>"
+    if piece.ends_stream and not end.rstrip().endswith(tag.encode()):
+        at = f"{piece.path} is cut off at byte {piece.end:,}"
+        raise DumpError(f"{at}: it does not end with {tag}, as {table} in UTF-8 does")
 
 
 def answer_filters(section: StackExchange) -> Mapping[str, Callable[[Answer], Result]]:
@@ -221,63 +252,10 @@ def answer_filters(section: StackExchange) -> Mapping[str, Callable[[Answer], Re
         ),
     }
     if not section.first_person:
-        tests["first_person"] = lambda answer: filters.no_first_person(to_prose(answer.body))
+        tests["first_person"] = lambda answer: filters.no_first_person(answer.prose)
     if not section.references:
-        tests["references"] = lambda answer: filters.no_references(to_prose(answer.body))
+        tests["references"] = lambda answer: filters.no_references(answer.prose)
     return tests
-
-
-def join_tasks(parts: Sequence[Part]) -> list[Task]:
-    """Return a task for each part that holds questions, with the top answer of each of them.
-
-    Of a question's answers that with the highest score is the top one, of equal ones the oldest.
-    """
-    by_site: dict[str, list[Part]] = {}
-    for part in parts:
-        by_site.setdefault(part.counts["extra"]["site"]["name"], []).append(part)
-    return [task for name, those in by_site.items() for task in join_site(name, those)]
-
-
-def join_site(name: str, parts: Sequence[Part]) -> Iterator[Task]:
-    """Yield the tasks of one site."""
-    columns = ["parent", "id", "score"]
-    tables = [part.read("answers", columns) for part in parts]
-    source_N = np.repeat(np.arange(len(parts)), [len(t) for t in tables])
-    row_N = np.concatenate([np.arange(len(t)) for t in tables])
-    parent_N, id_N, score_N = (
-        np.concatenate([t[c].to_numpy() for t in tables]).astype(np.int64) for c in columns
-    )
-    order_N = np.lexsort((id_N, -score_N, parent_N))
-    _, first = np.unique(parent_N[order_N], return_index=True)
-    top_Q = order_N[first]  # one for each question that has an answer of enough score
-    parent_Q = parent_N[top_Q]
-    for number, part in enumerate(parts):
-        ids = part.read("questions", ["id"])["id"].to_numpy()
-        if not len(ids):
-            continue
-        found = np.flatnonzero(np.isin(parent_Q, ids))
-        needed = sorted({int(source_N[top_Q[f]]) for f in found})
-        index = {source: i for i, source in enumerate(needed)}
-        tops = {
-            str(parent_Q[f]): [index[int(source_N[top_Q[f]])], int(row_N[top_Q[f]])] for f in found
-        }
-        arguments = {"part": str(part.folder), "tops": tops}
-        arguments |= {"answers": [str(parts[n].folder) for n in needed]}
-        yield Task(f"{name}-joined-{number:05}", arguments)
-
-
-class AnswerReader:
-    """Answers by part and row; a part is read when the first of it is needed."""
-
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts = parts
-        self.tables: dict[int, pa.Table] = {}
-
-    def read(self, part: int, row: int) -> dict[str, Any]:
-        """Return one answer."""
-        if part not in self.tables:
-            self.tables[part] = self.parts[part].read("answers")
-        return self.tables[part].slice(row, 1).to_pylist()[0]
 
 
 class SpillWriter:
