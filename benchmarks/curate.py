@@ -32,7 +32,7 @@ from lima_ray.curation.dumps.ranges import read_blocks, split
 from lima_ray.curation.recipe import Curation
 from lima_ray.curation.sources.reddit_posts import file_tasks, read_posts
 from lima_ray.curation.sources.registry import make_reader
-from lima_ray.curation.sources.stackexchange import StackExchangeReader
+from lima_ray.curation.sources.stackexchange.questions import StackExchangeReader
 from lima_ray.curation.stages import Task
 
 SHIFTED = re.compile(rb' (Id|ParentId|AcceptedAnswerId)="(\d+)"')

@@ -12,8 +12,8 @@ from lima_ray.curation.candidate import Candidate
 from lima_ray.curation.funnel import Funnel, count_funnel
 from lima_ray.curation.pipeline import run_stages
 from lima_ray.curation.recipe import Curation
-from lima_ray.curation.sources.dialogues import DialogueReader, clean_comment
 from lima_ray.curation.sources.registry import make_reader
+from lima_ray.curation.sources.stackexchange.dialogues import DialogueReader, clean_comment
 
 BZIP2 = [{"id": py7zr.FILTER_BZIP2}]
 ASKER, ANSWERER, THIRD = 7, 8, 9

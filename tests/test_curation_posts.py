@@ -6,7 +6,7 @@ import pytest
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 from stack_exchange import answer, question, row
 
-from lima_ray.curation.sources import posts
+from lima_ray.curation.sources.stackexchange import posts
 
 LAST_CODE = 0x10FFFF
 

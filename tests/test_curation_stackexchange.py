@@ -23,7 +23,7 @@ from lima_ray.curation.funnel import Funnel, count_funnel
 from lima_ray.curation.markdown import to_markdown, to_prose, to_text
 from lima_ray.curation.pipeline import run_stages
 from lima_ray.curation.recipe import Curation
-from lima_ray.curation.sources.stackexchange import StackExchangeReader
+from lima_ray.curation.sources.stackexchange.questions import StackExchangeReader
 
 LICENCE = "<!--\r\nThis dump is under CC BY-SA.\r\nSee license.txt\r\n-->\r\n"
 DOCTYPE = '<!DOCTYPE posts [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;">]>\n'

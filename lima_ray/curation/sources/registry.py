@@ -14,11 +14,11 @@ from lima_ray.curation.recipe import (
     StackExchangeDialogues,
     WikiHow,
 )
-from lima_ray.curation.sources.dialogues import DialogueReader
 from lima_ray.curation.sources.examples import ExamplesReader
 from lima_ray.curation.sources.natural_instructions import NaturalInstructionsReader
 from lima_ray.curation.sources.reddit import RedditReader
-from lima_ray.curation.sources.stackexchange import StackExchangeReader
+from lima_ray.curation.sources.stackexchange.dialogues import DialogueReader
+from lima_ray.curation.sources.stackexchange.questions import StackExchangeReader
 from lima_ray.curation.sources.wikihow import WikiHowReader
 from lima_ray.curation.stages import SourceReader
 

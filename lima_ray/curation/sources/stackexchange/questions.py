@@ -23,9 +23,9 @@ from lima_ray.curation.dumps.ranges import RANGE_BYTES, Range, read_blocks, spli
 from lima_ray.curation.filters import Result
 from lima_ray.curation.markdown import to_markdown, to_prose, to_text
 from lima_ray.curation.recipe import StackExchange
-from lima_ray.curation.sources import posts
 from lima_ray.curation.sources.joining import join_tasks, read_answers
 from lima_ray.curation.sources.sites import Site, find_sites
+from lima_ray.curation.sources.stackexchange import posts
 from lima_ray.curation.stages import Task, stamp
 
 QUESTIONS = pa.schema({"id": pa.int64(), "offset": pa.int64(), "length": pa.int32()})

@@ -18,10 +18,14 @@ from lima_ray.config.errors import UserError
 from lima_ray.curation.candidate import Part, PartWriter
 from lima_ray.curation.dumps.ranges import Range, read_blocks, split
 from lima_ray.curation.recipe import StackExchangeDialogues
-from lima_ray.curation.sources import posts
 from lima_ray.curation.sources.joining import join_tasks
 from lima_ray.curation.sources.sites import Site, find_sites
-from lima_ray.curation.sources.stackexchange import END_BYTES, StackExchangeReader, check_end
+from lima_ray.curation.sources.stackexchange import posts
+from lima_ray.curation.sources.stackexchange.questions import (
+    END_BYTES,
+    StackExchangeReader,
+    check_end,
+)
 from lima_ray.curation.stages import Task, stamp
 
 COMMENTS = "Comments.xml"
