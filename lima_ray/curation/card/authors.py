@@ -89,7 +89,8 @@ def users_ranges(file: Path) -> list[Range]:
     starts = {
         stream.start
         for stream in sevenzip.streams(file)
-        if any(Path(name).name.lower() == USERS for name, *_ in stream.members)
+        if not stream.members
+        or any(Path(name).name.lower() == USERS for name, *_ in stream.members)
     }
     return [piece for piece in ranges if piece.stream_start in starts]
 

@@ -38,6 +38,7 @@ END_BYTES = 256
 SPILL = "questions.zst"
 """Lines of a packed dump's questions, so that it is unpacked once."""
 SPILL_LEVEL = 1
+SPILL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -263,16 +264,26 @@ class SpillWriter:
 
     def __init__(self, path: Path) -> None:
         self.file = zstd.open(path, "wb", level=SPILL_LEVEL)
-        self.offset = 0
+        self.offset = self.waiting_bytes = 0
+        self.waiting: list[bytes] = []
 
     def write(self, line: bytes) -> int:
         """Write a line, and return its place among the unpacked bytes."""
         at = self.offset
-        self.offset += self.file.write(line)
+        self.waiting.append(line)
+        self.offset, self.waiting_bytes = at + len(line), self.waiting_bytes + len(line)
+        if self.waiting_bytes >= SPILL_BYTES:
+            self.flush()
         return at
 
+    def flush(self) -> None:
+        """Pack what waits: many lines at once, for each call costs as much as a line."""
+        self.file.write(b"".join(self.waiting))
+        self.waiting, self.waiting_bytes = [], 0
+
     def close(self) -> None:
-        """End the file."""
+        """Write the rest and end the file."""
+        self.flush()
         self.file.close()
 
 
