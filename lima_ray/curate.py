@@ -44,6 +44,7 @@ from lima_ray.curation.review.queue import ReviewItem
 from lima_ray.curation.review.server import serve_review
 from lima_ray.curation.selection.selectors import render_overlap, select_rows
 from lima_ray.curation.sources.registry import make_reader
+from lima_ray.curation.sources.stackexchange.census import census
 from lima_ray.data.examples import write_examples
 from lima_ray.judging.candidates import grade_candidates
 from lima_ray.records.files import acquire_lock, explain_write_errors, read_json
@@ -54,6 +55,9 @@ LIBRARIES = ("lima_ray", "ray", "lxml", "html-to-markdown", "rensa", "wordllama"
 
 def main(command: CurateCommand) -> None:
     """`python -m lima_ray.curate RECIPE`."""
+    if command.census:
+        print(census(command.census).table())
+        return
     assert command.curation
     curation, out = command.curation, Path(command.curation.out)
     with explain_write_errors(out, "--out"):

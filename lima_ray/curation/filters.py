@@ -15,10 +15,10 @@ Item = TypeVar("Item")
 FIRST_PERSON = re.compile(r"\bI\b(?!\.[a-z])|\b(?:me|my|mine|myself)\b|\b(?:Me|My|Mine|Myself)\b")
 """`I` in capitals alone: `i.e.` and a variable `i` are not the writer."""
 REFERENCES = re.compile(
-    r"\bas (?:mentioned|stated|noted|said|pointed out|explained)\b"
-    r"|\b(?:stack ?exchange|stack ?overflow)\b"
-    r"|\b(?:other|another|previous|above|accepted|top) (?:answer|answerer|poster|comment)s?\b"
-    r"|\b(?:answer|post|comment)s? (?:above|below)\b|\banswered (?:above|below|elsewhere)\b"
+    r"\b(?:as (?:mentioned|stated|noted|said|pointed out|explained)"
+    r"|stack ?exchange|stack ?overflow"
+    r"|(?:other|another|previous|above|accepted|top) (?:answer|answerer|poster|comment)s?"
+    r"|(?:answer|post|comment)s? (?:above|below)|answered (?:above|below|elsewhere))\b"
     r"|(?<![\w.])@\w+",
     re.IGNORECASE,
 )

@@ -70,6 +70,21 @@ class StackExchange(SourceSection):
     """What the prompt is: the question's title, its description, or either at random."""
 
 
+class StackExchangeDialogues(StackExchange):
+    """A question, its top answer, and what asker and answerer then say to each other in comments:
+    candidates for LIMA's 30 dialogues, which people edit (LIMA section 6)."""
+
+    kind: Literal["stackexchange_dialogues"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    source: str = "multi_turn"
+    min_answer_score: int = 1
+    min_chars: int = Field(default=200, ge=1)
+    first_person: bool = True
+    references: bool = True
+    prompt: Literal["mixed", "title", "body"] = "body"
+    min_exchanges: int = Field(default=2, ge=2)
+    """Fewest pairs of turns, of which the first is question and answer."""
+
+
 class WikiHow(SourceSection):
     """Articles of wikiHow: the title is the prompt, the body the reply."""
 
@@ -135,7 +150,8 @@ class Examples(SourceSection):
 
 
 Source = Annotated[
-    StackExchange | WikiHow | Reddit | NaturalInstructions | Examples, Field(discriminator="kind")
+    StackExchange | StackExchangeDialogues | WikiHow | Reddit | NaturalInstructions | Examples,
+    Field(discriminator="kind"),
 ]
 
 

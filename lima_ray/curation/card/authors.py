@@ -7,8 +7,8 @@ from lima_ray.curation.candidate import Candidate
 from lima_ray.curation.dumps import sevenzip
 from lima_ray.curation.dumps.ranges import Range, read_blocks, split
 from lima_ray.curation.recipe import Curation, StackExchange
-from lima_ray.curation.sources import posts
 from lima_ray.curation.sources.sites import find_sites
+from lima_ray.curation.sources.stackexchange import posts
 
 USERS = "users.xml"
 
@@ -89,7 +89,8 @@ def users_ranges(file: Path) -> list[Range]:
     starts = {
         stream.start
         for stream in sevenzip.streams(file)
-        if any(Path(name).name.lower() == USERS for name in stream.names)
+        if not stream.members
+        or any(Path(name).name.lower() == USERS for name, *_ in stream.members)
     }
     return [piece for piece in ranges if piece.stream_start in starts]
 

@@ -2,7 +2,8 @@
 
 A library's index of blocks needs one pass over the whole stream before anything can be shared out;
 the mark that begins a block is found in place, and the standard library's decoder does the rest: it
-is given a head of its own and the bits that follow, shifted to bytes.
+is given a head of its own and the bits of one block, shifted to bytes. A block counts once its
+checksum was compared, so nothing of a damaged one is used.
 """
 
 import bz2
@@ -14,8 +15,9 @@ import numpy as np
 BLOCK_MARK = 0x314159265359
 END_MARK = 0x177245385090
 MARK_BITS, CRC_BITS, HEAD_BITS = 48, 32, 32
-READ_BYTES = 1 << 20
-OUTPUT_BYTES = 1 << 20
+READ_BYTES = 1 << 18
+MAX_BLOCK_BYTES = 2 << 20
+"""Packed; a block holds at most 900 kB, which hardly grow where they cannot be packed."""
 
 
 class Stream:
@@ -63,40 +65,39 @@ class Stream:
         return None
 
     def unpack(self, start: int, end: int) -> Iterator[bytes]:
-        """Yield what the blocks between two bits hold, about a MiB at a time.
+        """Yield what each block between two bits holds: about 900 kB of text, at most 46 MB.
 
         Raises:
             OSError: a block is damaged.
             EOFError: the last block is cut off.
         """
-        decoder = bz2.BZ2Decompressor()
-        yield from drain(decoder, self.head)
-        position, shift = start // 8, start % 8
-        last = -(-end // 8)
-        while position < last:
-            self.file.seek(position)
-            # One byte more, whose first bits end the last byte of the shifted ones.
-            data = np.frombuffer(self.file.read(min(READ_BYTES, last - position) + 1), np.uint8)
-            count = min(READ_BYTES, last - position, len(data))
-            if not count:
-                raise EOFError("the file ends inside a block")
-            yield from drain(decoder, shifted(data, shift)[:count].tobytes())
-            position += count
-        # The decoder asks for input while output waits; a byte of the next mark lets that out.
-        self.file.seek(last)
-        following = np.frombuffer(self.file.read(2), np.uint8)
-        yield from drain(decoder, shifted(following, shift)[:1].tobytes())
+        while start < end:
+            stop = start
+            data = b""
+            while not data:  # once in 35 TB a mark stands where none is
+                stop = self._mark_after(stop)
+                if stop - start > MAX_BLOCK_BYTES * 8:
+                    raise OSError(f"no block ends within {MAX_BLOCK_BYTES >> 20} MiB")
+                data = self._unpack_block(start, stop)
+                if not data and stop >= self.end:
+                    raise EOFError("the file ends inside a block")
+            yield data
+            start = stop
 
+    def _mark_after(self, bit: int) -> int:
+        """Return the bit at which the block ends that starts at a bit."""
+        found = self.block_at((bit + MARK_BITS) // 8)
+        return self.end if found is None else found
 
-def drain(decoder: bz2.BZ2Decompressor, data: bytes) -> Iterator[bytes]:
-    """Yield all that a decoder makes of some bytes."""
-    while True:
-        part = decoder.decompress(data, OUTPUT_BYTES)
-        data = b""
-        if part:
-            yield part
-        if decoder.eof or decoder.needs_input:
-            return
+    def _unpack_block(self, start: int, stop: int) -> bytes:
+        """Return what one block holds; nothing where it does not end at `stop`."""
+        self.file.seek(start // 8)
+        # The decoder compares the checksum when it meets the first bits of the next mark.
+        count = -(-(stop - start) // 8) + 2
+        data = np.frombuffer(self.file.read(count + 1), np.uint8)
+        return bz2.BZ2Decompressor().decompress(
+            self.head + shifted(data, start % 8)[:count].tobytes()
+        )
 
 
 def shifted(data: np.ndarray, bits: int) -> np.ndarray:

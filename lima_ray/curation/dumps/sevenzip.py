@@ -5,15 +5,17 @@ are read as bzip2 and LZMA by the standard library, which can stop, go on and sp
 """
 
 import lzma
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from py7zr import SevenZipFile
-from py7zr.exceptions import ArchiveError
+from py7zr.exceptions import ArchiveError, PasswordRequired
 
 from lima_ray.config.errors import UserError
+from lima_ray.curation.dumps.damage import DumpError
 
 Coder = Literal["bzip2", "lzma1", "lzma2", "copy"]
 CODERS: dict[bytes, Coder] = {
@@ -22,8 +24,12 @@ CODERS: dict[bytes, Coder] = {
     b"\x21": "lzma2",
     b"\x00": "copy",
 }
+Member = tuple[str, int, int]
+"""Name, unpacked bytes and CRC-32 of a file in an archive; -1 where the header names none."""
+SIGNATURE = b"7z\xbc\xaf\x27\x1c"
 SIGNATURE_BYTES = 32
 """Of the archive's head; packed streams stand after it."""
+BZIP2_START = re.compile(rb"BZh[1-9]\x31\x41\x59\x26\x53\x59")
 
 
 @dataclass(frozen=True)
@@ -36,36 +42,77 @@ class PackedStream:
     size: int
     properties: str
     """Of the coder, in hex."""
-    names: tuple[str, ...]
-    """Files in it, in order."""
+    members: tuple[Member, ...]
+    """Files in it, in order; none where the archive's header is cut off."""
 
 
 def streams(path: Path) -> list[PackedStream]:
     """Return the packed streams of an archive, in order.
 
+    The header stands at an archive's end. Where that is cut off, bzip2 says itself what it is.
+
     Raises:
-        UserError: it is no .7z, is cut off, encrypted, or packed in a way that is not read here.
+        DumpError: it is no .7z, is cut off or damaged.
+        UserError: it is encrypted, or packed in a way that is not read here.
     """
     try:
+        check_length(path)
         with SevenZipFile(path) as archive:
             return list(read_header(archive, path))
-    except (ArchiveError, struct.error, EOFError, ValueError, IndexError, lzma.LZMAError) as error:
-        raise UserError(
-            f"{path} cannot be read as .7z ({error or type(error).__name__}): it is cut off or "
-            "damaged; compare its size with the download's"
-        ) from error
+    except PasswordRequired as error:
+        raise encrypted(path) from error
+    except (ArchiveError, struct.error, EOFError, ValueError, LookupError, lzma.LZMAError) as error:
+        if kept := bzip2_of_headless(path):
+            return [kept]
+        raise DumpError(f"{path} cannot be read as .7z: {error or type(error).__name__}") from error
+
+
+def check_length(path: Path) -> None:
+    """Check that an archive is as long as its first bytes say.
+
+    Raises:
+        EOFError: it is cut off.
+        ValueError: it is no .7z.
+    """
+    with path.open("rb") as file:
+        head = file.read(SIGNATURE_BYTES)
+    if head[: len(SIGNATURE)] != SIGNATURE:
+        raise ValueError("it does not begin as one does")
+    offset, length = struct.unpack_from("<QQ", head, 12)
+    expected, size = SIGNATURE_BYTES + offset + length, path.stat().st_size
+    if size < expected:
+        raise EOFError(f"it is cut off at byte {size:,} of {expected:,}")
+
+
+def bzip2_of_headless(path: Path) -> PackedStream | None:
+    """Return the bzip2 stream at the start of an archive whose header is lost."""
+    with path.open("rb") as file:
+        head = file.read(SIGNATURE_BYTES + 10)
+    if not (head.startswith(SIGNATURE) and BZIP2_START.match(head, SIGNATURE_BYTES)):
+        return None
+    return PackedStream("bzip2", SIGNATURE_BYTES, path.stat().st_size - SIGNATURE_BYTES, "", ())
+
+
+def encrypted(path: Path) -> UserError:
+    """Return the error of an encrypted archive."""
+    return UserError(f"{path} is encrypted; dumps are not. Unpack it, and give the XML files")
 
 
 def read_header(archive: SevenZipFile, path: Path) -> list[PackedStream]:
     """Return the packed streams that an archive's header names."""
     if archive.password_protected or archive.needs_password():
-        raise UserError(f"{path} is encrypted; dumps are not. Unpack it, and give the XML files")
+        raise encrypted(path)
     header: Any = archive.header
     if header.main_streams is None:
         return []
     packed = header.main_streams.packinfo
-    names = [f.filename for f in archive.files if not f.is_directory and not f.emptystream]
-    counts = header.main_streams.substreamsinfo.num_unpackstreams_folders
+    contents = header.main_streams.substreamsinfo
+    members = [
+        (f.filename, f.uncompressed, -1 if f.crc32 is None else f.crc32)
+        for f in archive.files
+        if not f.is_directory and not f.emptystream
+    ]
+    counts = contents.num_unpackstreams_folders
     found, start, first = [], SIGNATURE_BYTES + packed.packpos, 0
     for folder, size, count in zip(
         header.main_streams.unpackinfo.folders, packed.packsizes, counts, strict=True
@@ -79,7 +126,7 @@ def read_header(archive: SevenZipFile, path: Path) -> list[PackedStream]:
                 "`7z x`, and give the folder"
             )
         properties = (coder.get("properties") or b"").hex()
-        inside = tuple(names[first : first + count])
+        inside = tuple(members[first : first + count])
         found.append(PackedStream(codec, start, size, properties, inside))
         start, first = start + size, first + count
     return found

@@ -18,8 +18,8 @@ from lima_ray.curation.candidate import Candidate, Part, PartWriter, Table
 from lima_ray.curation.filters import Result
 from lima_ray.curation.recipe import Reddit
 from lima_ray.curation.sources import reddit_text
+from lima_ray.curation.sources.joining import join_site, read_answers
 from lima_ray.curation.sources.reddit_posts import Post, file_tasks, find_files, read_posts
-from lima_ray.curation.sources.stackexchange import AnswerReader, join_site
 from lima_ray.curation.stages import Task
 
 QUESTIONS = pa.schema(
@@ -135,7 +135,7 @@ class RedditReader:
     def join(self, arguments: Mapping[str, Any], out: PartWriter) -> None:
         """Make candidates of the submissions of one part, each with its best story."""
         tops = {int(id): place for id, place in arguments["tops"].items()}
-        stories = AnswerReader([Part(Path(p)) for p in arguments["answers"]])
+        stories = read_answers([Part(Path(p)) for p in arguments["answers"]], tops)
         repeated = set(arguments["repeated"])
         for number, row in enumerate(Part(Path(arguments["part"])).read("questions").to_pylist()):
             id = f"{self.section.subreddit}/{row['name']}"
@@ -145,7 +145,7 @@ class RedditReader:
                 out.keep(self.candidate(id, row))
             elif row["id"] not in tops:
                 out.drop(id, "no_story", f"none of score {self.section.min_score:,} or more")
-            elif (story := stories.read(*tops[row["id"]]))["reason"]:
+            elif (story := stories[row["id"]])["reason"]:
                 out.drop(id, story["reason"], story["detail"])
             else:
                 out.keep(self.candidate(id, row, story))

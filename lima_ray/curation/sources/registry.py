@@ -11,17 +11,20 @@ from lima_ray.curation.recipe import (
     Reddit,
     SourceSection,
     StackExchange,
+    StackExchangeDialogues,
     WikiHow,
 )
 from lima_ray.curation.sources.examples import ExamplesReader
 from lima_ray.curation.sources.natural_instructions import NaturalInstructionsReader
 from lima_ray.curation.sources.reddit import RedditReader
-from lima_ray.curation.sources.stackexchange import StackExchangeReader
+from lima_ray.curation.sources.stackexchange.dialogues import DialogueReader
+from lima_ray.curation.sources.stackexchange.questions import StackExchangeReader
 from lima_ray.curation.sources.wikihow import WikiHowReader
 from lima_ray.curation.stages import SourceReader
 
 READERS: dict[type[SourceSection], Callable[[Any, Path, int], SourceReader]] = {
     StackExchange: StackExchangeReader,
+    StackExchangeDialogues: DialogueReader,
     WikiHow: WikiHowReader,
     Reddit: RedditReader,
     NaturalInstructions: NaturalInstructionsReader,

@@ -1,0 +1,73 @@
+"""Questions joined with their top answers, whichever parts of a dump these stand in.
+
+A part of the first stage names its site and holds two tables: `questions` with a number `id`, and
+`answers` with `parent`, `id`, `score` and what their source needs of them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lima_ray.curation.candidate import Part
+from lima_ray.curation.stages import Task
+
+
+def join_tasks(parts: Sequence[Part]) -> list[Task]:
+    """Return a task for each part that holds questions, with the top answer of each of them.
+
+    Of a question's answers that with the highest score is the top one, of equal ones the oldest.
+    """
+    by_site: dict[str, list[Part]] = {}
+    for part in parts:
+        by_site.setdefault(part.counts["extra"]["site"]["name"], []).append(part)
+    return [task for name, those in by_site.items() for task in join_site(name, those)]
+
+
+def join_site(name: str, parts: Sequence[Part]) -> Iterator[Task]:
+    """Yield the tasks of one site."""
+    columns = ["parent", "id", "score"]
+    tables = [part.read("answers", columns) for part in parts]
+    source_N = np.repeat(np.arange(len(parts)), [len(t) for t in tables])
+    row_N = np.concatenate([np.arange(len(t)) for t in tables])
+    parent_N, id_N, score_N = (
+        np.concatenate([t[c].to_numpy() for t in tables]).astype(np.int64) for c in columns
+    )
+    order_N = np.lexsort((id_N, -score_N, parent_N))
+    _, first = np.unique(parent_N[order_N], return_index=True)
+    top_Q = order_N[first]  # one for each question that has an answer of enough score
+    parent_Q = parent_N[top_Q]
+    for number, part in enumerate(parts):
+        ids = part.read("questions", ["id"])["id"].to_numpy()
+        if not len(ids):
+            continue
+        found = np.flatnonzero(np.isin(parent_Q, ids))
+        needed = sorted({int(source_N[top_Q[f]]) for f in found})
+        index = {source: i for i, source in enumerate(needed)}
+        tops = {
+            str(parent_Q[f]): [index[int(source_N[t])], int(row_N[t]), int(id_N[t])]
+            for f in found
+            for t in [top_Q[f]]
+        }
+        arguments = {"part": str(part.folder), "tops": tops}
+        arguments |= {"answers": [str(parts[n].folder) for n in needed], "site": name}
+        yield Task(f"{name}-joined-{number:05}", arguments)
+
+
+def read_answers(
+    parts: Sequence[Part], tops: Mapping[int, Sequence[int]]
+) -> dict[int, dict[str, Any]]:
+    """Return the top answer of each question.
+
+    Args:
+        parts: that hold them, of which one at a time is in memory.
+        tops: part, row and id of the answer, by question.
+    """
+    by_part: dict[int, list[tuple[int, int]]] = {}
+    for question, (part, row, _) in tops.items():
+        by_part.setdefault(part, []).append((row, question))
+    found = {}
+    for part, those in by_part.items():
+        rows = parts[part].read("answers").take([row for row, _ in those]).to_pylist()
+        found |= {question: row for (_, question), row in zip(those, rows, strict=True)}
+    return found
