@@ -138,9 +138,9 @@ def style(colours: Colours) -> dict[Any, Any]:
 
 
 def funnel_panel(source: Mapping[str, Any]) -> Bars:
-    """Return a source's rows seen, left after each filter, and chosen."""
+    """Return a source's rows seen, left after each filter that dropped some, and chosen."""
     funnel = source["funnel"]
-    steps = funnel["steps"]
+    steps = [step for step in funnel["steps"] if step["dropped"]]
     labels = ["seen", *(f"− {filter_name(step['filter'])}" for step in steps), "chosen"]
     counts = [funnel["seen"], *(step["left"] for step in steps), funnel["chosen"]]
     return Bars(labels, counts, has_result=True)

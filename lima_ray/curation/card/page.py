@@ -165,16 +165,20 @@ def funnel_blocks(sources: Mapping[str, Any], pictures: Mapping[str, Picture]) -
             yield text("No row was read.")
             continue
         yield Columns([[pictures[name]], [funnel_table(source["funnel"])]])
+        idle = [filter_name(s["filter"]) for s in source["funnel"]["steps"] if not s["dropped"]]
+        if idle:
+            yield text(f"Dropped nothing: {', '.join(idle)}.")
         if source["notes"]:
             found = (f"{what}: {number(count)}" for what, count in source["notes"].items())
             yield text(f"Also found: {'; '.join(found)}.")
 
 
 def funnel_table(funnel: Mapping[str, Any]) -> Table:
-    """Return rows dropped by each filter and left after it."""
+    """Return rows dropped by each filter that dropped some, and left after it."""
     steps = [
         [filter_name(step["filter"]), number(step["dropped"]), number(step["left"])]
         for step in funnel["steps"]
+        if step["dropped"]
     ]
     ends = ["seen", "", number(funnel["seen"])], ["chosen", "", number(funnel["chosen"])]
     return Table(["filter", "dropped", "left"], [ends[0], *steps, ends[1]], has_total=True)
