@@ -108,7 +108,7 @@ def test_broken_characters_are_compared_too() -> None:
 
 def test_another_process_finds_the_same() -> None:
     said = (
-        "from test_curation_dedup import Deduplicator, generated\n"
+        "from test_curation_selection_dedup import Deduplicator, generated\n"
         "one = Deduplicator(0.7)\n"
         "print([one.earlier(str(n), t) for n, t in enumerate(generated(5, 20, 4))])"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import Response, Server, refused, said
+from chat_server import ChatServer, Response, refused, said
 from filelock import FileLock
 
 from lima_ray.config.errors import UserError
@@ -20,7 +20,7 @@ def candidates(*names: str) -> list[Candidate]:
     return [Candidate(n, (f"Why {n}?", f"Because of {n}."), "se", group="beer") for n in names]
 
 
-def grade(server: Server, rows: list[Candidate], folder: Path, **more: Any) -> dict[str, float]:
+def grade(server: ChatServer, rows: list[Candidate], folder: Path, **more: Any) -> dict[str, float]:
     """Grade candidates, asking again without long waits."""
     settings = {"retries": 1, "backoff_s": 0.01} | more
     return grade_candidates(rows, server.url, "judge", folder / "grades.jsonl", **settings)
@@ -32,7 +32,7 @@ def by_name(grades: dict[str, str]) -> Any:
 
 
 def test_each_candidate_is_graded_with_its_dialogue(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.grading = by_name({"b": "Good.\n5", "a": "Short.\n**3**", "odd": "I like it"})
     rows = candidates("b", "a", "odd")
@@ -50,7 +50,7 @@ def test_each_candidate_is_graded_with_its_dialogue(
 
 
 def test_a_grading_that_was_stopped_goes_on_and_asks_nothing_twice(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = candidates("a", "b", "c", "d")
     server.grading, original = lambda _: "Good.\n4", server.answer
@@ -74,7 +74,7 @@ def test_a_grading_that_was_stopped_goes_on_and_asks_nothing_twice(
 
 
 def test_what_has_no_grade_is_counted_and_asked_again(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.grading, original = lambda _: "Good.\n6", server.answer
 
@@ -93,21 +93,23 @@ def test_what_has_no_grade_is_counted_and_asked_again(
     assert sum("good" in question for question in server.asked) == 1
 
 
-def test_another_text_judge_or_sampling_is_graded_anew(server: Server, tmp_path: Path) -> None:
+def test_another_text_judge_or_sampling_is_graded_anew(server: ChatServer, tmp_path: Path) -> None:
     server.grading = lambda _: "Good.\n4"
     rows = candidates("a", "b")
     grade(server, rows, tmp_path)
     server.grading = lambda _: "Good.\n2"
     changed = [Candidate("a", ("Why a?", "Because of another."), "se"), rows[1]]
     assert grade(server, changed, tmp_path) == {"a": 2, "b": 4}
-    longer = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_tokens=2048)
+    longer = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_new_tokens=2048)
     assert grade(server, rows, tmp_path, sampling=longer) == {"a": 2, "b": 2}
     assert grade(server, rows, tmp_path) == {"a": 4, "b": 4}
     journal = tmp_path / "grades.jsonl"
     assert grade_candidates(rows, server.url, "other", journal) == {"a": 2, "b": 2}
 
 
-def test_a_judge_that_gives_no_grades_is_asked_no_further(server: Server, tmp_path: Path) -> None:
+def test_a_judge_that_gives_no_grades_is_asked_no_further(
+    server: ChatServer, tmp_path: Path
+) -> None:
     server.grading = lambda _: "Great answer!"
     rows = candidates(*(f"{number}" for number in range(200)))
     with pytest.raises(UserError, match=r"gave no number from 1 to 6 .*Great answer!"):
@@ -117,14 +119,14 @@ def test_a_judge_that_gives_no_grades_is_asked_no_further(server: Server, tmp_pa
 
 @pytest.mark.parametrize("turns", [("Why?",), ("Why?", "So", "And?"), ()])
 def test_a_prompt_alone_has_no_grade(
-    server: Server, tmp_path: Path, turns: tuple[str, ...]
+    server: ChatServer, tmp_path: Path, turns: tuple[str, ...]
 ) -> None:
     with pytest.raises(UserError, match=r"candidate q/1 does not end with a reply"):
         grade(server, [*candidates("a"), Candidate("q/1", turns, "reddit")], tmp_path)
     assert not server.requests
 
 
-def test_one_process_at_a_time_writes_the_journal(server: Server, tmp_path: Path) -> None:
+def test_one_process_at_a_time_writes_the_journal(server: ChatServer, tmp_path: Path) -> None:
     with (
         FileLock(tmp_path / ".grades.jsonl.lock"),
         pytest.raises(UserError, match="another process is writing"),
@@ -132,11 +134,11 @@ def test_one_process_at_a_time_writes_the_journal(server: Server, tmp_path: Path
         grade(server, candidates("a"), tmp_path)
 
 
-def test_a_journal_that_cannot_be_written_is_named(server: Server, tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_written_is_named(server: ChatServer, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         grade(server, candidates("a"), tmp_path / "file")
 
 
-def test_nothing_to_grade_asks_nothing(server: Server, tmp_path: Path) -> None:
+def test_nothing_to_grade_asks_nothing(server: ChatServer, tmp_path: Path) -> None:
     assert grade(server, [], tmp_path) == {} and not server.requests
