@@ -113,7 +113,7 @@ def grade(curation: Curation, pools: list[SourcePool], out: Path) -> dict[str, f
 def print_overlaps(curation: Curation, pool: SourcePool, grades: dict[str, float]) -> None:
     """Print how many rows each two selectors share, of as many rows as a source is asked for."""
     count = pool.section.rows or len(pool.rows)
-    names = [name for name in get_args(Selector) if name != "graded" or grades]
+    names: list[Selector] = [n for n in get_args(Selector) if n != "graded" or grades]
     choices = {}
     for name in names:
         generator = np.random.default_rng(curation.seed)
