@@ -14,10 +14,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import orjson
 import py7zr
@@ -28,11 +28,11 @@ from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 from lima_ray.curation.candidate import Part, PartWriter
 from lima_ray.curation.dumps import sevenzip
 from lima_ray.curation.dumps.ranges import read_blocks, split
-from lima_ray.curation.recipe import Curation
-from lima_ray.curation.sources.reddit_posts import file_tasks, read_posts
+from lima_ray.curation.recipe import Curation, Reddit
+from lima_ray.curation.sources.reddit import RedditReader
 from lima_ray.curation.sources.registry import make_reader
 from lima_ray.curation.sources.stackexchange.questions import StackExchangeReader
-from lima_ray.curation.stages import Task
+from lima_ray.curation.stages import SourceReader, Task
 
 SHIFTED = re.compile(rb' (Id|ParentId|AcceptedAnswerId)="(\d+)"')
 SHIFT = 10_000_000
@@ -110,7 +110,7 @@ def reader_of(path: Path) -> tuple[StackExchangeReader, list[Task]]:
     return reader, reader.tasks(0, [])
 
 
-def run_tasks(reader: StackExchangeReader, tasks: Sequence[Task], work: Path) -> list[Part]:
+def run_tasks(reader: SourceReader, tasks: Sequence[Task], work: Path) -> list[Part]:
     """Run tasks in this process, and return their parts."""
     parts = []
     for task in tasks:
@@ -216,39 +216,75 @@ def run_share(path: Path, tasks: Sequence[Task], work: Path) -> float:
     return cpu_s(lambda: run_tasks(reader, tasks, work))
 
 
+FALSE = (
+    *("archived", "brand_safe", "contest_mode", "hidden", "hide_score", "is_crosspostable"),
+    *("is_reddit_media_domain", "is_video", "locked", "over_18", "pinned", "spoiler", "stickied"),
+)
+ONE_IN = (10, 100)
+NULL = (
+    *("author_flair_css_class", "author_flair_text", "distinguished", "link_flair_css_class"),
+    *("link_flair_text", "media", "parent_whitelist_status", "secure_media", "suggested_sort"),
+)
+"""Fields of submissions, and what most of them hold."""
+
+
 def measure_zst(work: Path, megabytes: int) -> None:
-    """Compare a pass over submissions, of which 1 in 10 is wanted, with zstandard and orjson."""
-    path, size = write_submissions(work / "RS_2015-01.zst", megabytes)
-    print(f"RS_2015-01.zst, {size / MB:.0f} MB of JSON")
-    compare(
-        size,
-        {
-            "zstandard and orjson": lambda: parse_json(path),
-            "posts of one subreddit": lambda: [
-                0
-                for task in file_tasks(path)
-                for _ in read_posts(task.arguments, "writingprompts", False, Counter())
-            ],
-        },
-    )
+    """Compare a pass over submissions, of which few are wanted, with zstandard and orjson."""
+    for one_in in ONE_IN:
+        folder = work / f"one-in-{one_in}"
+        folder.mkdir(exist_ok=True)
+        path, size = write_submissions(folder / "RS_2018-01.zst", megabytes, one_in)
+        print(f"RS_2018-01.zst, {size / MB:.0f} MB of JSON, 1 in {one_in} of the subreddit")
+        reader = RedditReader(Reddit(kind="reddit", path="."), folder, seed=0)
+        tasks = reader.tasks(0, [])
+        compare(
+            size,
+            {
+                "zstandard and orjson": partial(parse_json, path),
+                "first stage": partial(run_tasks, reader, tasks, folder / "parts"),
+            },
+        )
 
 
-def write_submissions(path: Path, megabytes: int) -> tuple[Path, int]:
+def write_submissions(path: Path, megabytes: int, one_in: int) -> tuple[Path, int]:
     """Write submissions as the monthly dumps hold them; returns the file and the bytes of JSON."""
     size, number = 0, 0
     with path.open("wb") as raw, zstandard.ZstdCompressor(3).stream_writer(raw) as file:
         while size < megabytes * MB:
-            name = "WritingPrompts" if number % 10 == 0 else f"subreddit{number % 97}"
-            record = {"author": f"user{number * 7919 % 1_000_003}", "domain": f"self.{name}"}
-            record |= {"created_utc": str(1420070400 + number), "retrieved_on": 1425000000 + number}
-            record |= {"id": f"{number:x}", "name": f"t3_{number:x}", "subreddit": name}
-            record |= {"score": number * 31 % 5000, "num_comments": number % 300, "over_18": False}
-            record |= {"title": f"[WP] Story {number * 104_729 % 999_983} of a ship"}
-            record |= {"selftext": f"{number * 15_485_863 % 982_451_653} " * 40, "stickied": False}
-            line = orjson.dumps(record) + b"\n"
+            line = orjson.dumps(submission(number, one_in)) + b"\n"
             size, number = size + len(line), number + 1
             file.write(line)
     return path, size
+
+
+def submission(number: int, one_in: int) -> dict[str, Any]:
+    """Return a submission with the fields that those of January 2018 have.
+
+    Args:
+        number: of the submission; two in 3 show a page, with a preview of it in several sizes.
+        one_in: so many one is of the subreddit; 1 in 50 of these has the score that it needs.
+    """
+    name = "WritingPrompts" if number % one_in == 0 else f"subreddit{number % 97}"
+    shown = number % 3 > 0
+    url = f"https://www.reddit.com/r/{name}/comments/{number:x}/story_{number * 104_729 % 999_983}/"
+    record: dict[str, Any] = dict.fromkeys(FALSE, False) | dict.fromkeys(NULL)
+    record |= {"author": f"user{number * 7919 % 1_000_003}", "created_utc": 1_514_764_800 + number}
+    record |= {"domain": "i.example.com" if shown else f"self.{name}", "edited": False}
+    record |= {"gilded": 0, "id": f"{number:x}", "is_self": not shown, "media_embed": {}}
+    record |= {"num_comments": number % 30, "num_crossposts": 0, "permalink": url[22:], "url": url}
+    record |= {
+        "retrieved_on": 1_518_545_128,
+        "score": 5000 if number % (50 * one_in) == 0 else number % 97,
+    }
+    record |= {"secure_media_embed": {}, "subreddit": name, "subreddit_id": f"t5_{number % 97:05x}"}
+    record |= {"subreddit_type": "public", "thumbnail": "default", "whitelist_status": "all_ads"}
+    record |= {"title": f"[WP] Story {number * 104_729 % 999_983} of a ship"}
+    record["selftext"] = "" if shown else f"{number * 15_485_863 % 982_451_653} " * 40
+    if shown:
+        sizes = [{"height": n, "url": f"{url}?width={n}", "width": n} for n in (108, 216, 320, 640)]
+        images = [{"id": f"{number:x}", "resolutions": sizes, "source": sizes[-1], "variants": {}}]
+        record |= {"post_hint": "link", "preview": {"enabled": False, "images": images}}
+    return record
 
 
 def parse_json(path: Path) -> int:

@@ -190,10 +190,11 @@ def join_tasks(parts: Sequence[Part]) -> Iterator[Task]:
 def submission_filters(section: Reddit) -> Mapping[str, Callable[[Post], Result]]:
     """Return the filters of a submission, in order."""
     tests: dict[str, Callable[[Post], Result]] = {
-        "removed": lambda post: (False, post.removed) if post.removed else True,
-        "pinned": lambda post: (False, post.pinned) if post.pinned else True,
-        "too_recent": lambda post: filters.written_before(post.day, section.written_before),
+        # First what drops most.
         "score": lambda post: has_score(post, section.min_score),
+        "removed": lambda post: (False, said) if (said := post.removed) else True,
+        "pinned": lambda post: (False, said) if (said := post.pinned) else True,
+        "too_recent": lambda post: filters.written_before(post.day, section.written_before),
         "score_age": lambda post: old_enough(post, section.min_age_h),
         "tag": lambda post: reddit_text.no_other_tag(post.text, post.flair),
     }

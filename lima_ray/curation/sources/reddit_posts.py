@@ -42,33 +42,107 @@ MODERATOR_BOT = "AutoModerator"
 
 @dataclass(frozen=True)
 class Post:
-    """A submission, or a comment on one."""
+    """A submission, or a comment on one; what most are never asked for is read when it is."""
 
+    record: dict[str, Any]
+    """As the dump has it."""
     id: str
     """Base 36."""
     is_comment: bool
-    subreddit: str
-    """Empty where the record does not say."""
     text: str
     """A submission's title, a comment's body."""
-    score: int | None
-    score_age_h: float | None
-    """Hours between writing and reading the score; none where that is not known."""
-    day: str
-    """On which it was written, as 2014-01-21; empty where that is not known."""
-    author: str
-    submission: str = ""
-    """Of a comment: id of what it is on."""
-    top_level: bool = False
-    """Of a comment: it answers the submission, not another comment."""
-    removed: str = ""
-    """Why its text is not there, or its author or a moderator took it back."""
-    pinned: str = ""
-    """By whom it is set apart: a moderator's, or stickied."""
-    over_18: bool = False
-    flair: str = ""
-    is_link: bool = False
-    """Of a submission: it shows a page or a picture."""
+
+    @property
+    def subreddit(self) -> str:
+        """Where it stands, by its address if a listing has no column of it; empty if unknown."""
+        if named := self.record.get("subreddit"):
+            return str(named)
+        found = PERMALINK.search(str(self.record.get("permalink") or ""))
+        return found[1] if found else ""
+
+    @property
+    def score(self) -> int | None:
+        """Votes for it less votes against it."""
+        score = number(self.record.get("score"))
+        return None if score is None else int(score)
+
+    @property
+    def created(self) -> float | None:
+        """When it was written, in seconds of Unix time; none where that is not known."""
+        return number(self.record.get("created_utc"))
+
+    @property
+    def score_age_h(self) -> float | None:
+        """Hours between writing and reading the score; none where that is not known."""
+        meta = self.record.get("_meta")
+        second = number(meta.get("retrieved_2nd_on")) if isinstance(meta, dict) else None
+        times = [number(self.record.get(key)) for key in ("retrieved_utc", "retrieved_on")]
+        read = second or max((t for t in times if t), default=None)
+        created = self.created
+        return None if created is None or read is None else (read - created) / 3600
+
+    @property
+    def day(self) -> str:
+        """On which it was written, as 2014-01-21; empty where that is not known."""
+        created = self.created
+        return "" if created is None else datetime.fromtimestamp(created, UTC).date().isoformat()
+
+    @property
+    def author(self) -> str:
+        """Name of who wrote it; empty where the account is gone."""
+        author = str(self.record.get("author") or "")
+        return "" if author in GONE else author
+
+    @property
+    def submission(self) -> str:
+        """Id of what a comment is on."""
+        return str(self.record.get("link_id") or "").removeprefix("t3_").lower()
+
+    @property
+    def top_level(self) -> bool:
+        """Whether a comment answers the submission, not another comment."""
+        parent = str(self.record.get("parent_id") or "")
+        return self.is_comment and parent == str(self.record.get("link_id") or "")
+
+    @property
+    def removed(self) -> str:
+        """Why its text is not there, or who took it back; empty where nothing says so."""
+        meta = self.record.get("_meta")
+        said = meta if isinstance(meta, dict) else {}
+        for key in ("removal_type", "was_deleted_later"):
+            if said.get(key):
+                return f"{key} {said[key]}"
+        if category := self.record.get("removed_by_category"):
+            return f"by {category}"
+        texts = (self.text.strip(), str(self.record.get("selftext") or "").strip())
+        gone = [text for text in texts if text in GONE]
+        return gone[0] if gone else "" if texts[0] else "no text"
+
+    @property
+    def pinned(self) -> str:
+        """What sets it apart from those that people vote up: a moderator's, or stickied."""
+        if flag(self.record.get("stickied")):
+            return "stickied"
+        if who := self.record.get("distinguished"):
+            return f"a {who}'s"
+        return "a bot's" if self.author == MODERATOR_BOT else ""
+
+    @property
+    def over_18(self) -> bool:
+        """Whether it is marked as for adults."""
+        marked = flag(self.record.get("over_18"))
+        return marked or bool(not self.is_comment and NSFW.search(self.text))
+
+    @property
+    def flair(self) -> str:
+        """A submission's label, in lower case."""
+        return str(self.record.get("link_flair_text") or "").strip().lower()
+
+    @property
+    def is_link(self) -> bool:
+        """Whether a submission shows a page or a picture."""
+        is_self = self.record.get("is_self")
+        return is_self is not None and not flag(is_self)
 
 
 def find_files(path: Path, comments: bool) -> list[Path]:
@@ -177,29 +251,11 @@ def read_post(record: Any) -> Post | None:
     if not isinstance(record, dict):
         return None
     id = str(record.get("id") or "").removeprefix("t1_").removeprefix("t3_")
-    link, parent = (str(record.get(key) or "") for key in ("link_id", "parent_id"))
-    is_comment = "body" in record and link.startswith("t3_")
+    is_comment = "body" in record and str(record.get("link_id") or "").startswith("t3_")
     text = record.get("body" if is_comment else "title")
     if not BASE36.fullmatch(id) or not isinstance(text, str):
         return None
-    created = number(record.get("created_utc"))
-    return Post(
-        id=id.lower(),
-        is_comment=is_comment,
-        subreddit=subreddit(record),
-        text=text,
-        score=None if (score := number(record.get("score"))) is None else int(score),
-        score_age_h=score_age(record, created),
-        day="" if created is None else datetime.fromtimestamp(created, UTC).date().isoformat(),
-        author="" if (author := str(record.get("author") or "")) in GONE else author,
-        submission=link.removeprefix("t3_").lower(),
-        top_level=is_comment and parent == link,
-        removed=removal(record, text),
-        pinned=pinning(record, author),
-        over_18=flag(record.get("over_18")) or bool(not is_comment and NSFW.search(text)),
-        flair=str(record.get("link_flair_text") or "").strip().lower(),
-        is_link=record.get("is_self") is not None and not flag(record["is_self"]),
-    )
+    return Post(record, id.lower(), is_comment, text)
 
 
 def number(value: Any) -> float | None:
@@ -216,42 +272,3 @@ def number(value: Any) -> float | None:
 def flag(value: Any) -> bool:
     """Return whether something is said, as JSON or as a text."""
     return value.strip().lower() in ("true", "1") if isinstance(value, str) else bool(value)
-
-
-def subreddit(record: dict[str, Any]) -> str:
-    """Return the subreddit, by its address where a listing has no column of it."""
-    if named := record.get("subreddit"):
-        return str(named)
-    found = PERMALINK.search(str(record.get("permalink") or ""))
-    return found[1] if found else ""
-
-
-def score_age(record: dict[str, Any], created: float | None) -> float | None:
-    """Return how many hours after the writing the score was read."""
-    meta = record.get("_meta")
-    second = number(meta.get("retrieved_2nd_on")) if isinstance(meta, dict) else None
-    times = [number(record.get(key)) for key in ("retrieved_utc", "retrieved_on")]
-    read = second or max((t for t in times if t), default=None)
-    return None if created is None or read is None else (read - created) / 3600
-
-
-def removal(record: dict[str, Any], text: str) -> str:
-    """Return what says that a post was taken back; empty where nothing does."""
-    meta = record.get("_meta")
-    said = meta if isinstance(meta, dict) else {}
-    for key in ("removal_type", "was_deleted_later"):
-        if said.get(key):
-            return f"{key} {said[key]}"
-    if category := record.get("removed_by_category"):
-        return f"by {category}"
-    gone = [t.strip() for t in (text, str(record.get("selftext") or "")) if t.strip() in GONE]
-    return gone[0] if gone else "" if text.strip() else "no text"
-
-
-def pinning(record: dict[str, Any], author: str) -> str:
-    """Return what sets a post apart from those that people vote up."""
-    if flag(record.get("stickied")):
-        return "stickied"
-    if who := record.get("distinguished"):
-        return f"a {who}'s"
-    return "a bot's" if author == MODERATOR_BOT else ""
