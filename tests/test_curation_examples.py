@@ -43,6 +43,13 @@ def test_dialogues_stay_whole_with_their_id_and_origin(tmp_path: Path) -> None:
     assert (found[0].group, found[0].score) == ("multi_turn", 7)
 
 
+def test_an_origin_of_odd_types_is_read_or_left_out(tmp_path: Path) -> None:
+    origins = [{"authors": "Ann Lee", "score": 10**400}, {"authors": 7, "score": float("nan")}]
+    write(tmp_path / "d" / "own.jsonl", [{"conversations": ["a", "b"], **o} for o in origins])
+    found = run(tmp_path / "d", "own.jsonl").candidates
+    assert [(c.authors, c.score) for c in found] == [(("Ann Lee",), 0), (("7",), 0)]
+
+
 def test_only_takes_rows_by_their_own_source(tmp_path: Path) -> None:
     rows = [{"conversations": ["a", "b"], "source": s, "id": s} for s in ("wikihow", "nlp", "")]
     write(tmp_path / "d" / "train.jsonl", rows)

@@ -155,6 +155,28 @@ def test_absurd_numbers_are_none() -> None:
     assert post and (post.day, post.score, post.score_age_h) == ("", None, None)
 
 
+@pytest.mark.parametrize("on", ["", "!!", "z" * 20])
+def test_an_answer_to_no_submission_is_counted(tmp_path: Path, on: str) -> None:
+    write(tmp_path / "d" / "RS_2014-01.zst", [submission("s1")])
+    write(tmp_path / "d" / "RC_2014-01.zst", [comment("c1", on), comment("c2", "s1")])
+    done = run(tmp_path / "d")
+    assert len(done.candidates) == 1
+    assert done.funnel.notes["records that are neither submission nor comment"] == 1
+
+
+@pytest.mark.parametrize("created", [5e11, -5e11, 1e300, "nan"])
+def test_a_day_out_of_range_is_not_known(created: Any) -> None:
+    post = read_post(submission("s1", created_utc=created))
+    assert post
+    assert (post.day, post.score_age_h) == ("", None)
+
+
+def test_a_listing_that_names_no_subreddit_says_so(tmp_path: Path) -> None:
+    write(tmp_path / "d" / "RS_x.csv", ["title,id,score\n", "What is the best of all?,s1,500\n"])
+    done = run(tmp_path / "d", take="titles")
+    assert done.funnel.notes == {"posts without a subreddit or an address": 1}
+
+
 def test_titles_of_questions_as_prompts(tmp_path: Path) -> None:
     titles = {
         "q1": "[Serious] What do you love about a lamp &amp; its light ?",

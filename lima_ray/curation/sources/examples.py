@@ -1,5 +1,6 @@
 """Rows of one's own, and the released LIMA: dialogues in any form that `lima_ray.example` reads."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,13 +78,23 @@ class ExamplesReader:
             score=score(extra),
             created=created[:10],
             url=str(extra.get("url") or ""),
-            authors=tuple(str(author) for author in extra.get("authors") or ()),
+            authors=authors(extra),
             licence=str(extra.get("licence") or ""),
             why="a row of one's own",
         )
 
 
+def authors(extra: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a row's authors, which may stand as one or as a list."""
+    said = extra.get("authors")
+    return tuple(str(a) for a in (said if isinstance(said, list) else [said]) if a)
+
+
 def score(extra: Mapping[str, Any]) -> float:
-    """Return a row's score, 0 where it has none."""
+    """Return a row's score, 0 where it has none that is a finite number."""
     value = extra.get("score")
-    return float(value) if isinstance(value, int | float) else 0.0
+    try:
+        found = float(value) if isinstance(value, int | float) else 0.0
+    except OverflowError:
+        return 0.0
+    return found if math.isfinite(found) else 0.0

@@ -89,8 +89,10 @@ class RedditReader:
         tables = out.table("questions", QUESTIONS), out.table("answers", ANSWERS)
         out.extra = {"site": {"name": self.section.subreddit}}
         for post in read_posts(task.arguments, self.name, not self.titles, out.notes):
-            if post.subreddit.lower() != self.name:
-                continue  # such as one that a submission elsewhere shows
+            if post.subreddit.lower() != self.name:  # such as one that a submission elsewhere shows
+                if not post.subreddit:
+                    out.notes["posts without a subreddit or an address"] += 1
+                continue
             if post.is_comment:
                 self.read_comment(post, tables[1], out)
             else:

@@ -38,6 +38,8 @@ PERMALINK = re.compile(r"/r/(\w+)/", re.IGNORECASE)
 BASE36 = re.compile(r"[0-9a-z]{1,12}", re.IGNORECASE)
 NSFW = re.compile(r"\bNSFW\b", re.IGNORECASE)
 MODERATOR_BOT = "AutoModerator"
+MOST_SECONDS = 253402300800
+"""Of Unix time, at the end of the year 9999; dates end there."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Post:
     @property
     def created(self) -> float | None:
         """When it was written, in seconds of Unix time; none where that is not known."""
-        return number(self.record.get("created_utc"))
+        created = number(self.record.get("created_utc"))
+        return created if created is not None and 0 <= created < MOST_SECONDS else None
 
     @property
     def score_age_h(self) -> float | None:
@@ -253,9 +256,9 @@ def read_post(record: Any) -> Post | None:
     id = str(record.get("id") or "").removeprefix("t1_").removeprefix("t3_")
     is_comment = "body" in record and str(record.get("link_id") or "").startswith("t3_")
     text = record.get("body" if is_comment else "title")
-    if not BASE36.fullmatch(id) or not isinstance(text, str):
-        return None
-    return Post(record, id.lower(), is_comment, text)
+    post = Post(record, id.lower(), is_comment, text) if isinstance(text, str) else None
+    ids = [id, post.submission] if post and is_comment else [id]
+    return post if all(map(BASE36.fullmatch, ids)) else None
 
 
 def number(value: Any) -> float | None:
