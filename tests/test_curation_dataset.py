@@ -80,10 +80,9 @@ def test_repeats_and_leaks_go_with_the_row_that_they_repeat(folder: Path) -> Non
     assert len(first.rows) == 6
     assert not first.later
     assert [row.id for row in second.rows] == ["b3"]
-    assert second.later["b0"] == ("duplicate", "of a1")
-    assert second.later["b1"] == ("near_duplicate", "of a2")
-    reason, detail = second.later["b2"]
-    assert reason == "contaminated"
+    assert second.later[:2] == [("b0", "duplicate", "of a1"), ("b1", "near_duplicate", "of a2")]
+    ((id, reason, detail),) = second.later[2:]
+    assert (id, reason) == ("b2", "contaminated")
     assert "t0" in detail
 
 
@@ -113,6 +112,41 @@ def test_the_next_row_takes_the_place_of_one_that_people_dropped(folder: Path) -
     assert len(after) == 3
     assert before[0] not in after
     assert set(before[1:]) < set(after)
+
+
+@pytest.mark.parametrize("choose", ["random", "longest"])
+def test_other_groups_give_what_one_has_too_few_for_once_people_dropped_some(
+    tmp_path: Path, choose: str
+) -> None:
+    rows = [
+        {"conversations": [f"Question {n}?", text(n)], "id": f"r{n}", "source": "ab"[n % 2]}
+        for n in range(40)
+    ]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    own = {"kind": "examples", "path": "own.jsonl", "rows": 20, "choose": choose}
+    curation = recipe(tmp_path, sources={"own": own}, decontaminate=[])
+    (pool,) = pools_of(curation, tmp_path / "work")
+    before = dataset.choose(curation, pool)
+    refused = frozenset(row.id for row in pool.rows if row.group == "a")
+    after = dataset.choose(curation, pool, refused)
+    assert len(set(after)) == 20
+    assert set(before) - refused < set(after) <= {row.id for row in pool.rows} - refused
+    most = refused | set(after[:15])
+    assert len(dataset.choose(curation, pool, frozenset(most))) == 5
+
+
+def test_a_row_that_is_there_again_counts_and_another_of_its_id_is_refused(tmp_path: Path) -> None:
+    again = ("r1", "Question 1?", text(1))
+    curation = recipe(
+        tmp_path, sources={"own": {"kind": "examples", "path": "own.jsonl"}}, decontaminate=[]
+    )
+    write_rows(tmp_path / "own.jsonl", [again] * 3)
+    pools = pools_of(curation, tmp_path / "work")
+    (funnel,) = dataset.funnels_of(pools, {"own": ()}, {"own": ["r1"]}, frozenset())
+    assert (funnel.seen, funnel.dropped["duplicate"], funnel.chosen) == (3, 2, 1)
+    write_rows(tmp_path / "own.jsonl", [again, ("r1", "Question 2?", text(2))])
+    with pytest.raises(UserError, match="own has two different rows with the id r1"):
+        dataset.check_unique_ids(pools_of(curation, tmp_path / "work"))
 
 
 def test_the_draw_depends_on_seed_and_rows_alone(folder: Path) -> None:

@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,10 @@ class SourcePool:
     rows: list[Row] = field(default_factory=list)
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Part and row of each candidate."""
-    later: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Reason and detail of each candidate that is not chosen."""
+    later: list[tuple[str, str, str]] = field(default_factory=list)
+    """Id, reason and detail of each candidate that is a repeat or a leak; ids may repeat."""
+    unchosen: dict[str, str] = field(default_factory=dict)
+    """Reason of each row that is not chosen, by id."""
 
     def read(self, ids: Sequence[str]) -> list[Candidate]:
         """Return candidates by id, in the order that is asked for."""
@@ -83,9 +86,9 @@ def gather(
                 earlier = None if leak else seen.earlier(candidate.id, candidate.text)
                 if leak:
                     detail = f"repeats {leak[0]}: {leak[1]}"
-                    pool.later[candidate.id] = "contaminated", detail
+                    pool.later.append((candidate.id, "contaminated", detail))
                 elif earlier:
-                    pool.later[candidate.id] = earlier[0], f"of {earlier[1]}"
+                    pool.later.append((candidate.id, earlier[0], f"of {earlier[1]}"))
                 else:
                     pool.places[candidate.id] = number, row
                     pool.rows.append(
@@ -145,21 +148,24 @@ def choose(
         section.temperature,
         generator,
     )
+    dropped = {name: sum(row.id in refused for row in rows) for name, rows in groups.items()}
+    left = {name: len(groups[name]) - dropped[name] for name in groups}
+    given = {name: min(count, left[name]) for name, count in shares.items()}
+    # What a group has too few for once people have dropped some, the others give; drawn apart, so
+    # that the draws of all others stay.
+    more = share_rows(
+        {name: left[name] - given[name] for name in groups},
+        sum(shares.values()) - sum(given.values()),
+        section.temperature,
+        np.random.default_rng([curation.seed, zlib.crc32(pool.name.encode()), 1]),
+    )
     chosen: list[str] = []
-    spare: list[str] = []
-    for name, count in shares.items():
-        more = sum(row.id in refused for row in groups[name])
-        ranked = [
-            id
-            for id in select_rows(
-                groups[name], count + more, section.choose, generator, pool.texts, grades
-            )
-            if id not in refused
-        ]
-        chosen += ranked[:count]
-        spare += ranked[count:]
-    # A group may have too few left once people have dropped some.
-    return chosen + spare[: max(0, min(wanted, len(pool.rows)) - len(chosen))]
+    for name, count in given.items():
+        count += more[name]
+        asked = count + dropped[name]
+        ranked = select_rows(groups[name], asked, section.choose, generator, pool.texts, grades)
+        chosen += [id for id in ranked if id not in refused][:count]
+    return chosen
 
 
 def check_enough(
@@ -193,11 +199,12 @@ def funnels_of(
     funnels = []
     for pool in pools:
         taken = set(chosen[pool.name])
-        for row in pool.rows:
-            if row.id not in taken:
-                reason = "review" if row.id in refused else "not_chosen"
-                pool.later[row.id] = reason, ""
-        counts = Counter(reason for reason, _ in pool.later.values())
+        pool.unchosen = {
+            row.id: "review" if row.id in refused else "not_chosen"
+            for row in pool.rows
+            if row.id not in taken
+        }
+        counts = Counter([*(reason for _, reason, _ in pool.later), *pool.unchosen.values()])
         later = {reason: counts[reason] for reason in LATER}
         funnels.append(count_funnel(pool.name, filters[pool.name], pool.parts, later, len(taken)))
     return funnels
@@ -213,7 +220,8 @@ def write_dropped(pools: Sequence[SourcePool], path: Path) -> None:
             for batch in file.iter_batches():
                 for row in batch.to_pylist():
                     table.add({"source": pool.name} | row)
-        for id, (reason, detail) in pool.later.items():
+        unchosen = ((id, reason, "") for id, reason in pool.unchosen.items())
+        for id, reason, detail in chain(pool.later, unchosen):
             table.add({"source": pool.name, "id": id, "reason": reason, "detail": detail})
     table.close()
     partial.replace(path)
@@ -234,8 +242,13 @@ def check_unique_ids(pools: Sequence[SourcePool]) -> None:
     for pool in pools:
         for row in pool.rows:
             if row.id in seen:
+                if seen[row.id] == pool.name:
+                    raise UserError(
+                        f"{pool.name} has two different rows with the id {row.id}; ids must differ"
+                    )
                 raise UserError(
                     f"{row.id} is a row of {seen[row.id]} and of {pool.name}: two sources read the "
-                    "same rows; give each its own sites, files or `only`"
+                    "same rows; give each its own sites, files or `only`, and rows of one's own in "
+                    "files of the same name an `id`"
                 )
             seen[row.id] = pool.name
