@@ -49,6 +49,8 @@ from lima_ray.data.examples import write_examples
 from lima_ray.judging.candidates import grade_candidates
 from lima_ray.records.files import acquire_lock, explain_write_errors, read_json
 
+WORK = "work"
+"""Folder of what the passes over the dumps found."""
 LIBRARIES = ("lima_ray", "ray", "lxml", "html-to-markdown", "rensa", "wordllama")
 """Whose versions the card names: they decide about rows."""
 
@@ -70,12 +72,17 @@ def main(command: CurateCommand) -> None:
 
 
 def check_same_choices(curation: Curation, out: Path, overwrite: bool) -> None:
-    """Refuse to replace a dataset that other choices made.
+    """Refuse to replace a dataset that other choices made, or that was not made here.
 
     Raises:
         UserError: there is one, and it is not to be overwritten.
     """
-    card = read_json(out / CARD)
+    card, file = read_json(out / CARD), out / f"{curation.split}.jsonl"
+    if file.exists() and not card and not (out / WORK).is_dir() and not overwrite:
+        raise UserError(
+            f"{out} holds {file.name}, which this command did not make; give another --out, or "
+            "replace it by --overwrite"
+        )
     if card and card.get("recipe_digest") != curation.digest() and not overwrite:
         raise UserError(
             f"{out} holds a dataset that other choices made; give another --out, or replace it by "
@@ -86,7 +93,7 @@ def check_same_choices(curation: Curation, out: Path, overwrite: bool) -> None:
 def curate(curation: Curation, out: Path, command: CurateCommand) -> None:
     """Read the dumps, choose rows, and write the dataset or open the page where people choose."""
     prompts = dataset.index_prompts(curation)
-    parts = run_stages(curation, out / "work", command.workers, command.damaged)
+    parts = run_stages(curation, out / WORK, command.workers, command.damaged)
     pools = dataset.gather(curation, parts, prompts)
     dataset.check_unique_ids(pools)
     grades = grade(curation, pools, out)

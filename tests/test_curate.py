@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -14,6 +15,8 @@ import yaml
 from pyarrow import parquet
 
 from lima_ray.config.command_line import run_command
+from lima_ray.config.errors import UserError
+from lima_ray.curation.arguments import parse_curate
 
 SENTENCE = (
     "Copper pans number {n} spread the heat evenly and so a thin sauce does not burn at all. "
@@ -116,6 +119,8 @@ def test_fields_of_a_source_are_flags_and_too_few_rows_stop(
         (("--sources.baking.rows", 3), "has no 'baking' there; it has cooking"),
         (("--sources.cooking.choose", "best"), "choose"),
         (("--sources.cooking.row", 3), "row"),
+        (("--sources.cooking.rows.most", 3), "rows is a value, 5, and has no 'most'"),
+        (("--sources.cooking.path", "[a"), "'[a' is no YAML"),
         (("--sources.cooking.choose", "graded"), "needs endpoint and endpoint_model"),
         (("--sources.cooking.path", "none"), "no such file or folder"),
     ],
@@ -131,6 +136,40 @@ def test_a_wrong_flag_is_said_before_work_starts(
     with pytest.raises(SystemExit):
         curate(recipe, "--inputs", dumps, "--out", tmp_path / "out", "--workers", 0, *args)
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", "name:\n", "name: ''\n", "name: other\n"])
+def test_names_of_a_recipe_and_of_a_source_with_a_hyphen(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"{name}sources: {{my-own: {{kind: examples, path: own.jsonl}}}}\n")
+    args = [str(file), "--sources.my-own.written-before", "2020-01-01"]
+    curation = parse_curate(args, "", "").curation
+    assert curation
+    expected = "other" if "other" in name else "mine"
+    assert (curation.name, Path(curation.out).name) == (expected, expected)
+    assert curation.sources["my-own"].written_before == date(2020, 1, 1)
+
+
+def test_a_source_is_no_path_out_of_the_dataset(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("sources: {../../up: {kind: examples, path: own.jsonl}}\n")
+    with pytest.raises(UserError, match=r"up.* should match pattern"):
+        parse_curate([str(file)], "", "")
+
+
+def test_rows_that_no_curation_made_are_not_replaced(
+    dumps: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "train.jsonl").write_text("mine\n")
+    args = (recipe, "--inputs", dumps, "--out", out, "--workers", 0)
+    with pytest.raises(SystemExit):
+        curate(*args)
+    assert "train.jsonl, which this command did not make" in capsys.readouterr().err
+    assert (out / "train.jsonl").read_text() == "mine\n"
+    curate(*args, "--overwrite")
+    assert len(read_rows(out)) == 5
 
 
 def test_a_missing_file_of_prompts_is_said_first(

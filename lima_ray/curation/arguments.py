@@ -90,7 +90,7 @@ def source_changes(args: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Split off `--sources.NAME.field value`, whose values are read as YAML.
 
     Raises:
-        UserError: one without a value.
+        UserError: one without a value, or with one that is no YAML.
     """
     changes, rest, left = {}, [], list(args)
     while left:
@@ -103,5 +103,9 @@ def source_changes(args: list[str]) -> tuple[dict[str, Any], list[str]]:
             if not left or left[0].startswith("--"):
                 raise UserError(f"{arg} needs a value")
             value = left.pop(0)
-        changes[name.replace("-", "_")] = yaml.safe_load(value)
+        source, dot, field = name.rpartition(".")
+        try:
+            changes[f"{source}{dot}{field.replace('-', '_')}"] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"{arg}: {value!r} is no YAML; put quotes in it: '\"...\"'") from error
     return changes, rest

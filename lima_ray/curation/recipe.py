@@ -175,7 +175,7 @@ class Curation(Section):
     OPENAI_API_KEY is its key."""
     endpoint_model: str = ""
     """Model asked there."""
-    sources: dict[str, Source] = Field(min_length=1)
+    sources: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Source] = Field(min_length=1)
     """Each dump by a name of its own; rows of an earlier one win over duplicates in a later."""
     near_duplicates: float = Field(default=0.7, gt=0, le=1)
     """Drop a row whose text has this Jaccard similarity (MinHash of word 5-grams) to an earlier
@@ -214,9 +214,9 @@ def load_curation(reference: str, changes: dict[str, Any] | None = None) -> Cura
     path, tree = read_yaml(reference, CURATION_RECIPES, "curation recipe")
     for name, value in (changes or {}).items():
         set_value(tree, name, value)
-    tree.setdefault("name", path.stem)
+    tree["name"] = tree.get("name") or path.stem
     if not tree.get("out"):
-        tree["out"] = str(Path("data") / tree["name"])
+        tree["out"] = str(Path("data") / str(tree["name"]))
     try:
         return Curation.model_validate(tree)
     except ValidationError as error:
@@ -236,4 +236,6 @@ def set_value(tree: dict[str, Any], name: str, value: Any) -> None:
             there = ", ".join(here) if isinstance(here, dict) else "nothing"
             raise UserError(f"--{name}: the recipe has no {section!r} there; it has {there}")
         here = here[section]
+    if not isinstance(here, dict):
+        raise UserError(f"--{name}: {sections[-1]} is a value, {here!r}, and has no {last!r}")
     here[last] = value
