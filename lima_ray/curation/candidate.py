@@ -7,6 +7,7 @@ and counts. A part stands whole or not at all, so a killed run goes on with the 
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -108,11 +109,18 @@ class PartWriter:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self.finish()
+        finally:  # on a full disk no file can be ended
+            for table in self.tables.values():
+                table.abandon()
+            shutil.rmtree(self.partial, ignore_errors=True)
+
+    def finish(self) -> None:
+        """Write the rest and put the part in its place."""
         for table in self.tables.values():
             table.close()
-        if kind is not None:
-            shutil.rmtree(self.partial, ignore_errors=True)
-            return
         counts = {"seen": self.seen, "dropped": dict(self.dropped), "notes": dict(self.notes)}
         write_json(
             self.partial / "counts.json", counts | {"extra": self.extra, "damage": self.damage}
@@ -165,6 +173,12 @@ class Table:
         self.flush()
         self.writer.close()
 
+    def abandon(self) -> None:
+        """Let go of the file, whole or not."""
+        with suppress(OSError, pa.ArrowInvalid):
+            self.writer.close()
+        self.writer.is_open = False  # else it is closed again, and fails, where it is collected
+
 
 @dataclass(frozen=True)
 class Part:
@@ -176,6 +190,14 @@ class Part:
     def stands(self) -> bool:
         """Whether it was written whole."""
         return (self.folder / "counts.json").is_file()
+
+    def serves(self, damaged: bool) -> bool:
+        """Return whether it need not be made again.
+
+        Args:
+            damaged: one of a damaged dump serves too.
+        """
+        return self.stands and (damaged or not self.counts["damage"])
 
     @property
     def counts(self) -> dict[str, Any]:

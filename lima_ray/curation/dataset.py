@@ -214,17 +214,21 @@ def write_dropped(pools: Sequence[SourcePool], path: Path) -> None:
     """Write the reason of every row that is not in the dataset, streaming."""
     partial = path.with_name(f".{path.name}.partial")
     table = Table(partial, DROPPED)
-    for pool in pools:
-        for part in pool.parts:
-            file = parquet.ParquetFile(part.folder / "dropped.parquet")
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    table.add({"source": pool.name} | row)
-        unchosen = ((id, reason, "") for id, reason in pool.unchosen.items())
-        for id, reason, detail in chain(pool.later, unchosen):
-            table.add({"source": pool.name, "id": id, "reason": reason, "detail": detail})
-    table.close()
-    partial.replace(path)
+    try:
+        for pool in pools:
+            for part in pool.parts:
+                file = parquet.ParquetFile(part.folder / "dropped.parquet")
+                for batch in file.iter_batches():
+                    for row in batch.to_pylist():
+                        table.add({"source": pool.name} | row)
+            unchosen = ((id, reason, "") for id, reason in pool.unchosen.items())
+            for id, reason, detail in chain(pool.later, unchosen):
+                table.add({"source": pool.name, "id": id, "reason": reason, "detail": detail})
+        table.close()
+        partial.replace(path)
+    finally:
+        table.abandon()
+        partial.unlink(missing_ok=True)
 
 
 def edited(candidates: Sequence[Candidate], turns: Mapping[str, Sequence[str]]) -> list[Candidate]:

@@ -10,13 +10,16 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 from lima_ray.config.cluster import connect
 from lima_ray.config.display import ProgressDisplay
 from lima_ray.config.errors import SHOWN_ERRORS, UserError
+from lima_ray.config.paths import PACKAGE
+from lima_ray.config.terminal import printable
 from lima_ray.curation.candidate import Part, PartWriter
 from lima_ray.curation.dumps.ranges import DumpError
 from lima_ray.curation.recipe import Curation
@@ -25,6 +28,15 @@ from lima_ray.curation.stages import SourceReader, Task
 from lima_ray.records.files import explain_write_errors
 
 Damaged = Literal["stop", "keep"]
+OF_THE_CHOICE = ("rows", "choose", "temperature")
+"""Fields of a section on which no part depends: other values read nothing again."""
+ROOM = PACKAGE / "curation"
+CODE = (
+    *(ROOM / name for name in ("sources", "dumps", "candidate.py", "filters.py", "markdown.py")),
+    PACKAGE / "data",
+)
+LIBRARIES = ("lxml", "html-to-markdown")
+"""Code and libraries that make parts; what another version made is made again."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,10 @@ def run_stages(
         jobs = {
             name: plan(name, readers[name], stage, latest[name], curation, work) for name in going
         }
-        run_jobs([job for those in jobs.values() for job in those], curation, workers, stage)
+        every = [job for those in jobs.values() for job in those]
+        # What is damaged is read again, since a file fetched anew may have the old one's time.
+        todo = [job for job in every if not Part(job.folder).serves(damaged == "keep")]
+        run_jobs(todo, len(every), curation, workers, stage)
         for name in going:
             latest[name] = [Part(job.folder) for job in jobs[name]]
             done[name] += latest[name]
@@ -76,23 +91,37 @@ def plan(
     work: Path,
 ) -> list[Job]:
     """Return the jobs of a source's stage; the folder's name tells all that they depend on."""
-    said = [curation.sources[name].model_dump(mode="json"), curation.seed]
+    section = curation.sources[name].model_dump(mode="json", exclude=set(OF_THE_CHOICE))
+    damage = [said for part in latest if (said := part.counts["damage"])]
+    said = [section, curation.seed, code_digest(), damage]
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
     folder = work / f"{name}-{digest}"
     return [Job(name, task, task.folder(folder)) for task in reader.tasks(stage, latest)]
 
 
-def run_jobs(jobs: list[Job], curation: Curation, workers: int | None, stage: int) -> None:
-    """Run the jobs whose parts do not stand yet."""
-    todo = [job for job in jobs if not Part(job.folder).stands]
+@cache
+def code_digest() -> str:
+    """Return what tells apart code that makes other parts of the same dump."""
+    digest = hashlib.sha256(str([version(name) for name in LIBRARIES]).encode())
+    for place in CODE:
+        for file in sorted([place] if place.is_file() else place.rglob("*.*")):
+            if file.suffix in (".py", ".yaml"):
+                digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def run_jobs(
+    todo: list[Job], count: int, curation: Curation, workers: int | None, stage: int
+) -> None:
+    """Run jobs, the last of `count`; the parts of the others stand."""
     if not todo:
         return
     title = "reading" if stage == 0 else "joining"
     ran = run_here(todo, curation) if workers == 0 else run_on_ray(todo, curation, workers)
-    with ProgressDisplay(len(jobs), title, completed=len(jobs) - len(todo), count=True) as shown:
-        for finished, name in enumerate(ran, start=len(jobs) - len(todo) + 1):
+    with ProgressDisplay(count, title, completed=count - len(todo), count=True) as shown:
+        for finished, name in enumerate(ran, start=count - len(todo) + 1):
             shown.update(finished, title, f"pieces, last {name}")
-            shown.log(f"{title}: {finished}/{len(jobs)} pieces", at_once=finished == len(jobs))
+            shown.log(f"{title}: {finished}/{count} pieces", at_once=finished == count)
 
 
 def run_here(jobs: list[Job], curation: Curation) -> Iterator[str]:
@@ -147,6 +176,10 @@ def run_job(row: dict[str, str]) -> dict[str, str]:
             reader_of(row["curation"], row["source"]).run(task, out)
         except DumpError as error:
             out.damage = str(error)
+        except OSError as error:
+            if error.filename is None or Path(error.filename).is_relative_to(folder.parent):
+                raise
+            raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
     return {"name": task.name}
 
 
@@ -162,7 +195,7 @@ def check_damage(parts: list[Part], damaged: Damaged) -> None:
     more = f"\n  and {len(found) - SHOWN_ERRORS} more" if len(found) > SHOWN_ERRORS else ""
     shown = "\n  ".join(found[:SHOWN_ERRORS]) + more
     if damaged == "keep":
-        print(f"goes on with what stands before the damage:\n  {shown}")
+        print(f"goes on with what stands before the damage:\n  {printable(shown)}")
         return
     raise UserError(
         f"{len(found)} pieces are damaged; all else is read and kept. Fetch the files anew and run "
