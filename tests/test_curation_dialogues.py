@@ -90,6 +90,23 @@ def check(found: tuple[list[Candidate], Funnel]) -> None:
     assert {k: n for k, n in funnel.dropped.items() if n} == {"people": 2, "exchanges": 2}
 
 
+def test_comments_have_days_and_licences_of_their_own(tmp_path: Path) -> None:
+    site = tmp_path / "dump" / "beer.stackexchange.com"
+    site.mkdir(parents=True)
+    said = [
+        comment(n, 2, (ASKER, ANSWERER)[n % 2], f"It is foam number {n}, is it?", n)
+        for n in range(10, 16)
+    ]
+    said[0] = said[0].replace(' Id="10"', "")
+    said[2:] = [line.replace("2014-02-01", "2019-02-01") for line in said[2:]]
+    said[4:] = [line.replace("2019-02-01", "2023-02-01") for line in said[4:]]
+    (site / "Posts.xml").write_bytes(dump([question(1), answer(2, 1)]))
+    (site / "Comments.xml").write_bytes(comments_xml(said))
+    [dialogue], _ = curate(tmp_path / "work", tmp_path / "dump")
+    assert len(dialogue.turns) == 6
+    assert (dialogue.created, dialogue.licence) == ("2019-02-01", "CC BY-SA 3.0, CC BY-SA 4.0")
+
+
 def test_comments_become_turns_in_order_of_time(tmp_path: Path) -> None:
     site = tmp_path / "dump" / "beer.stackexchange.com"
     site.mkdir(parents=True)

@@ -206,6 +206,23 @@ def test_a_question_that_cannot_be_read_has_that_reason(tmp_path: Path) -> None:
     assert reasons(found) == {"unreadable": 1}
 
 
+def test_a_pair_with_an_empty_turn_has_that_reason(tmp_path: Path) -> None:
+    picture = '<p><img src="x.png"></p>'
+    rows = [question(1), answer(2, 1, Body=picture), answer(4, 3)]
+    rows.append(question(3, Title=None, Body=picture))
+    found = curate(tmp_path / "w", write_site(tmp_path, dump(rows)), unfiltered=True)
+    assert reasons(found) == {"empty": 2}
+
+
+@pytest.mark.parametrize("score", ["²", "9" * 400, "", "many"])
+def test_a_score_that_is_no_number_is_none(tmp_path: Path, score: str) -> None:
+    rows = [question(1, Score=score), answer(2, 1)]
+    rows += [question(3), answer(4, 3, Score=score)]
+    found = curate(tmp_path / "w", write_site(tmp_path, dump(rows)))
+    assert {id: row["score"] for id, row in found[0].items()} == {"beer/1": 0}
+    assert found[1].notes == {"answers without a score": 1}
+
+
 def test_the_unfiltered_control_takes_any_top_answer(tmp_path: Path) -> None:
     rows = [question(1), answer(2, 1, Score=-4, Body="<p>I say @you</p>"), question(3)]
     found = curate(tmp_path / "w", write_site(tmp_path, dump(rows)), unfiltered=True)

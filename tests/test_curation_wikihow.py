@@ -173,13 +173,28 @@ def test_categories_by_title_or_address(tmp_path: Path) -> None:
     assert done.dropped == {"wikihow/Sleep": "no_category"}
 
 
+def test_an_address_quotes_what_would_end_it(tmp_path: Path) -> None:
+    rows = [("", "Begin", LONG, "", "How to Get 50% in C# (and Café)? Now")]
+    write(tmp_path / "d" / "sep.csv", SEP, rows)
+    (candidate,) = run(tmp_path / "d").candidates
+    name = "Get-50%25-in-C%23-(and-Caf%C3%A9)%3F-Now"
+    assert candidate.url == f"https://www.wikihow.com/{name}"
+    write(tmp_path / "d" / "cat.csv", ("title", "category"), [(candidate.url, "Food")])
+    assert run(tmp_path / "d", categories="cat.csv").candidates[0].group == "Food"
+
+
+def test_a_list_of_categories_is_refused_before_articles_are_read(tmp_path: Path) -> None:
+    write(tmp_path / "d" / "sep.csv", SEP, [("", "Begin", LONG, "", "How to Swim")])
+    with pytest.raises(UserError, match="no such file; `categories`"):
+        run(tmp_path / "d", categories="none.csv")
+    assert not list((tmp_path / "d-work").glob("*/*"))
+
+
 def test_a_list_of_categories_with_other_columns_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "d" / "sep.csv", SEP, [("", "Begin", LONG, "", "How to Swim")])
     write(tmp_path / "d" / "cat.csv", ("url", "topic"), [])
     with pytest.raises(UserError, match="it needs title,category"):
         run(tmp_path / "d", categories="cat.csv")
-    with pytest.raises(UserError, match="no such file; `categories`"):
-        run(tmp_path / "d", categories="none.csv")
 
 
 def test_a_folder_without_articles_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 
@@ -45,6 +46,8 @@ SHARE_BYTES = 32 << 20
 """Of the files in a table of rows."""
 MOST_SHARES = 64
 LICENCE = "CC BY-NC-SA 3.0"
+UNQUOTED = "!$&'()*+,;:@~"
+"""In an article's address, besides letters, digits and `-._`."""
 LOST_APOSTROPHES = 2
 """From so many words such as `dont` on, a text has lost its apostrophes on the way."""
 
@@ -73,6 +76,8 @@ class WikiHowReader:
         self.filters: tuple[str, ...] = ("duplicate_title", *self.tests)
 
     def tasks(self, stage: int, parts: Sequence[Part]) -> list[Task]:
+        if self.categories:
+            check_categories(self.categories)
         if stage == 0:
             files = find_tables(self.path)
             size = sum(file.stat().st_size for file, _ in files)
@@ -88,7 +93,6 @@ class WikiHowReader:
             return []
         said: dict[str, Any] = {"parts": [str(part.folder) for part in parts]}
         if self.categories:
-            check_categories(self.categories)
             said["categories"] = stamp(self.categories)
         shares = parts[0].counts["extra"]["shares"]
         return [Task(f"articles-{n:03}", said | {"share": n}) for n in range(shares)]
@@ -132,7 +136,7 @@ class WikiHowReader:
             turns=(f"{article.title.rstrip('?. ')}?", article.body),
             source=self.section.source,
             group=article.category or "",
-            url=f"https://www.wikihow.com/{page_name(article.title)}",
+            url=f"https://www.wikihow.com/{quote(page_name(article.title), safe=UNQUOTED)}",
             authors=("wikiHow",),
             licence=LICENCE,
             why=f"article of {article.steps} steps",
@@ -256,7 +260,7 @@ def title_key(title: str) -> str:
 
 
 def page_name(title: str) -> str:
-    """Return an article's name in its address."""
+    """Return an article's name in its address, where some characters are quoted."""
     return "-".join(title.removeprefix("How to ").split())
 
 
@@ -283,7 +287,7 @@ def read_categories(path: Path, wanted: set[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for _, cells in read_table(path, Counter()):
-        title = cells["title"].rsplit("wikihow.com/", 1)[-1].replace("-", " ")
+        title = unquote(cells["title"].rsplit("wikihow.com/", 1)[-1]).replace("-", " ")
         key = title_key(title)
         if key in wanted and cells["category"].strip():
             found.setdefault(key, " ".join(cells["category"].split()))

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from lima_ray.config.errors import UserError
+from lima_ray.curation import filters
 from lima_ray.curation.candidate import Part, PartWriter
 from lima_ray.curation.dumps.ranges import Range, read_blocks, split
 from lima_ray.curation.recipe import StackExchangeDialogues
@@ -96,14 +97,28 @@ class DialogueReader(StackExchangeReader):
             what = "are one" if asker and asker == answerer else "are not both known"
             out.drop(id, "people", f"asker and answerer {what}")
             return
-        chain = follow(self.said.get(int(answer["Id"]), []), asker, answerer)
+        before = [
+            comment
+            for comment in self.said.get(int(answer["Id"]), [])
+            if filters.written_before(comment.get("CreationDate", ""), self.section.written_before)
+            is True
+        ]
+        chain = follow(before, asker, answerer)
         exchanges = 1 + len(chain) // 2
         if exchanges < self.section.min_exchanges:
             out.drop(id, "exchanges", f"{exchanges} of at least {self.section.min_exchanges}")
             return
         found = self.candidate(f"{id}-dialogue", row, answer, site)
-        why = f"{exchanges} exchanges; {found.why}"
-        out.keep(replace(found, turns=(*found.turns, *chain), why=why))
+        rows = [comment for turn in chain for _, comment in turn]
+        licences = dict.fromkeys([found.licence, *map(posts.licence, rows)])
+        found = replace(
+            found,
+            turns=(*found.turns, *("\n\n".join(text for text, _ in turn) for turn in chain)),
+            created=rows[-1].get("CreationDate", "")[:10],
+            licence=", ".join(dict.fromkeys(", ".join(licences).split(", "))),
+            why=f"{exchanges} exchanges; {found.why}",
+        )
+        super().keep_whole(found, out)
 
 
 def comments_beside(file: Path) -> Path:
@@ -146,29 +161,30 @@ def comments_on(answers: set[int], parts: Sequence[Part]) -> dict[int, list[dict
                 if row := posts.read_row(comment["line"]):
                     found.setdefault(comment["post"], []).append(row)
     for rows in found.values():
-        rows.sort(key=lambda row: (row.get("CreationDate", ""), len(row["Id"]), row["Id"]))
+        rows.sort(key=lambda row: (row.get("CreationDate", ""), len(id := row.get("Id", "")), id))
     return found
 
 
-def follow(comments: Sequence[dict[str, str]], asker: str, answerer: str) -> list[str]:
-    """Return what asker and answerer say in turns, the asker first, the answerer last.
+def follow(
+    comments: Sequence[dict[str, str]], asker: str, answerer: str
+) -> list[list[tuple[str, dict[str, str]]]]:
+    """Return what asker and answerer say in turns, the asker first, the answerer last; each turn is
+    comments with their cleaned texts.
 
     Args:
         comments: on the answer, in order of time.
         asker: user id.
         answerer: user id.
     """
-    said: list[tuple[str, str]] = []
+    said: list[tuple[str, dict[str, str]]] = []
     for comment in comments:
         user, text = comment.get("UserId", ""), clean_comment(comment.get("Text", ""))
         if not said and user != asker:
             continue
         if user not in (asker, answerer) or not text or THANKS.fullmatch(text):
             break
-        said.append((user, text))
-    turns = [
-        "\n\n".join(text for _, text in those) for _, those in groupby(said, key=lambda one: one[0])
-    ]
+        said.append((text, comment))
+    turns = [list(those) for _, those in groupby(said, key=lambda one: one[1]["UserId"])]
     return turns[: len(turns) // 2 * 2]
 
 

@@ -88,10 +88,12 @@ def tags(row: dict[str, str]) -> tuple[str, ...]:
 
 
 def licence(row: dict[str, str]) -> str:
-    """Return the licence of a row, by its date where it names none."""
+    """Return the licence of a row, by its date where it names none; without one no version."""
     if named := row.get("ContentLicense"):
         return named
     day = row.get("CreationDate", "")[:10]
+    if not day:
+        return "CC BY-SA"
     return next((name for end, name in LICENCES if day < end.isoformat()), "CC BY-SA 4.0")
 
 

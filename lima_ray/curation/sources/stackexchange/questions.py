@@ -68,7 +68,7 @@ class StackExchangeReader:
         self.path = inputs / section.path
         self.tests = answer_filters(section)
         self.least = -(1 << 31) if section.unfiltered else section.min_answer_score
-        self.filters = ("unanswered", "answer_score", "unreadable", *self.tests)
+        self.filters = ("unanswered", "answer_score", "unreadable", *self.tests, "empty")
 
     def tasks(self, stage: int, parts: Sequence[Part]) -> list[Task]:
         if stage == 0:
@@ -171,7 +171,14 @@ class StackExchangeReader:
         self, id: str, row: dict[str, str], answer: dict[str, str], site: Site, out: PartWriter
     ) -> None:
         """Write a question and its answer, which passed the filters."""
-        out.keep(self.candidate(id, row, answer, site))
+        self.keep_whole(self.candidate(id, row, answer, site), out)
+
+    def keep_whole(self, candidate: Candidate, out: PartWriter) -> None:
+        """Write a candidate of which no turn is empty, as one of pictures alone is."""
+        if all(candidate.turns):
+            out.keep(candidate)
+        else:
+            out.drop(candidate.id, "empty", "a turn has no text")
 
     def candidate(
         self, id: str, row: dict[str, str], answer: dict[str, str], site: Site
@@ -179,12 +186,13 @@ class StackExchangeReader:
         """Return a question with its answer."""
         authors = (posts.author(row, site.host), posts.author(answer, site.host))
         score = row.get("Score", "")
+        is_number = score.removeprefix("-").isdecimal() and len(score) <= posts.MAX_DIGITS
         return Candidate(
             id=id,
             turns=(self.prompt(id, row), to_markdown(answer.get("Body", ""))),
             source=self.section.source,
             group=site.name,
-            score=float(score) if score.removeprefix("-").isdigit() else 0.0,
+            score=float(score) if is_number else 0.0,
             created=answer.get("CreationDate", "")[:10],
             url=f"https://{site.host}/a/{answer['Id']}",
             authors=tuple(author for author in authors if author),
