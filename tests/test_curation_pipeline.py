@@ -15,10 +15,12 @@ from stack_exchange import answer, dump, question
 
 from lima_ray.config.errors import UserError
 from lima_ray.curation import pipeline
-from lima_ray.curation.candidate import Part
+from lima_ray.curation.candidate import Part, PartWriter
 from lima_ray.curation.dataset import SourcePool, write_dropped
 from lima_ray.curation.pipeline import run_stages
 from lima_ray.curation.recipe import Curation
+from lima_ray.curation.sources.joining import join_tasks, unpack_tops
+from lima_ray.curation.sources.stackexchange.questions import ANSWERS, QUESTIONS
 
 
 def curation_of(inputs: Path, kind: str = "examples", **section: Any) -> Curation:
@@ -123,3 +125,22 @@ def test_other_code_makes_parts_again_and_other_choices_do_not(
     assert parts_of(curation_of(tmp_path, written_before=None), work) != first
     monkeypatch.setattr(pipeline, "code_digest", lambda: "of another version")
     assert parts_of(curation_of(tmp_path), work) != first
+
+
+def test_tasks_of_a_join_wait_in_a_few_bytes_for_each_question(tmp_path: Path) -> None:
+    count = 5000
+    answers = list(range(count))
+    random.Random(0).shuffle(answers)
+    with PartWriter(tmp_path / "part") as out:
+        out.extra = {"site": {"name": "large"}}
+        questions, tops = out.table("questions", QUESTIONS), out.table("answers", ANSWERS)
+        for id in range(count):
+            questions.add({"id": id, "offset": 0, "length": 1})
+        for row, parent in enumerate(answers):
+            answer = {"parent": parent, "id": count + row, "score": 10, "line": b""}
+            tops.add(answer)
+            tops.add(answer | {"id": 9 * count + row, "score": 9})
+    (task,) = join_tasks([Part(tmp_path / "part")])
+    assert len(json.dumps(dict(task.arguments))) < 20 * count
+    expected = {parent: (0, 2 * row, count + row) for row, parent in enumerate(answers)}
+    assert unpack_tops(task.arguments) == expected

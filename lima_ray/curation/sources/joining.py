@@ -4,6 +4,8 @@ A part of the first stage names its site and holds two tables: `questions` with 
 `answers` with `parent`, `id`, `score` and what their source needs of them.
 """
 
+import base64
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -44,14 +46,24 @@ def join_site(name: str, parts: Sequence[Part]) -> Iterator[Task]:
         found = np.flatnonzero(np.isin(parent_Q, ids))
         needed = sorted({int(source_N[top_Q[f]]) for f in found})
         index = {source: i for i, source in enumerate(needed)}
-        tops = {
-            str(parent_Q[f]): [index[int(source_N[t])], int(row_N[t]), int(id_N[t])]
-            for f in found
-            for t in [top_Q[f]]
-        }
+        of_part = top_Q[found]
+        answers_Q = np.array([index[int(source)] for source in source_N[of_part]], dtype=np.int64)
+        tops = pack(np.stack([parent_Q[found], answers_Q, row_N[of_part], id_N[of_part]]))
         arguments = {"part": str(part.folder), "tops": tops}
         arguments |= {"answers": [str(parts[n].folder) for n in needed], "site": name}
         yield Task(f"{name}-joined-{number:05}", arguments)
+
+
+def pack(tops_4Q: np.ndarray) -> str:
+    """Return numbers as a text: a site has millions of questions, and tasks wait in memory."""
+    return base64.b64encode(zlib.compress(tops_4Q.astype("<i8").tobytes(), 1)).decode()
+
+
+def unpack_tops(arguments: Mapping[str, Any]) -> dict[int, tuple[int, int, int]]:
+    """Return part, row and id of the top answer by question, from a task's arguments."""
+    packed = zlib.decompress(base64.b64decode(arguments["tops"]))
+    tops_4Q = np.frombuffer(packed, "<i8").reshape(4, -1)
+    return {question: (part, row, id) for question, part, row, id in tops_4Q.T.tolist()}
 
 
 def read_answers(

@@ -18,7 +18,7 @@ from lima_ray.curation.candidate import Candidate, Part, PartWriter, Table
 from lima_ray.curation.filters import Result
 from lima_ray.curation.recipe import Reddit
 from lima_ray.curation.sources import reddit_text
-from lima_ray.curation.sources.joining import join_site, read_answers
+from lima_ray.curation.sources.joining import join_site, read_answers, unpack_tops
 from lima_ray.curation.sources.reddit_posts import Post, file_tasks, find_files, read_posts
 from lima_ray.curation.stages import Task
 
@@ -136,7 +136,7 @@ class RedditReader:
 
     def join(self, arguments: Mapping[str, Any], out: PartWriter) -> None:
         """Make candidates of the submissions of one part, each with its best story."""
-        tops = {int(id): place for id, place in arguments["tops"].items()}
+        tops = unpack_tops(arguments)
         stories = read_answers([Part(Path(p)) for p in arguments["answers"]], tops)
         repeated = set(arguments["repeated"])
         for number, row in enumerate(Part(Path(arguments["part"])).read("questions").to_pylist()):

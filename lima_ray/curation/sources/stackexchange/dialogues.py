@@ -19,7 +19,7 @@ from lima_ray.curation import filters
 from lima_ray.curation.candidate import Part, PartWriter
 from lima_ray.curation.dumps.ranges import Range, read_blocks, split
 from lima_ray.curation.recipe import StackExchangeDialogues
-from lima_ray.curation.sources.joining import join_tasks
+from lima_ray.curation.sources.joining import join_tasks, unpack_tops
 from lima_ray.curation.sources.sites import Site, find_sites
 from lima_ray.curation.sources.stackexchange import posts
 from lima_ray.curation.sources.stackexchange.questions import (
@@ -85,7 +85,7 @@ class DialogueReader(StackExchangeReader):
             return
         if "comments" in task.arguments:
             found = [Part(Path(folder)) for folder in task.arguments["comments"]]
-            answers = {place[2] for place in task.arguments["tops"].values()}
+            answers = {id for _, _, id in unpack_tops(task.arguments).values()}
             self.said = comments_on(answers, found)
         super().run(task, out)
 

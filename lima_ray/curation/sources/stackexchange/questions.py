@@ -23,7 +23,7 @@ from lima_ray.curation.dumps.ranges import RANGE_BYTES, Range, read_blocks, spli
 from lima_ray.curation.filters import Result
 from lima_ray.curation.markdown import to_markdown, to_prose, to_text
 from lima_ray.curation.recipe import StackExchange
-from lima_ray.curation.sources.joining import join_tasks, read_answers
+from lima_ray.curation.sources.joining import join_tasks, read_answers, unpack_tops
 from lima_ray.curation.sources.sites import Site, find_sites
 from lima_ray.curation.sources.stackexchange import posts
 from lima_ray.curation.stages import Task, stamp
@@ -147,7 +147,7 @@ class StackExchangeReader:
         part = Part(Path(task.arguments["part"]))
         site = Site(**part.counts["extra"]["site"])
         piece = Range(**part.counts["extra"]["piece"])
-        tops = {int(id): place for id, place in task.arguments["tops"].items()}
+        tops = unpack_tops(task.arguments)
         answers = read_answers([Part(Path(p)) for p in task.arguments["answers"]], tops)
         table = part.read("questions").to_pylist()
         lines = read_lines(part, piece, [q for q in table if q["id"] in tops])
