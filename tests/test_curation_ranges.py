@@ -8,6 +8,7 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -199,6 +200,20 @@ def test_what_is_no_archive_is_damage(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     assert read_until_damage(path)[0] == b""
     assert "cannot be read as .7z" in read_until_damage(path)[1][0]
+
+
+def test_a_header_that_makes_no_sense_is_damage(tmp_path: Path) -> None:
+    whole = archive(tmp_path / "whole.7z", {"Posts.xml": text_of(9)}, "copy").read_bytes()
+    offset, length = struct.unpack_from("<QQ", whole, 12)
+    path, start = tmp_path / "site.7z", 32 + offset
+    for byte in range(start, start + length):
+        data = bytearray(whole)
+        data[byte] = 0xCD
+        struct.pack_into("<I", data, 28, zlib.crc32(data[start:]))
+        struct.pack_into("<I", data, 8, zlib.crc32(data[12:32]))
+        path.write_bytes(data)
+        with suppress(UserError):  # nothing else is raised
+            read_all(split(path))
 
 
 def test_a_cut_off_lzma_archive_says_how_much_is_there(tmp_path: Path) -> None:

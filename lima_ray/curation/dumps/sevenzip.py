@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from py7zr import SevenZipFile
-from py7zr.exceptions import ArchiveError, PasswordRequired
+from py7zr.exceptions import PasswordRequired
 
 from lima_ray.config.errors import UserError
 from lima_ray.curation.dumps.damage import DumpError
@@ -61,7 +61,9 @@ def streams(path: Path) -> list[PackedStream]:
             return list(read_header(archive, path))
     except PasswordRequired as error:
         raise encrypted(path) from error
-    except (ArchiveError, struct.error, EOFError, ValueError, LookupError, lzma.LZMAError) as error:
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # py7zr raises any kind at a header that makes no sense
         if kept := bzip2_of_headless(path):
             return [kept]
         raise DumpError(f"{path} cannot be read as .7z: {error or type(error).__name__}") from error
