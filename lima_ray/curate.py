@@ -39,9 +39,9 @@ from lima_ray.curation.dataset import SourcePool
 from lima_ray.curation.funnel import Funnel
 from lima_ray.curation.pipeline import run_stages
 from lima_ray.curation.recipe import Curation, Selector
-from lima_ray.curation.review.decisions import Outcome, read_decisions, resolve
+from lima_ray.curation.review.decisions import Decision, Outcome, read_decisions, resolve
 from lima_ray.curation.review.queue import ReviewItem
-from lima_ray.curation.review.server import serve_review
+from lima_ray.curation.review.server import check_closed, serve_review
 from lima_ray.curation.selection.selectors import render_overlap, select_rows
 from lima_ray.curation.sources.registry import make_reader
 from lima_ray.curation.sources.stackexchange.census import census
@@ -92,6 +92,7 @@ def check_same_choices(curation: Curation, out: Path, overwrite: bool) -> None:
 
 def curate(curation: Curation, out: Path, command: CurateCommand) -> None:
     """Read the dumps, choose rows, and write the dataset or open the page where people choose."""
+    decisions = check_review(command, out)
     prompts = dataset.index_prompts(curation)
     parts = run_stages(curation, out / WORK, command.workers, command.damaged)
     pools = dataset.gather(curation, parts, prompts)
@@ -103,8 +104,24 @@ def curate(curation: Curation, out: Path, command: CurateCommand) -> None:
     elif command.review:
         review(curation, pools, grades, out, command)
     else:
-        decisions = resolve(read_decisions(out / "review"), command.lead)
-        write_dataset(curation, pools, grades, decisions, out, command)
+        outcomes = resolve(decisions, command.lead)
+        write_dataset(curation, pools, grades, outcomes, out, command)
+
+
+def check_review(command: CurateCommand, out: Path) -> list[Decision]:
+    """Return what people decided; what is wrong with it or the page is said before work starts.
+
+    Raises:
+        UserError: a page that is open to all, decisions that are none, or a lead who made none.
+    """
+    if command.review:
+        check_closed(command.host, command.login_file)
+    decisions = read_decisions(out / "review")
+    names = sorted({decision.reviewer for decision in decisions})
+    if command.lead and not command.review and command.lead not in names:
+        said = f"those who did are {', '.join(names)}" if names else "nobody did"
+        raise UserError(f"--lead {command.lead} has decided nothing; {said}")
+    return decisions
 
 
 def grade(curation: Curation, pools: list[SourcePool], out: Path) -> dict[str, float]:

@@ -121,6 +121,10 @@ def test_fields_of_a_source_are_flags_and_too_few_rows_stop(
         (("--sources.cooking.row", 3), "row"),
         (("--sources.cooking.rows.most", 3), "rows is a value, 5, and has no 'most'"),
         (("--sources.cooking.path", "[a"), "'[a' is no YAML"),
+        (("--review", "--host", "0.0.0.0"), "open to others on 0.0.0.0 and has no login file"),
+        (("--review", "--login_file", "none.txt"), "none.txt: no such file"),
+        (("--review", "--overlaps"), "two things to do"),
+        (("--lead", "ana"), "--lead ana has decided nothing; nobody did"),
         (("--sources.cooking.choose", "graded"), "needs endpoint and endpoint_model"),
         (("--sources.cooking.path", "none"), "no such file or folder"),
     ],
@@ -136,6 +140,7 @@ def test_a_wrong_flag_is_said_before_work_starts(
     with pytest.raises(SystemExit):
         curate(recipe, "--inputs", dumps, "--out", tmp_path / "out", "--workers", 0, *args)
     assert said in capsys.readouterr().err
+    assert not (tmp_path / "out" / "work").exists()
 
 
 @pytest.mark.parametrize("name", ["", "name:\n", "name: ''\n", "name: other\n"])

@@ -76,6 +76,8 @@ def parse_curate(args: list[str], prog: str, doc: str) -> CurateCommand:
     said = options.model_dump()
     if options.census:
         return CurateCommand.model_validate(said)
+    if options.review and options.overlaps:
+        raise UserError("--review and --overlaps are two things to do; give one of them")
     if not reference:
         raise UserError(f"which recipe? {prog} RECIPE; those that ship are {shipped}")
     changes |= {name: said[name] for name in CHANGEABLE if said[name] is not None}

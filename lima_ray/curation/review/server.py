@@ -63,12 +63,7 @@ def serve_review(
     """
     if not queue:
         raise UserError("there is no candidate to review; the funnel says which filter took them")
-    if login_file is None and not is_loopback(host):
-        raise UserError(
-            f"the review is open to others on {host or 'every interface'} and has no login file. "
-            "Make lines by `python -m serve.login NAME` and name their file, or bind 127.0.0.1 and "
-            "forward the port by ssh -L"
-        )
+    check_closed(host, login_file)
     with explain_write_errors(folder, "--out"):
         folder.mkdir(parents=True, exist_ok=True)
         busy = f"another review of {folder} runs; open its page, or end it first"
@@ -91,6 +86,22 @@ def serve_review(
             store.close()
     finally:
         lock.release()
+
+
+def check_closed(host: str, login_file: Path | None) -> None:
+    """Refuse a review that anybody could join.
+
+    Raises:
+        UserError: others reach it and there is no login file, or the file is missing.
+    """
+    if login_file is None and not is_loopback(host):
+        raise UserError(
+            f"the review is open to others on {host or 'every interface'} and has no login file. "
+            "Make lines by `python -m serve.login NAME` and name their file, or bind 127.0.0.1 and "
+            "forward the port by ssh -L"
+        )
+    if login_file and not login_file.is_file():
+        raise UserError(f"{login_file}: no such file; `python -m serve.login NAME` makes its lines")
 
 
 def protect(page: ASGIApp, names: frozenset[str] | None) -> ASGIApp:
