@@ -81,6 +81,18 @@ def test_examples_are_drawn_by_the_seed(tmp_path: Path) -> None:
     assert len(run(tmp_path / "d", examples_per_task=50).candidates) == 50
 
 
+def test_half_a_character_is_no_text(tmp_path: Path) -> None:
+    rows = task(20, 20, Contributors=["Ann", "\ud83d"])
+    rows["Instances"][0] |= {"id": "\ud83d"}
+    rows["Instances"][1] |= {"input": "Text \ud83d"}
+    rows["Instances"][2] |= {"output": ["\ude00", "Answer"]}
+    write(tmp_path / "d" / "t.json", rows)
+    done = run(tmp_path / "d")
+    assert done.dropped == {"t/i1": "empty"}
+    assert {c.authors for c in done.candidates} == {("Ann",)}
+    assert [c.turns[1] for c in done.candidates if c.id == "t/i2"] == ["Answer"]
+
+
 def test_empty_and_long_examples_are_dropped(tmp_path: Path) -> None:
     content = task(30, 30)
     content["Instances"][0]["input"] = " "

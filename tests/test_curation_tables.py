@@ -38,6 +38,13 @@ def test_a_packed_table_reads_alike(tmp_path: Path) -> None:
     assert [cells["a"] for _, cells in read_table(file, Counter())] == ["x\ny"] * 3000
 
 
+def test_a_packed_table_is_not_cut_off_by_a_short_last_row(tmp_path: Path) -> None:
+    path, notes = tmp_path / "t.csv.zst", Counter[str]()
+    path.write_bytes(zstd.compress(b"a,b\n1,2\n3"))
+    assert [cells for _, cells in read_table(path, notes)] == [{"a": "1", "b": "2"}]
+    assert notes.total() == 1
+
+
 def test_rows_of_another_width_are_counted_and_left_out(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_text("a,b\n1,2\n1,2,3\n4\n5,6\n")

@@ -48,7 +48,9 @@ def read_table(path: Path, notes: Counter[str]) -> Iterator[tuple[int, dict[str,
 
 
 def ends_with_newline(path: Path) -> bool:
-    """Return whether the last byte of a plain file ends a line."""
+    """Return whether the last byte of a file ends a line; zstd itself tells what is cut off."""
+    if path.suffix.lower() in (".zst", ".zstd"):
+        return True
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read() == b"\n"

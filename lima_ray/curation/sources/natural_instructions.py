@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lima_ray.config.errors import UserError
+from lima_ray.config.terminal import printable
 from lima_ray.curation import filters
 from lima_ray.curation.candidate import Candidate, PartWriter
 from lima_ray.curation.dumps.ranges import DumpError
 from lima_ray.curation.filters import Result
 from lima_ray.curation.recipe import NaturalInstructions
 from lima_ray.curation.stages import Task, files_below, stamp
+from lima_ray.data.forms import LONE_SURROGATE
 from lima_ray.records.files import parse_json
 
 SPLITS = frozenset({"train", "dev", "test", "val", "valid", "validation", "eval"})
@@ -85,7 +87,7 @@ class NaturalInstructionsReader:
         seen: set[str] = set()
         for number, instance in enumerate(instances):
             out.seen += 1
-            id = f"{name}/{instance.get('id') or number}"
+            id = printable(f"{name}/{instance.get('id') or number}")
             if id in seen:
                 id = f"{id}-{number}"
             seen.add(id)
@@ -190,9 +192,10 @@ def read_facts(
 
 
 def texts(value: Any) -> tuple[str, ...]:
-    """Return the texts of a value that is one, or a list of them."""
+    """Return the texts of a value that is one, or a list of them; half a character is no text."""
     values = value if isinstance(value, list) else [value]
-    return tuple(v.strip() for v in values if isinstance(v, str) and v.strip())
+    found = [v.strip() for v in values if isinstance(v, str) and not LONE_SURROGATE.search(v)]
+    return tuple(filter(None, found))
 
 
 def text(value: Any) -> str:
