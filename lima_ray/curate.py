@@ -209,8 +209,9 @@ def write_dataset(
     made["edited"] = [c.id for those in rows.values() for c in those if c.id in turns]
     made |= {"too_few": short} if short else {}
     with explain_write_errors(out, "--out"):
-        write_examples([c.to_example() for those in rows.values() for c in those], file)
+        # The largest first: on a disk that fills up, the rows and their card stay as they were.
         dataset.write_dropped(pools, out / "dropped.parquet")
+        write_examples([c.to_example() for those in rows.values() for c in those], file)
         names = read_author_names(curation, rows)
         write_card(curation, funnels, rows, file, out, made=made, names=names)
     print_summary(funnels, file, out)
