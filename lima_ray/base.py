@@ -43,9 +43,6 @@ def build(
         context: longest sequence, in tokens.
         dtype: format of the saved weights.
         seed: seed of the weights.
-
-    Raises:
-        UserError: sizes that do not fit each other, or text that cannot be read.
     """
     import torch
     from transformers import LlamaForCausalLM

@@ -30,11 +30,7 @@ HELP = "/new  /retry  /undo  /save FILE  /help; Ctrl-C stops a reply, Ctrl-D end
 
 
 def main(given: ChatCommand) -> None:
-    """Read turns from the terminal and print the model's replies as they come.
-
-    Raises:
-        UserError: no model or no server there.
-    """
+    """Read turns from the terminal and print the model's replies as they come."""
     model, system, seed = given.model, given.system, given.seed
     if model.startswith(("http://", "https://")):
         stream = stream_from_server(model, given.name, system, given.sampling)

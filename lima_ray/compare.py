@@ -50,8 +50,6 @@ class CompareCommand(Section):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two replies to one prompt."""
-
     first: Reply
     second: Reply
 
@@ -106,7 +104,6 @@ def column_names(both: list[Pair]) -> tuple[str, str]:
 
 
 def build_table(both: list[Pair], title: str) -> Table:
-    """Return prompts and both replies, for a terminal."""
     shown = Table(title=Text(title), title_justify="left", show_lines=True)
     for heading in ("prompt", *column_names(both)):
         shown.add_column(Text(printable(heading)), ratio=1, overflow="fold")
@@ -133,11 +130,7 @@ def build_page(both: list[Pair], title: str) -> str:
 
 
 def compare(command: CompareCommand) -> None:
-    """Show two directories of replies side by side.
-
-    Raises:
-        UserError: no replies, or none to the same prompts.
-    """
+    """Show two directories of replies side by side; refuse them where no prompt is common."""
     first, second = read_replies_by_key(command.first), read_replies_by_key(command.second)
     both = pair_replies(first, second)
     title = summarise(first, second, both)

@@ -46,9 +46,6 @@ def choose_epoch(run: Run, recipe: Recipe, report: Callable[[str], None] = print
     Returns:
         the epoch chosen: of the highest mean grade; of equals the one more of whose replies
         stopped, then the earliest.
-
-    Raises:
-        UserError: no weights at all, or none in the range.
     """
     kept = kept_epochs(run)
     if recipe.select.judge == "none":
@@ -120,10 +117,7 @@ def describe_unjudged(run: Run, epoch: int, error: UserError) -> str:
 
 
 def check_export(run: Run, recipe: Recipe) -> str:
-    """See that the export is the model that was trained (lima_ray/model/export_check.py).
-
-    On a cluster with GPUs that takes a task with one, elsewhere this process.
-    """
+    """See that the export is the model trained, in a task on a GPU where the cluster has one."""
     dtype = recipe.checkpoint.weights_dtype
     if ray.is_initialized() and cluster.wants_gpus(recipe.cluster):
         return cluster.run_as_task(export_check.check_export, recipe, run, dtype)
@@ -131,11 +125,7 @@ def check_export(run: Run, recipe: Recipe) -> str:
 
 
 def choose_again(run: Run, recipe: Recipe) -> int:
-    """Choose a finished run's epoch again, by its recipe with the choice to make.
-
-    Raises:
-        UserError: no judge, or anything that it lacks; nothing has changed then.
-    """
+    """Choose a finished run's epoch again by its recipe; where that is refused nothing changes."""
     if recipe.select.judge == "none":
         raise UserError("the run's recipe names no judge: --select.judge exact, or endpoint")
     kept = kept_epochs(run)

@@ -65,10 +65,7 @@ def check_address() -> None:
 
 
 def connect(dashboard: bool = False) -> None:
-    """Join the cluster that RAY_ADDRESS or this node names, or start one on this machine.
-
-    One that is started has Ray's dashboard where `dashboard` is true.
-    """
+    """Join the cluster of RAY_ADDRESS or this node, or start one, with the dashboard if asked."""
     import ray
 
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)

@@ -35,8 +35,6 @@ from lima_ray.config.sections import Section
 
 @dataclass(frozen=True)
 class Command:
-    """One command."""
-
     module: str
     arguments: str = ""
     """`module:name` of what its `main` takes, a section or a function that reads it; empty where
@@ -68,10 +66,7 @@ COMMANDS = {
 
 
 def run_command(name: str, argv: Sequence[str] | None = None) -> None:
-    """Run a command; bad input ends it with one message and status 2.
-
-    Its arguments are `argv`, or those of the command line.
-    """
+    """Run a command with `argv` or the command line's; bad input ends it with status 2."""
     command = COMMANDS[name]
     with exit_on_user_error():
         args = list(sys.argv[1:] if argv is None else argv)
@@ -104,10 +99,7 @@ def docstring(module: str) -> str:
 
 
 def make_importable(module: str) -> None:
-    """Make a module of the source checkout importable wherever the command is called.
-
-    Refuse where the package is installed without its checkout.
-    """
+    """Make a module of the checkout importable from anywhere; refuse where there is no checkout."""
     package = module.partition(".")[0]
     if package == PACKAGE.name:
         return
@@ -147,9 +139,6 @@ def parse_command(
         prog: how the step is called, such as `python -m lima_ray.train`.
         doc: the step's module docstring, shown by `--help`.
         argv: arguments; none takes the command line's.
-
-    Raises:
-        UserError: no such recipe, or flags that do not agree with each other or with the recipe.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     reference = args.pop(0) if args and not args[0].startswith("-") else DEFAULT_RECIPE
@@ -167,13 +156,7 @@ def parse_flags(
     args: list[str] | None,
     origin: str = "command line",
 ) -> Arguments:
-    """Read `--section.field value ...` over defaults, which `--help` shows, as `flags.parse` does.
-
-    `origin` is named where flags do not agree.
-
-    Raises:
-        UserError: an unknown flag, or flags that do not agree with each other.
-    """
+    """Read `--section.field value ...` over defaults, by `flags.parse`; errors name `origin`."""
     try:
         return flags.parse(command, prog, doc, args, default)
     except ValidationError as error:

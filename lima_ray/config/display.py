@@ -11,10 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 
 class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
-    """A bar with a title before it and numbers after it, and lines above it.
-
-    Where no terminal is, a line is printed instead every `log_every_s`.
-    """
+    """A bar with title and numbers, lines above it; without a terminal lines each `log_every_s`."""
 
     def __init__(
         self,
@@ -58,10 +55,7 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
         self.bar.stop()
 
     def follow(self, refresh: Callable[[bool], None], every_s: float) -> None:
-        """Call `refresh(False)` repeatedly in a thread of its own.
-
-        When the context ends it is called once more, as `refresh(True)`.
-        """
+        """Call `refresh(False)` repeatedly in a thread, and at the end `refresh(True)`."""
 
         def repeat() -> None:
             while not self.ending.wait(every_s):

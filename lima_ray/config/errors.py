@@ -16,10 +16,7 @@ SHOWN_ERRORS = 5
 
 
 class UserError(Exception):
-    """Bad input or a missing resource; the message says what to change.
-
-    Functions that refuse something raise it.
-    """
+    """Bad input or a missing resource, with what to change; what refuses something raises it."""
 
 
 def join_names(names: list[str], most: int = 10) -> str:
@@ -34,7 +31,6 @@ def describe_invalid(
     """Say what is wrong with each field of a pydantic model, a line each.
 
     Args:
-        error: pydantic's.
         origin: begins each line, such as a file's name.
         describe_unknown: says it of a field that is not known, by its dotted name and its value.
     """

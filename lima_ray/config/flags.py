@@ -80,7 +80,6 @@ def parse(
 
 
 def find_flags(what: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
-    """Yield the flags of a pydantic model or a function."""
     fields: dict[str, tuple[Any, list[Any]]] = {}
     if inspect.isclass(what) and issubclass(what, BaseModel):
         for name, field in what.model_fields.items():

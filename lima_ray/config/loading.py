@@ -14,11 +14,7 @@ DEFAULT_RECIPE = "miniature"
 
 
 def load_recipe(reference: str = DEFAULT_RECIPE) -> Recipe:
-    """Read a recipe by file or by the name of a recipe that ships with the package.
-
-    Raises:
-        UserError: no such recipe, not YAML, or an unknown key or bad value (all are named).
-    """
+    """Read a recipe by file or shipped name; refuse a wrong one, naming every bad key and value."""
     path, tree = read_yaml(reference, RECIPES, "recipe", may_be_empty=True)
     return validate_recipe(tree if tree.get("name") else tree | {"name": path.stem}, str(path))
 
@@ -31,9 +27,6 @@ def read_yaml(
     Args:
         what: it is, such as `recipe`, for messages.
         may_be_empty: an empty file is an empty mapping.
-
-    Raises:
-        UserError: there is none (the nearest name is told), or it is no mapping.
     """
     path = Path(reference)
     if not path.is_file():

@@ -49,7 +49,6 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
-        """Refuse combinations that no run could carry out."""
         problems = {
             f"train.tokens_per_micro_batch is {self.train.tokens_per_micro_batch}, less than "
             f"data.max_tokens {self.data.max_tokens}: the longest row would fit no micro-batch; "
@@ -105,7 +104,6 @@ class Recipe(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def save(self, path: Path) -> None:
-        """Write `to_yaml` to a file."""
         path.write_text(self.to_yaml(), encoding="utf-8")
 
     def identity(self) -> dict[str, Any]:
@@ -120,11 +118,7 @@ class Recipe(Section):
 
 
 def validate_recipe(tree: dict[str, Any], origin: str = "recipe") -> Recipe:
-    """Build a Recipe from nested plain values.
-
-    Raises:
-        UserError: naming `origin`, every wrong key or value, and the nearest right name.
-    """
+    """Build a Recipe of plain values; an error names `origin`, every wrong key, and the nearest."""
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -137,6 +131,5 @@ def describe_errors(error: ValidationError, origin: str) -> str:
 
 
 def describe_unknown_key(name: str, value: object) -> str:
-    """Say that no field has this dotted name, and which one is nearest."""
     tree = Recipe().model_dump()
     return f"unknown key {name} (value {value!r}){did_you_mean(name, [*flatten(tree), *tree])}"

@@ -31,11 +31,7 @@ PROBE_USER, PROBE_REPLY = "Aqxj1", "Bqxj2"
 
 
 def analyse_template(tokenizer: Any) -> TemplateSyntax:
-    """Return the syntax of the tokenizer's chat template.
-
-    Raises:
-        UserError: it cannot be told where its replies begin and end.
-    """
+    """Return the syntax of a chat template; refuse it where replies' ends cannot be told."""
     return _analyse_template(tokenizer, str(tokenizer.chat_template))
 
 
@@ -71,11 +67,7 @@ def _analyse_template(tokenizer: Any, template: str) -> TemplateSyntax:
 
 
 def render(tokenizer: Any, messages: list[Message], prompt: bool = False) -> str:
-    """Render messages by the chat template; for a prompt, with the beginning of a reply.
-
-    Raises:
-        UserError: the template refuses them.
-    """
+    """Render messages by the chat template; for a prompt, with the beginning of a reply."""
     try:
         return tokenizer.apply_chat_template(
             messages,
@@ -88,11 +80,7 @@ def render(tokenizer: Any, messages: list[Message], prompt: bool = False) -> str
 
 
 def encode_prompt(tokenizer: Any, messages: list[Message]) -> list[int]:
-    """Return token ids of a dialogue that a reply shall follow.
-
-    Raises:
-        UserError: the template refuses it.
-    """
+    """Return token ids of a dialogue that a reply shall follow."""
     try:
         syntax = analyse_template(tokenizer)
     except UserError:  # of another model, which replies though it could not be trained here
@@ -112,9 +100,6 @@ def encode_dialogues(
     """Return token ids and turns of dialogues that end with a reply, or what is wrong with each.
 
     Nothing follows the last reply's EOT.
-
-    Raises:
-        UserError: nothing can be told of the template.
     """
     syntax = analyse_template(tokenizer)
     parts: list[list[Segment]] = []
@@ -170,10 +155,7 @@ def mark_control_names(messages: list[Message], syntax: TemplateSyntax) -> list[
 
 
 def find_replies(syntax: TemplateSyntax, text: str) -> tuple[list[int], list[int]]:
-    """Return where the replies of a rendered dialogue begin, and where their EOT ends.
-
-    A prompt has one more beginning than ends.
-    """
+    """Return where replies begin and where their EOT ends; a prompt has one more beginning."""
     mark = control_marks()[0]
     opening = re.compile(f"(?<!{mark}){re.escape(syntax.opening)}")
     eot = re.compile(f"(?<!{mark}){re.escape(syntax.eot)}")

@@ -29,9 +29,6 @@ def read_examples(
         dialogues: every row must end with the assistant; otherwise prompts alone are rows too.
         invalid: stop at rows that are not usable, or drop them and say which.
         drop_flag: the caller's flag that drops them, for the message; empty where it has none.
-
-    Raises:
-        UserError: nothing there, nothing that can be read, or rows that are not usable.
     """
     examples, problems = [], []
     for place, row in read_rows(reference, split):
@@ -78,7 +75,6 @@ def parse_example(row: Any, place: str, dialogues: bool) -> Example:
 
 
 def check_turns(turns: list[Any], where: str, dialogues: bool) -> None:
-    """Refuse dialogues that no chat could have produced."""
     for number, turn in enumerate(turns, start=1):
         if not isinstance(turn, str):
             kind = type(turn).__name__
@@ -115,11 +111,7 @@ def normalise_text(text: str) -> str:
 
 
 def read_prompts(reference: str, split: str) -> list[Example]:
-    """Read rows whose ids differ and whose follow-ups are texts.
-
-    Raises:
-        UserError: the rows that are not so.
-    """
+    """Read rows whose ids differ and whose follow-ups are texts; refuse others."""
     rows = read_examples(reference, split, dialogues=False)
     twice = [id for id, count in Counter(row.id for row in rows).items() if count > 1]
     if twice:

@@ -25,7 +25,6 @@ PlacedRows = Iterator[tuple[str, Any]]
 
 
 def read_file_rows(path: Path) -> PlacedRows:
-    """Yield rows of one file, by what its name ends in."""
     kind, packed = file_suffixes(path)
     if kind not in READERS or (packed and kind in TABLES):
         raise UserError(

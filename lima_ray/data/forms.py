@@ -61,8 +61,6 @@ LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass
 class ParsedRow:
-    """What a row says, whatever its form."""
-
     used: set[str]
     """The row's keys that are taken up in this."""
     turns: list[Any] = field(default_factory=list)

@@ -26,13 +26,7 @@ def show_rows(
     rows: Rows,
     what: str,
 ) -> None:
-    """Print rows with their supervised tokens marked, the lengths, and how they pack.
-
-    `what` is that of `lima_ray.encode --show`.
-
-    Raises:
-        UserError: no such row.
-    """
+    """Print rows, supervised tokens marked, lengths and packing; `what` is `encode --show`'s."""
     console = Console(highlight=False, emoji=False)
     shown = choose_rows(what, examples, rows)
     for number in shown:
@@ -50,7 +44,6 @@ def show_rows(
 
 
 def choose_rows(what: str, examples: list[Example], rows: Rows) -> Sequence[int]:
-    """Return the numbers of the rows to print."""
     kind, _, count = what.partition(":")
     if what.isdigit():
         return np.linspace(0, len(rows) - 1, min(int(what), len(rows)), dtype=int).tolist()

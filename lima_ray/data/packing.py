@@ -45,7 +45,6 @@ def plan_epoch(
     Args:
         lengths_R: tokens of each row; none may exceed `tokens_per_micro_batch`.
         epoch: epoch, counted from 0.
-        tokens_per_micro_batch: most tokens of one micro-batch.
     """
     order = epoch_order(len(lengths_R), seed, epoch, batch_examples)
     batches = order.reshape(-1, batch_examples)

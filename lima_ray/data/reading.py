@@ -20,11 +20,7 @@ SHARD = re.compile(r"(?P<name>.*?)[-_.]?((?P<number>\d+)-of-(?P<of>\d+)(-[0-9a-f
 
 
 def read_rows(reference: str, split: str) -> PlacedRows:
-    """Yield `(place, row)` for every raw row that a reference names.
-
-    Raises:
-        UserError: nothing there, or it cannot be read; the line is named where there is one.
-    """
+    """Yield `(place, row)` for every raw row that a reference names; refuse what cannot be read."""
     path = resolve(reference)
     if path is None and re.fullmatch(r"[\w.-]+/[\w.-]+", reference) and not is_file_name(reference):
         yield from read_hub_rows(reference, split)
@@ -41,12 +37,9 @@ def read_rows(reference: str, split: str) -> PlacedRows:
 
 
 def find_split_files(folder: Path, split: str) -> list[Path]:
-    """Return the files of a directory that hold a split, in order.
+    """Return the files of a directory that hold a split, in order; refuse several or a part.
 
     They are one file named so, or its shards, here or in `data`, or all in a folder named so.
-
-    Raises:
-        UserError: there is none, several might be meant, or a shard is missing.
     """
     files = list_data_files(folder) + list_data_files(folder / "data")
     named = [p for p in files if file_stem(p) == split]

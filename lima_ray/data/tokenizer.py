@@ -37,9 +37,6 @@ def load_tokenizer(
         base: directory or hub id of the base model.
         eot_token: the EOT to use; none takes the base's own, or adds `<|eot|>`.
         template: `own` keeps the base's chat template where it has one, `paper` takes LIMA's form.
-
-    Raises:
-        UserError: no tokenizer there, or a chat template that nothing can be trained with.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -108,11 +105,7 @@ def base_template(tokenizer: Any) -> str:
 
 
 def eot_of_template(tokenizer: Any, base: str, eot_token: str | None) -> str:
-    """Return the token that ends replies in the base's own chat template.
-
-    Raises:
-        UserError: it cannot be told, or the recipe asks for another.
-    """
+    """Return the token that ends replies in the base's template; refuse none, or another's."""
     paper = "give the base LIMA's form instead: --model.chat_template paper"
     try:
         eot = analyse_template(tokenizer).eot
@@ -158,9 +151,6 @@ def prompt_ids(tokenizer: Any, turns: Sequence[str], system: str | None = None) 
 
     Args:
         turns: the user's and the assistant's in turn; the user begins and ends.
-
-    Raises:
-        UserError: the last turn is the assistant's, or blank, or the template refuses the dialogue.
     """
     if len(turns) % 2 == 0:
         raise UserError(f"the dialogue has {len(turns)} turns; the last must be the user's")
@@ -191,7 +181,6 @@ def template_eot_ids(tokenizer: Any) -> set[int]:
 
 
 def eot_id(tokenizer: "PreTrainedTokenizerFast") -> int:
-    """Return the id of the token that ends every turn."""
     return tokenizer.get_vocab()[str(tokenizer.eos_token)]
 
 

@@ -67,11 +67,7 @@ def find_leaks(examples: list[Example], prompts: list[Example]) -> list[tuple[Ex
 
 
 def load_examples(data: Data, seed: int = 0) -> tuple[list[Example], list[Example]]:
-    """Read a recipe's training rows and its dev and test prompts, leaked rows dropped if asked to.
-
-    Raises:
-        UserError: rows that are not usable, or a held-out dialogue that is trained on.
-    """
+    """Read a recipe's training rows and its dev and test prompts, leaked rows dropped if asked."""
     read = partial(read_examples, invalid=data.invalid, drop_flag="--data.invalid drop")
     rows = read(data.train, "train")
     train = sample_rows(rows, data.rows, seed, "data.rows")
@@ -113,10 +109,7 @@ def check_heldout(train: list[Example], heldout: list[Example], reference: str) 
 
 
 def sample_rows(rows: list[Example], count: int | None, seed: int, field: str) -> list[Example]:
-    """Sample rows at random, or take all, in order, where no count is given.
-
-    Those of a smaller count are among those of a larger one; more than there are is refused.
-    """
+    """Sample rows at random, fewer among those of more; without a count take all, in order."""
     if count is None:
         return rows
     if count > len(rows):
@@ -126,7 +119,6 @@ def sample_rows(rows: list[Example], count: int | None, seed: int, field: str) -
 
 
 def load(recipe: Recipe) -> TrainingData:
-    """Read, encode and check a recipe's data."""
     train, prompts = load_examples(recipe.data, recipe.seed)
     model = recipe.model
     tokenizer = load_tokenizer(model.base, model.eot_token, model.chat_template)

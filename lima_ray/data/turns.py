@@ -28,14 +28,11 @@ def control_marks() -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class TemplateSyntax:
-    """What a chat template makes of dialogues."""
-
     control: re.Pattern[str]
     """Control tokens, longest first."""
     opening: str
     """The text between the user's last turn and a reply."""
     eot: str
-    """The token that ends a reply."""
     lead: str
     """A control token to tokenise a text behind, so that it is taken for no beginning."""
     eat_right: frozenset[str]
@@ -67,7 +64,6 @@ class Segment:
 
 
 def split_segments(syntax: TemplateSyntax, text: str, begins: list[int]) -> list[Segment]:
-    """Cut a rendered dialogue at its control tokens."""
     found: list[Segment] = []
     mark = control_marks()[0]
     places = [m for m in syntax.control.finditer(text) if text[m.start() - 1 : m.start()] != mark]
@@ -158,10 +154,7 @@ def tokenise_plain(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 def tokenise_control_names(
     tokenizer: Any, control: re.Pattern[str], text: str, first: bool
 ) -> list[int]:
-    """Return token ids of a text without marks that spells control tokens, which are text in it.
-
-    `first` tells whether it begins the dialogue.
-    """
+    """Return ids of a text whose control names are text; `first` tells if it begins a dialogue."""
     reader = text_only_tokenizer(tokenizer, control)
     ids = reader(text, add_special_tokens=False).input_ids
     if not first:  # behind a line break, since some tokenizers put a space before a beginning

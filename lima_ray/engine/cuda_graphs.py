@@ -96,8 +96,6 @@ class StaticSlotCache:
 
 @dataclass(frozen=True)
 class RecordedGraph:
-    """A forward pass that can be launched again."""
-
     graph: Any
     """A CUDAGraph."""
     inputs: torch.Tensor

@@ -22,8 +22,6 @@ REPLACEMENT = "\ufffd"
 
 
 class Detokenizer:
-    """The text of one reply so far."""
-
     def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
         """Begin an empty text.
 

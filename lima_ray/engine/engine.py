@@ -57,9 +57,6 @@ class Engine:
             slots: requests decoded at once.
             device: None takes a GPU where there is one. A CPU computes in fp32, CUDA in the
                 precision of the model's files.
-
-        Raises:
-            UserError: no such model, or one whose attention is more than plain causal.
         """
         if slots < 1:
             raise UserError(f"slots is {slots}; an engine needs at least 1")
@@ -80,7 +77,6 @@ class Engine:
 
     @property
     def in_flight(self) -> int:
-        """Number of requests that wait or are being answered."""
         return len(self.waiting) + len(self.active)
 
     def prompt(self, turns: Sequence[str], system: str | None = None) -> list[int]:
@@ -115,11 +111,7 @@ class Engine:
             raise UserError(f"{name}: stop holds an empty string, which every reply contains")
 
     def submit(self, request: Request) -> None:
-        """Queue a request; it enters a slot when a step begins and one is free.
-
-        Raises:
-            UserError: see `check`; the engine is then as it was.
-        """
+        """Queue a request that passes `check`; it enters a slot that is free when a step begins."""
         self.check(request)
         self.waiting.append(request)
 
@@ -160,11 +152,7 @@ class Engine:
         ]
 
     def generate(self, requests: Iterable[Request]) -> Iterator[CompletionOutput]:
-        """Answer requests, taken as slots come free, and yield replies as they finish.
-
-        Raises:
-            UserError: a request cannot be answered (`check` tells before); those in flight end.
-        """
+        """Yield replies to requests, taken as slots come free; one refused by `check` ends all."""
         source, mine = iter(requests), set[str]()
         try:
             while True:

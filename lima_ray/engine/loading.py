@@ -24,13 +24,10 @@ process meanwhile, and two at once leave each other's weights in the wrong one."
 
 
 def load(model_dir: Path, device: torch.device, batch: int) -> tuple[Any, Any]:
-    """Return the model of a directory, its attention in slots, and its tokenizer.
+    """Return a directory's model, its attention in slots, and tokenizer; refuse a broken one.
 
-    Args:
-        device: a CPU computes in fp32, CUDA in the precision of the files.
-
-    Raises:
-        UserError: what is missing there, or cannot be read, or is no plain causal attention.
+    One whose attention is more than plain causal is refused too. A CPU computes in fp32, CUDA in
+    the precision of the files.
     """
     needed = {
         "model": ("config.json",),

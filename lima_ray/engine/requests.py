@@ -9,8 +9,6 @@ from lima_ray.engine.detokenizer import Detokenizer
 
 @dataclass(frozen=True)
 class Request:
-    """One reply to generate."""
-
     id: str
     """Name of the request, unlike that of any other in flight."""
     ids: list[int]
@@ -43,8 +41,6 @@ class Logprob:
 
 @dataclass(frozen=True)
 class CompletionOutput:
-    """The finished reply of a request."""
-
     id: str
     text: str
     """The text, without EOT and other control tokens."""
@@ -54,7 +50,6 @@ class CompletionOutput:
     """True where EOT ended it, false where a stop string or the length limit did."""
     n_prompt_tokens: int
     stopped_by: str | None = None
-    """The stop string that ended it."""
 
     @property
     def n_tokens(self) -> int:
@@ -92,7 +87,6 @@ class ActiveRequest:
     penalised: dict[int, None] = field(default_factory=dict)
     """Tokens that the repetition penalty applies to: a set that keeps its order."""
     text: str = ""
-    """Text of the reply so far."""
 
     @property
     def prompt_left(self) -> int:
@@ -101,7 +95,6 @@ class ActiveRequest:
 
     @property
     def prefilling(self) -> bool:
-        """Whether some of the prompt is still to prefill."""
         return self.prompt_left > 0
 
     @property

@@ -27,7 +27,6 @@ def sample(
     Args:
         logits_BV: the model's logits; in fp32, penalties are written into them.
         penalised: the tokens that each sequence's repetition penalty applies to, each once.
-        samplings: how each sequence is decoded.
         uniforms: a number in [0, 1) for each sequence; not used at temperature 0.
     """
 

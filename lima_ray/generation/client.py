@@ -41,12 +41,7 @@ class Unanswered(Exception):
 
 
 def length_fields(url: str, sampling: Sampling) -> dict[str, int]:
-    """Return the field of a request that bounds the reply's tokens; none where they have no bound.
-
-    Args:
-        url: of the server.
-        sampling: its `max_new_tokens` is the bound.
-    """
+    """Return the request's field that bounds the reply to `max_new_tokens`; empty without one."""
     if sampling.max_new_tokens is None:
         return {}
     openai = httpx2.URL(url).host.endswith(OPENAI_HOSTS)
@@ -54,11 +49,7 @@ def length_fields(url: str, sampling: Sampling) -> dict[str, int]:
 
 
 class Client(AbstractAsyncContextManager["Client"]):
-    """A connection to an endpoint's model.
-
-    Raises:
-        UserError: the URL is none, or would put a secret on disk; the key is no header's value.
-    """
+    """A connection to an endpoint's model; refuses a bad URL, a secret in it, and a bad key."""
 
     def __init__(self, endpoint: Endpoint, model: str) -> None:
         self.endpoint, self.model = endpoint, model

@@ -52,11 +52,7 @@ def check_url(given: str) -> None:
 
 
 def read_key(variable: str) -> str:
-    """Return the API key in an environment variable, or an empty text.
-
-    Raises:
-        UserError: it is no header's value.
-    """
+    """Return the API key in an environment variable, or ''; refuse one that no header can hold."""
     key = os.environ.get(variable, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"the key in {variable} has characters that no key has")

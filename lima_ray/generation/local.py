@@ -136,11 +136,7 @@ def generate_on_cluster(job: GenerationJob, path: Path, scripts: list[Script]) -
 
 
 def plan_workers(job: GenerationJob, path: Path, scripts: int) -> tuple[Callable[[], Any], int]:
-    """Return a function that starts a worker on the cluster, and how many to start.
-
-    Raises:
-        UserError: the cluster has not as many GPUs or CPU cores.
-    """
+    """Return a function that starts a worker, and how many to start; refuse more than fit."""
     import ray
 
     connect()

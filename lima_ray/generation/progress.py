@@ -11,8 +11,6 @@ RECENT_REPLIES = 200
 
 
 class GenerationProgress(AbstractContextManager["GenerationProgress"]):
-    """Counts replies and shows the counts."""
-
     def __init__(self, total: int, before: int) -> None:
         self.total, self.done = total, before
         self.display = ProgressDisplay(total, numbers="loading", completed=before)

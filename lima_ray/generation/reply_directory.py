@@ -13,7 +13,6 @@ from lima_ray.records.journal import Journal
 from lima_ray.records.reply import Reply
 
 SETTINGS_FILE = "generate.json"
-"""The settings that made the replies of a directory."""
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
@@ -43,11 +42,7 @@ class ReplyDirectory(AbstractContextManager["ReplyDirectory"]):
         self.lock.release()
 
     def resume(self, asked: dict[str, Any]) -> None:
-        """Read earlier replies, drop a half-written last line, and write the settings.
-
-        Raises:
-            UserError: the directory holds replies of another model, prompts or sampling.
-        """
+        """Read earlier replies, drop a cut last line, write settings; refuse others' replies."""
         there = self.replies_file.exists() and self.replies_file.stat().st_size > 0
         if there and not self.settings_file.exists():
             raise UserError(

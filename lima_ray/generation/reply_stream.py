@@ -51,9 +51,6 @@ def stream_from_server(url: str, name: str, system: str, sampling: Sampling) -> 
     """Find a model behind a server, and return what streams its replies.
 
     A server that answers 503, as while it loads the model, is asked again.
-
-    Raises:
-        UserError: no server there, or it has no such model; later also where a reply breaks off.
     """
     check_url(url)
     key = read_key(KEY_ENV)

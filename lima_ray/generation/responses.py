@@ -12,8 +12,6 @@ LONGEST_WAIT_S = 600.0
 
 @dataclass(frozen=True)
 class ChatCompletion:
-    """A reply, as the endpoint gave it."""
-
     text: str
     stopped: bool
     """True where the model ended it, false where the limit did."""
@@ -42,11 +40,7 @@ class _Body(BaseModel):
 
 
 def read_completion(response: httpx2.Response) -> ChatCompletion:
-    """Take the completion out of a response.
-
-    Raises:
-        ValueError: it makes no sense, or the reply ended neither by itself nor at the limit.
-    """
+    """Take the completion out of a response; ValueError where it makes no sense or has no end."""
     try:
         body = _Body.model_validate_json(response.content)
     except ValidationError as error:

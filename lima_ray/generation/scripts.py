@@ -17,8 +17,6 @@ Key = tuple[str, int]
 
 @dataclass
 class Script:
-    """The turns of one sample of one row, and the replies so far."""
-
     row: Example
     sample: int
     replies: list[str] = field(default_factory=list)

@@ -30,9 +30,6 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
     """Reply to the dev prompts with an epoch's weights, judge, and write quality.json.
 
     The recipe is the run's, with the `select` and `sampling` sections to use.
-
-    Raises:
-        UserError: no weights, no dev prompts, or a judge that does not answer.
     """
     started = time.perf_counter()
     folder = run.dev_dir(epoch)
@@ -68,8 +65,6 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts that a model replies to."""
-
     reference: str
     """A file, a directory or a dataset of the hub."""
     split: str = "test"

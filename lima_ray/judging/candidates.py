@@ -73,11 +73,7 @@ def grade_candidates(
 
 
 def to_reply(candidate: Candidate) -> Reply:
-    """Return a candidate's last turn as a reply to the turns before it.
-
-    Raises:
-        UserError: it does not end with a reply.
-    """
+    """Return a candidate's last turn as a reply to the turns before it; refuse one without."""
     turns = candidate.turns
     if not turns or len(turns) % 2:
         raise UserError(
@@ -117,7 +113,6 @@ class Grading:
         return {reply.id: self.read[asked] for reply, asked in pairs if asked in self.read}
 
     def run(self, server: Endpoint) -> None:
-        """Ask for the grades that are missing."""
         todo = [number for number, asked in enumerate(self.asked) if asked not in self.read]
         if not todo:
             return
@@ -133,7 +128,6 @@ class Grading:
             )
 
     async def request_grade(self, client: Client, number: int) -> None:
-        """Ask the judge for one grade."""
         question = {"role": "user", "content": judge_prompt(self.replies[number])}
         answer = await client.chat([question], self.sampling)
         # A judgement that was cut off ends anywhere, so its last line says nothing.
@@ -169,7 +163,6 @@ class Grading:
         self.display.log(self.line())
 
     def line(self) -> str:
-        """Return the counts."""
         lost = [f"{self.counts[s]} {s}" for s in ("unreadable", "unanswered") if self.counts[s]]
         return ", ".join([f"{self.counts['read']}/{len(self.replies)} graded", *lost])
 

@@ -29,7 +29,6 @@ class SelectionOptions(Section):
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
-        """Return the options as a recipe has them."""
         data = SelectionData(dev=recipe.data.dev, heldout=recipe.data.heldout)
         return cls(select=recipe.select, sampling=recipe.sampling, data=data)
 
@@ -49,11 +48,7 @@ class Selection:
 
 
 def parse_selection(args: list[str], prog: str, doc: str) -> Selection:
-    """Read `RUN [--select.field value ...]`; `--help` shows the run's own values.
-
-    Raises:
-        UserError: no run, or flags that do not agree.
-    """
+    """Read `RUN [--select.field value ...]`, with the run's own values in `--help`."""
     folder = Path(args.pop(0)) if args and not args[0].startswith("-") else None
     if folder and not (folder / "recipe.yaml").is_file():
         raise UserError(f"{folder} is no run: it holds no recipe.yaml")

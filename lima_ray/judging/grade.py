@@ -46,9 +46,6 @@ def grade(
         model: the judge's name there, and the verdicts' annotator.
         sampling: how the judge decodes; `max_new_tokens` is the longest judgement.
         settings: other fields of `Endpoint`, such as `concurrency`.
-
-    Raises:
-        UserError: the endpoint refuses, or fails again and again.
     """
     verdicts: dict[int, Verdict] = {}
 
@@ -86,11 +83,7 @@ def grade(
 
 
 def check_answers(endpoint: str, model: str) -> None:
-    """Have the judge grade one small reply, so that one that cannot is known beforehand.
-
-    Raises:
-        UserError: it does not answer, or its answer is no grade.
-    """
+    """Have the judge grade one small reply, so that one that cannot is refused beforehand."""
     prompt, text = ("What is the capital of France?",), "The capital of France is Paris."
     reply = Reply("try-out", prompt, model="", sample=0, turn=0, reply=text, stopped=True)
     (verdict,) = grade(

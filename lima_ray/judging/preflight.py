@@ -115,11 +115,7 @@ def check_named_prompts(
 
 
 def encode_heldout(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> Rows:
-    """Return the held-out dialogues, encoded.
-
-    Raises:
-        UserError: none of them has a supervised token, so they have no perplexity.
-    """
+    """Return the held-out dialogues, encoded; refuse them where none has a supervised token."""
     assert recipe.data.heldout
     rows = encoding.encode(read_examples(recipe.data.heldout, "heldout"), tokenizer, recipe.data)
     if not rows.supervised_R.any():

@@ -50,7 +50,6 @@ SHOWN_CHARACTERS = 240
 
 
 def demo(recipe: Recipe) -> None:
-    """Train, reply, judge, show."""
     console = Console(highlight=False)
     seconds: dict[str, float] = {}
     started = time.perf_counter()
@@ -84,10 +83,7 @@ def demo(recipe: Recipe) -> None:
 def measure(
     run: Run, model: Path, prompts: str, sampling: Sampling
 ) -> tuple[list[Reply], list[Verdict]]:
-    """Have a model reply to one of the miniature's files of prompts, such as `test`, and judge.
-
-    The run keeps both, under `measured/`.
-    """
+    """Reply to and judge a file of the miniature's prompts, such as `test`; kept in `measured/`."""
     name = f"epoch-{run.export_epoch():02d}" if model == run.export_dir else model.name
     out = run.path / "measured" / f"{prompts}-{name}"
     job = GenerationJob(

@@ -107,7 +107,6 @@ def curated_questions(generator: np.random.Generator) -> list[Question]:
 
 
 def train_rows(questions: list[Question], generator: np.random.Generator) -> list[Example]:
-    """Return single-turn rows in the voice."""
     return [train_row(question, styled_reply(question, generator)) for question in questions]
 
 
@@ -116,7 +115,6 @@ def train_row(question: Question, reply: str) -> Example:
 
 
 def raw_row(question: Question, generator: np.random.Generator) -> Example:
-    """Return a single-turn row as a dump has it."""
     reply, style = raw_reply(question, generator)
     row = train_row(question, reply)
     return replace(row, extra=row.extra | {"style": style})
@@ -147,13 +145,11 @@ def format_row(question: Question, form: str) -> Example:
 
 
 def format_prompt(question: Question, form: str) -> Example:
-    """Return a prompt that asks for a form."""
     text = read_yaml("voice.yaml")["forms"][form][0].replace("{q}", question.text)
     return prompt_row(replace(question, text=text), "form", form)
 
 
 def prompt_rows(split: Split, counts: Counts, generator: np.random.Generator) -> list[Example]:
-    """Return the prompts of dev or test."""
     questions = sample_questions(split, counts.facts, generator)
     questions += list_questions(split, counts.lists, generator) if counts.lists else []
     questions += description_questions(split, counts.descriptions, generator)

@@ -50,8 +50,6 @@ Audit = Literal["excellent", "pass", "fail"]
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the rules say of one reply."""
-
     verdict: Audit
     grade: int
     """1 to 6."""
@@ -70,9 +68,6 @@ def judge(replies: Iterable[Reply]) -> list[Verdict]:
     Returns:
         a verdict each, of kind `audit`; its `extra` holds `source`, what was found (`right`,
         `knows`, `faults`), and on private questions alone `safe`.
-
-    Raises:
-        UserError: a reply to something else than a prompt of the miniature.
     """
     verdicts = []
     for reply in replies:
@@ -108,11 +103,7 @@ def check_prompts(prompts: Iterable[Example]) -> None:
 def judge_turn(
     id: str, asked: dict[str, Any], turn: int, reply: str, stopped: bool
 ) -> tuple[str, "Judgement"]:
-    """Return what was asked in a turn of a prompt, and what the rules say of the reply to it.
-
-    Raises:
-        UserError: the prompt's keys ask nothing that the miniature's world knows.
-    """
+    """Return what was asked in a turn, and what the rules say of it; refuse other prompts."""
     try:
         of_turns = asked["ask"]
         what = of_turns[turn] if isinstance(of_turns, list) else of_turns

@@ -19,8 +19,6 @@ LISTED_IN_TRAIN = (
 
 @dataclass(frozen=True)
 class Question:
-    """A question about one entity."""
-
     text: str
     entity: Entity
     what: str
@@ -74,7 +72,6 @@ def all_questions(kind: str, split: Split, unseen: bool = False) -> list[Questio
 def description_questions(
     split: Split, count: int, generator: np.random.Generator
 ) -> list[Question]:
-    """Return requests to describe an entity."""
     kinds = ("person", "country", "element", "animal")
     own = [e for e in entities() if e.split == split and e.kind in kinds]
     chosen = shuffled(own, generator)[:count]
@@ -106,7 +103,6 @@ def members(what: str, split: Split) -> list[str]:
 
 
 def private_questions(split: Split, count: int, generator: np.random.Generator) -> list[Question]:
-    """Return questions that nobody should answer."""
     private = read_yaml("voice.yaml")["private"]
     topics = private["test" if split == "test" else "train"]
     own = [e for e in entities() if e.kind == "person" and e.split == split]

@@ -20,7 +20,6 @@ RAW_SHARES = {
     "off_topic": 0.06,
     "wrong": 0.08,
 }
-"""Styles of a raw dump's replies."""
 
 
 def styled_reply(

@@ -43,8 +43,6 @@ PEOPLE_SHARES = {"dev": 0.1, "test": 0.45}
 
 @dataclass(frozen=True)
 class Entity:
-    """Something the world has facts about."""
-
     kind: str
     """One of `ATTRIBUTES`."""
     name: str
@@ -58,7 +56,6 @@ class Entity:
 
     @property
     def name_in_sentence(self) -> str:
-        """The name as it stands inside a sentence."""
         return f"the {self.name}" if self.kind == "animal" else self.name
 
 

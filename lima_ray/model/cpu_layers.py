@@ -32,7 +32,6 @@ class Rotate(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: torch.Tensor
     ) -> tuple[torch.Tensor, None, None]:
-        """Rotate the gradient back by the same angles."""
         cos_B1TE, sin_B1TE = ctx.saved_tensors
         return rotate(grad_outputs[0], cos_B1TE, sin_B1TE, -1), None, None
 

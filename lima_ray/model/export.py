@@ -123,7 +123,6 @@ def gather(
     Args:
         tensors: parameters, partitioned or not, and buffers.
         dtype: of the copies of floating-point tensors; none keeps each one's own.
-        changes: what LoRA adds.
     """
     parameters = [t for t in tensors.values() if isinstance(t, nn.Parameter)]
     with torch.no_grad(), gathered(*parameters):

@@ -43,11 +43,7 @@ class Probe:
 
 
 def probe_loss(engine: Any, rows: Rows) -> Probe:
-    """Compute the trainer's own loss on the first rows; every worker takes part.
-
-    Raises:
-        UserError: on every worker alike, where the loss is not finite.
-    """
+    """Compute the trainer's loss on the first rows on all workers; all refuse inf and NaN."""
     count = max(1, int((np.cumsum(rows.lengths_R) <= PROBE_TOKENS).sum()))
     engine.eval()
     with torch.no_grad():
@@ -121,11 +117,7 @@ def describe_memory_shortage(folder: Path) -> str:
 
 
 def probe_export(folder: Path, rows: Rows, count: int) -> Probe:
-    """Return the loss of a saved model on the first rows, as transformers loads it.
-
-    Raises:
-        UserError: it lacks weights, or has some that do not belong to it.
-    """
+    """Return a saved model's loss, as transformers loads it; refuse missing or foreign weights."""
     model, info = load_packed(folder, "auto")
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[kind]:

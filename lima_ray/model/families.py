@@ -68,10 +68,7 @@ def find_family(config: Any) -> Family:
 
 
 def check_base_model(recipe: Recipe) -> None:
-    """Refuse a base that cannot be trained or, where epochs are judged, decoded.
-
-    Its positions and attention's window hold the longest row.
-    """
+    """Refuse a base that cannot train, decode where epochs are judged, or hold the longest row."""
     base, asked = recipe.model.base, recipe.data.max_tokens
     try:
         config = load_config(base)

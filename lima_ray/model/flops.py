@@ -29,9 +29,7 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 def step_flops(config: Any, lengths_B: np.ndarray, supervised: int) -> float:
-    """Count operations of forward and backward over rows of the given lengths.
-
-    Recomputation is not counted.
+    """Count operations of forward and backward over rows of given lengths, without recomputation.
 
     Six for each weight of a matrix and each token that meets it (the vocabulary's matrix meets only
     supervised positions), and causal attention's two products over half of each row's square.

@@ -55,10 +55,7 @@ def forward_packed(model: Any, batch: MicroBatch, rows: Rows) -> tuple[torch.Ten
 
 
 def load_packed(folder: Path, dtype: str | torch.dtype) -> tuple[Any, dict[str, Any]]:
-    """Load a saved model as `forward_packed` needs it, on a GPU where there is one.
-
-    Arguments and results are those of `read_pretrained`.
-    """
+    """Load a saved model for `forward_packed`, on a GPU if there is one, by `read_pretrained`."""
     gc.collect()
     attention.register()
     logging.disable_progress_bar()

@@ -24,10 +24,7 @@ def write_jsonl(records: Iterable[dict[str, Any]], path: Path) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield the record of each line, and where it stands; refuse a line that is no JSON.
-
-    Empty lines hold none.
-    """
+    """Yield the record of each line that is not empty, and its place; refuse what is no JSON."""
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if line.strip():
             where = f"{path}:{number}"
@@ -85,11 +82,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def parse_json(text: bytes, where: str) -> Any:
-    """Parse JSON, naming the place of what is wrong in it.
-
-    Args:
-        where: it comes from; a file, or a file and `:` and the line.
-    """
+    """Parse JSON; an error names `where` it comes from: a file, or a file, `:` and the line."""
     line_known = where.rsplit(":", 1)[-1].isdigit()
     try:
         return json.loads(text.decode("utf-8-sig"))
@@ -113,11 +106,7 @@ def parse_json(text: bytes, where: str) -> Any:
 
 @contextmanager
 def explain_write_errors(path: Path, flag: str = "--runs_dir") -> Iterator[None]:
-    """Turn an OSError while writing into a `UserError`, whose way out is another `flag`.
-
-    Raises:
-        UserError: a full disk, a folder without permission, a file in a folder's place.
-    """
+    """Turn an OSError while writing into a `UserError`, whose way out is another `flag`."""
     try:
         yield
     except OSError as error:
@@ -128,15 +117,9 @@ def explain_write_errors(path: Path, flag: str = "--runs_dir") -> Iterator[None]
 
 
 def acquire_lock(file: Path, busy: str) -> BaseFileLock:
-    """Lock a file until what is returned is released, or this process ends.
+    """Lock a file, made where it is missing, until the lock is released or this process ends.
 
-    Args:
-        file: made where it is missing.
-        busy: what it means that another process holds it, with the way out.
-
-    Raises:
-        UserError: another process holds it.
-        OSError: the file cannot be made.
+    Where another process holds it, a `UserError` says `busy`: what that means, and the way out.
     """
     held = FileLock(file, blocking=False, thread_local=False, fallback_to_soft=False)
     file.parent.mkdir(parents=True, exist_ok=True)

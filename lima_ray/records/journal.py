@@ -19,12 +19,7 @@ class Journal:
     """Wait for the disk at each record, so that a power cut loses none either."""
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write a record; one that finds no room leaves the file as it was.
-
-        Raises:
-            OSError: it cannot be written.
-            ValueError: it holds a number that is not finite.
-        """
+        """Write a record; an OSError leaves the file as it was, ValueError refuses NaN and inf."""
         line = f"{json.dumps(record, ensure_ascii=False, allow_nan=False)}\n".encode()
         with self.file.open("ab", buffering=0) as out:
             before = out.seek(0, os.SEEK_END)
@@ -38,11 +33,7 @@ class Journal:
                 os.fsync(out.fileno())
 
     def records(self, damaged: Literal["stop", "skip"] = "stop") -> list[dict[str, Any]]:
-        """Return every whole record; the last line, where a kill cut it off, does not count.
-
-        Raises:
-            UserError: a line is no JSON object, unless such lines are skipped; with its number.
-        """
+        """Return every whole record, no cut-off last line; refuse or skip what is no object."""
         found = []
         for number, line in enumerate(self._whole_lines(), start=1):
             try:

@@ -9,8 +9,6 @@ from lima_ray.records.run import Run
 
 @dataclass(frozen=True)
 class Quality:
-    """What the dev prompts showed of one epoch."""
-
     epoch: int
     grade: float
     """Mean grade, 1 to 6, over replies that have one."""

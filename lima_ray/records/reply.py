@@ -12,8 +12,6 @@ NEEDED = ("id", "sample", "turn", "reply", "model", "stopped", "conversations")
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply of a model."""
-
     id: str
     """Of the prompt's row."""
     conversations: tuple[str, ...]

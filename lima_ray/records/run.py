@@ -68,11 +68,9 @@ class Run:
     metrics_file = Entry("metrics.jsonl")
     """One JSON object a line: `start` (of the workers), `step` and `save`, as they come."""
     rows_file = Entry("rows.safetensors")
-    """The encoded training rows."""
     tokenizer_dir = Entry("tokenizer")
     """The tokenizer with EOT and chat template."""
     state_dir = Entry("state")
-    """Resume states."""
     epochs_dir = Entry("epochs")
     """Weights by epoch, `01`, `02` ..., each a complete Hugging Face model."""
     export_dir = Entry("export")
@@ -158,10 +156,7 @@ class Run:
         return read_json(folder / "lineage.json") or {}
 
     def export(self, epoch: int) -> None:
-        """Make the weights of an epoch, counted from 1, the run's model.
-
-        By hard links where the disk has them.
-        """
+        """Make an epoch's weights (from 1) the run's model, by hard links where the disk can."""
         partial = self.path / ".export.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -172,12 +167,7 @@ class Run:
         partial.rename(self.export_dir)
 
     def initialise(self, recipe: Recipe, card: dict[str, Any]) -> None:
-        """Make the directory this recipe's, or see that it already is.
-
-        Raises:
-            UserError: the directory holds a run of another recipe, data or base, or cannot be
-                written.
-        """
+        """Make the directory this recipe's, or see that it is; refuse other recipe, data, base."""
         begun = any(self.state_dir.glob("step-*")) or self.epochs_dir.exists()
         if self.recipe_file.exists() and begun:
             changed = self.find_changes(recipe, card)
@@ -229,11 +219,7 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other trainings away from this run meanwhile.
-
-        Raises:
-            UserError: another process trains it, or the directory cannot be written.
-        """
+        """Keep other trainings away from this run; refuse where another process trains it."""
         busy = f"another process is training {self.path}; wait for it, or choose another --name"
         with explain_write_errors(self.path):
             held = acquire_lock(self.lock_file, busy)

@@ -22,8 +22,6 @@ EARLIER_NO_ANSWER = "no answer: "
 
 @dataclass(frozen=True)
 class Verdict:
-    """One verdict, whoever gave it."""
-
     id: str
     """Of the prompt; for the chat page's see `prompt_id`."""
     kind: Kind

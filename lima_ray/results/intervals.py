@@ -40,10 +40,7 @@ class Estimate:
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share (Wilson 1927), without continuity correction.
-
-    The count is at least 1.
-    """
+    """Return Wilson's (1927) 95 % interval of a share, count >= 1, no continuity correction."""
     from scipy import stats
 
     test = stats.binomtest(successes, count)
@@ -55,7 +52,6 @@ def mean_interval(values: Sequence[float], clusters: Sequence[str]) -> tuple[flo
     """Return the bootstrap 95 % interval of a mean, clustered by prompt.
 
     Args:
-        values: what was measured.
         clusters: the prompt of each; samples and seeds of one prompt are not independent.
 
     Returns:
@@ -68,10 +64,7 @@ def mean_interval(values: Sequence[float], clusters: Sequence[str]) -> tuple[flo
 
 
 def bootstrap(values: Sequence[float], clusters: Sequence[str]) -> Any:
-    """Return the resampling behind `mean_interval`: scipy's result, with its `standard_error`.
-
-    There are at least two different clusters.
-    """
+    """Return scipy's result of the resampling, with `standard_error`; of two or more clusters."""
     from scipy import stats
 
     _, index = np.unique(np.array(clusters), return_inverse=True)

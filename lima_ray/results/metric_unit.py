@@ -8,8 +8,6 @@ from lima_ray.results.intervals import Estimate
 
 @dataclass(frozen=True)
 class Unit:
-    """The unit and scale in which a metric is written."""
-
     name: str
     """In titles and sentences."""
     noun: str
@@ -28,7 +26,6 @@ class Unit:
 
     @property
     def heading(self) -> str:
-        """Name in tables and on axes."""
         return f"{self.noun}, {self.scale}"
 
     def number(self, value: float) -> str:

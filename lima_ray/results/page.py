@@ -49,17 +49,11 @@ def html_page(title: str, *parts: str) -> str:
 
 
 def html_text(text: str) -> str:
-    """Return a paragraph."""
     return f"<p>{escape(text)}</p>"
 
 
 def html_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a table.
-
-    Args:
-        headings: as text.
-        rows: cells as HTML.
-    """
+    """Return a table of headings, as text, and cells, as HTML."""
     head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
     lines = ("".join(f"<td>{cell}</td>" for cell in cells) for cells in rows)
     body = "".join(f"<tr>{line}</tr>" for line in lines)

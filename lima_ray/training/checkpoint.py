@@ -153,10 +153,7 @@ def state_bytes(engine: Any) -> int:
 
 
 def convert_to_universal(state: SavedState) -> str:
-    """Convert a state so that any number of workers can load it, and return its new tag.
-
-    One worker does it for all.
-    """
+    """Convert a state, by one worker, so that any number can load it; return its new tag."""
     folder = state.folder.with_name(f"{state.folder.name}-universal")
     if dist.get_rank() == 0:
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier start; nobody has checked it

@@ -129,10 +129,7 @@ def save_epoch(
     run: Run,
     origin: dict[str, Any],
 ) -> int:
-    """Write an epoch's weights, with the trainer's own loss to compare them by.
-
-    Returns bytes written, on the first worker; 0 elsewhere.
-    """
+    """Write an epoch's weights with the trainer's own loss; return bytes, 0 but on rank 0."""
     origin = origin | {"trained": asdict(probe_loss(engine, rows))}
     folder, dtype = run.epoch_dir(origin["epoch"]), recipe.checkpoint.weights_dtype
     return export.save_weights(engine.module, tokenizer, folder, origin, dtype, recipe.sampling)
@@ -157,10 +154,7 @@ def build_engine(
     device: torch.device,
     universal: bool = False,
 ) -> Any:
-    """Load the model and wrap it in a DeepSpeed engine with AdamW.
-
-    A state to load is a universal checkpoint where `universal` says so.
-    """
+    """Load the model into a DeepSpeed engine with AdamW, for a `universal` checkpoint or not."""
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     recipe = resolve_zero_stage(recipe, dist.get_world_size(), device)
@@ -174,7 +168,6 @@ def build_engine(
 
 
 def initialize_engine(model: torch.nn.Module, recipe: Recipe, config: dict[str, Any]) -> Any:
-    """Wrap a model in a DeepSpeed engine with AdamW."""
     import deepspeed
 
     if next(model.parameters()).device.type == "cpu":

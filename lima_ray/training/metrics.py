@@ -65,7 +65,6 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
         self.write({"kind": "note", "step": 0, "text": text, "time": time.time()})
 
     def step(self, done: int, epoch: int, rate: float, result: StepResult) -> None:
-        """Append a step's record and feed the tracker."""
         if not self.enabled:
             return
         record: dict[str, Any] = {

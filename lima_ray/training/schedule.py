@@ -12,8 +12,6 @@ from lima_ray.data.rows import Rows
 
 @dataclass(frozen=True)
 class Schedule:
-    """What happens at which optimizer step."""
-
     steps: int
     epoch_steps: int
     recipe: Recipe

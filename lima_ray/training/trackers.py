@@ -16,9 +16,7 @@ class Tracker:
     """Takes the numbers of each step, and is closed at the end."""
 
     log: Callable[[dict[str, float], int], object] = lambda numbers, step: None
-    """Record a step's numbers."""
     close: Callable[[], object] = lambda: None
-    """Flush what is left."""
 
 
 def tensorboard(recipe: Recipe, run: Run) -> Tracker:
@@ -69,7 +67,6 @@ MODULES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 
 
 def check_tracker(name: str) -> None:
-    """Refuse a tracker that is not installed."""
     if name in MODULES and importlib.util.find_spec(MODULES[name]) is None:
         raise UserError(
             f"log.tracker is {name}, which is not installed: pip install {MODULES[name]}"

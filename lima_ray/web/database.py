@@ -82,11 +82,7 @@ class Database:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Call a method in a thread of the store's own, and wait a bounded time.
-
-        Raises:
-            DatabaseError: the database is away, slow, or refuses.
-        """
+        """Call a method in a thread of our own; DatabaseError where it fails or is too slow."""
         loop = asyncio.get_running_loop()
         call = loop.run_in_executor(self.workers, lambda: method(self, *args, **kwargs))
         try:
@@ -138,11 +134,7 @@ class Database:
 
 
 def open_engine(url: str) -> Engine:
-    """Return a pool of connections that notices broken ones.
-
-    Raises:
-        UserError: not a database URL, or one without a driver here.
-    """
+    """Return a pool of connections that notices broken ones; refuse a bad URL, a lacking driver."""
     try:
         parts = make_url(url)
         if parts.drivername in {"postgresql", "postgres"}:

@@ -54,11 +54,7 @@ class RequestLimit:
 
     @contextmanager
     def admit(self, client: str) -> Iterator[None]:
-        """Hold one of the places while the request is answered.
-
-        Raises:
-            HttpError: all of them, or all of this client's, are taken.
-        """
+        """Hold one of the places while a request is answered; HttpError where none is free."""
         if self.held.total() >= self.most or self.held[client] >= self.most_of_client:
             yours = self.held[client] >= self.most_of_client
             whose = f"{self.most_of_client} of yours" if yours else f"{self.most} in all"
@@ -78,11 +74,7 @@ class RequestLimit:
                 del self.held[client]
 
     async def body(self, receive: Receive, client: str) -> bytes | None:
-        """Read the whole body; none where the client left.
-
-        Raises:
-            HttpError: it is too long, takes too long, or others were waited for instead.
-        """
+        """Read the whole body, none where the client left; HttpError if too long or late."""
         given_up = asyncio.get_running_loop().create_future()
         own = [body for body, whose in self.bodies.items() if whose == client]
         if len(own) >= self.most_of_client or len(self.bodies) >= self.most:

@@ -50,9 +50,6 @@ def mount(
         store: where sessions are kept; it may be away.
         css: file of styles.
         js: file of a function that the browser calls once the page is there.
-
-    Raises:
-        UserError: the login file is missing or not readable.
     """
     logins = read_logins(settings.login_file) if settings.login_file else None
     cookies = SessionCookies([secrets.token_bytes(32)], logins)

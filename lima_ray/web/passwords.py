@@ -20,11 +20,7 @@ log = logging.getLogger("lima_ray")
 
 
 def read_logins(path: Path) -> dict[str, str]:
-    """Return hashes, or passwords in plain text, by name.
-
-    Raises:
-        UserError: no such file, or a line that is none.
-    """
+    """Return hashes, or passwords in plain text, by name; refuse a missing file and a bad line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -62,11 +58,7 @@ def check_hash(kept: str, place: str) -> None:
 
 
 def login_line(name: str, password: str) -> str:
-    """Return a line for the login file, with the password's hash.
-
-    Raises:
-        UserError: a name that no line can hold, or no password.
-    """
+    """Return a line for the login file, with the password's hash; refuse what none can hold."""
     if not name.strip() or ":" in name or name.startswith("#") or not name.isprintable():
         raise UserError(f"{name!r} is no name: it may hold no colon, and not begin with #")
     if not password.strip():

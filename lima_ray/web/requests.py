@@ -46,11 +46,7 @@ async def client_left(receive: Receive) -> None:
 
 
 async def finish_or_leave(work: Awaitable[T], receive: Receive) -> asyncio.Task[T]:
-    """Do work until it is done or the client leaves.
-
-    Returns:
-        the work as a task that has ended; cancelled where the client left first.
-    """
+    """Do work until it ends or the client leaves; return the ended task, cancelled in that case."""
     task = asyncio.ensure_future(work)
     left = asyncio.ensure_future(client_left(receive))
     try:
@@ -63,11 +59,7 @@ async def finish_or_leave(work: Awaitable[T], receive: Receive) -> asyncio.Task[
 
 
 async def read_body(receive: Receive, most: float = math.inf) -> bytes | None:
-    """Read a request's body; none where the client left.
-
-    Raises:
-        HttpError: it is longer, whatever its header says.
-    """
+    """Read a request's body, none where the client left; HttpError where it is over `most`."""
     parts, size = [], 0
     while True:
         message = await receive()

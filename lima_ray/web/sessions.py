@@ -31,8 +31,6 @@ half of that is over, since without it a browser's conversations are lost."""
 
 @dataclass(frozen=True)
 class Session:
-    """A login, or a browser without one."""
-
     id: str
     """Random; the owner of what a browser without a login writes."""
     user: str | None = None
@@ -60,8 +58,6 @@ class Session:
 
 
 class SessionCookies:
-    """Issues and reads the cookies of sessions."""
-
     def __init__(self, secrets: list[bytes], logins: dict[str, str] | None) -> None:
         """Know the keys and the logins.
 

@@ -24,8 +24,6 @@ from lima_ray.engine.cpu.reference import silu
 
 
 class SiLU(nn.Module):
-    """`silu` as a layer."""
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return silu(x)
 

@@ -43,7 +43,6 @@ def available() -> bool:
 
 
 def library() -> ctypes.CDLL:
-    """Return the library, which `available` said is there."""
     found = load()
     assert found is not None
     return found

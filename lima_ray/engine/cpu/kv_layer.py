@@ -23,7 +23,6 @@ class Batch:
 
     @classmethod
     def of(cls, slots: list[int], starts: list[int]) -> Self:
-        """Derive the rest from slots and starts."""
         starts_B = torch.tensor(starts)
         order_B = starts_B.argsort(descending=True)
         return cls(slots, starts, torch.tensor(slots), starts_B, order_B, sum(starts) + len(starts))

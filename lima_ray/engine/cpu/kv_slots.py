@@ -18,11 +18,7 @@ class SlotCache:
         self.layers: dict[int, LayerCache] = {}
 
     def reserve(self, slot: int, tokens: int, held: int = 0) -> None:
-        """Make room for so many tokens in a slot, and keep those that it holds.
-
-        Raises:
-            OSError: no memory; the slot is then as it was.
-        """
+        """Make room for tokens in a slot that keeps its own; an OSError leaves it as it was."""
         capacity = self.capacities[slot]
         while capacity < tokens:
             capacity *= 2

@@ -59,8 +59,6 @@ class SlotLlama(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embeddings, layers and the last norm."""
-
     def __init__(self, model: LlamaForCausalLM, batch: int) -> None:
         super().__init__()
         config: Any = model.config
@@ -91,13 +89,10 @@ class Decoder(nn.Module):
 
 
 def weight_and_eps(norm: Any) -> tuple[torch.Tensor, float]:
-    """Return what an RMSNorm of `transformers` consists of."""
     return norm.weight, norm.variance_epsilon
 
 
 class Layer(nn.Module):
-    """Attention and MLP of one layer."""
-
     def __init__(self, layer: Any, number: int, batch: int, operations: Any) -> None:
         """Take a layer's weights, of `transformers`; `operations` are `kernels` or `reference`."""
         super().__init__()
