@@ -210,8 +210,6 @@ class EngineClient:
     request_router_config=RequestRouterConfig(request_router_class=ROUTER),  # pyright: ignore[reportArgumentType]
 )
 class PageReplica:
-    """The chat page of a replica."""
-
     def __init__(self, title: str, login_file: str | None, database: str) -> None:
         # Gradio takes seconds and memory that the engine's replicas have no use for.
         from serve.page.layout import PageSettings, build_page

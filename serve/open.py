@@ -38,11 +38,7 @@ QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def main(given: OpenCommand) -> None:
-    """Serve until Ctrl-C.
-
-    Raises:
-        UserError: no model there, or the port is taken.
-    """
+    """Serve until Ctrl-C; refuse where there is no model, or the port is taken."""
     check_free(given.port)
     if given.model == MINIATURE and not Path(MINIATURE).is_dir():
         print("no miniature yet: training it first, which takes minutes", flush=True)

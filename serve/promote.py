@@ -36,11 +36,7 @@ WAIT_S = 600.0
 
 
 def main(given: PromoteCommand) -> None:
-    """Change the models of a running app.
-
-    Raises:
-        UserError: no such app or model, or a model that cannot be loaded.
-    """
+    """Change the models of a running app; refuse what is not there or cannot be loaded."""
     if bool(given.model) == given.rollback:
         raise UserError("give a MODEL, or --rollback")
     try:
@@ -116,11 +112,7 @@ def configure(client: Any, apps: dict[str, Any], name: str, user_config: dict[st
 
 
 def await_models(client: Any, name: str, models: dict[str, str]) -> None:
-    """Wait until every replica answers with these models, and print their revisions.
-
-    Raises:
-        UserError: a replica could not load one of them.
-    """
+    """Wait until every replica answers with these models, print revisions; refuse a failure."""
     handle = serve.get_deployment_handle(ENGINE, name)
     done: dict[str, dict[str, Any]] = {}
     deadline_s = time.monotonic() + WAIT_S

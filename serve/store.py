@@ -56,11 +56,7 @@ def conversations(out: Path, db: str = DEFAULT_URL) -> None:
 
 
 def read(url: str, method: Callable[[Store], T]) -> T:
-    """Ask a database that exists already.
-
-    Raises:
-        UserError: it is not there or does not answer.
-    """
+    """Ask a database that exists already; refuse one that is not there or does not answer."""
     store = Store(url)
     place = store.engine.url
     try:
@@ -77,7 +73,6 @@ def read(url: str, method: Callable[[Store], T]) -> T:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """`python -m serve.store conversations|verdicts`."""
     app.cli(prog="python -m serve.store", description=__doc__, args=argv)
 
 

@@ -8,11 +8,7 @@ from lima_ray.web.requests import HttpError
 
 
 def read_keys(name: str | None) -> frozenset[str]:
-    """Return the keys of a file, one a line; blank lines and `#` comments are passed over.
-
-    Raises:
-        UserError: the file has none.
-    """
+    """Return a file's keys, one a line; skip blank lines and `#` comments, refuse an empty file."""
     if name is None:
         return frozenset()
     lines = (line.strip() for line in Path(name).read_text().splitlines())

@@ -90,11 +90,7 @@ class Completion:
 
 
 async def prepare(models: ModelPool, body: ChatRequest | CompletionRequest) -> Completion:
-    """Check that a request can be answered, and make its prompts.
-
-    Raises:
-        HttpError: it cannot, and why.
-    """
+    """Check that a request can be answered, and make its prompts; HttpError says why not."""
     served = await models.get(body.model)
     check_penalty(served, body)
     seed = random.getrandbits(31) if body.seed is None else body.seed

@@ -44,7 +44,6 @@ MEMBER = re.compile(r"constrained-|function-|list\[")
 
 
 def error_body(error: HttpError) -> dict[str, Any]:
-    """Return the error in OpenAI's JSON."""
     kind = TYPES.get(error.status, "invalid_request_error")
     return {
         "error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}

@@ -23,11 +23,7 @@ def is_large(texts: Sequence[str | list[int]]) -> bool:
 def dialogue_prompt(
     engine: AnyEngine, body: ChatRequest, left: threading.Event
 ) -> tuple[list[list[int]], int]:
-    """Return the prompt of a dialogue, and how many messages were dropped for it.
-
-    Raises:
-        HttpError: roles out of order, or nothing to answer.
-    """
+    """Return a dialogue's prompt and the number of messages dropped; refuse roles out of order."""
     system, turns = split_roles(body.messages)
     if body.overflow != "drop_oldest":
         return [prompt(engine, turns, system)], 0
@@ -80,11 +76,7 @@ def most_turns(engine: AnyEngine, turns: list[str], room: int, left: threading.E
 
 
 def split_roles(messages: list[Message]) -> tuple[str | None, list[str]]:
-    """Return the system message, if there is one, and the turns.
-
-    Raises:
-        HttpError: roles out of order.
-    """
+    """Return the system message, if there is one, and the turns; refuse roles out of order."""
     begins = messages[0].role in ("system", "developer")
     turns = messages[1:] if begins else messages
     for number, message in enumerate(turns):

@@ -12,11 +12,7 @@ from serve.engines.subscription import EngineFailed, QueueFull, Subscription
 
 @contextmanager
 def subscribed(completion: Completion) -> Iterator[Subscription]:
-    """Subscribe to the engine's events for a completion.
-
-    Raises:
-        HttpError: the queue is full, or the engine failed.
-    """
+    """Subscribe to a completion's events; HttpError if the queue is full or the engine failed."""
     try:
         every_s = completion.every_s if completion.body.stream else float("inf")
         with completion.served.loop.subscribe(completion.requests, every_s) as subscription:

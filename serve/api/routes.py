@@ -36,7 +36,6 @@ def build_api(
     """Build the app.
 
     Args:
-        models: what answers.
         keys: accepted as `Authorization: Bearer KEY` under /v1; none at all needs none.
         limits: bounds of the requests, by the path that they begin with.
         page: the chat page, under /chat.

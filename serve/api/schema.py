@@ -133,10 +133,7 @@ class GenerationRequest(StrictModel):
     def sampling(self, seed: int, max_new_tokens: int | None, context: int) -> Sampling:
         """Return how to decode one choice.
 
-        Args:
-            seed: the choice's.
-            max_new_tokens: of the reply alone; none leaves it to the context.
-            context: of prompt and reply together, in tokens.
+        A reply has `max_new_tokens` at most where given; prompt and reply together have `context`.
         """
         fields = {"temperature", "top_p", "repetition_penalty", "penalise_prompt"}
         given = self.model_dump(include=fields, exclude_none=True)
@@ -173,7 +170,6 @@ class ChatRequest(GenerationRequest):
 
     @property
     def max_new_tokens(self) -> int | None:
-        """Return the most tokens of a reply."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
@@ -210,12 +206,10 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def max_new_tokens(self) -> int | None:
-        """Return the most tokens of a reply."""
         return self.max_tokens
 
     @property
     def alternatives(self) -> int | None:
-        """Return how many likeliest tokens to tell; none tells no log probabilities."""
         return self.logprobs
 
     @property

@@ -115,14 +115,9 @@ class Autosave:
         self.problem = None
 
     async def attempt(self, change: PendingWrite) -> tuple[str, Dialogue | None] | None:
-        """Write one thing.
+        """Write one thing, or raise DatabaseError.
 
-        Returns:
-            What another window did to the conversation, and what it left of it; none where it did
-            nothing, and the change is written.
-
-        Raises:
-            DatabaseError: the database fails.
+        Return what another window did to the conversation and left of it; none if it did nothing.
         """
         try:
             await self.store.off_loop(change.method, *change.begin())

@@ -37,8 +37,6 @@ SAVE_EVERY_S = 2.0
 
 @dataclass
 class ChatWindow(Window):
-    """A browser window's chat tab."""
-
     autosave: Autosave
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the API lists, by id."""
@@ -74,11 +72,7 @@ class ChatWindow(Window):
         self.draft = "\n\n".join(text for text in texts if text.strip())
 
     def add_prompt(self, text: str) -> list[Turn] | None:
-        """Add the user's turn.
-
-        Returns:
-            The turns to fall back on where no reply comes; none where the text is refused.
-        """
+        """Add the user's turn; return turns to fall back on without a reply, none if refused."""
         self.notice, self.draft, before = "", "", list(self.dialogue.turns)
         try:
             self.dialogue.turns.append(Turn("user", self.check_prompt(text)))
@@ -88,11 +82,7 @@ class ChatWindow(Window):
         return before
 
     def retry(self, place: int) -> list[Turn] | None:
-        """Go back to the user's turn at or before a place, to have it answered anew.
-
-        Returns:
-            The turns to fall back on where no reply comes; none where there is no such turn.
-        """
+        """Go back to the user's turn at or before a place; return as `add_prompt` does."""
         before = list(self.dialogue.turns)
         last = self.user_turn(place)
         if self.busy or last is None:
@@ -102,11 +92,7 @@ class ChatWindow(Window):
         return before
 
     def edit(self, place: int, text: str) -> list[Turn] | None:
-        """Replace a turn's text: a reply is mended in place, a user's turn wants a new reply.
-
-        Returns:
-            The turns to fall back on where that reply does not come; none where none is due.
-        """
+        """Mend a reply in place, or replace a user's turn and return as `add_prompt` does."""
         turns = self.dialogue.turns
         if self.busy or not 0 <= place < len(turns):
             return None
@@ -131,7 +117,6 @@ class ChatWindow(Window):
         """Stream a reply to the last turn, and save it as far as it came.
 
         Args:
-            client: what answers.
             options: how; a seed that an earlier reply used up is followed by the next.
             before: the turns to fall back on where the reply is empty.
         """
@@ -233,7 +218,6 @@ class ChatWindow(Window):
 
 
 def thumb_verdict(dialogue: Dialogue, place: int, annotator: str) -> Verdict:
-    """Return the verdict on one reply."""
     turn = dialogue.turns[place]
     return verdict_on(
         [turn],

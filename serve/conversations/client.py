@@ -62,8 +62,6 @@ class ReplyTiming:
 
 @dataclass(frozen=True)
 class ReplyOptions:
-    """How the next reply is to be made."""
-
     model: str
     sampling: dict[str, Any]
     """Decoding fields by the API's names; all but the seed."""
@@ -92,10 +90,7 @@ def request_body(dialogue: Dialogue, turn: Turn) -> dict[str, Any]:
 async def stream_reply(
     client: ChatClient, body: dict[str, Any], turn: Turn, timing: ReplyTiming, stop: asyncio.Event
 ) -> AsyncGenerator[None, None]:
-    """Fill a turn with a reply, and yield whenever something of it is new.
-
-    However this ends (the reply, `stop`, an error, the page closed), the engine's request ends too.
-    """
+    """Fill a turn with a reply and yield at each news; its end always ends the engine's request."""
     deadline = time.monotonic() + LOADING_LIMIT_S
     while not stop.is_set():
         timing.loading = False

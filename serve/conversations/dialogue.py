@@ -83,11 +83,7 @@ class Dialogue:
         return short or UNTITLED
 
     def become_another(self) -> dict[str, Turn]:
-        """Become another conversation: other ids, and a title that says so.
-
-        Returns:
-            The turns by their ids before, under which verdicts may be kept.
-        """
+        """Become another conversation, with new ids and title; return turns by their old ids."""
         self.title = f"{self.name} {SECOND}"
         self.id, self.version, self.attempts = new_id(), "", ()
         renamed = {turn.id: turn for turn in self.turns}
@@ -101,11 +97,7 @@ class Dialogue:
         return system + [{"role": turn.role, "content": turn.content} for turn in self.turns]
 
     def example(self) -> Example:
-        """Return the dialogue as a training example.
-
-        Raises:
-            UserError: it does not end with a reply, or a turn has no text to learn.
-        """
+        """Return it as a training example; refuse one without a last reply, or an empty turn."""
         if not self.turns:
             raise UserError("the conversation is empty; there is nothing to export")
         if self.turns[-1].role == "user":
@@ -121,11 +113,7 @@ class Dialogue:
 
 
 def check_text(text: str) -> str:
-    """Return a message as it may be sent.
-
-    Raises:
-        UserError: it is empty or too long.
-    """
+    """Return a message as it may be sent; refuse one that is empty or too long."""
     text = clean(text).strip()
     if not text:
         raise UserError("The message is empty.")

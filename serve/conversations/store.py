@@ -20,7 +20,6 @@ class Store(SessionStore):
     """Conversations, verdicts and sessions. Methods block: see `Database.off_loop`."""
 
     def migrate(self) -> None:
-        """Give a database that an earlier release made what it lacks."""
         columns = inspect(self.engine).get_columns(DialogueRow.__tablename__)
         if "version" not in {column["name"] for column in columns}:
             add = "ALTER TABLE conversations ADD COLUMN version TEXT NOT NULL DEFAULT ''"
@@ -31,7 +30,6 @@ class Store(SessionStore):
         """Write a conversation as it now is, and note the version on it.
 
         Args:
-            owner: whose it is.
             dialogue: with the version that was read.
             version: what this state of it is called; none makes a name.
 
@@ -80,11 +78,7 @@ class Store(SessionStore):
             return [(name, id) for name, id in session.execute(newest)]
 
     def forget(self, owner: str, dialogue: Dialogue) -> None:
-        """Delete a conversation of this owner's; its verdicts stay, whole in themselves.
-
-        Raises:
-            Conflict: it is not the version that was read; nothing is deleted.
-        """
+        """Delete an owner's conversation, not its verdicts; Conflict where it is not as read."""
         with self.transaction(writes=True) as session:
             row = session.get(DialogueRow, dialogue.id, with_for_update=True)
             if row is not None and row.owner == owner:
@@ -112,8 +106,6 @@ class Store(SessionStore):
 
         Args:
             owner: whose it is; nothing is done where there is no such.
-            key: what it is called.
-            to: what it shall be called.
             conversation: in which the reply stands now.
             stays: whether it holds under its old key as well.
         """
@@ -141,11 +133,7 @@ class Store(SessionStore):
 
 
 def check_version(row: DialogueRow | None, dialogue: Dialogue) -> None:
-    """See that a conversation is kept as it was read, or as an earlier attempt wrote it.
-
-    Raises:
-        Conflict: another window wrote or deleted it.
-    """
+    """See that a conversation is kept as read, or as an earlier attempt wrote it; else Conflict."""
     if row is None and dialogue.version:
         raise Conflict("was deleted in another window")
     if row is not None and row.version not in {dialogue.version, *dialogue.attempts}:

@@ -10,8 +10,6 @@ from lima_ray.web.database import Base
 
 
 class DialogueRow(Base):
-    """One conversation."""
-
     __tablename__ = "conversations"
     __table_args__ = (Index("conversations_of_owner", "owner", "updated"),)
 

@@ -36,11 +36,7 @@ class Window:
         self.stop, self.notice, self.draft = None, "", ""
 
     def check_prompt(self, text: str) -> str:
-        """Return the user's message as it may be sent.
-
-        Raises:
-            UserError: it is empty or too long, or the conversation is.
-        """
+        """Return a message as it may be sent; refuse an empty or long one, or a long dialogue."""
         checked = check_text(text)
         if len(self.dialogue.turns) >= MAX_TURNS:
             raise UserError(f"The conversation has {MAX_TURNS} messages; start a new one.")

@@ -19,9 +19,6 @@ def catalogue(model: str | dict[str, str]) -> dict[str, str]:
 
     Args:
         model: a directory of a run or a model; several as `NAME=DIR,NAME=DIR`, or as a mapping.
-
-    Raises:
-        UserError: what is no model, and why.
     """
     if isinstance(model, str) and "=" in model:
         pairs = [pair.partition("=") for pair in model.split(",")]
@@ -61,10 +58,7 @@ def relatives(path: Path) -> dict[str, Path]:
 
 
 def examples_of(path: Path) -> list[str]:
-    """Return prompts to try on a model: the first of some sources of its run's test or dev rows.
-
-    Anyone may read them, so they are never taken from the training rows.
-    """
+    """Return test or dev prompts to try; never a run's training rows: anyone may read these."""
     run = next((Run(p) for p in path.parents[:2] if Run(p).recipe_file.exists()), None)
     if run is None:
         return []

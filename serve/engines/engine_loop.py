@@ -44,7 +44,6 @@ class EngineLoop(ModelLoop):
         """Start loading.
 
         Args:
-            name, queue: see `ModelLoop`.
             load: makes the engine, on its thread.
             stuck_after_s: a step that takes longer counts as hung.
         """
@@ -75,11 +74,7 @@ class EngineLoop(ModelLoop):
         return None
 
     async def loaded(self) -> Engine:
-        """Wait for the engine.
-
-        Raises:
-            Exception: what its loading raised.
-        """
+        """Wait for the engine, or raise what its loading raised."""
         await asyncio.to_thread(self.ready.wait)
         if self.engine is None:
             raise self.failure or EngineFailed(f"{self.name} is closed")
@@ -170,7 +165,6 @@ class EngineLoop(ModelLoop):
         self.failures = 0
 
     def take(self, engine: Engine, message: Request | str) -> None:
-        """Submit a request, or cancel one."""
         if isinstance(message, str):
             engine.cancel(message)
             return

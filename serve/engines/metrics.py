@@ -19,8 +19,6 @@ SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30
 
 
 class EngineMetrics:
-    """The measurements of one model."""
-
     def __init__(self, model: str) -> None:
         self.model = model
         self.first_token = self.made(

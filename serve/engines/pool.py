@@ -40,8 +40,6 @@ log = logging.getLogger("ray.serve")
 
 @dataclass(eq=False)
 class LoadedModel:
-    """A model in memory."""
-
     path: str
     revision: str
     loop: EngineLoop | VllmLoop
@@ -97,10 +95,7 @@ class ModelPool:
     async def configure(self, paths: dict[str, str]) -> None:
         """Serve these models, the first at once.
 
-        At the first call this waits for it; later ones return while a changed model is loading.
-
-        Raises:
-            UserError: at the first call, the default model cannot be loaded.
+        The first call waits for it, or refuses; later ones return while a changed model loads.
         """
         before, first = self.entries, not self.entries
         self.entries = {name: before.get(name) or PoolEntry(path) for name, path in paths.items()}
@@ -126,11 +121,7 @@ class ModelPool:
                 raise UserError(entry.problem)
 
     async def get(self, name: str) -> LoadedModel:
-        """Return the model of a name, in memory.
-
-        Raises:
-            HttpError: no such name; or it is being loaded, or cannot be.
-        """
+        """Return the model of a name, in memory; HttpError while it is loading or cannot be."""
         entry = self.entries.get(name)
         if entry is None:
             known = ", ".join(self.entries)

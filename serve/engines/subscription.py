@@ -15,8 +15,6 @@ class EngineFailed(Exception):
 
 
 class QueueFull(Exception):
-    """The queue is full."""
-
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(f"try again in {retry_after_s} s")
         self.retry_after_s = retry_after_s
@@ -35,7 +33,6 @@ class Subscription(AbstractContextManager["Subscription"]):
         """Subscribe from now on, on the event loop that runs.
 
         Args:
-            ids: requests whose events come.
             unsubscribe: called at the end, with this.
             metrics: told of each first token.
             every_s: time between two beats, for which events wait, but for first tokens and the

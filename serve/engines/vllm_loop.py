@@ -46,16 +46,12 @@ class VllmEngine:
 
 
 class VllmLoop(ModelLoop):
-    """One model in vLLM's server."""
-
     def __init__(
         self, name: str, path: str, process: Any, flags: list[str], slots: int, queue: int
     ) -> None:
         """Prepare to start the server.
 
         Args:
-            name, queue: see `ModelLoop`.
-            path: the model's directory.
             process: actor of `serve.engines.vllm_process`.
             flags: further flags of vLLM's server.
             slots: replies that vLLM shall decode at once.
@@ -72,11 +68,7 @@ class VllmLoop(ModelLoop):
         return f"vLLM's server of {self.name} is broken: {self.failure}" if self.failure else None
 
     async def loaded(self) -> VllmEngine:
-        """Wait until the server answers.
-
-        Raises:
-            UserError: it ended, or takes too long.
-        """
+        """Wait until the server answers; refuse where it ended, or takes too long."""
         from transformers import AutoConfig, AutoTokenizer
 
         tokenizer = await asyncio.to_thread(

@@ -66,7 +66,6 @@ def on_this_node(python: str | None, packages: list[str], gpus: float) -> Any:
     Args:
         python: interpreter of an environment that has vLLM; none makes one of `packages`.
         packages: what pip installs into the actor's environment.
-        gpus: GPUs to claim.
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -164,7 +164,6 @@ class ChatHandlers:
         return self.view.shown(window)
 
     async def begin(self, request: gr.Request, window: ChatWindow | None) -> Update:
-        """Start a new conversation."""
         window = await self.window_of(window, "", request)
         system = window.dialogue.system
         window.open(Dialogue(system=system))
@@ -246,7 +245,6 @@ def owns(request: gr.Request, window: Window) -> bool:
 
 
 def stop_reply(request: gr.Request, window: Window | None) -> None:
-    """End the replies under way in a window."""
     if window is not None and owns(request, window):
         window.stop_reply()
 

@@ -172,14 +172,12 @@ class CompareTab:
     def comparison_of(
         self, comparison: ComparisonWindow | None, request: gr.Request
     ) -> ComparisonWindow:
-        """Find the comparison of a request."""
         if comparison is None or not owns(request, comparison):
             comparison = ComparisonWindow(request.state.session)
         self.windows[request.session_hash or ""] = comparison
         return comparison
 
     def unload(self, request: gr.Request) -> None:
-        """Stop the replies of a closed tab."""
         stop_reply(request, self.windows.pop(request.session_hash or "", None))
 
     def words_of(self, comparison: ComparisonWindow) -> Update:

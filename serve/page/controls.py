@@ -29,7 +29,6 @@ def conversation(**settings: Any) -> gr.Chatbot:
 
 
 def composer(label: str, **settings: Any) -> gr.Textbox:
-    """Return the box for the user's next message."""
     return gr.Textbox(
         placeholder=label,
         show_label=False,

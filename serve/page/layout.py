@@ -24,11 +24,7 @@ FOLDER = Path(__file__).parent
 
 
 def build_page(client: ChatClient, store: Store, settings: PageSettings) -> FastAPI:
-    """Make the page; it opens also while the store is away.
-
-    Raises:
-        UserError: the login file is missing or not readable.
-    """
+    """Make the page, which opens also while the store is away; refuse an unreadable login file."""
     blocks = draw(client, store, settings, bool(settings.login_file))
     return mount(blocks, store, settings, FOLDER / "page.css", FOLDER / "page.js")
 

@@ -56,10 +56,7 @@ async def pass_on(answer: Any, send: Send) -> None:
 
 
 async def run_app(app: ASGIApp, scope: Scope, body: bytes) -> AsyncGenerator[list[Message], None]:
-    """Yield an app's answer to one request, the messages that have come by now at once.
-
-    Closing tells the app that the client left.
-    """
+    """Yield an app's answer to a request in batches; closing tells it that the client left."""
     messages: list[Message] = []
     news, gone = asyncio.Event(), asyncio.Event()
 
