@@ -106,7 +106,6 @@ def arithmetic(cost: Cost, gpu: str | None) -> str:
     """Describe what training alone takes, in GPU hours, or core hours of this machine.
 
     Args:
-        cost: of what is left.
         gpu: name of the cluster's GPUs; none where it trains on CPUs.
     """
     if gpu is None:

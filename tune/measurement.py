@@ -38,12 +38,7 @@ class Measurement:
 
 
 def read_measurement(sweep: Sweep, base: Recipe) -> Measurement:
-    """Read the prompts that measure, and check that they give the metric.
-
-    Raises:
-        UserError: no judge, no prompts, a group that none of them is in, or a metric that the judge
-            does not give (those that it gives are named).
-    """
+    """Read the prompts that measure; refuse them where they cannot give the metric."""
     judge = base.select.judge
     if sweep.metric == "perplexity":
         return loss_measurement(sweep, base)
@@ -82,11 +77,7 @@ def read_measurement(sweep: Sweep, base: Recipe) -> Measurement:
 
 
 def loss_measurement(sweep: Sweep, base: Recipe) -> Measurement:
-    """Read the dialogues whose loss measures.
-
-    Raises:
-        UserError: none are named, or a group of them is.
-    """
+    """Read the dialogues whose loss measures; refuse a sweep that names none, or a group."""
     reference = sweep.file(sweep.prompts) or base.data.heldout
     if not reference:
         raise UserError(

@@ -116,7 +116,6 @@ def best_recipe(study: Study, point: Point) -> str:
 
 
 def main(command: Command) -> None:
-    """`python -m tune.report SWEEP_DIR`."""
     if not (command.path / "sweep.yaml").is_file():
         raise UserError(
             f"{command.path} is no sweep: it holds no sweep.yaml; sweeps stand in runs/sweeps"

@@ -122,5 +122,4 @@ def section(study: Study) -> str:
 
 
 def main(command: Command) -> None:
-    """`python -m tune.reproduce`."""
     print(f"page         {reproduce(command)}")

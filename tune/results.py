@@ -59,7 +59,6 @@ def by_prompt(
     """Compute a metric of each prompt's verdicts.
 
     Args:
-        verdicts: on replies to many prompts.
         measure: of one prompt's readable verdicts.
         group: the prompts that count; empty counts all.
 

@@ -138,12 +138,7 @@ class Point:
 
 
 def load(reference: str, setting: str = "") -> Sweep:
-    """Read a sweep by file, or by the name of one in `tune/sweeps`; `setting` replaces the file's.
-
-    Raises:
-        UserError: no such file, not YAML, an unknown key or a bad value (all are named), with the
-            nearest right name.
-    """
+    """Read a sweep by file or name in `tune/sweeps`, `setting` replacing its own; name bad keys."""
     path, tree = read_yaml(reference, SWEEPS, "sweep")
     tree |= {"setting": setting} if setting else {}
     beside(path, tree, "setting", "recipe")
@@ -174,11 +169,7 @@ def beside(file: Path, tree: dict[str, Any], *keys: str) -> None:
 
 
 def validated(tree: dict[str, Any], origin: str) -> Sweep:
-    """Build a sweep from plain values.
-
-    Raises:
-        UserError: naming `origin` and every wrong key or value.
-    """
+    """Build a sweep from plain values; an error names `origin` and every wrong key or value."""
     try:
         return Sweep.model_validate(tree)
     except ValidationError as error:
@@ -193,20 +184,12 @@ def unknown_key(name: str, value: Any) -> str:
 
 
 def base_recipe(sweep: Sweep) -> Recipe:
-    """Return the recipe that all points share.
-
-    Raises:
-        UserError: no such recipe, or `set` does not fit it.
-    """
+    """Return the recipe that all points share; refuse where `set` does not fit it."""
     return load_recipe(sweep.recipe).override(resolved(sweep, sweep.set))
 
 
 def check_names(sweep: Sweep) -> None:
-    """Refuse names that no recipe has, before any point is made of them.
-
-    Raises:
-        UserError: every wrong name, with the nearest right one.
-    """
+    """Refuse names that no recipe has, with the nearest right ones, before points are made."""
     fields = flatten(Recipe().model_dump())
     problems = []
     for axis, spec in sweep.axes.items():
@@ -254,10 +237,7 @@ def unmatched(sweep: Sweep) -> list[str]:
 
 
 def points(sweep: Sweep) -> list[Point]:
-    """Return every point of a sweep: the grid, times the draws of its random axes.
-
-    The same file gives the same points, so that a sweep can go on after a kill.
-    """
+    """Return a sweep's points, its grid times its draws; the same file gives the same points."""
     grid = {name: axis for name, axis in sweep.axes.items() if axis.kind == "grid"}
     drawn = {name: axis.domain() for name, axis in sweep.axes.items() if axis.kind != "grid"}
     generator = np.random.RandomState(0)

@@ -68,11 +68,7 @@ class SweepPlan:
 
 
 def plan(command: Command) -> SweepPlan:
-    """Read a sweep and check everything that needs no cluster.
-
-    Raises:
-        UserError: anything wrong with the file or its points; all wrong points are listed.
-    """
+    """Read a sweep and check everything that needs no cluster; refuse all wrong points at once."""
     sweep = space.load(command.sweep, command.setting)
     changes = {"name": command.name, "seeds": command.seeds, "concurrent": command.concurrent}
     given = {name: value for name, value in changes.items() if value}
@@ -90,12 +86,9 @@ def plan(command: Command) -> SweepPlan:
 
 
 def run(command: Command) -> Study:
-    """Run a sweep to its end and report it.
+    """Run a sweep to its end and report it; refuse what is wrong before anything starts.
 
-    Raises:
-        UserError: anything wrong with the file, its points, the directory or the cluster, before
-            anything starts.
-        KeyboardInterrupt: it was stopped; what there is has been reported.
+    KeyboardInterrupt tells that it was stopped; what there is has been reported.
     """
     return run_plan(plan(command), resume=command.resume, dry_run=command.dry_run)
 
@@ -106,7 +99,6 @@ def run_plan(
     """Run a planned sweep to its end and report it; raises as `run` does.
 
     Args:
-        plan: of the sweep.
         resume: go on with a sweep that was begun.
         dry_run: print what would run, and start nothing.
         pool: actors that an earlier sweep has left running; by default the sweep starts its own.
@@ -130,11 +122,7 @@ def run_plan(
 
 
 def print_plan(plan: SweepPlan, at_once: int, gpus: bool) -> None:
-    """Print what is about to run and what it takes.
-
-    Raises:
-        UserError: the disk has no room for it.
-    """
+    """Print what is about to run and what it takes; refuse it where the disk has no room."""
     show = Console(highlight=False, soft_wrap=True).print
     kinds = [k.split(":")[1] for k in ray.cluster_resources() if k.startswith("accelerator_type:")]
     gpu = (kinds or ["GPU"])[0] if gpus else None
@@ -173,11 +161,7 @@ def forecast(plan: SweepPlan, cost: Cost, at_once: int, gpu: str | None) -> str:
 def run_trainings(
     plan: SweepPlan, directory: SweepDirectory, at_once: int, gpus: bool, pool: WorkerPool | None
 ) -> None:
-    """Run what is left of a sweep, and close what was started for it.
-
-    Raises:
-        KeyboardInterrupt: it was stopped.
-    """
+    """Run what is left of a sweep and close what was started, also at KeyboardInterrupt."""
     sweep, path = plan.sweep, plan.path
     study = Study.load(path)
     settled = {(o.point, o.seed) for o in study.outcomes if o.status != "failed"}
@@ -220,5 +204,4 @@ def run_trainings(
 
 
 def main(command: Command) -> None:
-    """`python -m tune.sweep SWEEP`."""
     run(command)

@@ -53,7 +53,6 @@ class SweepDirectory(AbstractContextManager["SweepDirectory"]):
         """Check that the directory is this sweep's, or free.
 
         Args:
-            sweep: the study.
             base: the recipe that its points share.
             points: those made before the start.
             ids: of their trainings, in order; they change with the data's content.

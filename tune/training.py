@@ -99,11 +99,7 @@ class Training:
 
 
 def prepare(sweep: Sweep, base: Recipe, points: list[Point]) -> list[PreparedTraining]:
-    """Check and encode every training; nothing is written.
-
-    Raises:
-        UserError: every point that no run could train, with what is wrong with it.
-    """
+    """Check and encode every training and write nothing; refuse, naming every wrong point."""
     measurement = read_measurement(sweep, base)
     trainings, problems = list[PreparedTraining](), dict[str, list[str]]()
     for point in points:
@@ -124,11 +120,7 @@ def prepare(sweep: Sweep, base: Recipe, points: list[Point]) -> list[PreparedTra
 
 
 def try_judges(trainings: list[Training]) -> None:
-    """Ask each judge of what is left to do for one small verdict.
-
-    Raises:
-        UserError: one does not answer, or not with a verdict.
-    """
+    """Ask each judge of what is left for one small verdict; refuse one that gives none."""
     selects = [validate_recipe(one.recipe).select for one in trainings if one.needs_judge()]
     for select in {str(select): select for select in selects}.values():
         check_judge_answers(select)
@@ -185,11 +177,7 @@ def prepare_one(
 def reserve(training: Training, prepared: train.PreparedRun) -> BaseFileLock:
     """Lock a training against other sweeps, and write its directory unless it has been trained.
 
-    Returns:
-        the lock, for as long as this sweep trains or measures it.
-
-    Raises:
-        UserError: another sweep is at it.
+    The lock is for as long as this sweep trains or measures it; refuse where another has it.
     """
     busy = f"another sweep is at the training {training.id}; {WAIT}"
     held = acquire_lock(training.run.path.with_suffix(".lock"), busy)

@@ -12,8 +12,6 @@ from tune.space import Point
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of a point."""
-
     number: int
     """Counted from 1."""
     grade: Estimate
@@ -48,10 +46,6 @@ def epochs(study: Study, point: Point) -> list[Epoch]:
 
 
 def dev_grades_P(outcome: Outcome, epoch: int) -> np.ndarray:
-    """Return the mean grade of an epoch's replies to each dev prompt, in the order of their ids.
-
-    Returns:
-        shape [prompts]; NaN where no verdict on a prompt could be read.
-    """
+    """Return the mean grade (P) of an epoch's replies to each dev prompt, by id; NaN if unread."""
     verdicts = read_verdicts(outcome.run.dev_dir(epoch) / "verdicts.jsonl")
     return by_prompt(verdicts, METRICS["grade"])

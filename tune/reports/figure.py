@@ -60,11 +60,7 @@ KEYS: dict[Chart, str] = {
 
 
 def draw(study: Study) -> list[Path]:
-    """Draw a study, to `figure.png` in its directory; of a study of epochs a picture a point.
-
-    Returns:
-        the pictures; none where nothing is done yet.
-    """
+    """Draw a study to `figure.png`, or a picture for each point's epochs; return the pictures."""
     done = [point for point in study.points if study.done(point)]
     if not study.sweep.every_epoch:
         return [draw_points(study, study.path / "figure.png")] if done else []

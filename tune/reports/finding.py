@@ -24,8 +24,6 @@ Answer = Literal["agrees", "disagrees", "not resolved"]
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether a study agrees with its claim."""
-
     answer: Answer
     sentence: str
     """With the numbers."""
@@ -132,7 +130,6 @@ class Rise:
     lowest: int
     """Epoch where it is lowest."""
     last: int
-    """The last epoch."""
     ratio: float
     """Perplexity of the last over the lowest."""
 

@@ -88,11 +88,7 @@ def parallel(study: Study, axes: Any) -> None:
 
 
 def upright(study: Study, axes: Any, x: int, name: str) -> dict[int, float]:
-    """Draw the ticks of one axis of parallel coordinates.
-
-    Returns:
-        where each point crosses it, from 0 to 1, by the point's number.
-    """
+    """Draw the ticks of an upright axis; return each point's crossing, 0 to 1, by its number."""
     at = places(study, name)
     if at is None:
         all_kinds = kinds(study, name)

@@ -91,10 +91,7 @@ def filled(rows: list[Row]) -> list[Row]:
 
 
 def reference(study: Study, point: Point) -> Point:
-    """Return the point that another is compared with.
-
-    The one that differs only in what `expect.than` names, or else the study's first.
-    """
+    """Return the point to compare with: unlike it only in `expect.than`, or else the first."""
     expect = study.sweep.expect
     wanted: dict[str, Any] = point.labels | expect.than if expect and expect.than else {}
     return next((p for p in study.points if matches(p, wanted)), study.points[0])

@@ -117,10 +117,7 @@ class TrainingQueue:
     # Called by worker groups
 
     async def next_training(self, group: int, fresh: bool) -> Training | Literal["wait", "closed"]:
-        """Return the next training of a worker group.
-
-        Where its workers have just started, the training that they had goes on, or fails.
-        """
+        """Return a group's next training; of fresh workers the one they had goes on, or fails."""
         queued = self.in_groups.get(group)
         if fresh and queued and queued.state == "training":
             if self._try_again(queued):
@@ -135,11 +132,7 @@ class TrainingQueue:
         return queued.training
 
     async def weights_saved(self, id: str, epoch: int) -> Literal["go on", "stop", "leave"]:
-        """Queue the assessment of an epoch whose weights are saved.
-
-        Returns:
-            "stop" where no point needs more epochs, "leave" where a later start is to go on.
-        """
+        """Queue an epoch's assessment; "stop" where no point needs more, "leave" to go on later."""
         queued = self.trainings.get(id)
         if queued is None or self.closing or queued.ended:
             return "leave"
@@ -152,10 +145,7 @@ class TrainingQueue:
         return "go on"
 
     async def training_ended(self, id: str, error: str = "") -> None:
-        """Queue what is left to assess of a training that took its last step.
-
-        One that was stopped, or failed with an error that no retry would mend, ends.
-        """
+        """Queue what is left to assess of a trained training; end one that stopped or failed."""
         queued = self.trainings.get(id)
         if queued is None or queued.ended:
             return

@@ -47,8 +47,6 @@ class TrainingWorkers:
         """Train what the `TrainingQueue` behind a handle gives, until it closes.
 
         Args:
-            queue: the handle.
-            group: number of this group.
             workers: training processes.
             cpus: CPU cores of each.
             gpus: GPUs of each, a half where it shares one with an assessor, or none.

@@ -48,7 +48,6 @@ class TrialContext:
     next_number: int
     """For a point that a searcher proposes."""
     path: Path
-    """The sweep's directory."""
 
 
 def run_trial(config: dict[str, Any], context: TrialContext) -> None:
@@ -56,7 +55,6 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
 
     Args:
         config: `number` of a point made before the start, or what a searcher chose on each axis.
-        context: of the sweep.
     """
     queue = context.queue
     if "number" in config:

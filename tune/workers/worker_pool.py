@@ -22,11 +22,7 @@ ENDING_S = 20
 
 
 def trainings_at_once(sweep: Sweep, cluster: Cluster, trainings: int) -> tuple[int, bool]:
-    """Return how many trainings run at once, and whether on GPUs.
-
-    Raises:
-        UserError: not even one fits, or fewer than asked for; says what fits.
-    """
+    """Return how many trainings run at once, and whether on GPUs; refuse what does not fit."""
     gpus = wants_gpus(cluster)
     workers = cluster.workers
     if not gpus:
@@ -60,10 +56,7 @@ class WorkerPool(AbstractContextManager["WorkerPool"]):
     """Everything that a sweep has running besides Tune."""
 
     def __init__(self, cluster: Cluster, at_once: int, gpus: bool, path: Path) -> None:
-        """Start the queue, and a worker group and an assessor for each training at a time.
-
-        Ray Train's own files go to `path`.
-        """
+        """Start the queue, worker groups and assessors; Ray Train's own files go to `path`."""
         share = 0 if not gpus else 0.5 if cluster.workers == 1 else 1
         environment = worker_environment(gpus, 1) | forwarded_environment()
         stays = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, "num_cpus": 0}
