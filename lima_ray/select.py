@@ -46,6 +46,9 @@ def choose_epoch(run: Run, recipe: Recipe, report: Callable[[str], None] = print
     Returns:
         the epoch chosen: of the highest mean grade; of equals the one more of whose replies
         stopped, then the earliest.
+
+    Raises:
+        UserError: no weights at all, or none in the range.
     """
     kept = kept_epochs(run)
     if recipe.select.judge == "none":

@@ -29,6 +29,9 @@ def read_examples(
         dialogues: every row must end with the assistant; otherwise prompts alone are rows too.
         invalid: stop at rows that are not usable, or drop them and say which.
         drop_flag: the caller's flag that drops them, for the message; empty where it has none.
+
+    Raises:
+        UserError: nothing there, nothing that can be read, or rows that are not usable.
     """
     examples, problems = [], []
     for place, row in read_rows(reference, split):

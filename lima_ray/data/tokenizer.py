@@ -37,6 +37,9 @@ def load_tokenizer(
         base: directory or hub id of the base model.
         eot_token: the EOT to use; none takes the base's own, or adds `<|eot|>`.
         template: `own` keeps the base's chat template where it has one, `paper` takes LIMA's form.
+
+    Raises:
+        UserError: no tokenizer there, or a chat template that nothing can be trained with.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -151,6 +154,9 @@ def prompt_ids(tokenizer: Any, turns: Sequence[str], system: str | None = None) 
 
     Args:
         turns: the user's and the assistant's in turn; the user begins and ends.
+
+    Raises:
+        UserError: the last turn is the assistant's, or blank, or the template refuses the dialogue.
     """
     if len(turns) % 2 == 0:
         raise UserError(f"the dialogue has {len(turns)} turns; the last must be the user's")

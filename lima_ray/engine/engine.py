@@ -57,6 +57,9 @@ class Engine:
             slots: requests decoded at once.
             device: None takes a GPU where there is one. A CPU computes in fp32, CUDA in the
                 precision of the model's files.
+
+        Raises:
+            UserError: no such model, or one whose attention is more than plain causal.
         """
         if slots < 1:
             raise UserError(f"slots is {slots}; an engine needs at least 1")

@@ -30,6 +30,9 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
     """Reply to the dev prompts with an epoch's weights, judge, and write quality.json.
 
     The recipe is the run's, with the `select` and `sampling` sections to use.
+
+    Raises:
+        UserError: no weights, no dev prompts, or a judge that does not answer.
     """
     started = time.perf_counter()
     folder = run.dev_dir(epoch)

@@ -46,6 +46,9 @@ def grade(
         model: the judge's name there, and the verdicts' annotator.
         sampling: how the judge decodes; `max_new_tokens` is the longest judgement.
         settings: other fields of `Endpoint`, such as `concurrency`.
+
+    Raises:
+        UserError: the endpoint refuses, or fails again and again.
     """
     verdicts: dict[int, Verdict] = {}
 
