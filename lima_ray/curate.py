@@ -63,7 +63,9 @@ def main(command: CurateCommand) -> None:
     assert command.curation
     curation, out = command.curation, Path(command.curation.out)
     with explain_write_errors(out, "--out"):
-        held = acquire_lock(out / "lock", f"{out} is being made by another process; wait for it")
+        held = acquire_lock(
+            out / "lock", f"{out} is in use by another process: end its review page, or wait for it"
+        )
     try:
         check_same_choices(curation, out, command.overwrite)
         curate(curation, out, command)
