@@ -202,8 +202,15 @@ def of_model(model: type[BaseModel], dashes: str = "", prefix: str = "") -> Iter
             metavar if positional else f"{dashes}{prefix}{shown}",
             kind_of(kind, metadata),
             default_of(field.get_default(call_default_factory=True), field.is_required()),
-            field.description or "",
+            field.description or inherited(model, name),
         )
+
+
+def inherited(model: type[BaseModel], name: str) -> str:
+    """Return what the nearest section that a field comes from says of it; empty where none does."""
+    bases = (base for base in model.__mro__ if issubclass(base, BaseModel))
+    fields = (base.model_fields.get(name) for base in bases)
+    return next((field.description for field in fields if field and field.description), "")
 
 
 def of_function(function: Callable[..., Any]) -> Iterator[Argument]:

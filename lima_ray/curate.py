@@ -11,7 +11,7 @@ that is dropped keeps its reason. The same command goes on where a killed one st
 
     data/NAME/train.jsonl      the rows, for data.train of a recipe
     data/NAME/card.html        where they are from, what each filter took, how long they are
-    data/NAME/ATTRIBUTION.md   author, address and licence of each
+    data/NAME/ATTRIBUTION.md   author, address and licence of each row
 """
 
 if __name__ == "__main__":  # arguments first: the imports below take a second
@@ -63,7 +63,9 @@ def main(command: CurateCommand) -> None:
     assert command.curation
     curation, out = command.curation, Path(command.curation.out)
     with explain_write_errors(out, "--out"):
-        held = acquire_lock(out / "lock", f"{out} is being made by another process; wait for it")
+        held = acquire_lock(
+            out / "lock", f"{out} is in use by another process: end its review page, or wait for it"
+        )
     try:
         check_same_choices(curation, out, command.overwrite)
         curate(curation, out, command)
@@ -99,6 +101,7 @@ def curate(curation: Curation, out: Path, command: CurateCommand) -> None:
     dataset.check_unique_ids(pools)
     grades = grade(curation, pools, out)
     if command.overlaps:
+        print("Rows that each two selectors share, and their Jaccard similarity:\n")
         for pool in pools:
             print_overlaps(curation, pool, grades)
     elif command.review:

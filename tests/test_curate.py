@@ -118,13 +118,19 @@ def test_fields_of_a_source_are_flags_and_too_few_rows_stop(
     [
         (("--sources.baking.rows", 3), "has no 'baking' there; it has cooking"),
         (("--sources.cooking.choose", "best"), "choose"),
-        (("--sources.cooking.row", 3), "row"),
         (("--sources.cooking.rows.most", 3), "rows is a value, 5, and has no 'most'"),
         (("--sources.cooking.path", "[a"), "'[a' is no YAML"),
         (("--review", "--host", "0.0.0.0"), "open to others on 0.0.0.0 and has no login file"),
         (("--review", "--login_file", "none.txt"), "none.txt: no such file"),
         (("--review", "--overlaps"), "two things to do"),
         (("--lead", "ana"), "--lead ana has decided nothing; nobody did"),
+        (("--sources.cooking.row", 3), "sources.cooking.row (value 3); did you mean sources."),
+        (("--sources.cooking.kind", "x"), "sources.cooking.kind is 'x'; it is one of 'stackex"),
+        (("--sources.cooking.rows", "x"), "sources.cooking.rows is 'x': input should be"),
+        (("--sources.cooking.sites", "baking"), "no site baking; did you mean cooking?"),
+        (("--near-duplicates", 2), "near_duplicates is 2: input should be less"),
+        (("--decontaminate", "[a.jsonl, b.jsonl]"), "b.jsonl: no such file, and no row"),
+        (("--inputs", "none"), "no folder none: --inputs names the folder of the dumps"),
         (("--sources.cooking.choose", "graded"), "needs endpoint and endpoint_model"),
         (("--sources.cooking.path", "none"), "no such file or folder"),
     ],
@@ -187,6 +193,32 @@ def test_a_missing_file_of_prompts_is_said_first(
     assert not (tmp_path / "out" / "work").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty; a curation recipe is a mapping"),
+        ("source: {}", "sources is missing"),
+        ("sources: {a: {path: x}}", "sources.a.kind is missing"),
+        ("sources: {a: {kind: wikihow}}", "sources.a.path is missing"),
+        (
+            "sources: {a: {kind: wikihow, path: x}, b: {kind: reddit, path: y}}",
+            "dumps/x: no such file or folder; give the dump's place by `inputs` and `path`\n  ",
+        ),
+        ("sources: {a: {kind: examples, path: a.txt}}", "a.txt ends in '.txt'; data files end in"),
+        ("sources: {a-b: {kind: examples, path: test.jsonl, only: [x]}}", "a-b: 0 rows; other_"),
+    ],
+)
+def test_a_wrong_recipe_is_said_before_work_starts(
+    text: str, said: str, dumps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (dumps / "a.txt").write_text("text")
+    recipe = tmp_path / "wrong.yaml"
+    recipe.write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        curate(recipe, "--inputs", dumps, "--out", tmp_path / "out", "--workers", 0)
+    assert said in capsys.readouterr().err
+
+
 def test_what_people_decided_is_taken_in(dumps: Path, recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "review").mkdir(parents=True)
@@ -207,7 +239,7 @@ def test_selectors_are_compared(
 ) -> None:
     curate(recipe, "--inputs", dumps, "--out", tmp_path / "out", "--workers", 0, "--overlaps")
     said = capsys.readouterr().out
-    assert "cooking: 5 of 7 candidates" in said
+    assert "cooking: 5 of 7 candidates" in said and "Jaccard" in said
     assert all(name in said for name in ("score", "random", "longest", "spread"))
     assert not (tmp_path / "out" / "train.jsonl").exists()
 

@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from lima_ray.config.loading import read_yaml
 from lima_ray.curation.candidate import Candidate
 from lima_ray.curation.card import figures
-from lima_ray.curation.card.blocks import escape_markdown
+from lima_ray.curation.card.blocks import Code, Link, escape_markdown, markdown_page, text
 from lima_ray.curation.card.facts import collect_facts
 from lima_ray.curation.card.lengths import describe
 from lima_ray.curation.card.page import write_card
@@ -316,6 +316,7 @@ def test_the_three_rows_are_a_short_a_middle_and_a_long_one(tmp_path: Path) -> N
         "# no heading",
         "- no item",
         "1. no item",
+        "6.6",
         "a_b _c_ ~~d~~ &lt; &",
         "![x](http://x.org)",
     ],
@@ -328,3 +329,10 @@ def test_markdown_shows_a_line_of_any_text(said: str) -> None:
     assert tree.tag == "p"
     assert len(tree) == 0
     assert tree.text == " ".join(said.split())
+
+
+def test_markdown_keeps_the_spaces_between_the_pieces_of_a_line() -> None:
+    said = text("Rows stand in ", Code("a.md"), ", texts: ", Link("b", "https://x.org"), ". 6.6 ")
+    assert markdown_page([said]) == (
+        "Rows stand in <code>a.md</code>, texts: [b](https://x.org). 6.6 \n"
+    )

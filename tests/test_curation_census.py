@@ -56,6 +56,11 @@ def test_a_census_counts_rows_and_traps(tmp_path: Path, packed: bool) -> None:
     assert not packed or "bzip2, solid" in table
 
 
+def test_a_file_that_is_cut_off_is_told(tmp_path: Path) -> None:
+    (tmp_path / "Posts.xml").write_bytes(dump(ROWS[:2])[:-12])
+    assert "is cut off at byte" in census(tmp_path).table()
+
+
 def test_damage_is_told(tmp_path: Path) -> None:
     (tmp_path / "beer.7z").write_bytes(b"7z\xbc\xaf\x27\x1c cut")
     assert "cannot be read as .7z" in census(tmp_path).table()

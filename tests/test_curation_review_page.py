@@ -144,6 +144,24 @@ def test_two_reviewers_a_reload_and_a_killed_server_lose_no_decision(
     assert edit.turns and edit.turns[1] == "Stir it at once.\n\n```\nkeep ed k d\n```"
 
 
+def test_after_a_notice_the_next_press_counts(browser: Browser, tmp_path: Path) -> None:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/"
+    with running(tmp_path, port):
+        first = Reviewer(browser, address, "anna")
+        first.page.keyboard.press("u")
+        expect(first.page.locator("#notice")).to_contain_text("no decision of yours")
+        first.page.keyboard.press("k")
+        expect(first.page.locator("#candidate")).to_contain_text("number 2", timeout=4_000)
+        page = browser.new_context().new_page()
+        page.goto(address)
+        page.get_by_label("Your name").fill("anna", timeout=WAIT_MS)
+        page.click("#begin")
+        expect(page.locator("#notice")).to_contain_text("in another browser")
+        page.click("#begin")
+        expect(page.locator("#candidate .bot-row")).to_be_visible(timeout=4_000)
+
+
 def test_texts_are_drawn_as_markdown_and_never_as_html(browser: Browser, tmp_path: Path) -> None:
     port = free_port()
     with running(tmp_path, port):

@@ -207,7 +207,7 @@ def test_a_cut_off_table_keeps_the_articles_before(tmp_path: Path) -> None:
     file = tmp_path / "d" / "sep.csv"
     write(file, SEP, [("", "Begin", LONG, "", f"How to Do {n}") for n in range(3)])
     file.write_bytes(file.read_bytes()[:-30])
-    with pytest.raises(UserError, match=r"1 pieces are damaged"):
+    with pytest.raises(UserError, match=r"1 piece of the dumps cannot be read"):
         run(tmp_path / "d")
     done = run(tmp_path / "d", damaged="keep")
     assert len(done.candidates) == 2 and len(done.funnel.damage) == 1

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from lima_ray.config.terminal import printable
 
+QUOTE = "'"
 SHOWN_ERRORS = 5
 """Of many alike, as many as a message names."""
 
@@ -25,21 +26,37 @@ def join_names(names: list[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + more
 
 
+def dotted(keys: Sequence[int | str]) -> str:
+    """Return the dotted name of a field, from the keys that lead to it."""
+    return ".".join(map(str, keys))
+
+
 def describe_invalid(
-    error: ValidationError, origin: str, describe_unknown: Callable[[str, Any], str]
+    error: ValidationError,
+    origin: str,
+    describe_unknown: Callable[[str, Any], str],
+    name_of: Callable[[Sequence[int | str]], str] = dotted,
 ) -> str:
     """Say what is wrong with each field of a pydantic model, a line each.
 
     Args:
         origin: begins each line, such as a file's name.
-        describe_unknown: says it of a field that is not known, by its dotted name and its value.
+        describe_unknown: says it of a field that is not known, by its name and its value.
+        name_of: returns a field's name, from the keys that lead to it.
     """
     lines = []
     for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
+        name, context = name_of(problem["loc"]), problem.get("ctx", {})
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = describe_unknown(name, problem["input"])
+        elif problem["type"] == "missing":
+            message = f"{name} is missing"
+        elif problem["type"] == "union_tag_not_found":
+            message = f"{name}.{context['discriminator'].strip(QUOTE)} is missing"
+        elif problem["type"] == "union_tag_invalid":
+            key, tag = context["discriminator"].strip(QUOTE), context["tag"]
+            message = f"{name}.{key} is {tag!r}; it is one of {context['expected_tags']}"
         elif name:
             message = f"{name} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
         lines.append(f"{origin}: {message}")

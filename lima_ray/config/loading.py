@@ -42,6 +42,8 @@ def read_yaml(
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {error}") from error
     tree = {} if tree is None and may_be_empty else tree
+    if tree is None:
+        raise UserError(f"{path} is empty; a {what} is a mapping of sections")
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds a {type(tree).__name__}; a {what} is a mapping of sections")
     return path, tree

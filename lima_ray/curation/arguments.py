@@ -14,7 +14,7 @@ from lima_ray.config.sections import Section
 from lima_ray.curation.recipe import CURATION_RECIPES, Curation, load_curation
 
 CHANGEABLE = ("inputs", "out", "seed")
-SOURCES = "--sources."
+SOURCES = "sources."
 
 
 class CurateOptions(Section):
@@ -40,7 +40,8 @@ class CurateOptions(Section):
     lead: str = ""
     """Reviewer who decides where others are equally divided."""
     overlaps: bool = False
-    """Print how many rows the selectors have in common, instead of writing a dataset."""
+    """Print how many rows each two of the selectors `choose` have in common, instead of writing a
+    dataset."""
     host: str = "127.0.0.1"
     """Address of that page; an open one needs a login file."""
     port: int = Field(default=7861, ge=0, lt=2**16)
@@ -50,7 +51,12 @@ class CurateOptions(Section):
     open: bool = True
     """Open the page in the browser."""
     census: Annotated[Path | None, tyro.conf.arg(metavar="DUMP")] = None
-    """Tell what a dump holds and which known traps are in it, instead of curating."""
+    """Tell what a dump of Stack Exchange holds and which known traps are in it, instead of
+    curating."""
+
+
+RECIPE_ALONE = set(Curation.model_fields) - set(CurateOptions.model_fields)
+"""Fields of a recipe that the options above do not name."""
 
 
 class CurateCommand(CurateOptions):
@@ -66,11 +72,12 @@ def parse_curate(args: list[str], prog: str, doc: str) -> CurateCommand:
         UserError: no such recipe, or flags that do not agree with it.
     """
     reference = args.pop(0) if args and not args[0].startswith("-") else ""
-    changes, rest = source_changes(args)
+    changes, rest = recipe_changes(args)
     shipped = ", ".join(sorted(path.stem for path in CURATION_RECIPES.glob("*.yaml")))
     doc = (
-        f"{doc}\nRECIPE, first, is a file or one that ships: {shipped}. Any field of a source is "
-        "set by --sources.NAME.field value."
+        f"{doc}\n\nRECIPE, first, is a file or one that ships: {shipped}. Any field of a recipe "
+        "(docs/reference/curation.md) is a flag too: --FIELD value, of a source "
+        "--sources.NAME.FIELD value; lists as [a, b]."
     )
     options = parse_flags(CurateOptions, CurateOptions(), f"{prog} RECIPE", doc, rest)
     said = options.model_dump()
@@ -82,14 +89,16 @@ def parse_curate(args: list[str], prog: str, doc: str) -> CurateCommand:
         raise UserError(f"which recipe? {prog} RECIPE; those that ship are {shipped}")
     changes |= {name: said[name] for name in CHANGEABLE if said[name] is not None}
     curation = load_curation(reference, changes)
+    if not Path(curation.inputs).expanduser().is_dir():
+        raise UserError(f"no folder {curation.inputs}: --inputs names the folder of the dumps")
     # Tasks run in other folders and on other nodes.
     places = {"inputs": str(Path(curation.inputs).expanduser().absolute())}
     places |= {"out": str(output_path(Path(curation.out)))}
     return CurateCommand.model_validate(said | {"curation": curation.model_copy(update=places)})
 
 
-def source_changes(args: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Split off `--sources.NAME.field value`, whose values are read as YAML.
+def recipe_changes(args: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Split off the flags of the recipe's fields, whose values are read as YAML.
 
     Raises:
         UserError: one without a value, or with one that is no YAML.
@@ -97,17 +106,18 @@ def source_changes(args: list[str]) -> tuple[dict[str, Any], list[str]]:
     changes, rest, left = {}, [], list(args)
     while left:
         arg = left.pop(0)
-        if not arg.startswith(SOURCES):
+        given, equals, value = arg.removeprefix("--").partition("=")
+        section, dot, field = given.rpartition(".")
+        name = f"{section}{dot}{field.replace('-', '_')}"
+        if not arg.startswith("--") or not (name.startswith(SOURCES) or name in RECIPE_ALONE):
             rest.append(arg)
             continue
-        name, equals, value = arg.removeprefix("--").partition("=")
         if not equals:
             if not left or left[0].startswith("--"):
                 raise UserError(f"{arg} needs a value")
             value = left.pop(0)
-        source, dot, field = name.rpartition(".")
         try:
-            changes[f"{source}{dot}{field.replace('-', '_')}"] = yaml.safe_load(value)
+            changes[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise UserError(f"{arg}: {value!r} is no YAML; put quotes in it: '\"...\"'") from error
     return changes, rest

@@ -23,7 +23,7 @@ from pyarrow import parquet
 from lima_ray.config.errors import UserError
 from lima_ray.curation.candidate import Candidate, Part, Table
 from lima_ray.curation.funnel import Funnel, count_funnel
-from lima_ray.curation.recipe import Curation, SourceSection
+from lima_ray.curation.recipe import Curation, Reddit, SourceSection
 from lima_ray.curation.selection.decontamination import PromptIndex
 from lima_ray.curation.selection.dedup import Deduplicator
 from lima_ray.curation.selection.sampling import share_rows
@@ -109,13 +109,13 @@ def index_prompts(curation: Curation) -> PromptIndex:
 
 def read_prompts(curation: Curation) -> Iterator[tuple[str, str]]:
     """Yield id and text of every prompt that no row may repeat, those of later turns too."""
-    for reference in curation.decontaminate:
-        path = Path(curation.inputs) / reference
-        if not path.exists():
-            raise UserError(
-                f"{path}: no such file, and no row may repeat its prompts; put it there, or name "
-                "other files by `decontaminate`"
-            )
+    paths = [Path(curation.inputs) / reference for reference in curation.decontaminate]
+    if missing := [str(path) for path in paths if not path.exists()]:
+        raise UserError(
+            f"{' and '.join(missing)}: no such file, and no row may repeat its prompts; put it "
+            "there, or name other files by `decontaminate` ([] for none)"
+        )
+    for path in paths:
         for example in read_examples(str(path), "test", dialogues=False):
             later = example.extra.get("follow_ups", [])
             for text in (example.prompt, *(later if isinstance(later, list) else [])):
@@ -171,21 +171,21 @@ def choose(
 def check_enough(
     curation: Curation, funnels: Sequence[Funnel], chosen: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """Return a line for each source that has fewer rows than are asked for."""
+    """Return a line for each source that has fewer rows than are asked for, or none at all."""
     lines = []
     for funnel in funnels:
-        wanted = curation.sources[funnel.source].rows or 0
-        missing = wanted - len(chosen[funnel.source])
-        if missing <= 0:
+        section, count = curation.sources[funnel.source], len(chosen[funnel.source])
+        if count >= (section.rows or 1):
             continue
-        took = "; the dump holds none"
+        asked = ""
+        if section.rows:
+            asked = f", {section.rows - count:,} fewer than the {section.rows:,} asked for"
+        what = f" of r/{section.subreddit}" if isinstance(section, Reddit) else ""
+        took = f"; the dump holds none{what}"
         if funnel.seen:
             most = max(funnel.dropped, key=lambda name: funnel.dropped[name])
             took = f"; {most} took {funnel.dropped[most]:,} of {funnel.seen:,}"
-        lines.append(
-            f"{funnel.source}: {len(chosen[funnel.source]):,} rows, {missing:,} fewer than the "
-            f"{wanted:,} asked for{took}"
-        )
+        lines.append(f"{funnel.source}: {count:,} rows{asked}{took}")
     return lines
 
 

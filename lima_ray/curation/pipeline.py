@@ -26,6 +26,7 @@ from lima_ray.curation.recipe import Curation
 from lima_ray.curation.sources.registry import make_reader
 from lima_ray.curation.stages import SourceReader, Task
 from lima_ray.records.files import explain_write_errors
+from lima_ray.results.units import counted
 
 Damaged = Literal["stop", "keep"]
 OF_THE_CHOICE = ("rows", "choose", "temperature")
@@ -67,9 +68,15 @@ def run_stages(
     latest: dict[str, list[Part]] = {name: [] for name in readers}
     going, stage = list(readers), 0
     while going:
-        jobs = {
-            name: plan(name, readers[name], stage, latest[name], curation, work) for name in going
-        }
+        jobs: dict[str, list[Job]] = {}
+        wrong = []
+        for name in going:
+            try:
+                jobs[name] = plan(name, readers[name], stage, latest[name], curation, work)
+            except UserError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise UserError("\n  ".join(dict.fromkeys(wrong)))
         every = [job for those in jobs.values() for job in those]
         # What is damaged is read again, since a file fetched anew may have the old one's time.
         todo = [job for job in every if not Part(job.folder).serves(damaged == "keep")]
@@ -198,7 +205,8 @@ def check_damage(parts: list[Part], damaged: Damaged) -> None:
         print(f"goes on with what stands before the damage:\n  {printable(shown)}")
         return
     raise UserError(
-        f"{len(found)} pieces are damaged; all else is read and kept. Fetch the files anew and run "
-        f"the same command, or go on with what stands before the damage by --damaged keep:\n"
+        f"{counted(len(found), 'piece')} of the dumps cannot be read to the end; all else is "
+        "read and kept. Fetch the files anew and run the same command, or go on with what stands "
+        "before the damage by --damaged keep:\n"
         f"  {shown}"
     )

@@ -2,16 +2,18 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lima_ray.config.errors import UserError
+from lima_ray.config.errors import UserError, describe_invalid, dotted
+from lima_ray.config.flags import did_you_mean
 from lima_ray.config.loading import read_yaml
 from lima_ray.config.paths import RECIPES
-from lima_ray.config.recipe import describe_errors
 from lima_ray.config.sections import Section
 
 CURATION_RECIPES = RECIPES / "curate"
@@ -54,6 +56,13 @@ class StackExchange(SourceSection):
     temperature: float = Field(default=3, ge=1)
     sites: Literal["all", "stem", "other"] | tuple[str, ...] = "all"
     """Which sites of a folder: the paper's two sets, or names such as cooking."""
+
+    @field_validator("sites", mode="before")
+    @classmethod
+    def _one_site(cls, said: object) -> object:
+        """Take the name of a site for a list of one."""
+        return (said,) if isinstance(said, str) and said not in ("all", "stem", "other") else said
+
     unfiltered: bool = False
     """The control set of LIMA section 5: any answered question and its top answer."""
     min_answer_score: int = 10
@@ -155,6 +164,13 @@ Source = Annotated[
 ]
 
 
+KINDS: dict[str, type[SourceSection]] = {
+    get_args(section.model_fields["kind"].annotation)[0]: section
+    for section in get_args(get_args(Source)[0])
+}
+"""Section of each `kind`."""
+
+
 class Curation(Section):
     """Every choice of a dataset."""
 
@@ -220,7 +236,24 @@ def load_curation(reference: str, changes: dict[str, Any] | None = None) -> Cura
     try:
         return Curation.model_validate(tree)
     except ValidationError as error:
-        raise UserError(describe_errors(error, str(path))) from error
+        unknown = partial(describe_unknown_key, tree)
+        raise UserError(describe_invalid(error, str(path), unknown, name_field)) from error
+
+
+def name_field(keys: Sequence[int | str]) -> str:
+    """Return a field's dotted name; pydantic puts a source's kind behind the source's name."""
+    return dotted(keys if keys[:1] != ("sources",) else (*keys[:2], *keys[3:]))
+
+
+def describe_unknown_key(tree: dict[str, Any], name: str, value: object) -> str:
+    """Say that no field has this name, and which one of the same section is nearest."""
+    *section, last = name.split(".")
+    fields: type[Section] = Curation
+    if section:
+        fields = KINDS[tree["sources"][section[1]]["kind"]]
+    prefix = f"{dotted(section)}." if section else ""
+    meant = did_you_mean(name, [prefix + field for field in fields.model_fields])
+    return f"unknown key {prefix}{last} (value {value!r}){meant}"
 
 
 def set_value(tree: dict[str, Any], name: str, value: Any) -> None:

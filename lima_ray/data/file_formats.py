@@ -25,13 +25,7 @@ PlacedRows = Iterator[tuple[str, Any]]
 
 
 def read_file_rows(path: Path) -> PlacedRows:
-    kind, packed = file_suffixes(path)
-    if kind not in READERS or (packed and kind in TABLES):
-        raise UserError(
-            f"{path} ends in {''.join(path.suffixes[-2:]) or path.name!r}; data files end in "
-            f"{', '.join(READERS)}, those of text also in {', '.join(OPENERS)} after that. pandas "
-            "and `datasets` write most others as .jsonl"
-        )
+    kind, packed = check_format(path)
     try:
         if kind in TABLES:
             yield from READERS[kind](path, path)
@@ -42,6 +36,22 @@ def read_file_rows(path: Path) -> PlacedRows:
         raise UserError(
             f"{path} cannot be read: {getattr(error, 'strerror', 0) or error}"
         ) from error
+
+
+def check_format(path: Path) -> tuple[str, str]:
+    """Return what `file_suffixes` does of a file that can be read.
+
+    Raises:
+        UserError: its name says that it cannot.
+    """
+    kind, packed = file_suffixes(path)
+    if kind not in READERS or (packed and kind in TABLES):
+        raise UserError(
+            f"{path} ends in {''.join(path.suffixes[-2:]) or path.name!r}; data files end in "
+            f"{', '.join(READERS)}, those of text also in {', '.join(OPENERS)} after that. pandas "
+            "and `datasets` write most others as .jsonl"
+        )
+    return kind, packed
 
 
 def file_suffixes(path: Path) -> tuple[str, str]:

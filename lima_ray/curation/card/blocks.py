@@ -47,8 +47,8 @@ summary { cursor: pointer; margin: .5rem 0 }
 LOADS_NOTHING = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 """What Markdown gives a meaning inside a line; an underscore inside a word has none."""
-LEADING = re.compile(r"^(\d*)([#+=.)-])")
-"""What begins a heading or a list."""
+LEADING = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[#+=-]))(.)")
+"""What begins a heading or a list: 6. is one, 6.6 is none."""
 LONG_CELL = 24
 """Characters from which on a cell may be wrapped."""
 
@@ -201,7 +201,9 @@ def markdown_inline(part: Inline) -> str:
             # HTML, because a code span can hold neither a bar in a table nor any run of backticks.
             return f"<code>{escape_markdown(part.text)}</code>"
         case _:
-            return escape_markdown(part)
+            # A space at an end stands between this piece and the next.
+            before, after = (" " * end.isspace() for end in (part[:1], part[-1:]))
+            return f"{before}{escape_markdown(part)}{after}"
 
 
 def escape_markdown(said: str) -> str:

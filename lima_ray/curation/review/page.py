@@ -1,6 +1,7 @@
 """The review page: one candidate at a time, to keep, edit or drop by keyboard."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,7 @@ class ReviewView:
         """Return the whole page for a window."""
         item = self.queue.items.get(window.place.id)
         named = bool(window.reviewer)
+        window.place = replace(window.place, serial=window.place.serial + 1)
         general = {
             self.progress: rendering.progress(self.title, self.queue.progress(), window.reviewer),
             self.gate: gr.Column(visible=not named),

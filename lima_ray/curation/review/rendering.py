@@ -22,7 +22,8 @@ SHOWN_CHARS = 90
 SAID = {"keep": "kept", "edit": "edited", "drop": "dropped"}
 ALL_DONE = {
     "open": "Nothing is left to decide here. Second opinions and disagreements are in the list "
-    "above; Ctrl-C in the terminal ends the review, and the dataset is built with it.",
+    "above. Ctrl-C in the terminal ends the review; the same command without --review then takes "
+    "the decisions in.",
     "second": "You have decided whatever others decided.",
     "disagreements": "No more disagreements.",
     "kept": "No more kept candidates.",

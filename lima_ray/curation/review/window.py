@@ -31,7 +31,7 @@ class Place:
     saved: str = ""
     """Candidate of which a decision was just saved, so that its draft has no more use."""
     serial: int = 0
-    """Tells one answer of the server from the next."""
+    """Number of the answer, for which the browser waits."""
 
     @classmethod
     def parse(cls, text: str) -> "Place":
@@ -125,7 +125,6 @@ class Window:
             id=id or "",
             seen=own.at if own else "",
             saved=saved,
-            serial=self.place.serial + 1,
         )
 
     def forward(self) -> None:

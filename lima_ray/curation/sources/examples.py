@@ -12,6 +12,7 @@ from lima_ray.curation.dumps.ranges import DumpError
 from lima_ray.curation.recipe import Examples
 from lima_ray.curation.stages import Task, stamp
 from lima_ray.data.examples import parse_example
+from lima_ray.data.file_formats import check_format
 from lima_ray.data.reading import find_split_files, read_rows
 from lima_ray.records.example import Example
 
@@ -35,6 +36,8 @@ class ExamplesReader:
                 f"{self.path}: no such file or folder; give its place by `inputs` and `path`"
             )
         files = find_split_files(self.path, SPLIT) if self.path.is_dir() else [self.path]
+        for file in files:
+            check_format(file)
         return [
             Task(f"{file.stem}-{n:03}", {"file": str(file), "stamp": stamp(file)})
             for n, file in enumerate(files)

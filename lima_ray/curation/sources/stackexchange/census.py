@@ -15,6 +15,7 @@ from lima_ray.curation.dumps.damage import DumpError
 from lima_ray.curation.dumps.ranges import read_blocks, split
 from lima_ray.curation.recipe import BEFORE_CHATGPT
 from lima_ray.curation.sources.stackexchange import posts
+from lima_ray.curation.sources.stackexchange.questions import END_BYTES, POSTS, check_end
 from lima_ray.curation.stages import files_below
 
 LARGE_BYTES = 10_000_000
@@ -65,7 +66,13 @@ def census(path: Path) -> Census:
         UserError: nothing of a dump there, or an archive that cannot be read here.
     """
     found = Census(path)
-    for file in files_below(path, ["*.xml", "*.7z"]):
+    try:
+        files = files_below(path, ["*.xml", "*.7z"])
+    except UserError as error:
+        raise UserError(
+            f"no dump of Stack Exchange, of which alone there is a census: {error}"
+        ) from error
+    for file in files:
         if file.suffix.lower() == ".7z":
             describe_archive(file, found)
         else:
@@ -103,9 +110,12 @@ def count_posts(file: Path, found: Census) -> None:
         return  # an archive of another table
     for piece in pieces:
         try:
+            end = b""
             for _, block in read_blocks(piece):
+                end = block[-END_BYTES:]
                 for line in block.splitlines(keepends=True):
                     count_line(line, found)
+            check_end(piece, end, POSTS)
         except DumpError as error:
             found.damage.append(str(error))
 
