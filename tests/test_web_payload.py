@@ -98,6 +98,10 @@ def test_nobody_posts_into_anothers_window(client: TestClient) -> None:
     for path in (JOIN, "/gradio_api/run/predict", "/gradio_api/cancel"):
         assert client.post(path, content=event("x", event_id="1")).status_code == 404
     assert client.post(f"{JOIN}?session_hash=mine", content=event("x")).status_code == 404
+    for query in ("session_hash=mine&session_hash=own", "session_hash=own&session_hash=mine"):
+        assert client.get(f"/config?{query}").status_code == 404
+        assert client.get(f"/gradio_api/queue/data?{query}").status_code == 404
+    assert client.get("/config?session_hash=mine&session_hash=mine").status_code == 200
 
 
 def test_long_or_missing_names_of_windows_are_not_kept(client: TestClient) -> None:

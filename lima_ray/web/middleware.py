@@ -1,9 +1,9 @@
 """What every request of a page passes: session, login, bounds, security headers."""
 
 import secrets
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -87,10 +87,9 @@ class SessionMiddleware:
     def owns_window(self, scope: Scope, path: str, session: Session) -> bool:
         """Whether a request listens to the session's own window."""
         _, beats, name = path.partition("/heartbeat/")
-        if not beats:
-            query = parse_qs(scope["query_string"].decode("latin-1"))
-            name = query.get("session_hash", [""])[0]
-        return not name or self.windows.belongs(name, session.owner)
+        # Of a field that is given twice Gradio takes the last, so all of them must be its own.
+        names = [name] if beats else QueryParams(scope["query_string"]).getlist("session_hash")
+        return all(self.windows.belongs(name, session.owner) for name in names if name)
 
     def bounded(self, receive: Receive) -> Receive:
         """Bound a body that claims no length as well."""
