@@ -1,17 +1,24 @@
 """Decisions of reviewers, and the queue that shows candidates to several at once."""
 
 import json
+import socket
+import threading
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+import uvicorn
+from served import wait_until
+from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from lima_ray.config.errors import UserError
 from lima_ray.curation.candidate import Candidate
 from lima_ray.curation.dataset import SourcePool, choose
 from lima_ray.curation.recipe import Curation
-from lima_ray.curation.review import rendering
+from lima_ray.curation.review import rendering, server
 from lima_ray.curation.review.decisions import Decision, Verdict, read_decisions, resolve
 from lima_ray.curation.review.page import build_page
 from lima_ray.curation.review.queue import CLAIM_S, ChangedError, ReviewItem, ReviewQueue
@@ -226,7 +233,15 @@ def test_window_skips_goes_back_and_returns_to_what_was_skipped(tmp_path: Path) 
 def test_place_of_a_browser_is_read_with_care() -> None:
     place = Place("cooking/1", "2026", "cooking", "kept", "cooking/2", 7)
     assert Place.parse(place.to_text()) == place
-    for text in ("", "[]", '{"id": 3}', '{"view": "everything"}', '{"view": ["open"]}', "{"):
+    for text in (
+        "",
+        "[]",
+        '{"id": 3}',
+        '{"view": "everything"}',
+        '{"view": ["open"]}',
+        "{",
+        "[" * 100_000,
+    ):
         assert Place.parse(text) == Place()
 
 
@@ -260,6 +275,58 @@ def test_texts_of_others_are_no_markup() -> None:
     ]
     for piece in pieces:
         assert "<img" not in piece and 'href="javascript' not in piece
+
+
+def test_edit_that_repeats_a_word_is_compared_soon() -> None:
+    before, after = "a " * 1490, "a b " * 745
+    began_s = time.process_time()
+    assert "<ins>" in rendering.changes([before], [after])
+    assert time.process_time() - began_s < 5
+
+
+def test_heads_that_are_long_or_late_and_connections_of_one_address_are_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HEAD_S", 0.5)
+    monkeypatch.setattr(server, "CONNECTIONS", 5)
+    app = protect(PlainTextResponse("here"), frozenset())
+    config = uvicorn.Config(
+        app, http=server.BoundedConnection, ws="none", lifespan="off", log_level="critical"
+    )
+    runner = uvicorn.Server(config)
+    with server.listen("127.0.0.1", 0) as listener, ExitStack() as stack:
+        thread = threading.Thread(target=runner.run, kwargs={"sockets": [listener]})
+        thread.start()
+        stack.callback(thread.join, 20)
+        stack.callback(setattr, runner, "should_exit", True)
+
+        def client(sent: bytes) -> socket.socket:
+            found = stack.enter_context(socket.create_connection(listener.getsockname()))
+            found.settimeout(10)
+            with suppress(OSError):  # it may be refused before all is sent
+                found.sendall(sent)
+            return found
+
+        def answer(sent: bytes) -> bytes:
+            with client(sent) as asking, suppress(ConnectionResetError):
+                return asking.recv(1000)
+            return b""
+
+        head = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+        assert answer(head + b"\r\n").startswith(b"HTTP/1.1 200")
+        assert answer(head + b"X: " + b"a" * 100_000).startswith(b"HTTP/1.1 400")
+        with client(head + b"\r\n") as kept:
+            assert kept.recv(1000).startswith(b"HTTP/1.1 200")
+            time.sleep(0.7)
+            kept.sendall(head + b"\r\n")
+            assert kept.recv(1000).startswith(b"HTTP/1.1 200"), "between requests it may wait"
+            kept.sendall(head)
+            assert kept.recv(1000) == b"", "the second head comes too late"
+        assert answer(head) == answer(b"") == b""
+        held = [client(head) for _ in range(5)]
+        assert answer(head + b"\r\n") == b""
+        assert all(one.recv(1) == b"" for one in held)
+        wait_until(lambda: answer(head + b"\r\n").startswith(b"HTTP/1.1 200"), 5)
 
 
 def test_open_port_needs_logins(tmp_path: Path) -> None:

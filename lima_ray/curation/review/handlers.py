@@ -15,6 +15,7 @@ from lima_ray.web.database import DatabaseError
 from lima_ray.web.sessions import Session
 
 MAX_WINDOWS = 10_000
+MAX_NOTE_CHARACTERS = 1000
 
 
 class ReviewHandlers:
@@ -134,14 +135,12 @@ class ReviewHandlers:
         turns: tuple[str, ...] | None = None,
     ) -> Window:
         """Write a decision on what the browser showed, and go on."""
-        said = Place.parse(place)
+        said, note = Place.parse(place), clean(note)[:MAX_NOTE_CHARACTERS].strip()
         if not window.reviewer or said.id not in self.queue.items:
             window.notice = "" if window.reviewer else "Give your name first; nothing was saved."
             return window
         try:
-            made = self.queue.decide(
-                said.id, verdict, window.reviewer, said.seen, turns, clean(note).strip()
-            )
+            made = self.queue.decide(said.id, verdict, window.reviewer, said.seen, turns, note)
         except ChangedError as changed:
             now = f"{SAID[changed.current.verdict]} it" if changed.current else "took that back"
             window.go_to(
@@ -210,7 +209,7 @@ class ReviewHandlers:
             self.queue.claim(None, window.name)
 
 
-def clean(text: str) -> str:
+def clean(text: str | None) -> str:
     """Return a text as a text area gives it, without what UTF-8 or Markdown cannot hold."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
+    text = (text or "").replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
     return text.encode("utf-8", "replace").decode()

@@ -9,7 +9,7 @@ import gradio as gr
 from fastapi import FastAPI
 
 from lima_ray.curation.review import rendering
-from lima_ray.curation.review.handlers import ReviewHandlers
+from lima_ray.curation.review.handlers import MAX_NOTE_CHARACTERS, ReviewHandlers
 from lima_ray.curation.review.queue import ReviewQueue
 from lima_ray.curation.review.reviewers import MAX_NAME_CHARACTERS, ReviewStore
 from lima_ray.curation.review.similarity import Neighbours
@@ -20,7 +20,6 @@ from lima_ray.web.page import PageSettings, mount
 FOLDER = Path(__file__).parent
 Update = dict[Any, Any]
 """New values by component."""
-MAX_NOTE_CHARACTERS = 1000
 BUTTONS = {
     "back": ("←", "secondary"),
     "keep": ("Keep", "primary"),

@@ -17,7 +17,7 @@ WEB = re.compile(r"https?://", re.IGNORECASE)
 NEAR = 0.4
 """A cosine of texts worth a second look."""
 MAX_DIFF_WORDS = 3000
-"""Comparing takes the square of this at worst."""
+"""Longer edits are not compared."""
 SHOWN_CHARS = 90
 SAID = {"keep": "kept", "edit": "edited", "drop": "dropped"}
 ALL_DONE = {
@@ -182,7 +182,8 @@ def changes(before: Sequence[str], after: Sequence[str]) -> str:
     if max(len(old), len(new)) > MAX_DIFF_WORDS:
         return "<p>the edit is too long to compare here</p>"
     parts = []
-    for kind, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    # Words that are many are no anchors (autojunk): with them a repeated word takes minutes.
+    for kind, a, b, c, d in SequenceMatcher(None, old, new).get_opcodes():
         if kind == "equal":
             same = "".join(old[a:b])
             middle = f"{same[:30]} … {same[-30:]}" if len(same) > 70 else same

@@ -1,5 +1,6 @@
 """The review's server: one process for a folder, on the loopback unless it has logins."""
 
+import asyncio
 import os
 import socket
 import sys
@@ -9,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import h11
 import uvicorn
 from sqlalchemy import URL
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lima_ray.config.errors import UserError
 from lima_ray.curation.review.queue import ReviewItem, ReviewQueue
@@ -26,6 +29,9 @@ REQUESTS = 512
 REQUESTS_OF_CLIENT = 128
 """At once; an open window has two."""
 BODY_BYTES = 2_000_000
+HEAD_S = 10.0
+CONNECTIONS = 512
+"""Of one address, at once."""
 END_S = 1
 """What open windows have for their end."""
 
@@ -129,6 +135,38 @@ def protect(page: ASGIApp, names: frozenset[str] | None) -> ASGIApp:
     return app
 
 
+class BoundedConnection(H11Protocol):
+    """A connection that is closed where no head comes in time, or its client has too many.
+
+    A head of more than 64 KiB is answered 400, by h11; httptools, which uvicorn takes otherwise,
+    reads one of any size.
+    """
+
+    late: asyncio.TimerHandle | None = None
+    """Closes the connection."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore
+        super().connection_made(transport)
+        self.await_head()
+        address = self.client and self.client[0]
+        others = (one.client for one in self.connections if isinstance(one, H11Protocol))
+        if sum(one is not None and one[0] == address for one in others) > CONNECTIONS:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.await_head()
+
+    def await_head(self) -> None:
+        """Set the time for a head that is not whole."""
+        if self.conn.their_state is not h11.IDLE:
+            if self.late:
+                self.late.cancel()
+            self.late = None
+        elif self.late is None:
+            self.late = self.loop.call_later(HEAD_S, self.transport.close)
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens.
 
@@ -156,6 +194,8 @@ def run(app: ASGIApp, listener: socket.socket, open_browser: bool) -> None:
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     config = uvicorn.Config(
         app,
+        http=BoundedConnection,
+        ws="none",
         log_level="warning",
         proxy_headers=False,
         server_header=False,

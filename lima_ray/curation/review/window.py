@@ -39,7 +39,7 @@ class Place:
         try:
             said: dict[str, Any] = json.loads(text)
             place = cls(**{name: said[name] for name in cls.__dataclass_fields__ if name in said})
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return cls()
         texts = (place.id, place.seen, place.source, place.saved)
         fits = all(isinstance(one, str) for one in texts) and isinstance(place.serial, int)
