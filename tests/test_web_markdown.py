@@ -88,6 +88,16 @@ def test_quotes_and_lists_nest_to_a_bound() -> None:
         assert formatted(marker * 10 + "x") == marker * 10 + "x"
         levels = MarkdownIt().parse(formatted(marker * 3000 + "x"))
         assert max(token.level for token in levels) < 5
+        assert formatted(marker * 3000).count("\\") == 1, "each escape is a piece"
+
+
+@pytest.mark.parametrize("piece", ["*a ", "\\* ", "`a` ", "- a\n", "a\n\n", "<a@b.c> ", "[a](b) "])
+def test_message_of_too_many_pieces_is_one_block_of_code(piece: str) -> None:
+    few = piece * 100
+    assert not formatted(few).startswith("```")
+    many = "````\n" + piece * 10_000
+    (block,) = MarkdownIt().parse(formatted(many))
+    assert block.type == "fence" and block.content == f"{many}\n"
 
 
 @pytest.mark.parametrize(

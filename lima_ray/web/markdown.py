@@ -36,6 +36,10 @@ TAG = re.compile(r"<(?=[A-Za-z/!?])|&(?=#|\w)")
 MARKUP = re.compile(r"<(?=[A-Za-z/!?])|&(?=#|\w)|%(?=%%LATEX_BLOCK_)|\\(?=[(\[])|\$(?=\$)")
 """Begins a tag, a character reference, a mark by which Gradio finds formulas again, or a formula
 that does not end, for whose end Gradio would look through all that follows, for each anew."""
+MARKS = re.compile(r"[\\`*_~\[<|@\n]|\b(?:https?:|www\.)")
+MAX_MARKS = 5000
+"""What may begin a piece of Markdown, in a message; a browser takes the square of the pieces, a
+minute for 60,000."""
 EMPHASIS = re.compile(r"[*_~]")
 MAX_EMPHASIS = 500
 """Marks of emphasis in a paragraph; pairing them takes the square of their number."""
@@ -75,9 +79,15 @@ def typed(text: str) -> str:
 
 @lru_cache(REMEMBERED)
 def formatted(text: str) -> str:
-    """Return a reply whose Markdown and formulas are drawn, and whose HTML is text."""
+    """Return a reply whose Markdown and formulas are drawn, and whose HTML is text.
+
+    One of too many pieces is shown as code.
+    """
     formulas: list[str] = []
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if len(MARKS.findall(text)) > MAX_MARKS:
+        fence = longer_ticks(text, 3)
+        return f"{fence}\n{text}\n{fence}"
     # Gradio takes formulas out before it looks for code, kind by kind; so does this.
     for kind in LATEX:
         text = set_aside(text, str(kind["left"]), str(kind["right"]), formulas)
@@ -118,7 +128,7 @@ def set_aside(text: str, left: str, right: str, formulas: list[str]) -> str:
 
 def flat(line: str) -> str:
     """Return a line as text where its quotes and lists lie too deep in each other."""
-    return line if NESTED.match(line) is None else PUNCTUATION.sub(r"\\\g<0>", line)
+    return line if NESTED.match(line) is None else PUNCTUATION.sub(r"\\\g<0>", line, count=1)
 
 
 def blocks(lines: list[str]) -> tuple[set[int], set[int], str]:
@@ -179,8 +189,13 @@ def formula(source: str) -> str:
         return referred(source)
     if simple(source):
         return TAG.sub(referred, source)
-    ticks = "`" * (1 + max(map(len, re.findall("`+", source)), default=0))
+    ticks = longer_ticks(source, 1)
     return f"{ticks} {' '.join(source.split())} {ticks}"
+
+
+def longer_ticks(text: str, least: int) -> str:
+    """Return backticks that no run of them in a text could end."""
+    return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def simple(source: str) -> bool:
