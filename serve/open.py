@@ -8,7 +8,12 @@ Starts a Ray of its own on loopback, tells the address when the page answers, an
 """
 
 if __name__ == "__main__":  # arguments first: the imports below take seconds
+    import os
     import sys
+
+    # Ray, which reads it when it is imported, then listens on the loopback alone, as it does by
+    # default on other systems than Linux; an address of the loopback it replaces by the machine's.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
     from lima_ray.config.command_line import run_command
 
@@ -56,7 +61,6 @@ def main(given: OpenCommand) -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.WARNING,
-        _node_ip_address="127.0.0.1",
     )
     serve.start(http_options={"host": "127.0.0.1", "port": given.port}, logging_config=QUIET)
     serve.run(build(args), logging_config=QUIET)
