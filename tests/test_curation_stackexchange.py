@@ -274,8 +274,8 @@ def parts_below(work: Path) -> dict[str, int]:
     """Return the parts that stand, with the time when each was written."""
     return {
         str(file.parent.relative_to(work)): file.stat().st_mtime_ns
-        for file in work.rglob("counts.json")
-        if not file.parent.name.startswith(".")
+        # Not those that are being written: they are renamed while this looks.
+        for file in work.glob("*/[!.]*/counts.json")
     }
 
 
