@@ -162,6 +162,11 @@ class Table:
         if len(self.rows) >= ROWS_PER_GROUP:
             self.flush()
 
+    def extend(self, rows: pa.Table) -> None:
+        """Add rows that stand as a table already."""
+        self.flush()
+        self.writer.write_table(rows)
+
     def flush(self) -> None:
         """Write what waits."""
         if self.rows:

@@ -137,7 +137,8 @@ def choose(
         grades: of candidates by a model, for the selector `graded`.
     """
     section = pool.section
-    generator = np.random.default_rng([curation.seed, zlib.crc32(pool.name.encode())])
+    seed = [curation.seed, zlib.crc32(pool.name.encode())]
+    generator = np.random.default_rng(seed)
     groups: dict[str, list[Row]] = {}
     for row in pool.rows:
         groups.setdefault(row.group, []).append(row)
@@ -157,7 +158,7 @@ def choose(
         {name: left[name] - given[name] for name in groups},
         sum(shares.values()) - sum(given.values()),
         section.temperature,
-        np.random.default_rng([curation.seed, zlib.crc32(pool.name.encode()), 1]),
+        np.random.default_rng([*seed, 1]),
     )
     chosen: list[str] = []
     for name, count in given.items():
@@ -219,8 +220,9 @@ def write_dropped(pools: Sequence[SourcePool], path: Path) -> None:
             for part in pool.parts:
                 file = parquet.ParquetFile(part.folder / "dropped.parquet")
                 for batch in file.iter_batches():
-                    for row in batch.to_pylist():
-                        table.add({"source": pool.name} | row)
+                    names = pa.repeat(pool.name, batch.num_rows)
+                    rows = pa.Table.from_batches([batch])
+                    table.extend(rows.add_column(0, DROPPED.field("source"), names))
             unchosen = ((id, reason, "") for id, reason in pool.unchosen.items())
             for id, reason, detail in chain(pool.later, unchosen):
                 table.add({"source": pool.name, "id": id, "reason": reason, "detail": detail})
