@@ -11,28 +11,29 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from browser import CHROMIUM, FLAGS, free_port
+from browser import CHROMIUM, chromium, free_port
 from review_server import candidates
 
 from lima_ray.curation.review.decisions import read_decisions
 
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 if not CHROMIUM.exists():
     pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium", allow_module_level=True)
 
-from playwright.sync_api import Browser, Page, expect  # noqa: E402
+from playwright.sync_api import Browser, Page, expect
 
 SERVER = Path(__file__).parent / "support" / "review_server.py"
 WAIT_MS = 60_000
+SETTLED_MS = 500
+"""A notice is drawn a moment before the page takes the next press; with the waits below this stays
+under the 5 s after which the page would ask again by itself."""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """One browser for all tests."""
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @contextmanager
@@ -151,6 +152,7 @@ def test_after_a_notice_the_next_press_counts(browser: Browser, tmp_path: Path) 
         first = Reviewer(browser, address, "anna")
         first.page.keyboard.press("u")
         expect(first.page.locator("#notice")).to_contain_text("no decision of yours")
+        first.page.wait_for_timeout(SETTLED_MS)
         first.page.keyboard.press("k")
         expect(first.page.locator("#candidate")).to_contain_text("number 2", timeout=4_000)
         page = browser.new_context().new_page()
@@ -158,6 +160,7 @@ def test_after_a_notice_the_next_press_counts(browser: Browser, tmp_path: Path) 
         page.get_by_label("Your name").fill("anna", timeout=WAIT_MS)
         page.click("#begin")
         expect(page.locator("#notice")).to_contain_text("in another browser")
+        page.wait_for_timeout(SETTLED_MS)
         page.click("#begin")
         expect(page.locator("#candidate .bot-row")).to_be_visible(timeout=4_000)
 

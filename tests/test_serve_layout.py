@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from browser import CHROMIUM, FLAGS, EngineChatClient, free_port, served
+from browser import CHROMIUM, EngineChatClient, chromium, free_port, served
 from postgres import Postgres, postgres_missing
 
 from lima_ray.config.paths import PACKAGE
@@ -19,11 +19,11 @@ from serve.conversations.dialogue import Turn
 from serve.conversations.store import Store
 from serve.page.layout import PageSettings, build_page
 
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 if not CHROMIUM.exists():
     pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium", allow_module_level=True)
 
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, ViewportSize, expect  # noqa: E402
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, ViewportSize, expect
 
 PROMPTS = ["What is the capital of France?", "Where was Anna Bell born?"]
 SLOW_S = 0.15
@@ -41,10 +41,8 @@ def engine() -> Engine:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """One browser for all tests."""
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

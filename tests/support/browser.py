@@ -29,6 +29,17 @@ FLAGS = [
 ]
 
 
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Start the machine's Chromium, as a Browser of Playwright."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
 class EngineChatClient:
     """The API's two calls, straight on engines in this process."""
 
