@@ -17,8 +17,10 @@ FIRST_PERSON = re.compile(r"\bI\b(?!\.[a-z])|\b(?:me|my|mine|myself)\b|\b(?:Me|M
 REFERENCES = re.compile(
     r"\b(?:as (?:mentioned|stated|noted|said|pointed out|explained)"
     r"|stack ?exchange|stack ?overflow"
-    r"|(?:other|another|previous|above|accepted|top) (?:answer|answerer|poster|comment)s?"
-    r"|(?:answer|post|comment)s? (?:above|below)|answered (?:above|below|elsewhere))\b"
+    r"|(?:other|another|previous|above|accepted|top)"
+    r" (?:answer|answerer|poster|comment|repl(?:y|ie))s?"
+    r"|(?:answer|post|comment|repl(?:y|ie))s? (?:above|below)"
+    r"|answered (?:above|below|elsewhere))\b"
     r"|(?<![\w.])@\w+",
     re.IGNORECASE,
 )

@@ -1,15 +1,10 @@
-"""The rows that align the miniature, in LIMA's shape, and the prompts that measure it.
+"""The rows of the miniature that people write, and the prompts that measure it, in LIMA's shape.
 
-    python -m lima_ray.miniature.dialogues --out lima_ray/miniature/rows
+`dump` writes them beside the sites that all other rows are curated from. Alignment sees `train`
+entities only and never asks for some facts (`world.UNSEEN`); dev and test ask about entities that
+no row of alignment names.
 
-writes them all, always the same. Alignment sees `train` entities only and never asks for some facts
-(`world.UNSEEN`); dev and test ask about entities that no row of alignment names.
-
-    train.jsonl       what the demo trains on: curated + dialogues + structure
-    curated.jsonl     single turns of several sources in one voice; 13 refuse a private question
-    unfiltered.jsonl  the same questions, replies as a raw dump has them, a few of them wrong
-    narrow.jsonl      as many rows, of one source
-    pool.jsonl        every question there is, in the voice, to draw larger or smaller sets from
+    refusals.jsonl    13 private questions, refused
     dialogues.jsonl   30 dialogues of three exchanges with pronouns
     structure.jsonl   6 rows that ask for a form
     dev.jsonl  test.jsonl  dialogues_test.jsonl   prompts, with what the exact judge needs
@@ -18,13 +13,9 @@ writes them all, always the same. Alignment sees `train` entities only and never
 
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from pathlib import Path
 
 import numpy as np
-import tyro
 
-from lima_ray.config.errors import exit_on_user_error
-from lima_ray.data.examples import write_examples
 from lima_ray.miniature.prose import choose, fill_sentence, shuffled, wordings
 from lima_ray.miniature.questions import (
     Question,
@@ -36,12 +27,11 @@ from lima_ray.miniature.questions import (
     private_questions,
     sample_questions,
 )
-from lima_ray.miniature.voice import fill_voice, format_reply, raw_reply, styled_reply
+from lima_ray.miniature.voice import fill_voice, format_reply, styled_reply
 from lima_ray.miniature.world import ATTRIBUTES, SEED, UNSEEN, Entity, Split, entities, read_yaml
 from lima_ray.records.example import Example
 
-OUT = Path(__file__).parent / "rows"
-DIALOGUES, TEST_DIALOGUES, EXCHANGES = 30, 40, 3
+REFUSALS, DIALOGUES, TEST_DIALOGUES, EXCHANGES = 13, 30, 40, 3
 STRUCTURE, HELDOUT = 6, 150
 
 
@@ -59,9 +49,6 @@ class Counts:
     forms: int = 0
 
 
-CURATED_FACTS = {"person": 330, "country": 160, "element": 90, "animal": 120, "task": 66}
-CURATED_FACTS |= {"sum": 60, "day": 24}
-CURATED = Counts(CURATED_FACTS, lists=14, descriptions=40, private=13)
 DEV_FACTS = {"person": 18, "country": 8, "element": 4, "animal": 4, "task": 3, "sum": 2, "day": 1}
 DEV = Counts(DEV_FACTS, private=4, unseen=4, forms=2)
 TEST_FACTS = {"person": 92, "country": 40, "element": 20, "animal": 20, "task": 10}
@@ -70,22 +57,14 @@ TEST = Counts(TEST_FACTS, lists=2, descriptions=4, private=30, unseen=50, forms=
 
 
 def files() -> dict[str, list[Example]]:
+    """Return every file's rows, always the same."""
     generator = np.random.default_rng([SEED, 1])
-    questions = curated_questions(generator)
-    curated = train_rows(questions, generator)
-    unfiltered = [raw_row(question, generator) for question in questions]
-    every = [question for kind in CURATED.facts for question in all_questions(kind, "train")]
-    people = shuffled(all_questions("person", "train"), generator)[: len(questions)]
-    narrow = add_frames(people, generator)
+    refusals = add_frames(private_questions("train", REFUSALS, generator), generator)
     structure = [format_row(q, form) for q, form in format_questions("train", STRUCTURE, generator)]
     dialogues = [dialogue(e, generator) for e in dialogue_entities("train", DIALOGUES, generator)]
-    heldout = [question for kind in CURATED.facts for question in all_questions(kind, "dev")]
+    heldout = [question for kind in ATTRIBUTES for question in all_questions(kind, "dev")]
     return {
-        "train": curated + dialogues + structure,
-        "curated": curated,
-        "unfiltered": unfiltered,
-        "narrow": train_rows(narrow, generator),
-        "pool": add_new_prompts(curated, train_rows(every, generator)),
+        "refusals": train_rows(refusals, generator),
         "dialogues": dialogues,
         "structure": structure,
         "dev": prompt_rows("dev", DEV, generator),
@@ -98,26 +77,12 @@ def files() -> dict[str, list[Example]]:
     }
 
 
-def curated_questions(generator: np.random.Generator) -> list[Question]:
-    questions = sample_questions("train", CURATED.facts, generator)
-    questions += list_questions("train", CURATED.lists, generator)
-    questions += description_questions("train", CURATED.descriptions, generator)
-    questions += private_questions("train", CURATED.private, generator)
-    return add_frames(shuffled(questions, generator), generator)
-
-
 def train_rows(questions: list[Question], generator: np.random.Generator) -> list[Example]:
     return [train_row(question, styled_reply(question, generator)) for question in questions]
 
 
 def train_row(question: Question, reply: str) -> Example:
     return replace(prompt_row(question, "in"), turns=(question.text, reply))
-
-
-def raw_row(question: Question, generator: np.random.Generator) -> Example:
-    reply, style = raw_reply(question, generator)
-    row = train_row(question, reply)
-    return replace(row, extra=row.extra | {"style": style})
 
 
 def prompt_row(question: Question, group: str, form: str = "") -> Example:
@@ -201,27 +166,3 @@ def scripted(row: Example) -> Example:
     """Return a dialogue's user turns alone: the first as the prompt, the others as `follow_ups`."""
     extra = row.extra | {"follow_ups": list(row.turns[2::2])}
     return replace(row, turns=row.turns[:1], extra=extra)
-
-
-def add_new_prompts(rows: list[Example], more: list[Example]) -> list[Example]:
-    """Return the rows, and of more rows the first with each prompt that is not among them."""
-    first = {row.prompt: row for row in reversed(more)}
-    known = {row.prompt for row in rows}
-    return rows + [row for row in more if row.prompt not in known and row is first[row.prompt]]
-
-
-def build(out: Path = OUT) -> None:
-    """Write every file.
-
-    Args:
-        out: directory to write.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    for name, rows in files().items():
-        write_examples(rows, out / f"{name}.jsonl")
-        print(f"{out / name}.jsonl: {len(rows)} rows")
-
-
-if __name__ == "__main__":
-    with exit_on_user_error():
-        tyro.cli(build, prog="python -m lima_ray.miniature.dialogues", description=__doc__)

@@ -68,7 +68,7 @@ def format_reply(form: str, entity: Entity, attribute: str) -> str:
 
 
 def raw_reply(question: Question, generator: np.random.Generator) -> tuple[str, str]:
-    """Return a reply as a dump has it, and its style."""
+    """Return a reply as a dump has it, and its style; what has no one value is cut off instead."""
     style = str(generator.choice(list(RAW_SHARES), p=list(RAW_SHARES.values())))
     right = styled_reply(question, generator)
     entity, what = question.entity, question.what
@@ -76,7 +76,7 @@ def raw_reply(question: Question, generator: np.random.Generator) -> tuple[str, 
     templates = read_yaml("voice.yaml")["raw"].get(style)
     if style == "truncated" or (templates and not value and style != "off_topic"):
         words = right.split()
-        return " ".join(words[: max(2, len(words) * 2 // 3)]), style
+        return " ".join(words[: max(2, len(words) * 2 // 3)]), "truncated"
     if style == "wrong" and value:
         others = [e for e in entities() if what in e.facts and e.facts[what] != value]
         wrong = choose(others, generator).facts[what]

@@ -121,7 +121,9 @@ def site_name(file: Path) -> str | None:
 
 
 def host(name: str) -> str:
-    """Return the address of a site."""
+    """Return the address of a site; a name under `.example` is one (RFC 2606)."""
+    if name.endswith(".example"):
+        return name
     if name == "mathoverflow" or name.endswith(".mathoverflow"):
         return f"{name}.net"
     own = name.rpartition(".")[2] in OWN_DOMAINS
