@@ -173,3 +173,17 @@ def test_overlaps_are_counted_for_each_pair() -> None:
         "| longest | 1 (0.25) | 2 | 0 (0.00) |\n"
         "| graded | 0 (0.00) | 0 (0.00) | 0 |\n"
     )
+
+
+def test_similarities_have_no_rounding_so_that_every_processor_chooses_the_same() -> None:
+    generator = np.random.default_rng(0)
+    ids = [str(number) for number in range(300)]
+
+    def embedder(texts: list[str]) -> np.ndarray:
+        return generator.normal(size=(len(texts), 256)) ** 3
+
+    vectors_ND = selectors.embed_rows(ids, lambda asked: list(asked), embedder)
+    exact_NN = vectors_ND.astype(np.int64) @ vectors_ND.T.astype(np.int64)
+    assert vectors_ND.dtype == np.float32
+    assert (vectors_ND @ vectors_ND.T == exact_NN).all()
+    assert exact_NN.max() < 2**24

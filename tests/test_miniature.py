@@ -95,7 +95,7 @@ def test_the_rule_chooses_the_voice_from_what_a_dump_holds() -> None:
         styles = [thread.answers[0].style for thread in curated_threads(name)]
         return styles.count("voice") / len(styles)
 
-    assert share("curated") > 0.95 > 0.4 > share("unfiltered")
+    assert share("curated") > 0.9 > 0.4 > share("unfiltered")
 
 
 def test_rows_are_as_their_dump_has_them() -> None:

@@ -7,7 +7,7 @@
     refusals.jsonl dialogues.jsonl structure.jsonl   rows that people wrote
     dev.jsonl test.jsonl dialogues_test.jsonl        prompts that no row may repeat
 
-A site holds what the paper's rule is for: people ask a thing twice in other words, answer it in
+A site holds what the paper's rule is for: people ask a thing again in other words, answer it in
 many manners, some wrongly, and vote (LIMA section 2.1). Nothing is random: it is always the same.
 """
 
@@ -47,19 +47,19 @@ SITES = {
 """Site of each kind of entity; `.example` is nobody's domain (RFC 2606)."""
 INPUTS = ("refusals", "dialogues", "structure", "dev", "test", "dialogues_test")
 """Files of `dialogues` that stand beside the sites."""
-ASKED = 2
-"""Times that each question is asked, by others in other words."""
+ASKED = {"task": 6, "day": 4}
+"""Times that each question of a kind is asked, by others in other words; of all others twice."""
 MEAN_SCORES = {
     "voice": 25,
-    "terse": 15,
     "first_person": 15,
     "refers": 15,
+    "terse": 7,
     "truncated": 5,
     "chatty": 5,
     "wrong": 4,
     "off_topic": 1,
 }
-"""Votes for an answer by its manner: what is wrong or careless gets few, what is brief many."""
+"""Votes for an answer by its manner: what is wrong or careless gets few."""
 MEAN_QUESTION_SCORE = 8
 SECOND_ANSWERS = 0.5
 """Share of questions with another answer, which has fewer votes than the first."""
@@ -96,7 +96,8 @@ def threads() -> list[Thread]:
     once = [question for kind in SITES for question in all_questions(kind, "train")]
     once += list_questions("train", len(once), generator)
     once += description_questions("train", len(once), generator)
-    questions = shuffled(once * ASKED, generator)
+    often = [question for question in once for _ in range(ASKED.get(question.entity.kind, 2))]
+    questions = shuffled(often, generator)
     titles, bodies = add_frames(questions, generator), add_frames(questions, generator)
     days = np.linspace(0, (LAST_DAY - FIRST_DAY).days, len(questions))
     found, posts = [], 1

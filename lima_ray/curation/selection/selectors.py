@@ -17,6 +17,10 @@ from lima_ray.curation.selection.embedding import Embedder, embed, to_unit_lengt
 EMBEDDED_AT_MOST = 50_000
 """Candidates that `spread` looks at; their vectors take 51 MB."""
 TEXTS_AT_ONCE = 1000
+STEPS = 4000
+"""Of a unit vector's length, to which its numbers are rounded. Products of such vectors are whole
+numbers under 2 ** 24, which float32 adds without error in any order: every processor chooses the
+same rows."""
 
 Texts = Callable[[Sequence[str]], list[str]]
 """Reads the texts of some ids."""
@@ -110,7 +114,7 @@ def choose_spread(
 
 
 def embed_rows(ids: Sequence[str], texts: Texts, embedder: Embedder) -> np.ndarray:
-    """Return unit vectors of candidates, (N, D); their texts are in memory some at a time.
+    """Return unit vectors of candidates in whole steps, (N, D); texts are in memory some at a time.
 
     Raises:
         UserError: the embedder gives something else than a vector of numbers for each text.
@@ -124,7 +128,7 @@ def embed_rows(ids: Sequence[str], texts: Texts, embedder: Embedder) -> np.ndarr
                 f"the embedder gave an array of shape {vectors.shape} for {len(batch)} texts; it "
                 f"must give finite numbers of shape ({len(batch)}, D)"
             )
-        parts.append(to_unit_length(vectors))
+        parts.append(np.rint(to_unit_length(vectors) * STEPS))
     return np.concatenate(parts)
 
 
