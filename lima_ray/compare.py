@@ -9,7 +9,6 @@ replies.jsonl. Nothing is judged: this is for reading, in the order of the promp
 
 import webbrowser
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Annotated
 
@@ -24,11 +23,13 @@ from lima_ray.config.sections import Section
 from lima_ray.config.terminal import printable
 from lima_ray.records.files import explain_write_errors
 from lima_ray.records.reply import Reply, read_replies
-from lima_ray.results.page import html_page, html_table, html_text
+from lima_ray.results.page.blocks import Heading, Line, Lines, Small, text
+from lima_ray.results.page.blocks import Table as PageTable
+from lima_ray.results.page.html import html_page
 
 ReplyKey = tuple[str, int, int]
 """Id of a prompt, number of the sample, and the turn."""
-NOT_STOPPED = "did not stop"
+NOT_STOPPED, PAGE_TITLE = "did not stop", "Replies side by side"
 
 
 class CompareCommand(Section):
@@ -119,14 +120,15 @@ def build_table(both: list[Pair], title: str) -> Table:
 def build_page(both: list[Pair], title: str) -> str:
     """Return the pairs as one HTML file that needs nothing else."""
     headings = ("prompt", *column_names(both)) if both else ()
-    rows = []
-    for pair in both:
-        cells = [escape(pair.prompt)]
-        for record in (pair.first, pair.second):
-            note = "" if record.stopped else f"\n<small>{NOT_STOPPED}</small>"
-            cells.append(escape(record.reply.strip()) + note)
-        rows.append(cells)
-    return html_page("Replies side by side", html_text(title), html_table(headings, rows))
+    rows = [[Lines(pair.prompt), page_cell(pair.first), page_cell(pair.second)] for pair in both]
+    blocks = [Heading(PAGE_TITLE, 1), text(title)]
+    return html_page(PAGE_TITLE, [*blocks, PageTable(headings, rows, len(headings), is_even=True)])
+
+
+def page_cell(reply: Reply) -> Line:
+    """Return a reply, and whether it did not stop."""
+    note = "" if reply.stopped else NOT_STOPPED
+    return (Lines(reply.reply.strip()), *((Lines("\n"), Small(note)) if note else ()))
 
 
 def compare(command: CompareCommand) -> None:

@@ -10,11 +10,11 @@ from markdown_it import MarkdownIt
 from lima_ray.config.errors import UserError
 from lima_ray.curation.candidate import Candidate
 from lima_ray.curation.card import authors
-from lima_ray.curation.card.attribution import write_attribution
-from lima_ray.curation.card.blocks import Link, markdown_inline
+from lima_ray.curation.card.attribution import attribution_blocks
 from lima_ray.curation.card.licences import find_licence, whole_licence
 from lima_ray.curation.dumps.ranges import DumpError
 from lima_ray.curation.recipe import Curation
+from lima_ray.results.page.markdown import markdown_page
 
 BEER = "https://beer.stackexchange.com"
 USERS = """\ufeff<?xml version="1.0" encoding="utf-8"?>\r
@@ -159,7 +159,7 @@ def test_damaged_users_are_named(tmp_path: Path) -> None:
 
 def test_every_row_stands_with_author_address_licence_and_changes() -> None:
     names = {f"{BEER}/users/7": 'Ann & "Bo" [x](y)', f"{BEER}/users/12": "Zoë"}
-    text = write_attribution(CURATION, ROWS, names, edited=["beer/3"])
+    text = markdown_page(attribution_blocks(CURATION, ROWS, names, edited=["beer/3"]))
     found = lines(text)
     assert len(found) == sum(map(len, ROWS.values()))
     for row in (row for rows in ROWS.values() for row in rows):
@@ -184,7 +184,7 @@ def test_every_row_stands_with_author_address_licence_and_changes() -> None:
 
 def test_attribution_shows_texts_of_others_and_nothing_else() -> None:
     names = {f"{BEER}/users/7": 'Ann & "Bo" [x](y)'}
-    text = write_attribution(CURATION, ROWS, names)
+    text = markdown_page(attribution_blocks(CURATION, ROWS, names))
     rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
     tree = html.fromstring(rendered)
     assert not tree.xpath("//b | //i | //em")
@@ -194,16 +194,6 @@ def test_attribution_shows_texts_of_others_and_nothing_else() -> None:
     assert "<i>Old [name]</i>" in shown
     assert "javascript:alert(1)" in shown
     assert 'Ann & "Bo" [x](y)' in tree.xpath(f"//a[@href='{BEER}/users/7']/text()")
-
-
-def test_addresses_are_links_of_the_web_alone() -> None:
-    assert markdown_inline(Link("a", "javascript:x")) == "a"
-    assert markdown_inline(Link("a", "http://[x")) == "a"
-    assert (
-        markdown_inline(Link("a", "https://x.org/a b)(<c>"))
-        == "[a](https://x.org/a%20b%29%28%3Cc%3E)"
-    )
-    assert markdown_inline(Link("https://x.org/é", "https://x.org/é")) == "<https://x.org/%C3%A9>"
 
 
 @pytest.mark.parametrize(

@@ -10,22 +10,20 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-import matplotlib as mpl
 import pytest
 from lxml import html  # pyright: ignore[reportAttributeAccessIssue]  # it has no stubs
 from markdown_it import MarkdownIt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lima_ray.config.loading import read_yaml
 from lima_ray.curation.candidate import Candidate
 from lima_ray.curation.card import figures
-from lima_ray.curation.card.blocks import Code, Link, escape_markdown, markdown_page, text
 from lima_ray.curation.card.facts import collect_facts
 from lima_ray.curation.card.lengths import describe
 from lima_ray.curation.card.page import write_card
 from lima_ray.curation.funnel import Funnel
 from lima_ray.curation.recipe import Curation
 from lima_ray.data.examples import read_examples, write_examples
+from lima_ray.results.page import pictures
 
 NASTY = 'Why <script>alert("x")</script> | or\n\n## this `code` *bold* [link](http://x.org) $1$?'
 FENCES = "````\n<img src=http://x.org/a.png>\n````\nand \x1b]0;title\x07 more"
@@ -215,29 +213,15 @@ def test_pictures_are_of_both_themes_and_a_phones_width(folder: Path) -> None:
     for name in ("funnel-1", "funnel-2", "lengths", "groups"):
         light, dark = (folder / "figures" / f"{name}{end}.png" for end in ("", "-dark"))
         size = struct.unpack(">II", light.read_bytes()[16:24])
-        assert size[0] == round(figures.WIDTH_IN * figures.DPI)
+        assert size[0] == round(pictures.WIDTH_IN * pictures.DPI)
         assert light.read_bytes() != dark.read_bytes()
         uri = base64.b64encode(light.read_bytes()).decode()
         assert uri in (folder / "card.html").read_text()
     assert not (folder / "figures" / "funnel-3.png").exists()
 
 
-def test_labels_fit_beside_their_bars() -> None:
-    panel = figures.Bars(["W" * 40, "i"], [123_456_789, 1], "W" * 80)
-    with mpl.rc_context(figures.style(figures.LIGHT)):
-        figure = figures.draw_bars([panel], figures.LIGHT)
-        canvas, page = FigureCanvasAgg(figure), figure.bbox
-        canvas.draw()
-    renderer = canvas.get_renderer()
-    for axes in figure.axes:
-        for label in [*axes.get_yticklabels(), *axes.texts, *figure.texts]:
-            box = label.get_window_extent(renderer)
-            assert page.x0 <= box.x0, label
-            assert box.x1 <= page.x1, label
-
-
 def test_sources_without_rows_have_no_panel_of_lengths(card: dict[str, Any]) -> None:
-    drawn = figures.draw_lengths(card["sources"], "words", figures.LIGHT)
+    drawn = figures.draw_lengths(card["sources"], "words", pictures.LIGHT)
     assert len(drawn.axes) == 2 * 2
     sources = figures.group_panels(card["sources"])[0]
     assert list(zip(sources.labels, sources.counts, strict=True)) == [
@@ -307,32 +291,3 @@ def test_the_three_rows_are_a_short_a_middle_and_a_long_one(tmp_path: Path) -> N
     write_card(curation, funnels, {"authored": rows}, file, tmp_path, made={})
     shown = re.findall(r"### (a/\d+),", (tmp_path / "card.md").read_text())
     assert shown == ["a/011", "a/101", "a/191"]
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        NASTY,
-        "# no heading",
-        "- no item",
-        "1. no item",
-        "6.6",
-        "a_b _c_ ~~d~~ &lt; &",
-        "![x](http://x.org)",
-    ],
-)
-def test_markdown_shows_a_line_of_any_text(said: str) -> None:
-    rendered = (
-        MarkdownIt("commonmark", {"html": True}).enable("table").render(escape_markdown(said))
-    )
-    tree = html.fromstring(rendered)
-    assert tree.tag == "p"
-    assert len(tree) == 0
-    assert tree.text == " ".join(said.split())
-
-
-def test_markdown_keeps_the_spaces_between_the_pieces_of_a_line() -> None:
-    said = text("Rows stand in ", Code("a.md"), ", texts: ", Link("b", "https://x.org"), ". 6.6 ")
-    assert markdown_page([said]) == (
-        "Rows stand in <code>a.md</code>, texts: [b](https://x.org). 6.6 \n"
-    )

@@ -23,7 +23,7 @@ from lima_ray.records.quality import Quality
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict
 from lima_ray.results.intervals import crossed_mean
-from tune import report, space
+from tune import report, reproduce, space
 from tune.reports import figure
 from tune.reports.charts import bars, line, stacked
 from tune.reports.finding import finding
@@ -165,7 +165,7 @@ def test_a_point_that_measures_better_than_the_best_on_dev_is_named(tmp_path: Pa
     levels = [f"{study.estimate(study.points[n]).mean:.2f}" for n in (3, 1)]
     words = (
         f"On the measuring prompts added rows 30 is best: mean grade {levels[0]} against "
-        f"{levels[1]}. `best.yaml` follows the dev prompts."
+        f"{levels[1]}. best.yaml follows the dev prompts."
     )
     assert words in report.write(study).read_text()
     assert "On the measuring prompts added rows 30 is best" in shown(study)
@@ -448,7 +448,7 @@ def test_failed_and_missing_trainings_are_said(tmp_path: Path) -> None:
     page = report.write(study).read_text()
     assert "rows 8, seed 1 (`000000000001`): ValueError: loss is nan\n" in page
     assert "rows 16, seed 1 (`000001000001`): no room on the disk\n" in page
-    assert "**Not finished:** rows 16 (seed 2); rows 32 (seed 0, 1, 2)." in page
+    assert "**Not finished**: rows 16 (seed 2); rows 32 (seed 0, 1, 2)." in page
 
 
 def test_the_page_has_the_papers_figures_and_where_all_came_from(tmp_path: Path) -> None:
@@ -462,7 +462,7 @@ def test_the_page_has_the_papers_figures_and_where_all_came_from(tmp_path: Path)
         claim="Filtered rows are better.",
     )
     text = report.write(study).read_text()
-    assert text.startswith("# mine\n\nThe claim: Filtered rows are better.\n\n**Agrees.** The mean")
+    assert text.startswith("# mine\n\nThe claim: Filtered rows are better.\n\n**Agrees**. The mean")
     assert "![mine](figure.png)" in text and (study.path / "figure.png").exists()
     assert "| 3.83 |" in text and "| 10.0/20.0/70.0 |" in text
     for text_part in ("seed 0, 1, 2", "40 prompts", "judged by exact", "1 sample for each"):
@@ -500,3 +500,25 @@ def test_the_command_reports_again(tmp_path: Path, capsys: pytest.CaptureFixture
         command_line.run_command("report", [str(tmp_path)])
     assert ended.value.code == 2
     assert "is no sweep: it holds no sweep.yaml" in capsys.readouterr().err
+
+
+def test_the_page_of_several_studies_shows_each_with_its_pictures(tmp_path: Path) -> None:
+    studies = []
+    for name in ("first", "second"):
+        claim = f"The {name} claim | of two."
+        folder = tmp_path / name
+        tree = {"name": name, "axes": TWO, "expect": FILTERED, "claim": claim, "seeds": [0, 1]}
+        studies.append(study_of(folder, lower_where("unfiltered", 1.0), **tree))
+        report.write(studies[-1])
+    with reproduce.Stopwatch(tmp_path / "reproduce.json") as stopwatch:
+        pass
+    page = reproduce.write(studies, tmp_path / "out", stopwatch)
+    text = page.read_text()
+    assert text.startswith(
+        "# The paper's ablations, measured here\n\n`python -m tune.reproduce`: 4 trainings "
+    )
+    assert "| [second](#second) | The second claim \\| of two. | The mean grade is " in text
+    assert text.count("| **agrees** |") == 2
+    assert text.count("## first\n\n**Agrees**. The mean grade is") == 1
+    assert text.count("![first](first-figure.png)") == 1
+    assert all((page.parent / f"{name}-figure.png").exists() for name in ("first", "second"))

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lima_ray.config.errors import UserError
+from lima_ray.results.page.markdown import markdown_page
 from lima_ray.results.units import counted
 from tune.arguments import ReportCommand as Command
 from tune.reports import figure, page, tables
@@ -94,7 +95,8 @@ def write(study: Study) -> Path:
     if point := study.best():
         (study.path / BEST).write_text(best_recipe(study, point), encoding="utf-8")
     report = study.path / REPORT
-    report.write_text(page.study_page(study, pictures, BEST), encoding="utf-8")
+    blocks = page.study_blocks(study, pictures, BEST)
+    report.write_text(markdown_page(blocks, study.path), encoding="utf-8")
     return report
 
 

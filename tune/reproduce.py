@@ -19,6 +19,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,13 @@ import psutil
 
 from lima_ray.config.paths import output_path
 from lima_ray.records.files import write_json
-from lima_ray.results.page import markdown_page, markdown_row
+from lima_ray.results.page.blocks import Block, Code, Heading, Line, Link, Strong, rows_table, text
+from lima_ray.results.page.markdown import markdown_page
 from tune import sweep
 from tune.arguments import ReproduceCommand as Command
+from tune.report import BEST
 from tune.reports.finding import finding
+from tune.reports.page import result_blocks
 from tune.results import Outcome, Study
 from tune.workers.tune_trials import connect
 from tune.workers.worker_pool import WorkerPool, trainings_at_once
@@ -75,24 +79,28 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
 def write(studies: list[Study], out: Path, stopwatch: Stopwatch) -> Path:
     """Write the page of some studies, in their order, and their pictures to a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    table = ["| study | the paper | what was measured | agrees |", "|---|---|---|---|"]
-    sections = []
+    table, sections = [], list[Block]()
     for study in studies:
-        name, found = study.sweep.name, finding(study)
-        shown = (found.sentence, f"**{found.answer}**") if found else ("see below", "")
-        table.append(markdown_row([f"[{name}](#{name})", study.sweep.claim, *shown]))
-        for picture in study.path.glob("*.png"):
-            shutil.copy(picture, out / f"{name}-{picture.name}")
-        sections += [f"## {name}", section(study)]
-    title = "# The paper's ablations, measured here"
+        heading, found = Heading(study.sweep.name), finding(study)
+        row: dict[str, Line] = {"study": Link(heading.text, heading.anchor)}
+        row["the paper"] = study.sweep.claim
+        row["what was measured"] = found.sentence if found else "see below"
+        row["agrees"] = Strong(found.answer) if found else ""
+        table.append(row)
+        pictures = [
+            Path(shutil.copy(picture, out / f"{heading.text}-{picture.name}"))
+            for picture in sorted(study.path.glob("*.png"))
+        ]
+        sections += [heading, *result_blocks(study, pictures, BEST)]
+    title = Heading("The paper's ablations, measured here", 1)
     page = out / PAGE
-    text = markdown_page(title, how_made(studies, stopwatch), "\n".join(table), *sections)
-    page.write_text(text, encoding="utf-8")
+    blocks = [title, *how_made(studies, stopwatch), rows_table(table), *sections]
+    page.write_text(markdown_page(blocks, out), encoding="utf-8")
     return page
 
 
-def how_made(studies: list[Study], stopwatch: Stopwatch) -> str:
-    """Describe what was run, on what, in what time."""
+def how_made(studies: list[Study], stopwatch: Stopwatch) -> Iterator[Block]:
+    """Yield what was run, on what, in what time."""
     trainings: dict[str, Outcome] = {}
     for outcome in (o for study in studies for o in study.outcomes):
         known = trainings.get(outcome.id)
@@ -101,24 +109,20 @@ def how_made(studies: list[Study], stopwatch: Stopwatch) -> str:
     failed = sum(o.status == "failed" for o in trainings.values())
     trained_s, starts = sum(o.seconds for o in trainings.values()), len(stopwatch.starts)
     memory = psutil.virtual_memory().total / 2**30
-    return (
-        f"`python -m tune.reproduce`: {len(trainings)} trainings ({failed} failed) of "
+    yield text(
+        Code("python -m tune.reproduce"),
+        f": {len(trainings)} trainings ({failed} failed) of "
         f"{len(studies)} studies, {minutes(sum(stopwatch.starts))} in all"
         f"{f' in {starts} starts' if starts > 1 else ''} ({minutes(trained_s)} of trainings, side "
-        f"by side), on {os.cpu_count()} cores ({platform.machine()}, {memory:.0f} GiB).\n\n"
+        f"by side), on {os.cpu_count()} cores ({platform.machine()}, {memory:.0f} GiB).",
+    )
+    yield text(
         "Intervals are 95 %, over seeds and prompts together; differences are paired over both."
     )
 
 
 def minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes"
-
-
-def section(study: Study) -> str:
-    """Return a study's report without its title and claim, which the page has."""
-    text = (study.path / "report.md").read_text(encoding="utf-8")
-    body = text[text.index("\n\n**") :] if "\n\n**" in text else text
-    return body.strip().replace("](", f"]({study.sweep.name}-")
 
 
 def main(command: Command) -> None:

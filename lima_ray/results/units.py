@@ -16,6 +16,18 @@ def format_bytes(count: float) -> str:
     return f"{mib / 1024:,.1f} GiB" if mib < 1 << 20 else f"{mib / (1 << 20):,.2f} TiB"
 
 
-def counted(count: int, noun: str) -> str:
+def format_number(value: float | None) -> str:
+    """Return a number with commas, whole from 10 on; nothing where there is none."""
+    if value is None:
+        return ""
+    return f"{value:,.1f}" if value % 1 and value < 10 else f"{value:,.0f}"
+
+
+def format_share(share: float | None) -> str:
+    """Return a share in percent, of three digits; nothing where there is none."""
+    return "" if share is None else f"{100 * share:.3g} %"
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
     """Write a count: `1 seed`, `3 seeds`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

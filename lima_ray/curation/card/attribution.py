@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from lima_ray.curation.candidate import Candidate
-from lima_ray.curation.card.blocks import Link, escape_markdown, markdown_inline
 from lima_ray.curation.card.licences import find_licence, split_licences, whole_licence
 from lima_ray.curation.recipe import Curation
+from lima_ray.results.page.blocks import Block, Heading, Inline, Items, Link, Strong, Table, text
 
 PROMPT_CHARS = 90
 """Of a prompt's start, in a row's line."""
@@ -30,13 +30,13 @@ HOW_TO_READ = (
 )
 
 
-def write_attribution(
+def attribution_blocks(
     curation: Curation,
     chosen: Mapping[str, Sequence[Candidate]],
     names: Mapping[str, str],
     edited: Collection[str] = (),
-) -> str:
-    """Return the attribution of a dataset as Markdown, by source and site.
+) -> Iterator[Block]:
+    """Yield the attribution of a dataset, by source and site.
 
     Args:
         curation: the recipe.
@@ -44,55 +44,66 @@ def write_attribution(
         names: of authors, by the address of their profile.
         edited: ids of rows that people changed.
     """
-    lines = [f"# Attribution: {escape_markdown(curation.name)}", "", HOW_TO_READ, ""]
-    lines += licence_lines(chosen)
+    yield Heading(f"Attribution: {curation.name}", 1)
+    yield text(HOW_TO_READ)
+    yield from licence_blocks(chosen)
     for source, candidates in chosen.items():
         if not candidates:
             continue
-        lines += [f"## {escape_markdown(source)}", ""]
-        lines += [f"Changes: {CHANGES[curation.sources[source].kind]}", ""]
+        yield Heading(source)
+        yield text(f"Changes: {CHANGES[curation.sources[source].kind]}")
         groups: dict[str, list[Candidate]] = {}
         for candidate in candidates:
             groups.setdefault(candidate.group, []).append(candidate)
         for group, rows in sorted(groups.items()):
-            lines += [f"### {escape_markdown(group)}", ""] if group else []
-            lines += [describe_row(row, names, row.id in edited) for row in rows] + [""]
-    return "\n".join(lines).rstrip() + "\n"
+            if group:
+                yield Heading(group, 3)
+            yield Items([tuple(describe_row(row, names, row.id in edited)) for row in rows])
 
 
-def licence_lines(chosen: Mapping[str, Sequence[Candidate]]) -> Iterator[str]:
+def licence_blocks(chosen: Mapping[str, Sequence[Candidate]]) -> Iterator[Block]:
     """Yield which licences there are, on how many rows, and what holds for all of them."""
     said = [candidate.licence for rows in chosen.values() for candidate in rows]
-    yield from ("## Licences", "", "| licence | rows |", "| --- | ---: |")
+    yield Heading("Licences")
     counts = Counter(name for row in said for name in (split_licences(row) or [NO_LICENCE]))
-    for name, count in counts.most_common():
-        yield f"| {markdown_inline(Link(name, find_licence(name).url))} | {count:,} |"
-    yield ""
+    rows = [[licence_link(name), f"{count:,}"] for name, count in counts.most_common()]
+    yield Table(["licence", "rows"], rows)
     if any(len(split_licences(row)) > 1 for row in said):
-        yield from ("A row made of several posts counts under the licence of each.", "")
+        yield text("A row made of several posts counts under the licence of each.")
     whole = whole_licence(said)
     if whole.name:
-        address = markdown_inline(Link(whole.name, find_licence(whole.name).url))
-        yield f"Passed on as a whole, the dataset carries {address}; each row keeps its own."
+        link = licence_link(whole.name)
+        yield text("Passed on as a whole, the dataset carries ", link, "; each row keeps its own.")
     else:
-        yield "No one licence covers the dataset as a whole; each row keeps its own:"
-        yield from ("", *(f"- {escape_markdown(conflict)}" for conflict in whole.conflicts))
-    yield from ("", "This is a reading of the licences and no legal advice.", "")
+        yield text("No one licence covers the dataset as a whole; each row keeps its own:")
+        yield Items(whole.conflicts)
+    yield text("This is a reading of the licences and no legal advice.")
 
 
-def describe_row(candidate: Candidate, names: Mapping[str, str], edited: bool) -> str:
-    """Return the line of one row."""
+def describe_row(candidate: Candidate, names: Mapping[str, str], edited: bool) -> Iterator[Inline]:
+    """Yield the line of one row."""
     prompt = " ".join(candidate.turns[0].split())
     start = prompt if len(prompt) <= PROMPT_CHARS else prompt[:PROMPT_CHARS].rstrip() + "…"
-    authors = dict.fromkeys(candidate.authors)
-    by = ", ".join(markdown_inline(author_link(a, names)) for a in authors) or "author not known"
-    where = Link(candidate.url, candidate.url)
-    at = markdown_inline(where) if candidate.url else "no address"
-    under = [Link(name, find_licence(name).url) for name in split_licences(candidate.licence)]
-    licence = ", ".join(map(markdown_inline, under)) or f"**{NO_LICENCE}**"
-    changed = "; edited by hand" if edited else ""
-    id = escape_markdown(candidate.id)
-    return f"- “{escape_markdown(start)}” ({id}) by {by}; {at}; {licence}{changed}"
+    yield f"“{start}” ({candidate.id}) by "
+    authors = [author_link(author, names) for author in dict.fromkeys(candidate.authors)]
+    yield from separated(authors) if authors else ["author not known"]
+    yield "; "
+    yield Link(candidate.url, candidate.url) if candidate.url else "no address"
+    yield "; "
+    licences = [licence_link(name) for name in split_licences(candidate.licence)]
+    yield from separated(licences) if licences else [Strong(NO_LICENCE)]
+    yield "; edited by hand" if edited else ""
+
+
+def separated(links: Sequence[Link]) -> Iterator[Inline]:
+    """Yield links with a comma between each two."""
+    for number, link in enumerate(links):
+        yield from (", ", link) if number else (link,)
+
+
+def licence_link(name: str) -> Link:
+    """Return a licence's name, which leads to its text where that is known."""
+    return Link(name, find_licence(name).url)
 
 
 def author_link(author: str, names: Mapping[str, str]) -> Link:

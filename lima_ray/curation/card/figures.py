@@ -1,73 +1,34 @@
-"""Figures of a card: funnels, lengths, and where rows are from, for light and for dark pages.
+"""Figures of a card: funnels, lengths, and where rows are from, drawn from the facts alone."""
 
-They are drawn from the facts alone, narrow enough that a phone shows their text at a readable size,
-and placed in inches, which takes a tenth of the time of matplotlib's own layout.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextToPath
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from lima_ray.curation.card.blocks import Picture, one_line
+from lima_ray.results.page.bars import Bars, draw_bars
+from lima_ray.results.page.blocks import Picture
+from lima_ray.results.page.pictures import (
+    EDGE_IN,
+    GAP_IN,
+    TITLE_IN,
+    TITLE_POINTS,
+    WIDTH_IN,
+    Colours,
+    draw_picture,
+    place,
+    shorten,
+)
 
-WIDTH_IN, DPI = 4.6, 200
-EDGE_IN = 0.08
-BAR_IN, TITLE_IN, GAP_IN = 0.24, 0.28, 0.14
-FONT_POINTS, TITLE_POINTS = 9, 10
-HINTED = 1.05
-"""How much wider letters are drawn than their outlines are, at most."""
 HISTOGRAM_IN, AXIS_IN = 0.85, 0.42
 """Height of a histogram, and of the numbers and the name of its axis below it."""
 COUNTS_IN = 0.38
 """Width of the numbers beside a histogram."""
-LABEL_IN, MOST_CHARS = 1.9, 80
-"""Widest label, and most characters of any name."""
 MOST_GROUPS = 12
 """Bars of a source's groups; the others are counted in one line."""
-LOG_START = 0.6
-"""Where bars on a logarithmic axis begin: a bar of 1 is seen, one of 0 is not."""
-
-
-@dataclass(frozen=True)
-class Colours:
-    """Of one theme; those of bars are Okabe and Ito's."""
-
-    ink: str
-    soft: str
-    page: str
-    bar: str
-    result: str
-
-
-LIGHT = Colours("#222222", "#666666", "#ffffff", "#0072b2", "#d55e00")
-DARK = Colours("#dddddd", "#a0a0a0", "#181818", "#56b4e9", "#e69f00")
-Draw = Callable[[Colours], Figure]
-
-
-@dataclass(frozen=True)
-class Bars:
-    """A panel of horizontal bars."""
-
-    labels: Sequence[str]
-    counts: Sequence[int]
-    title: str = ""
-    has_result: bool = False
-    """The last bar is what the others lead to."""
-    has_rest: bool = False
-    """The last line counts what has no bar."""
-
-    @property
-    def height_in(self) -> float:
-        """Height with title and gap."""
-        return BAR_IN * len(self.counts) + GAP_IN + (TITLE_IN if self.title else 0)
 
 
 @dataclass(frozen=True)
@@ -90,51 +51,30 @@ def draw_figures(facts: Mapping[str, Any], folder: Path) -> Figures:
     folder.mkdir(exist_ok=True)
     sources, unit = facts["sources"], facts["table_1_unit"]
     funnels = {
-        name: save(
+        name: draw_picture(
             lambda colours, source=source: draw_bars([funnel_panel(source)], colours, True),
-            Picture(f"Rows of {name} left after each filter", folder, f"funnel-{number}"),
+            f"Rows of {name} left after each filter",
+            folder,
+            f"funnel-{number}",
         )
         for number, (name, source) in enumerate(sources.items(), start=1)
         if source["funnel"]["seen"]
     }
     if not facts["rows"]["count"]:
         return Figures(funnels, None, None)
-    lengths = save(
+    lengths = draw_picture(
         lambda colours: draw_lengths(sources, unit, colours),
-        Picture(f"Histograms of the {unit} of prompts and replies, by source", folder, "lengths"),
+        f"Histograms of the {unit} of prompts and replies, by source",
+        folder,
+        "lengths",
     )
-    groups = save(
+    groups = draw_picture(
         lambda colours: draw_bars(group_panels(sources), colours),
-        Picture("Rows of each source, and of its sites or categories", folder, "groups"),
+        "Rows of each source, and of its sites or categories",
+        folder,
+        "groups",
     )
     return Figures(funnels, lengths, groups)
-
-
-def save(draw: Draw, picture: Picture) -> Picture:
-    """Draw a figure in both themes."""
-    for file, colours in ((picture.light, LIGHT), (picture.dark, DARK)):
-        with mpl.rc_context(style(colours)):
-            draw(colours).savefig(file, dpi=DPI)
-    return picture
-
-
-def style(colours: Colours) -> dict[Any, Any]:
-    """Return matplotlib's settings of a theme; names of others are no formulas."""
-    inks = ("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color")
-    pages = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
-    return (
-        dict.fromkeys(inks, colours.ink)
-        | dict.fromkeys(pages, colours.page)
-        | {
-            "axes.spines.right": False,
-            "axes.spines.top": False,
-            "axes.titlelocation": "left",
-            "axes.titlesize": TITLE_POINTS,
-            "axes.titleweight": "bold",
-            "font.size": FONT_POINTS,
-            "text.parse_math": False,
-        }
-    )
 
 
 def funnel_panel(source: Mapping[str, Any]) -> Bars:
@@ -166,57 +106,6 @@ def group_panels(sources: Mapping[str, Any]) -> list[Bars]:
             counts.append(source["chosen"] - sum(counts))
         panels.append(Bars(labels, counts, name, has_rest=has_rest))
     return panels
-
-
-def draw_bars(panels: Sequence[Bars], colours: Colours, logarithmic: bool = False) -> Figure:
-    """Draw panels of horizontal bars below each other, with the number beside each bar."""
-    figure = Figure(figsize=(WIDTH_IN, sum(panel.height_in for panel in panels)))
-    widest = max(width_in(shorten(label)) for panel in panels for label in panel.labels)
-    left, top = 2 * EDGE_IN + widest, GAP_IN / 2
-    for panel in panels:
-        top += TITLE_IN if panel.title else 0
-        height = BAR_IN * len(panel.counts)
-        axes = place(figure, left, top, WIDTH_IN - left - EDGE_IN, height)
-        draw_panel(axes, panel, colours, logarithmic)
-        if panel.title:
-            title = shorten(panel.title, WIDTH_IN - 2 * EDGE_IN, TITLE_POINTS)
-            at = EDGE_IN / WIDTH_IN, 1 - (top - 0.1) / figure.get_figheight()
-            figure.text(*at, title, fontsize=TITLE_POINTS, fontweight="bold")
-        top += height + GAP_IN
-    return figure
-
-
-def place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Add axes at a place in inches from the figure's upper left corner."""
-    whole = figure.get_figheight()
-    bottom = whole - top - height
-    return figure.add_axes((left / WIDTH_IN, bottom / whole, width / WIDTH_IN, height / whole))
-
-
-def draw_panel(axes: Axes, panel: Bars, colours: Colours, logarithmic: bool) -> None:
-    """Draw one panel of bars."""
-    barred = panel.counts[:-1] if panel.has_rest else panel.counts
-    places, start = range(len(panel.counts)), LOG_START if logarithmic else 0
-    ends = [max(count, start) for count in barred] + [start] * panel.has_rest
-    most = max(1, *barred)
-    number_in = width_in(f"{most:,}") + EDGE_IN
-    part = 1 - number_in / (axes.get_position().width * WIDTH_IN)  # of the axis, for the bars
-    if logarithmic:
-        axes.set_xscale("log")
-        axes.set_xlim(start, start * (max(most, 2) / start) ** (1 / part))
-    else:
-        axes.set_xlim(0, most / part)
-    bars = axes.barh(places, ends, 0.74, color=colours.bar)
-    if panel.has_result:
-        bars[-1].set_color(colours.result)
-    for y, count, end in zip(places, panel.counts, ends, strict=True):
-        at: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points"}
-        axes.annotate(f"{count:,}", (end, y), va="center_baseline", **at)
-    axes.xaxis.set(major_locator=NullLocator(), minor_locator=NullLocator())
-    axes.set_yticks(places, [shorten(label) for label in panel.labels])
-    axes.set_ylim(len(places) - 0.5, -0.5)  # the first bar is the highest
-    axes.tick_params(left=False)
-    axes.spines["bottom"].set_visible(False)
 
 
 def draw_lengths(sources: Mapping[str, Any], unit: str, colours: Colours) -> Figure:
@@ -288,20 +177,3 @@ def draw_histogram(
         va="top",
         fontsize=8,
     )
-
-
-def shorten(said: str, most_in: float = LABEL_IN, points: int = FONT_POINTS) -> str:
-    """Return a name cut in its middle to a width, as its start and end tell it from others."""
-    name = shown = one_line(said)
-    kept = min(len(name), MOST_CHARS)
-    while len(shown) > MOST_CHARS or width_in(shown, points) > most_in:
-        kept -= 1
-        shown = f"{name[: (kept + 1) // 2]}…{name[len(name) - kept // 2 :]}"
-    return shown
-
-
-def width_in(label: str, points: int = FONT_POINTS) -> float:
-    """Return the width of a label in inches; titles are bold."""
-    font = FontProperties(size=points, weight="bold" if points == TITLE_POINTS else "normal")
-    width, _, _ = TextToPath().get_text_width_height_descent(label, font, ismath=False)
-    return HINTED * width / 72

@@ -1,37 +1,37 @@
 """The card of a dataset: data_card.json, card.md and card.html with figures, and ATTRIBUTION.md."""
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lima_ray.curation.candidate import Candidate
-from lima_ray.curation.card.attribution import write_attribution
-from lima_ray.curation.card.blocks import (
+from lima_ray.curation.card.attribution import attribution_blocks
+from lima_ray.curation.card.facts import collect_facts
+from lima_ray.curation.card.figures import Figures, draw_figures, filter_name
+from lima_ray.curation.card.lengths import CountTokens
+from lima_ray.curation.card.licences import find_licence, split_licences
+from lima_ray.curation.card.provenance import CARD, provenance_blocks
+from lima_ray.curation.funnel import Funnel
+from lima_ray.curation.recipe import Curation
+from lima_ray.records.files import explain_write_errors, write_json, write_text
+from lima_ray.results.page.blocks import (
     Block,
     Code,
     Columns,
     Details,
     Heading,
-    Inline,
     Link,
     Picture,
     Preformatted,
     Table,
-    html_page,
-    markdown_page,
     text,
 )
-from lima_ray.curation.card.facts import collect_facts
-from lima_ray.curation.card.figures import Figures, draw_figures, filter_name
-from lima_ray.curation.card.lengths import CountTokens
-from lima_ray.curation.card.licences import find_licence, split_licences
-from lima_ray.curation.funnel import Funnel
-from lima_ray.curation.recipe import Curation
-from lima_ray.records.files import explain_write_errors, write_json, write_text
+from lima_ray.results.page.files import write_page
+from lima_ray.results.page.markdown import markdown_page
+from lima_ray.results.units import counted, format_number, format_share
 
-CARD, ATTRIBUTION, FIGURES = "data_card.json", "ATTRIBUTION.md", "figures"
+ATTRIBUTION, FIGURES = "ATTRIBUTION.md", "figures"
 SHOWN_CHARS = 1200
 """Of a turn in an example row."""
 PERCENTILES = (5, 50, 95)
@@ -70,14 +70,13 @@ def write_card(
         ValueError: recipe, funnels, rows and file do not belong together.
     """
     facts = collect_facts(curation, funnels, chosen, rows_file, made, count_tokens)
-    attribution = write_attribution(curation, chosen, names or {}, made.get("edited", ()))
+    attribution = attribution_blocks(curation, chosen, names or {}, made.get("edited", ()))
     rows = [candidate for candidates in chosen.values() for candidate in candidates]
     with explain_write_errors(out, "--out"):
         figures = draw_figures(facts, out / FIGURES)
         blocks = list(page_blocks(facts, rows, figures, rows_file))
-        write_text(out / "card.md", markdown_page(blocks))
-        write_text(out / "card.html", html_page(f"{facts['name']}: data card", blocks))
-        write_text(out / ATTRIBUTION, attribution)
+        write_page(blocks, out / "card", f"{facts['name']}: data card")
+        write_text(out / ATTRIBUTION, markdown_page(attribution))
         # The facts last: where they stand, the rest does.
         write_json(out / CARD, facts)
     return facts
@@ -142,7 +141,7 @@ def paper_blocks(facts: Mapping[str, Any]) -> Iterator[Block]:
         paper = row["paper"]
         own = [row["rows"], row["prompt"], row["reply"]]
         theirs = [paper["rows"], paper["prompt_tokens"], paper["reply_tokens"]]
-        rows.append([row["source"], *map(number, own + theirs)])
+        rows.append([row["source"], *map(format_number, own + theirs)])
     headings = ["source", *(f"{of}{what}" for of in ("", "paper: ") for what in columns)]
     yield Table(headings, rows, has_total=True)
     said = f"Rows, and the mean prompt and reply in {unit}, beside table 1 of LIMA"
@@ -169,18 +168,21 @@ def funnel_blocks(sources: Mapping[str, Any], pictures: Mapping[str, Picture]) -
         if idle:
             yield text(f"Dropped nothing: {', '.join(idle)}.")
         if source["notes"]:
-            found = (f"{what}: {number(count)}" for what, count in source["notes"].items())
+            found = (f"{what}: {format_number(count)}" for what, count in source["notes"].items())
             yield text(f"Also found: {'; '.join(found)}.")
 
 
 def funnel_table(funnel: Mapping[str, Any]) -> Table:
     """Return rows dropped by each filter that dropped some, and left after it."""
     steps = [
-        [filter_name(step["filter"]), number(step["dropped"]), number(step["left"])]
+        [filter_name(step["filter"]), format_number(step["dropped"]), format_number(step["left"])]
         for step in funnel["steps"]
         if step["dropped"]
     ]
-    ends = ["seen", "", number(funnel["seen"])], ["chosen", "", number(funnel["chosen"])]
+    ends = (
+        ["seen", "", format_number(funnel["seen"])],
+        ["chosen", "", format_number(funnel["chosen"])],
+    )
     return Table(["filter", "dropped", "left"], [ends[0], *steps, ends[1]], has_total=True)
 
 
@@ -197,7 +199,7 @@ def length_blocks(facts: Mapping[str, Any], picture: Picture) -> Iterator[Block]
     tables = []
     for side in ("prompts", "replies"):
         rows = [
-            [name, *(number(lengths[side][unit][key]) for key in keys)]
+            [name, *(format_number(lengths[side][unit][key]) for key in keys)]
             for name, lengths in everything.items()
             if lengths[side][unit]["count"]
         ]
@@ -209,13 +211,13 @@ def length_blocks(facts: Mapping[str, Any], picture: Picture) -> Iterator[Block]
 def group_blocks(sources: Mapping[str, Any], picture: Picture) -> Iterator[Block]:
     """Yield rows by source, and by site or category."""
     wanted = [
-        [name, number(source["wanted"]), number(source["chosen"])]
+        [name, format_number(source["wanted"]), format_number(source["chosen"])]
         for name, source in sources.items()
     ]
     table = Table(["source", "rows wanted", "chosen"], wanted)
     yield Columns([[picture], [table]])
     groups = [
-        [name, group or "(none)", number(count)]
+        [name, group or "(none)", format_number(count)]
         for name, source in sources.items()
         for group, count in source["groups"].items()
     ]
@@ -227,15 +229,18 @@ def describe_dates(dates: Mapping[str, Any]) -> str:
     """Return a sentence on the days on which rows were written."""
     said = f"From {dates['first']} to {dates['last']}. " if dates["first"] else ""
     return said + (
-        f"{percent(dates['later_share'])} of the rows ({dates['later']:,}) were written on "
+        f"{format_share(dates['later_share'])} of the rows ({dates['later']:,}) were written on "
         f"{dates['later_from']} or later, when people began to post what models had written; "
-        f"{percent(dates['without_date_share'])} ({dates['without_date']:,}) have no date."
+        f"{format_share(dates['without_date_share'])} ({dates['without_date']:,}) have no date."
     )
 
 
 def licence_blocks(licences: Mapping[str, Any]) -> Iterator[Block]:
     """Yield the rows under each licence, and what holds for the dataset as a whole."""
-    rows = [[licence or "none named", number(count)] for licence, count in licences["rows"].items()]
+    rows = [
+        [licence or "none named", format_number(count)]
+        for licence, count in licences["rows"].items()
+    ]
     yield Table(["licence", "rows"], rows)
     known = dict.fromkeys(n for said in licences["rows"] for n in split_licences(said))
     links = [Link(name, url) for name in known if (url := find_licence(name).url)]
@@ -269,52 +274,3 @@ def cut(turn: str) -> str:
     left = len(turn) - SHOWN_CHARS
     # A few characters more are shorter than the words that tell of them.
     return turn if left < 50 else f"{turn[:SHOWN_CHARS]}\n[and {left:,} characters more]"
-
-
-def provenance_blocks(facts: Mapping[str, Any]) -> Iterator[Block]:
-    """Yield what tells this dataset from others, and how it is made again."""
-    yield text(
-        "The value of ", Code("recipe"), f" in {CARD} is the whole recipe: saved as recipe.yaml "
-        "(JSON is YAML), it makes the same rows of the same dumps."
-    )  # fmt: skip
-    yield Preformatted("python -m lima_ray.curate recipe.yaml")
-    file = facts["rows_file"]
-    rows: list[list[Inline]] = [
-        ["rows", Code(file["name"])],
-        ["bytes", number(file["bytes"])],
-        ["SHA-256", Code(file["sha256"])],
-        ["recipe", Code(facts["recipe_digest"])],
-        ["seed", str(facts["seed"])],
-    ]
-    rows += [[name, describe_value(value)] for name, value in facts["made"].items() if value]
-    yield Table(["what", "value"], rows, text_columns=2)
-
-
-def describe_value(value: Any) -> str:
-    """Return a value of `made` in words."""
-    match value:
-        case dict():
-            return "; ".join(f"{key} {describe_value(inner)}" for key, inner in value.items())
-        case list() | tuple():
-            return "; ".join(map(describe_value, value))
-        case str():
-            return value
-        case _:
-            return json.dumps(value, default=str)
-
-
-def number(value: float | None) -> str:
-    """Return a number with commas, whole from 10 on; nothing where there is none."""
-    if value is None:
-        return ""
-    return f"{value:,.1f}" if value % 1 and value < 10 else f"{value:,.0f}"
-
-
-def percent(share: float | None) -> str:
-    """Return a share in percent."""
-    return "" if share is None else f"{100 * share:.3g} %"
-
-
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return a count: `1 row`, `3 rows`."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
