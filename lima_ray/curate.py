@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lima_ray.config.errors import UserError
+from lima_ray.config.terminal import printable
 from lima_ray.curation import dataset
 from lima_ray.curation.arguments import CurateCommand
 from lima_ray.curation.card.authors import read_author_names
@@ -43,8 +44,8 @@ from lima_ray.curation.review.decisions import Decision, Outcome, read_decisions
 from lima_ray.curation.review.queue import ReviewItem
 from lima_ray.curation.review.server import check_closed, serve_review
 from lima_ray.curation.selection.selectors import render_overlap, select_rows
+from lima_ray.curation.sources.census import take_census
 from lima_ray.curation.sources.registry import make_reader
-from lima_ray.curation.sources.stackexchange.census import census
 from lima_ray.data.examples import write_examples
 from lima_ray.judging.candidates import grade_candidates
 from lima_ray.records.files import acquire_lock, explain_write_errors, read_json
@@ -58,7 +59,7 @@ LIBRARIES = ("lima_ray", "ray", "lxml", "html-to-markdown", "rensa", "wordllama"
 def main(command: CurateCommand) -> None:
     """`python -m lima_ray.curate RECIPE`."""
     if command.census:
-        print(census(command.census).table())
+        print(printable(take_census(command.census)))
         return
     assert command.curation
     curation, out = command.curation, Path(command.curation.out)

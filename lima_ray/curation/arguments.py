@@ -51,8 +51,8 @@ class CurateOptions(Section):
     open: bool = True
     """Open the page in the browser."""
     census: Annotated[Path | None, tyro.conf.arg(metavar="DUMP")] = None
-    """Tell what a dump of Stack Exchange holds and which known traps are in it, instead of
-    curating."""
+    """Tell what a dump of Stack Exchange or Reddit holds and which known traps are in it, instead
+    of curating."""
 
 
 RECIPE_ALONE = set(Curation.model_fields) - set(CurateOptions.model_fields)

@@ -1,5 +1,7 @@
 """Seconds, bytes and counts as people read them."""
 
+from collections.abc import Sequence
+
 from lima_ray.records.lineage import MIB
 
 
@@ -31,3 +33,9 @@ def format_share(share: float | None) -> str:
 def counted(count: int, noun: str, plural: str = "") -> str:
     """Write a count: `1 seed`, `3 seeds`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def align(lines: Sequence[tuple[str, str]]) -> str:
+    """Write names and what is said of each in two columns of text, a line each."""
+    width = max(len(name) for name, _ in lines) + 2
+    return "\n".join(f"{name:<{width}}{said}" for name, said in lines)

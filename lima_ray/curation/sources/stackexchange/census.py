@@ -17,6 +17,7 @@ from lima_ray.curation.recipe import BEFORE_CHATGPT
 from lima_ray.curation.sources.stackexchange import posts
 from lima_ray.curation.sources.stackexchange.questions import END_BYTES, POSTS, check_end
 from lima_ray.curation.stages import files_below
+from lima_ray.results.units import align
 
 LARGE_BYTES = 10_000_000
 """Of a row; what lxml refuses without `huge_tree`."""
@@ -55,8 +56,7 @@ class Census:
         lines += [(f"from {BEFORE_CHATGPT} on", share)]
         lines += [(f"trap: {name}", f"{count:,}") for name, count in sorted(self.traps.items())]
         lines += [("damage", said) for said in self.damage]
-        width = max(len(name) for name, _ in lines) + 2
-        return "\n".join(f"{name:<{width}}{said}" for name, said in lines)
+        return align(lines)
 
 
 def census(path: Path) -> Census:
@@ -66,13 +66,7 @@ def census(path: Path) -> Census:
         UserError: nothing of a dump there, or an archive that cannot be read here.
     """
     found = Census(path)
-    try:
-        files = files_below(path, ["*.xml", "*.7z"])
-    except UserError as error:
-        raise UserError(
-            f"no dump of Stack Exchange, of which alone there is a census: {error}"
-        ) from error
-    for file in files:
+    for file in files_below(path, ["*.xml", "*.7z"]):
         if file.suffix.lower() == ".7z":
             describe_archive(file, found)
         else:
