@@ -69,8 +69,9 @@ def holds(stream: sevenzip.PackedStream, member: str) -> bool:
 def split_stream(path: Path, stream: sevenzip.PackedStream, step: int) -> Iterator[Range]:
     """Yield the ranges of a packed stream, of `step` packed bytes where its codec lets them."""
     ends, splits = (stream.start, stream.start + stream.size), stream.codec == "bzip2"
+    packed = stream.properties, stream.members, "", stream.damage
     for part in cuts(*ends, max(step, LEAST_PACKED_BYTES) if splits else stream.size):
-        yield Range(str(path), stream.codec, *part, *ends, stream.properties, stream.members)
+        yield Range(str(path), stream.codec, *part, *ends, *packed)
 
 
 def cuts(start: int, end: int, step: int) -> list[tuple[int, int]]:

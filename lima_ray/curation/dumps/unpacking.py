@@ -17,6 +17,8 @@ MAX_EXPANSION = 2000
 """Unpacked bytes for each packed one, beyond which a stream is a decompression bomb."""
 HARMLESS_BYTES = 64 << 20
 """Unpacked bytes that are no bomb, however they were packed."""
+ZSTD_BLOCK_BYTES, LZMA_STEP_BYTES = 1 << 17, 1 << 12
+"""Unpacked at a time: a block of zstd at most, and of LZMA, which has none, what may be lost."""
 ZSTD_WINDOW_LOG = 31
 """Reddit's dumps need the largest window."""
 
@@ -52,6 +54,8 @@ class Range:
     """Files of an archive that the stream holds, in order."""
     damage: str = ""
     """Why it cannot be read at all."""
+    stream_damage: str = ""
+    """Why what stands after its stream cannot be read."""
 
     @property
     def place(self) -> str:
@@ -79,6 +83,8 @@ def unpack(piece: Range) -> Iterator[tuple[bytes, bool]]:
             yield from read_bzip2(file, piece)
         else:
             yield from ((part, True) for part in read_stream(file, piece))
+    if piece.stream_damage and piece.ends_stream:
+        raise DumpError(piece.stream_damage)
 
 
 def read_plain(file: io.BufferedReader, piece: Range) -> Iterator[tuple[bytes, bool]]:
@@ -148,11 +154,35 @@ def check_members(piece: Range) -> Generator[None, bytes, None]:
 
 
 def unpack_stream(file: io.BufferedReader, piece: Range) -> Iterator[bytes]:
-    """Yield what comes out of a packed stream, about a MiB at a time.
+    """Yield what comes out of a packed stream, about half a MiB at a time.
+
+    Raises:
+        DumpError: it is cut off or damaged, after what stands before that.
+    """
+    gathered: list[bytes] = []
+    count, damage = 0, None
+    try:
+        for part in unpack_steps(file, piece):
+            gathered.append(part)
+            count += len(part)
+            if count >= BLOCK_BYTES:
+                yield b"".join(gathered)
+                gathered, count = [], 0
+    except DumpError as error:
+        damage = error
+    if gathered:
+        yield b"".join(gathered)
+    if damage:
+        raise damage
+
+
+def unpack_steps(file: io.BufferedReader, piece: Range) -> Iterator[bytes]:
+    """Yield what comes out of a packed stream in small parts; damage costs the part it is in.
 
     Raises:
         DumpError: it is cut off or damaged.
     """
+    step = ZSTD_BLOCK_BYTES if piece.codec == "zstd" else LZMA_STEP_BYTES
     file.seek(piece.stream_start)
     left = piece.stream_end - piece.stream_start
     decompressor, waiting = open_codec(piece), b""
@@ -168,13 +198,13 @@ def unpack_stream(file: io.BufferedReader, piece: Range) -> Iterator[bytes]:
                 if not waiting:
                     break
                 left -= len(waiting)
-            part, waiting = decompressor.decompress(waiting, BLOCK_BYTES), b""
+            part, waiting = decompressor.decompress(waiting, step), b""
             if part:
                 yield part
     except (OSError, EOFError, lzma.LZMAError, zstd.ZstdError) as error:
         raise damaged(piece, file.tell(), str(error)) from error
-    # LZMA in an archive has no end mark; there the number of bytes tells.
-    if piece.codec == "zstd" or left:
+    # LZMA in an archive has no end mark; there the number of bytes tells, where that is known.
+    if piece.codec == "zstd" or left or not (piece.members or piece.codec == "copy"):
         raise damaged(piece, file.tell(), "it is cut off")
 
 
