@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Literal, TypeVar
 
+from lima_ray.curation.first_person import find_first_person
+
 Result = Literal[True] | tuple[Literal[False], str]
 Item = TypeVar("Item")
 
-FIRST_PERSON = re.compile(r"\bI\b(?!\.[a-z])|\b(?:me|my|mine|myself)\b|\b(?:Me|My|Mine|Myself)\b")
-"""`I` in capitals alone: `i.e.` and a variable `i` are not the writer."""
 REFERENCES = re.compile(
     r"\b(?:as (?:mentioned|stated|noted|said|pointed out|explained)"
     r"|stack ?exchange|stack ?overflow"
@@ -51,7 +51,7 @@ def at_least(value: float, least: float) -> Result:
 
 def no_first_person(text: str) -> Result:
     """Keep a text whose writer does not speak of themselves."""
-    return without(FIRST_PERSON, text)
+    return around(find_first_person(text), text)
 
 
 def no_references(text: str) -> Result:
@@ -61,11 +61,15 @@ def no_references(text: str) -> Result:
 
 def without(pattern: re.Pattern[str], text: str) -> Result:
     """Keep a text in which a pattern does not occur; else tell what stands around it."""
-    found = pattern.search(text)
+    return around(pattern.search(text), text)
+
+
+def around(found: re.Match[str] | None, text: str) -> Result:
+    """Keep a text in which nothing was found; else tell what stands around it."""
     if not found:
         return True
-    around = text[max(0, found.start() - 20) : found.end() + 20]
-    return False, f"...{' '.join(around.split())}..."
+    part = text[max(0, found.start() - 20) : found.end() + 20]
+    return False, f"...{' '.join(part.split())}..."
 
 
 def written_before(day: str, limit: date | None) -> Result:
