@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import tyro
 from docstring_parser import parse
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +25,10 @@ sys.path.insert(0, str(ROOT))
 
 from lima_ray.config.command_line import COMMANDS, RecipeCommand, docstring  # noqa: E402
 from lima_ray.config.recipe import Recipe  # noqa: E402
-from lima_ray.curation.recipe import Curation, Source, SourceSection  # noqa: E402
+from lima_ray.curation.dataset import LATER  # noqa: E402
+from lima_ray.curation.reasons import OF_ALL, explain_reason  # noqa: E402
+from lima_ray.curation.recipe import KINDS, Curation, Source, SourceSection  # noqa: E402
+from lima_ray.curation.sources.registry import make_reader  # noqa: E402
 from lima_ray.judging.choice import SelectionOptions  # noqa: E402
 from lima_ray.model.families import FAMILIES  # noqa: E402
 from serve import store  # noqa: E402
@@ -144,8 +147,24 @@ def curation_page() -> str:
             for row in of_model(section)
         ]
         own = [row for row in told if row != shared.get(row.name)]
-        parts += [f"## {kind}", inspect.getdoc(section) or "", table(own)]
+        parts += [f"## {kind}", inspect.getdoc(section) or "", table(own), *reasons(kind)]
+    every = [f"- `{name}`: {OF_ALL[name]}" for name in LATER]
+    parts += ["## After all sources", "Then these reasons follow, in this order.", "\n".join(every)]
     return page(parts)
+
+
+def reasons(kind: str) -> list[str]:
+    """Return the filters of a kind of source, in the order in which rows meet them."""
+    names: dict[str, None] = {}
+    for more in ({}, {"categories": "list.csv"}, {"take": "titles"}):
+        try:
+            section = KINDS[kind].model_validate({"kind": kind, "path": "."} | more)
+        except ValidationError:
+            continue  # a field of another kind
+        curation = Curation.model_validate({"sources": {"it": section}})
+        names |= dict.fromkeys(make_reader(section, curation).filters)
+    listed = "\n".join(f"- `{name}`: {explain_reason(kind, name)}" for name in names)
+    return ["Its filters, in the order in which they are tried:", listed]
 
 
 def sweep_page() -> str:

@@ -22,6 +22,7 @@ if __name__ == "__main__":  # arguments first: the imports below take a second
     sys.exit(run_command("curate"))
 
 import platform
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -38,20 +39,22 @@ from lima_ray.curation.card.authors import read_author_names
 from lima_ray.curation.card.page import CARD, write_card
 from lima_ray.curation.dataset import SourcePool
 from lima_ray.curation.funnel import Funnel
-from lima_ray.curation.pipeline import run_stages
+from lima_ray.curation.pipeline import remove_unused, run_stages
 from lima_ray.curation.recipe import Curation, Selector
 from lima_ray.curation.review.decisions import Decision, Outcome, read_decisions, resolve
 from lima_ray.curation.review.queue import ReviewItem
 from lima_ray.curation.review.server import check_closed, serve_review
+from lima_ray.curation.selection.embedding import load_embedder
 from lima_ray.curation.selection.selectors import render_overlap, select_rows
 from lima_ray.curation.sources.census import take_census
 from lima_ray.curation.sources.registry import make_reader
 from lima_ray.data.examples import write_examples
 from lima_ray.judging.candidates import grade_candidates
 from lima_ray.records.files import acquire_lock, explain_write_errors, read_json
+from lima_ray.results.units import format_bytes
 
-WORK = "work"
-"""Folder of what the passes over the dumps found."""
+LOCK, WORK = "lock", "work"
+"""Held by one process at a time; and the folder of what the passes over the dumps found."""
 LIBRARIES = ("lima_ray", "ray", "lxml", "html-to-markdown", "rensa", "wordllama")
 """Whose versions the card names: they decide about rows."""
 
@@ -65,13 +68,22 @@ def main(command: CurateCommand) -> None:
     curation, out = command.curation, Path(command.curation.out)
     with explain_write_errors(out, "--out"):
         held = acquire_lock(
-            out / "lock", f"{out} is in use by another process: end its review page, or wait for it"
+            out / LOCK, f"{out} is in use by another process: end its review page, or wait for it"
         )
     try:
         check_same_choices(curation, out, command.overwrite)
         curate(curation, out, command)
     finally:
+        remove_if_empty(out)
         held.release()
+
+
+def remove_if_empty(out: Path) -> None:
+    """Remove the folder of a dataset where a run failed before it made anything."""
+    if [file.name for file in out.glob("*")] == [LOCK]:
+        with suppress(OSError):
+            (out / LOCK).unlink()
+            out.rmdir()
 
 
 def check_same_choices(curation: Curation, out: Path, overwrite: bool) -> None:
@@ -96,9 +108,10 @@ def check_same_choices(curation: Curation, out: Path, overwrite: bool) -> None:
 def curate(curation: Curation, out: Path, command: CurateCommand) -> None:
     """Read the dumps, choose rows, and write the dataset or open the page where people choose."""
     decisions = check_review(command, out)
+    embedder = load_embedder(curation.embedder)
     prompts = dataset.index_prompts(curation)
     parts = run_stages(curation, out / WORK, command.workers, command.damaged)
-    pools = dataset.gather(curation, parts, prompts)
+    pools = dataset.gather(curation, parts, prompts, embedder)
     dataset.check_unique_ids(pools)
     grades = grade(curation, pools, out)
     if command.overlaps:
@@ -110,6 +123,8 @@ def curate(curation: Curation, out: Path, command: CurateCommand) -> None:
     else:
         outcomes = resolve(decisions, command.lead)
         write_dataset(curation, pools, grades, outcomes, out, command)
+        if size := remove_unused(out / WORK, parts):
+            print(f"removed {format_bytes(size)} of {out / WORK} that other choices or dumps made")
 
 
 def check_review(command: CurateCommand, out: Path) -> list[Decision]:
@@ -145,7 +160,9 @@ def print_overlaps(curation: Curation, pool: SourcePool, grades: dict[str, float
     choices = {}
     for name in names:
         generator = np.random.default_rng(curation.seed)
-        choices[name] = select_rows(pool.rows, count, name, generator, pool.texts, grades)
+        choices[name] = select_rows(
+            pool.rows, count, name, generator, pool.texts, grades, pool.embedder
+        )
     print(f"{pool.name}: {count:,} of {len(pool.rows):,} candidates\n\n{render_overlap(choices)}\n")
 
 

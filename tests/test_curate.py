@@ -133,6 +133,12 @@ def test_fields_of_a_source_are_flags_and_too_few_rows_stop(
         (("--inputs", "none"), "no folder none: --inputs names the folder of the dumps"),
         (("--sources.cooking.choose", "graded"), "needs endpoint and endpoint_model"),
         (("--sources.cooking.path", "none"), "no such file or folder"),
+        (("--near_duplicate", 1), "no flag --near_duplicate; did you mean --near_duplicates?"),
+        (("--decontaminat=[]",), "did you mean --decontaminate?"),
+        (("--source.cooking.rows", 3), "did you mean --sources.cooking.rows?"),
+        (("--worker", 0), "did you mean --workers?"),
+        (("--embedder", "no_such.module:f"), "embedder no_such.module:f is not there: No module"),
+        (("--embedder", "math:pi"), "embedder math:pi is no function"),
     ],
 )
 def test_a_wrong_flag_is_said_before_work_starts(
@@ -146,7 +152,7 @@ def test_a_wrong_flag_is_said_before_work_starts(
     with pytest.raises(SystemExit):
         curate(recipe, "--inputs", dumps, "--out", tmp_path / "out", "--workers", 0, *args)
     assert said in capsys.readouterr().err
-    assert not (tmp_path / "out" / "work").exists()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["", "name:\n", "name: ''\n", "name: other\n"])
@@ -254,3 +260,63 @@ def test_rows_are_the_same_over_ray(dumps: Path, recipe: Path, tmp_path: Path) -
         assert (ray / name).read_bytes() == (here / name).read_bytes()
     tables = [parquet.read_table(out / "dropped.parquet") for out in (here, ray)]
     assert tables[0].equals(tables[1])
+
+
+def test_work_that_no_step_uses_is_removed_and_nothing_else(
+    dumps: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    args = (recipe, "--inputs", dumps, "--out", out, "--workers", 0, "--overwrite")
+    curate(*args)
+    first = sorted(path.name for path in (out / "work").iterdir())
+    assert "removed" not in capsys.readouterr().out
+    own = out / "work" / "notes"
+    own.mkdir()
+    (own / "mine.txt").write_text("kept")
+    (out / "work" / first[0] / "mine-01234567").mkdir()
+    elsewhere = tmp_path / "elsewhere-01234567"
+    elsewhere.mkdir()
+    (out / "work" / "link-01234567").symlink_to(elsewhere)
+    curate(*args, "--sources.cooking.min_chars", 900)
+    said = capsys.readouterr().out
+    assert "removed 0 MiB of" in said
+    left = sorted(path.name for path in (out / "work").iterdir())
+    assert len(left) == 4 and {"notes", "link-01234567", first[0]} < set(left)
+    assert [path.name for path in (out / "work" / first[0]).iterdir()] == ["mine-01234567"]
+    before = sorted((path, path.stat().st_mtime_ns) for path in (out / "work").rglob("*.parquet"))
+    curate(*args, "--sources.cooking.min_chars", 900)
+    assert "removed" not in capsys.readouterr().out
+    now = sorted((path, path.stat().st_mtime_ns) for path in (out / "work").rglob("*.parquet"))
+    assert now == before
+
+
+def test_an_embedder_of_ones_own_spreads_the_rows(
+    dumps: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_encoder.py").write_text(
+        "import numpy as np\n"
+        "def encode(texts):\n"
+        "    numbers = [float(t.split('sauce number ')[1].split('?')[0]) for t in texts]\n"
+        "    return np.array([[np.cos(n / 4), np.sin(n / 4)] for n in numbers])\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    out = tmp_path / "out"
+    args = (recipe, "--inputs", dumps, "--out", out, "--workers", 0)
+    curate(*args, "--sources.cooking.choose", "spread", "--embedder", "my_encoder:encode",
+           "--sources.cooking.rows", 2)  # fmt: skip
+    # The row of highest score first, and then the one farthest from it.
+    assert [row["id"] for row in read_rows(out)] == ["cooking/21", "cooking/9"]
+
+
+def test_an_edit_to_another_number_of_turns_is_refused(
+    dumps: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    (out / "review").mkdir(parents=True)
+    row = {"id": "cooking/21", "verdict": "edit", "reviewer": "ana", "at": "2026"}
+    (out / "review" / "decisions.jsonl").write_text(
+        json.dumps(row | {"turns": ["a", "b", "c"]}) + "\n"
+    )
+    with pytest.raises(SystemExit):
+        curate(recipe, "--inputs", dumps, "--out", out, "--workers", 0)
+    assert "cooking/21 was edited to 3 turns, and has 2" in capsys.readouterr().err

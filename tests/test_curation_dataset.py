@@ -9,7 +9,7 @@ from pyarrow import parquet
 
 from lima_ray.config.errors import UserError
 from lima_ray.curation import dataset
-from lima_ray.curation.candidate import Part
+from lima_ray.curation.candidate import Candidate, Part, PartWriter
 from lima_ray.curation.pipeline import run_stages
 from lima_ray.curation.recipe import Curation
 from lima_ray.curation.sources.registry import make_reader
@@ -192,3 +192,13 @@ def test_a_part_that_stands_is_not_made_again(folder: Path) -> None:
     assert changed["first"] == again["first"]
     assert [c.id for part in changed["second"] for c in part.candidates()] == ["b9"]
     assert all(isinstance(part, Part) for part in changed["second"])
+
+
+def test_rows_of_a_part_are_read_by_number_out_of_their_groups_alone(tmp_path: Path) -> None:
+    with PartWriter(tmp_path / "part") as out:
+        for n in range(3500):
+            out.keep(Candidate(f"a/{n}", ("q", str(n)), "s"))
+    part = Part(tmp_path / "part")
+    for numbers in ([3499, 0, 1000, 999, 0], [5], []):
+        assert part.take(numbers)["id"].to_pylist() == [f"a/{n}" for n in numbers]
+    assert part.take([2001]).equals(part.read().take([2001]))

@@ -90,3 +90,47 @@ def test_a_broken_line_keeps_the_rows_before_it(tmp_path: Path) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file or folder"):
         run(tmp_path, "none.jsonl")
+
+
+def test_days_in_any_form_are_read_and_odd_ones_are_no_dates_before_anything(
+    tmp_path: Path,
+) -> None:
+    days: dict[str, Any] = {
+        "iso": "2014-01-21T10:00:00Z",
+        "space": "2014-01-21 10:00",
+        "seconds": 1_390_300_000,
+        "text": "1390300000",
+        "fraction": 1_390_300_000.5,
+        "milliseconds": 1_390_300_000_000,
+        "none": None,
+        "later": 1_700_000_000,
+        "words": "21 Jan 2014",
+        "american": "01/21/2014",
+        "year": 2014,
+        "flag": True,
+    }
+    rows = [{"conversations": ["a", "b"], "id": id, "created": day} for id, day in days.items()]
+    write(tmp_path / "d" / "own.jsonl", rows)
+    done = run(tmp_path / "d", "own.jsonl")
+    found = {c.id: c.created for c in done.candidates}
+    good = ("iso", "space", "seconds", "text", "fraction", "milliseconds")
+    assert found == dict.fromkeys(good, "2014-01-21") | {"none": ""}
+    odd = ("later", "words", "american", "year", "flag")
+    assert done.dropped == dict.fromkeys(odd, "too_recent")
+    details = {r["id"]: r["detail"] for p in done.parts for r in p.read("dropped").to_pylist()}
+    assert details["words"] == "'21 Jan 2014' is no day such as 2014-01-21"
+    kept = {
+        c.id: c.created for c in run(tmp_path / "d", "own.jsonl", written_before=None).candidates
+    }
+    assert len(kept) == len(days)
+    assert kept["words"] == ""
+
+
+def test_what_a_row_says_of_its_origin_may_have_the_names_that_others_give(
+    tmp_path: Path,
+) -> None:
+    row = {"conversations": ["a", "b"], "license": "CC0", "author": "Ann", "link": "https://x.org"}
+    write(tmp_path / "d" / "own.jsonl", [row | {"date": "2014-01-21"}])
+    (found,) = run(tmp_path / "d", "own.jsonl").candidates
+    assert (found.licence, found.authors, found.url) == ("CC0", ("Ann",), "https://x.org")
+    assert found.created == "2014-01-21"

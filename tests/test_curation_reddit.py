@@ -42,6 +42,7 @@ def write(file: Path, records: list[Any], separators: tuple[str, str] = (",", ":
 
 def run(folder: Path, **section: Any) -> SourceRun:
     section.setdefault("min_chars", 100)
+    (folder / "RC_of_no_lines").touch()  # stories are comments, and some tests are of prompts alone
     done = SourceRun(folder, kind="reddit", path=".", **section)
     done.check_funnel()
     return done
@@ -305,3 +306,15 @@ def test_stories_that_are_no_story_whole() -> None:
     assert text.is_complete("He went. (1/3)") is not True
     assert text.is_complete("He took part in it, the best part of all.") is True
     assert text.no_site("You ate it, and thanked me for reading the edited map.") is True
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"), [("RS_2014-01", "comments"), ("RC_2014-01", "submissions")]
+)
+def test_stories_without_comments_or_prompts_are_told_before_anything_is_read(
+    tmp_path: Path, name: str, missing: str
+) -> None:
+    write(tmp_path / "d" / name, ["no JSON\n"])
+    with pytest.raises(UserError, match=f"no file of {missing}, and a story is"):
+        SourceRun(tmp_path / "d", kind="reddit", path=".")
+    assert not (tmp_path / "d-work").exists()

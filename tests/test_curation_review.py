@@ -112,6 +112,13 @@ def test_line_that_is_no_decision_is_named(tmp_path: Path, row: dict[str, object
         read_decisions(tmp_path)
 
 
+def test_an_edit_without_text_is_no_decision(tmp_path: Path) -> None:
+    row = {"id": "a", "verdict": "edit", "reviewer": "ana", "at": "2026", "turns": ["why", " \n"]}
+    (tmp_path / "decisions.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(UserError, match=r"jsonl:1: edited turn 2 is empty; drop the row"):
+        read_decisions(tmp_path)
+
+
 def test_two_reviewers_see_different_candidates_until_none_else_is_left(tmp_path: Path) -> None:
     queue = ReviewQueue(items(3), tmp_path)
     assert queue.next("w1", "anna") == "cooking/1"

@@ -1,5 +1,6 @@
 """Arguments of `lima_ray.curate`; light to import, to be read first."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ from pydantic import Field
 
 from lima_ray.config.command_line import parse_flags
 from lima_ray.config.errors import UserError
+from lima_ray.config.flags import did_you_mean
 from lima_ray.config.paths import output_path
 from lima_ray.config.sections import Section
 from lima_ray.curation.recipe import CURATION_RECIPES, Curation, load_curation
@@ -77,8 +79,9 @@ def parse_curate(args: list[str], prog: str, doc: str) -> CurateCommand:
     doc = (
         f"{doc}\n\nRECIPE, first, is a file or one that ships: {shipped}. Any field of a recipe "
         "(docs/reference/curation.md) is a flag too: --FIELD value, of a source "
-        "--sources.NAME.FIELD value; lists as [a, b]."
+        "--sources.NAME.FIELD value; lists as [a, b]. What each filter drops stands there too."
     )
+    check_names(rest)
     options = parse_flags(CurateOptions, CurateOptions(), f"{prog} RECIPE", doc, rest)
     said = options.model_dump()
     if options.census:
@@ -95,6 +98,26 @@ def parse_curate(args: list[str], prog: str, doc: str) -> CurateCommand:
     places = {"inputs": str(Path(curation.inputs).expanduser().absolute())}
     places |= {"out": str(output_path(Path(curation.out)))}
     return CurateCommand.model_validate(said | {"curation": curation.model_copy(update=places)})
+
+
+def check_names(args: Sequence[str]) -> None:
+    """Refuse a flag that is neither an option nor a field of a recipe, with the nearest of both.
+
+    Raises:
+        UserError: such a flag.
+    """
+    options = [*CurateOptions.model_fields, "help"]
+    for arg in args:
+        name = arg.removeprefix("--").partition("=")[0].replace("-", "_")
+        if not arg.startswith("--") or name.removeprefix("no_") in options or not name:
+            continue
+        fields = [*options, *RECIPE_ALONE]
+        section, dot, _ = name.partition(".")
+        meant = f"; did you mean --{SOURCES}{name.partition('.')[2]}?" if dot else ""
+        raise UserError(
+            f"there is no flag --{name}"
+            + (meant if section in ("source", "sources") else did_you_mean(name, fields, "--"))
+        )
 
 
 def recipe_changes(args: list[str]) -> tuple[dict[str, Any], list[str]]:

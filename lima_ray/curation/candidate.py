@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -212,6 +213,24 @@ class Part:
     def read(self, table: str = "candidates", columns: Sequence[str] | None = None) -> pa.Table:
         """Return a table of the part, or some of its columns."""
         return parquet.read_table(self.folder / f"{table}.parquet", columns=columns)
+
+    def take(self, rows: Sequence[int], table: str = "candidates") -> pa.Table:
+        """Return rows of a table by number, in the order asked for; only their groups are read."""
+        file = parquet.ParquetFile(self.folder / f"{table}.parquet")
+        sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+        starts_G = np.cumsum([0, *sizes])
+        rows_N = np.asarray(rows, dtype=np.int64)
+        group_N = np.searchsorted(starts_G, rows_N, side="right") - 1
+        groups = np.unique(group_N)
+        # Where each group that is read starts among those.
+        read_from = dict(
+            zip(groups.tolist(), np.cumsum([0, *(sizes[g] for g in groups)]), strict=False)
+        )
+        at = [
+            read_from[g] + row - starts_G[g]
+            for g, row in zip(group_N.tolist(), rows_N, strict=True)
+        ]
+        return file.read_row_groups(groups.tolist()).take(pa.array(at, pa.int64()))
 
     def candidates(self) -> Iterator[Candidate]:
         """Yield its candidates in order, some in memory at a time."""

@@ -26,6 +26,7 @@ from lima_ray.curation.funnel import Funnel, count_funnel
 from lima_ray.curation.recipe import Curation, Reddit, SourceSection
 from lima_ray.curation.selection.decontamination import PromptIndex
 from lima_ray.curation.selection.dedup import Deduplicator
+from lima_ray.curation.selection.embedding import Embedder, embed
 from lima_ray.curation.selection.sampling import share_rows
 from lima_ray.curation.selection.selectors import Row, select_rows
 from lima_ray.data.examples import read_examples
@@ -51,6 +52,8 @@ class SourcePool:
     """Id, reason and detail of each candidate that is a repeat or a leak; ids may repeat."""
     unchosen: dict[str, str] = field(default_factory=dict)
     """Reason of each row that is not chosen, by id."""
+    embedder: Embedder = embed
+    """Of texts, for the selector `spread`."""
 
     def read(self, ids: Sequence[str]) -> list[Candidate]:
         """Return candidates by id, in the order that is asked for."""
@@ -59,7 +62,7 @@ class SourcePool:
             by_part.setdefault(self.places[id][0], []).append(id)
         found = {}
         for number, those in by_part.items():
-            table = self.parts[number].read().take([self.places[id][1] for id in those])
+            table = self.parts[number].take([self.places[id][1] for id in those])
             found |= {row["id"]: Candidate.from_row(row) for row in table.to_pylist()}
         return [found[id] for id in ids]
 
@@ -69,7 +72,10 @@ class SourcePool:
 
 
 def gather(
-    curation: Curation, parts: Mapping[str, Sequence[Part]], prompts: PromptIndex
+    curation: Curation,
+    parts: Mapping[str, Sequence[Part]],
+    prompts: PromptIndex,
+    embedder: Embedder = embed,
 ) -> list[SourcePool]:
     """Return every source's candidates without repeats and leaks, with the reasons of the others.
 
@@ -78,7 +84,7 @@ def gather(
     seen = Deduplicator(curation.near_duplicates)
     pools = []
     for name, section in curation.sources.items():
-        pool = SourcePool(name, section, parts[name])
+        pool = SourcePool(name, section, parts[name], embedder=embedder)
         for number, part in enumerate(pool.parts):
             for row, candidate in enumerate(part.candidates()):
                 # A leak first: a row that repeats a prompt must not hide a later one.
@@ -91,9 +97,8 @@ def gather(
                     pool.later.append((candidate.id, earlier[0], f"of {earlier[1]}"))
                 else:
                     pool.places[candidate.id] = number, row
-                    pool.rows.append(
-                        Row(candidate.id, candidate.group, candidate.score, candidate.reply_chars)
-                    )
+                    known = candidate.id, candidate.group, candidate.score, candidate.reply_chars
+                    pool.rows.append(Row(*known, place=len(pool.rows)))
         pools.append(pool)
     return pools
 
@@ -164,7 +169,9 @@ def choose(
     for name, count in given.items():
         count += more[name]
         asked = count + dropped[name]
-        ranked = select_rows(groups[name], asked, section.choose, generator, pool.texts, grades)
+        ranked = select_rows(
+            groups[name], asked, section.choose, generator, pool.texts, grades, pool.embedder
+        )
         chosen += [id for id in ranked if id not in refused][:count]
     return chosen
 
@@ -234,7 +241,17 @@ def write_dropped(pools: Sequence[SourcePool], path: Path) -> None:
 
 
 def edited(candidates: Sequence[Candidate], turns: Mapping[str, Sequence[str]]) -> list[Candidate]:
-    """Return candidates with the turns that people gave them."""
+    """Return candidates with the turns that people gave them.
+
+    Raises:
+        UserError: a dialogue that would end with the user, or a prompt that would get a reply.
+    """
+    for row in candidates:
+        if (given := turns.get(row.id)) and len(given) % 2 != len(row.turns) % 2:
+            raise UserError(
+                f"{row.id} was edited to {len(given)} turns, and has {len(row.turns)}; a dialogue "
+                "ends with the assistant, a prompt alone with the user: edit it again, or undo it"
+            )
     return [replace(c, turns=tuple(turns[c.id])) if c.id in turns else c for c in candidates]
 
 

@@ -14,6 +14,7 @@ from lima_ray.curation.first_person import find_first_person
 Result = Literal[True] | tuple[Literal[False], str]
 Item = TypeVar("Item")
 
+ISO_DAY = re.compile(r"\d{4}-[01]\d-[0-3]\d(?!\d)")
 REFERENCES = re.compile(
     r"\b(?:as (?:mentioned|stated|noted|said|pointed out|explained)"
     r"|stack ?exchange|stack ?overflow"
@@ -73,12 +74,16 @@ def around(found: re.Match[str] | None, text: str) -> Result:
 
 
 def written_before(day: str, limit: date | None) -> Result:
-    """Keep what was written before a day, and what has no date.
+    """Keep what was written before a day, and what has no date; not what has an odd one.
 
     Args:
         day: as 2014-01-21, or longer; empty where it is not known.
         limit: the first day that is too late; none keeps all.
     """
-    if limit is None or not day or day[:10] < limit.isoformat():
+    if limit is None or not day:
+        return True
+    if not ISO_DAY.match(day):
+        return False, f"{day[:40]!r} is no day such as 2014-01-21"
+    if day[:10] < limit.isoformat():
         return True
     return False, f"written on {day[:10]}, not before {limit}"

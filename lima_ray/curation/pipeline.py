@@ -8,7 +8,9 @@ of `work`, which every node must see; a run that was killed goes on with the fol
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -31,9 +33,11 @@ from lima_ray.results.units import counted
 Damaged = Literal["stop", "keep"]
 OF_THE_CHOICE = ("rows", "choose", "temperature")
 """Fields of a section on which no part depends: other values read nothing again."""
+OWN_FOLDER = re.compile(r".+-[0-9a-f]{8}")
 ROOM = PACKAGE / "curation"
 CODE = (
-    *(ROOM / name for name in ("sources", "dumps", "candidate.py", "filters.py", "markdown.py")),
+    *(ROOM / name for name in ("sources", "dumps", "candidate.py", "filters.py")),
+    *(ROOM / name for name in ("first_person.py", "markdown.py")),
     PACKAGE / "data",
 )
 LIBRARIES = ("lxml", "html-to-markdown")
@@ -87,6 +91,34 @@ def run_stages(
         check_damage([p for name in going for p in latest[name]], damaged)
         going, stage = [name for name in going if jobs[name]], stage + 1
     return done
+
+
+def remove_unused(work: Path, parts: Mapping[str, Sequence[Part]]) -> int:
+    """Remove the parts that no step of a run used, and return their bytes.
+
+    Only what this command makes is removed: folders of a source with folders of parts in them.
+
+    Args:
+        work: folder of the parts, which no other process uses.
+        parts: all that the run used.
+    """
+    used = {part.folder for those in parts.values() for part in those}
+    size = 0
+    for folder in filter(is_own, work.glob("*")):
+        for part in filter(is_own, folder.glob("*")):
+            is_part = (part / "counts.json").is_file() or part.name.endswith(".partial")
+            if is_part and part not in used:
+                size += sum(file.stat().st_size for file in part.iterdir() if file.is_file())
+                shutil.rmtree(part, ignore_errors=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    return size
+
+
+def is_own(folder: Path) -> bool:
+    """Return whether a folder is named as this command names those of a source or a part."""
+    name = folder.name.removesuffix(".partial")
+    return bool(OWN_FOLDER.fullmatch(name)) and folder.is_dir() and not folder.is_symlink()
 
 
 def plan(

@@ -191,6 +191,9 @@ class Curation(Section):
     OPENAI_API_KEY is its key."""
     endpoint_model: str = ""
     """Model asked there."""
+    embedder: str = Field(default="wordllama", pattern=r"^(wordllama|[\w.]+:\w+)$")
+    """What makes the vectors for `choose: spread`: `wordllama`, which ships them, or a function of
+    yours that returns a vector for each of some texts, as `module:function`."""
     sources: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Source] = Field(min_length=1)
     """Each dump by a name of its own; rows of an earlier one win over duplicates in a later."""
     near_duplicates: float = Field(default=0.7, gt=0, le=1)
@@ -213,7 +216,10 @@ class Curation(Section):
 
     def digest(self) -> str:
         """Return 12 hex digits that tell datasets of other choices apart."""
-        said = json.dumps(self.model_dump(mode="json", exclude={"out", "name"}), sort_keys=True)
+        tree = self.model_dump(mode="json", exclude={"out", "name"})
+        if self.embedder == "wordllama":  # recipes without the field have the same digest
+            del tree["embedder"]
+        said = json.dumps(tree, sort_keys=True)
         return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 

@@ -68,6 +68,10 @@ class Decision:
             raise UserError(f"{where}: the verdict {needed['verdict']!r} is none, or lacks turns")
         if not all(isinstance(text, str) for text in texts):
             raise UserError(f"{where}: a decision holds texts alone, and turns are a list of them")
+        if empty := [n for n, turn in enumerate(turns or (), start=1) if not turn.strip()]:
+            raise UserError(
+                f"{where}: edited turn {empty[0]} is empty; drop the row, or give it text"
+            )
         return cls(**needed, turns=None if turns is None else tuple(turns), note=note)
 
 

@@ -3,20 +3,48 @@
 vectors_ND = embed(["Why is the sky blue?", "How do I bake bread?"])
 """
 
+import importlib
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import distribution
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
+from lima_ray.config.errors import UserError
+
 Embedder: TypeAlias = Callable[[list[str]], np.ndarray]
 """Returns a vector for each text, (N, D)."""
+STATIC = "wordllama"
 WEIGHTS = "wordllama/weights/l2_supercat_256.safetensors"
 TOKENIZER = "wordllama/tokenizers/l2_supercat_tokenizer_config.json"
 TEXTS_AT_ONCE = 256
+
+
+def load_embedder(name: str) -> Embedder:
+    """Return what makes vectors of texts.
+
+    Args:
+        name: `wordllama`, or a function as `module:function`.
+
+    Raises:
+        UserError: there is no such function.
+    """
+    if name == STATIC:
+        return embed
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"embedder {name} is not there: {error}; it is {STATIC}, or module:function of a "
+            "module that Python finds (PYTHONPATH=. for one in this folder)"
+        ) from error
+    if not callable(found):
+        raise UserError(f"embedder {name} is no function")
+    return cast(Embedder, found)
 
 
 def embed(texts: list[str]) -> np.ndarray:

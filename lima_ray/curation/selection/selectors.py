@@ -34,6 +34,8 @@ class Row:
     group: str
     score: float
     reply_chars: int
+    place: int = 0
+    """Where its text stands among the others'; texts are read in this order."""
 
 
 def select_rows(
@@ -55,8 +57,7 @@ def select_rows(
         generator: of the draws.
         texts: of the candidates, asked for by `spread` alone, some at a time.
         grades: by id; `graded` needs them.
-        embedder: vectors for `spread`, such as a sentence encoder's. Where a recipe names one, it
-            says `module:function`.
+        embedder: vectors for `spread`, such as a sentence encoder's.
 
     Returns:
         ids in the order of choice.
@@ -102,7 +103,10 @@ def choose_spread(
         print(f"spread: looks at {most:,} of the {len(rows):,} candidates, drawn at random")
         drawn = generator.choice(len(rows), size=most, replace=False, shuffle=False)
         rows = [rows[number] for number in sorted(drawn)]
-    vectors_ND = embed_rows([row.id for row in rows], texts, embedder)
+    order_N = sorted(range(len(rows)), key=lambda number: rows[number].place)
+    embedded_ND = embed_rows([rows[number].id for number in order_N], texts, embedder)
+    vectors_ND = np.empty_like(embedded_ND)
+    vectors_ND[order_N] = embedded_ND
     similarity_N = np.full(len(rows), -np.inf, dtype=np.float32)  # to the nearest chosen row
     chosen: list[int] = []
     for _ in range(min(count, len(rows))):

@@ -1,7 +1,9 @@
 """Rows of one's own, and the released LIMA: dialogues in any form that `lima_ray.example` reads."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,16 @@ from lima_ray.data.file_formats import check_format
 from lima_ray.data.reading import find_split_files, read_rows
 from lima_ray.records.example import Example
 
+ALSO_CALLED = {
+    "created": ("created_at", "created_utc", "date"),
+    "licence": ("license",),
+    "authors": ("author",),
+    "url": ("link",),
+}
+"""Other names of what a row says of its origin."""
+NUMBER = re.compile(r"\d{9,13}(?:\.\d+)?")
+"""Of seconds or milliseconds since 1970; those of 1973 have 9 digits."""
+MILLISECONDS_FROM = 1e11
 SPLIT = "train"
 """Of a folder that holds several."""
 
@@ -58,7 +70,7 @@ class ExamplesReader:
         except UserError as error:
             out.drop(place.rsplit("/", 1)[-1], "unusable", str(error))
             return
-        created = str(example.extra.get("created") or "")
+        created = read_day(said(example.extra, "created"))
         recent = filters.written_before(created, self.section.written_before)
         if self.section.only and example.source not in self.section.only:
             out.drop(example.id, "other_source", example.source)
@@ -79,18 +91,32 @@ class ExamplesReader:
             source=example.source if self.section.only else self.section.source,
             group=str(extra.get("group") or example.source),
             score=score(extra),
-            created=created[:10],
-            url=str(extra.get("url") or ""),
+            created=created[:10] if filters.ISO_DAY.match(created) else "",
+            url=str(said(extra, "url") or ""),
             authors=authors(extra),
-            licence=str(extra.get("licence") or ""),
+            licence=str(said(extra, "licence") or ""),
             why="a row of one's own",
         )
 
 
+def said(extra: Mapping[str, Any], name: str) -> Any:
+    """Return what a row says under a name, or under one that others give the same."""
+    return next((extra[key] for key in (name, *ALSO_CALLED[name]) if extra.get(key)), None)
+
+
+def read_day(created: Any) -> str:
+    """Return a day as 2014-01-21, which may stand as Unix time; what is neither stays as it is."""
+    text = str(created or "").strip()
+    if not NUMBER.fullmatch(text):
+        return text
+    seconds = float(text) if float(text) < MILLISECONDS_FROM else float(text) / 1000
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+
+
 def authors(extra: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a row's authors, which may stand as one or as a list."""
-    said = extra.get("authors")
-    return tuple(str(a) for a in (said if isinstance(said, list) else [said]) if a)
+    those = said(extra, "authors")
+    return tuple(str(a) for a in (those if isinstance(those, list) else [those]) if a)
 
 
 def score(extra: Mapping[str, Any]) -> float:

@@ -80,6 +80,6 @@ def read_answers(
         by_part.setdefault(part, []).append((row, question))
     found = {}
     for part, those in by_part.items():
-        rows = parts[part].read("answers").take([row for row, _ in those]).to_pylist()
+        rows = parts[part].take([row for row, _ in those], "answers").to_pylist()
         found |= {question: row for (_, question), row in zip(those, rows, strict=True)}
     return found

@@ -7,7 +7,7 @@ that are read twice (from November 2023), `_meta.retrieved_2nd_on`. CSV listings
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from lima_ray.curation.dumps.tables import find_form, read_table
 from lima_ray.curation.stages import Task, files_below, stamp
 
 PATTERNS = ("rs_*", "rc_*", "*_submissions*", "*_comments*", "*.ndjson", "*.jsonl", "*.csv*")
+SUBMISSIONS = re.compile(r"^rs_|_submissions\b", re.IGNORECASE)
 COMMENTS = re.compile(r"^rc_|_comments\b", re.IGNORECASE)
 FORMS = {"comments": ("body", "link_id", "id"), "submissions": ("title", "id", "score")}
 """Columns of listings as CSV."""
@@ -164,7 +165,24 @@ def find_files(path: Path, comments: bool) -> list[Path]:
             f"{bad[0]}: {bad[0].suffix} is not read; repack it as .zst (such as xzcat FILE | "
             "zstd -o FILE.zst), or move it away"
         )
+    if comments:
+        check_both(path, files)
     return [file for file in files if comments or not COMMENTS.search(file.name)]
+
+
+def check_both(path: Path, files: Sequence[Path]) -> None:
+    """Refuse files of submissions alone, or of comments alone, as far as their names tell.
+
+    Raises:
+        UserError: a story needs both.
+    """
+    for missing, names in (("comments", SUBMISSIONS), ("submissions", COMMENTS)):
+        if all(names.search(file.name) for file in files):
+            raise UserError(
+                f"{path} holds no file of {missing}, and a story is a comment on a submission; put "
+                "both in one folder (RS_* and RC_*, or *_submissions and *_comments), or take "
+                "`take: titles`"
+            )
 
 
 def file_tasks(file: Path) -> Iterator[Task]:
