@@ -157,7 +157,7 @@ def comments_on(answers: set[int], parts: Sequence[Part]) -> dict[int, list[dict
         post_N = part.read("comments", ["post"])["post"].to_numpy()
         wanted = np.flatnonzero(np.isin(post_N, list(answers)))
         if len(wanted):
-            for comment in part.read("comments").take(wanted).to_pylist():
+            for comment in part.take(wanted.tolist(), "comments").to_pylist():
                 if row := posts.read_row(comment["line"]):
                     found.setdefault(comment["post"], []).append(row)
     for rows in found.values():
