@@ -20,7 +20,7 @@ from lima_ray.curation.dataset import SourcePool, write_dropped
 from lima_ray.curation.pipeline import run_stages
 from lima_ray.curation.recipe import Curation
 from lima_ray.curation.sources.joining import join_tasks, unpack_tops
-from lima_ray.curation.sources.stackexchange.questions import ANSWERS, QUESTIONS
+from lima_ray.curation.sources.stackexchange.scan import ANSWERS, QUESTIONS
 
 
 def curation_of(inputs: Path, kind: str = "examples", **section: Any) -> Curation:
