@@ -21,7 +21,7 @@ from lima_ray.curation.recipe import StackExchange
 from lima_ray.curation.sources.joining import join_tasks, read_answers, unpack_tops
 from lima_ray.curation.sources.sites import Site, find_sites
 from lima_ray.curation.sources.stackexchange import posts
-from lima_ray.curation.sources.stackexchange.scan import POSTS, PostScan, read_lines
+from lima_ray.curation.sources.stackexchange.scan import POSTS, QUESTIONS, PostScan, open_lines
 from lima_ray.curation.stages import Task, stamp
 
 
@@ -85,23 +85,26 @@ class StackExchangeReader:
         piece = Range(**part.counts["extra"]["piece"])
         tops = unpack_tops(task.arguments)
         answers = read_answers([Part(Path(p)) for p in task.arguments["answers"]], tops)
-        table = part.read("questions").to_pylist()
-        lines = read_lines(part, piece, [q for q in table if q["id"] in tops])
-        for question in table:
-            out.seen += 1
-            id = f"{site.name}/{question['id']}"
-            if question["id"] not in tops:
-                out.drop(id, "answer_score", f"none of {self.least:,} or more")
-                continue
-            line, top = next(lines), answers[question["id"]]
-            row, answer = posts.read_row(line), posts.read_row(top["line"])
-            if row is None or answer is None:
-                what = "question" if row is None else f"answer {top['id']}"
-                out.drop(id, "unreadable", f"the row of the {what} is no XML")
-            elif failure := filters.first_failure(self.tests, Answer(answer)):
-                out.drop(id, *failure)
-            else:
-                self.keep(id, row, answer, site, out)
+        table = part.read("questions", QUESTIONS.names)
+        columns = [column.to_pylist() for column in table.columns]
+        none = f"none of {self.least:,} or more"
+        with open_lines(part, piece) as read_line:
+            for question, offset, length in zip(*columns, strict=True):
+                out.seen += 1
+                id = f"{site.name}/{question}"
+                top = answers.get(question)
+                if top is None:
+                    out.drop(id, "answer_score", none)
+                    continue
+                row = posts.read_row(read_line(offset, length))
+                answer = posts.read_row(top["line"] or read_line(top["offset"], top["length"]))
+                if row is None or answer is None:
+                    what = "question" if row is None else f"answer {top['id']}"
+                    out.drop(id, "unreadable", f"the row of the {what} is no XML")
+                elif failure := filters.first_failure(self.tests, Answer(answer)):
+                    out.drop(id, *failure)
+                else:
+                    self.keep(id, row, answer, site, out)
 
     def keep(
         self, id: str, row: dict[str, str], answer: dict[str, str], site: Site, out: PartWriter

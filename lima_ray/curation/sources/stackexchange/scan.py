@@ -1,12 +1,13 @@
 """The first pass over posts: bytes are tested where they stand, in a range of a dump.
 
-Answers of enough score are copied; of each answered question the place is noted, and its line is
-kept where the dump is packed, so that it is unpacked once.
+The places of answered questions and of answers with enough score are noted. Of a packed dump their
+lines are kept too, so that it is unpacked once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 
@@ -18,8 +19,16 @@ from lima_ray.curation.sources.stackexchange import posts
 
 QUESTIONS = pa.schema({"id": pa.int64(), "offset": pa.int64(), "length": pa.int32()})
 ANSWERS = pa.schema(
-    {"parent": pa.int64(), "id": pa.int64(), "score": pa.int64(), "line": pa.binary()}
+    {
+        "parent": pa.int64(),
+        "id": pa.int64(),
+        "score": pa.int64(),
+        "line": pa.binary(),
+        "offset": pa.int64(),
+        "length": pa.int32(),
+    }
 )
+"""The line stands here where the dump is packed, else in the dump."""
 POSTS = "Posts.xml"
 END_BYTES = 256
 """Of a file's end, in which its last tag stands."""
@@ -75,17 +84,17 @@ class PostScan:
             offset: place of the block's first byte.
         """
         find, match_usual, least = block.find, posts.USUAL_HEAD.match, self.least
-        digits = len(str(max(least, 0)))
+        digits = len(str(max(least, 0)))  # that a score needs
         while start < last:
             end = find(b"\n", start, last) + 1 or last
             if usual := match_usual(block, start):
                 score = usual[3]
                 if score is None:
                     self.note_question(int(usual[1]), block, start, end, offset)
-                # Most scores have too few digits, which costs less to see than their value.
-                elif (len(score) >= digits or least < 0) and int(score) >= least:
-                    line = block[start:end]
-                    self.note_answer(int(usual[1]), int(usual[2]), int(score), line)
+                # Most scores have too few digits, which is seen sooner than their value.
+                elif len(score) >= digits and int(score) >= least:
+                    ids = int(usual[1]), int(usual[2])
+                    self.note_answer(*ids, int(score), block, start, end, offset)
             else:
                 self.read_unusual(block, start, end, offset)
             start = end
@@ -110,7 +119,7 @@ class PostScan:
                 if id is None or parent is None:
                     self.out.notes["answers without an id or a question"] += 1
                 else:
-                    self.note_answer(id, parent, score, block[start:end])
+                    self.note_answer(id, parent, score, block, start, end, offset)
 
     def note_question(self, id: int, block: bytes, start: int, end: int, offset: int) -> None:
         """Note a question's place, if it has an answer."""
@@ -123,14 +132,17 @@ class PostScan:
             place = self.spill.write(block[start:end]) if self.spill else offset + start
             self.questions.add_values(id, place, end - start)
 
-    def note_answer(self, id: int, parent: int, score: int, line: bytes) -> None:
-        """Copy an answer of enough score."""
+    def note_answer(
+        self, id: int, parent: int, score: int, block: bytes, start: int, end: int, offset: int
+    ) -> None:
+        """Note the place of an answer of enough score; of a packed dump its line is copied."""
         if id in posts.FABRICATED:
             self.out.notes["fabricated rows"] += 1
-        elif posts.OF_ANSWER_BOT in line:
+        elif block.find(posts.OF_ANSWER_BOT, start, end) >= 0:
             self.out.notes["answers of the answer bot"] += 1
         else:
-            self.answers.add_values(parent, id, score, line)
+            line = block[start:end] if self.spill else None
+            self.answers.add_values(parent, id, score, line, offset + start, end - start)
 
 
 def check_end(piece: Range, end: bytes, table: str) -> None:
@@ -184,15 +196,19 @@ class SpillWriter:
         self.file.close()
 
 
-def read_lines(part: Part, piece: Range, wanted: Sequence[dict[str, Any]]) -> Iterator[bytes]:
-    """Yield the lines of questions, in the order of the dump."""
-    if piece.codec == "plain":
-        with Path(piece.path).open("rb") as file:
-            for question in wanted:
-                file.seek(question["offset"])
-                yield file.read(question["length"])
-        return
-    with zstd.open(part.folder / SPILL, "rb") as file:
-        for question in wanted:
-            file.seek(question["offset"])  # forward alone: it reads on
-            yield file.read(question["length"])
+@contextmanager
+def open_lines(part: Part, piece: Range) -> Iterator[Callable[[int, int], bytes]]:
+    """Open what holds the lines of a part's questions, and of any answers where the dump is plain.
+
+    It gives a function that returns a line by its place and length; those of a packed dump are to
+    be asked for in the order of the dump.
+    """
+    plain = piece.codec == "plain"
+    # Of plain text without a buffer: lines stand far apart.
+    with Path(piece.path).open("rb", 0) if plain else zstd.open(part.folder / SPILL, "rb") as file:
+
+        def read(offset: int, length: int) -> bytes:
+            file.seek(offset)
+            return file.read(length)
+
+        yield read
