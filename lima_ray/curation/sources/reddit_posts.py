@@ -34,6 +34,7 @@ NO_POST = "records that are neither submission nor comment"
 GONE = frozenset({"[removed]", "[deleted]", "[deleted by user]", "[ removed by reddit ]"})
 PERMALINK = re.compile(r"/r/(\w+)/", re.IGNORECASE)
 BASE36 = re.compile(r"[0-9a-z]{1,12}", re.IGNORECASE)
+NUMBERS = (int, float, str)
 NSFW = re.compile(r"\bNSFW\b", re.IGNORECASE)
 MODERATOR_BOT = "AutoModerator"
 MOST_SECONDS = 253402300800
@@ -262,7 +263,7 @@ def read_post(record: Any) -> Post | None:
 
 def number(value: Any) -> float | None:
     """Return a number, which may stand as a text; none where there is none or it is absurd."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, NUMBERS):
         return None
     try:
         found = float(value)
