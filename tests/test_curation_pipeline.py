@@ -20,7 +20,7 @@ from lima_ray.curation.dataset import SourcePool, write_dropped
 from lima_ray.curation.pipeline import run_stages
 from lima_ray.curation.recipe import Curation
 from lima_ray.curation.sources.joining import join_tasks, unpack_tops
-from lima_ray.curation.sources.stackexchange.questions import ANSWERS, QUESTIONS
+from lima_ray.curation.sources.stackexchange.scan import ANSWERS, QUESTIONS
 
 
 def curation_of(inputs: Path, kind: str = "examples", **section: Any) -> Curation:
@@ -138,6 +138,7 @@ def test_tasks_of_a_join_wait_in_a_few_bytes_for_each_question(tmp_path: Path) -
             questions.add({"id": id, "offset": 0, "length": 1})
         for row, parent in enumerate(answers):
             answer = {"parent": parent, "id": count + row, "score": 10, "line": b""}
+            answer |= {"offset": 0, "length": 0}
             tops.add(answer)
             tops.add(answer | {"id": 9 * count + row, "score": 9})
     (task,) = join_tasks([Part(tmp_path / "part")])

@@ -444,18 +444,52 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         split(tmp_path / "Posts.xml")
 
 
-def test_blocks_start_where_bzip2_says(tmp_path: Path) -> None:
+def test_blocks_start_where_bzip2_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library's own decoder agrees, for several block sizes and all shifts of bits."""
     text = text_of(5_000)
     for level in (1, 2, 4):
         packed = bz2.compress(text, level)
         path = tmp_path / "x.bz2"
         path.write_bytes(b"12345" + packed)
-        with path.open("rb") as file:
-            stream = bzip2.Stream(file, 5, 5 + len(packed))
-            blocks = list(stream.unpack(stream.first * 8 + 32, stream.end))
-        assert b"".join(blocks) == text and not stream.cut_off
-        assert len(blocks) == -(-len(text) // (level * 100_000 - 19))
+        count = -(-len(text) // (level * 100_000 - 19))
+        for group_bits, most in ((0, count), (len(packed) * 3, count), (1 << 30, 1)):
+            monkeypatch.setattr(bzip2, "GROUP_BITS", group_bits)
+            with path.open("rb") as file:
+                stream = bzip2.Stream(file, 5, 5 + len(packed))
+                blocks = list(stream.unpack(stream.first * 8 + 32, stream.end))
+            assert b"".join(blocks) == text and not stream.cut_off
+            assert len(blocks) <= most and (group_bits or len(blocks) == count)
+
+
+def test_blocks_at_once_end_at_a_mark_or_are_none(tmp_path: Path) -> None:
+    packed = bz2.compress(text_of(5_000), 1)
+    path = tmp_path / "x.bz2"
+    path.write_bytes(packed)
+    with path.open("rb") as file:
+        stream = bzip2.Stream(file, 0, len(packed))
+        mark = start = 32
+        for _ in range(4):
+            mark = stream.block_at((mark + 48) // 8) or stream.end
+            assert stream._unpack_group(start, mark)
+            for bits in (-9_000, -500, 90, 500, 9_000):
+                assert not stream._unpack_group(start, mark + bits)
+
+
+def test_damage_is_found_in_the_same_place_by_blocks_at_once_or_by_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = archive(tmp_path / "site.7z", {"Posts.xml": text_of(5_000)}, "bzip2")
+    whole = path.read_bytes()
+    for place in range(0, len(whole) - 200, len(whole) // 12):
+        data = bytearray(whole)
+        data[50 + place] ^= 1 << place % 8
+        path.write_bytes(data)
+        found = []
+        for group_bits in (0, 512 << 13):
+            monkeypatch.setattr(bzip2, "GROUP_BITS", group_bits)
+            found.append(read_until_damage(path, 1 << 30))
+        assert found[0] == found[1]
+        assert found[0][1]
 
 
 def test_lzma_properties(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from curation_runs import SourceRun
 from lima_ray.config.errors import UserError
 from lima_ray.curation.dumps.compression import zstd
 from lima_ray.curation.sources import reddit_text as text
-from lima_ray.curation.sources.reddit_posts import lines_of, read_post
+from lima_ray.curation.sources.reddit_posts import lines_of, of_subreddit, read_post
 
 DAY_2014, HOUR = 1_390_000_000, 3600
 STORY = "The lamp went out, and the keeper climbed the stairs once more to see who had called. " * 9
@@ -235,7 +235,8 @@ def test_bytes_are_tested_as_parsing_would() -> None:
         '{"subreddit":\t"WritingPrompts","n":7}',
     ]
     found = [
-        json.loads(line)["n"] for line in lines_of("\n".join(records).encode(), b"writingprompts")
+        json.loads(line)["n"]
+        for line in lines_of("\n".join(records).encode(), of_subreddit("writingprompts"))
     ]
     parsed = [json.loads(r) for r in records]
     wanted = [r["n"] for r in parsed if r.get("subreddit", "").lower() == "writingprompts"]

@@ -112,7 +112,8 @@ def reference(data: bytes) -> tuple[dict[str, str], dict[str, int]]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_testing_bytes_first_keeps_the_rows_of_full_parsing(tmp_path: Path, seed: int) -> None:
-    data = dump(random_rows(random.Random(seed), 80), newline="\r\n" if seed % 2 else "\n")
+    rows = random_rows(random.Random(seed), 80, usual=seed >= 3)
+    data = dump(rows, newline="\r\n" if seed % 2 else "\n")
     found = curate(tmp_path / "work", write_site(tmp_path, data), range_bytes=20_000)
     replies, dropped = reference(data)
     assert {id: c["turns"][1] for id, c in found[0].items()} == replies

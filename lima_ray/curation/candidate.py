@@ -6,9 +6,9 @@ and counts. A part stands whole or not at all, so a killed run goes on with the 
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +21,8 @@ from lima_ray.records.files import read_json, write_json
 
 ROWS_PER_GROUP = 1000
 """Rows held in memory before they are written."""
+SHORT_ROWS_PER_GROUP = 16_000
+"""The same of rows of about 100 bytes: each write costs as much as a hundred of them."""
 SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -106,7 +108,7 @@ class PartWriter:
         self.partial.mkdir(parents=True)
         self.tables: dict[str, Table] = {}
         self.candidates = self.table("candidates", SCHEMA)
-        self.reasons = self.table("dropped", DROPPED)
+        self.reasons = self.table("dropped", DROPPED, SHORT_ROWS_PER_GROUP)
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -129,14 +131,14 @@ class PartWriter:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.partial.replace(self.folder)
 
-    def table(self, name: str, schema: pa.Schema) -> "Table":
+    def table(self, name: str, schema: pa.Schema, rows_per_group: int = ROWS_PER_GROUP) -> "Table":
         """Return a table of the part, of which the rows go to the disk as they come."""
-        self.tables[name] = Table(self.partial / f"{name}.parquet", schema)
+        self.tables[name] = Table(self.partial / f"{name}.parquet", schema, rows_per_group)
         return self.tables[name]
 
     def keep(self, candidate: Candidate) -> None:
         """Write a candidate."""
-        self.candidates.add(asdict(candidate))
+        self.candidates.add(vars(candidate))
 
     def drop(self, id: str, reason: str, detail: str = "") -> None:
         """Write why a row is no candidate.
@@ -147,20 +149,28 @@ class PartWriter:
             detail: what it found.
         """
         self.dropped[reason] += 1
-        self.reasons.add({"id": id, "reason": reason, "detail": detail})
+        self.reasons.add_values(id, reason, detail)
 
 
 class Table:
     """A Parquet file written group by group."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.schema, self.rows = schema, []
-        self.writer = parquet.ParquetWriter(path, schema, compression="zstd")
+    def __init__(self, path: Path, schema: pa.Schema, rows_per_group: int = ROWS_PER_GROUP) -> None:
+        self.schema, self.rows_per_group = schema, rows_per_group
+        self.rows: list[tuple[Any, ...]] = []
+        # Few values repeat as they stand, and nobody looks rows up by a column's least and most.
+        self.writer = parquet.ParquetWriter(
+            path, schema, compression="zstd", use_dictionary=False, write_statistics=False
+        )
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: Mapping[str, Any]) -> None:
         """Add a row."""
+        self.add_values(*(row[name] for name in self.schema.names))
+
+    def add_values(self, *row: Any) -> None:
+        """Add a row by its values in the schema's order, for tables of millions of rows."""
         self.rows.append(row)
-        if len(self.rows) >= ROWS_PER_GROUP:
+        if len(self.rows) >= self.rows_per_group:
             self.flush()
 
     def extend(self, rows: pa.Table) -> None:
@@ -171,7 +181,11 @@ class Table:
     def flush(self) -> None:
         """Write what waits."""
         if self.rows:
-            self.writer.write_table(pa.Table.from_pylist(self.rows, self.schema))
+            columns = [
+                pa.array(column, field.type)
+                for column, field in zip(zip(*self.rows, strict=True), self.schema, strict=True)
+            ]
+            self.writer.write_table(pa.Table.from_arrays(columns, schema=self.schema))
             self.rows = []
 
     def close(self) -> None:

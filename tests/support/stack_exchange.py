@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from xml.sax.saxutils import escape
 
 HEAD = '<?xml version="1.0" encoding="utf-8"?>\n<posts>\n'
@@ -55,6 +56,15 @@ def shuffled(draw: random.Random, attributes: Mapping[str, object]) -> dict[str,
     return {name: attributes[name] for name in names}
 
 
+USUAL = ("Id", "PostTypeId", "ParentId", "CreationDate", "Score")
+
+
+def in_usual_order(attributes: Mapping[str, object]) -> dict[str, object]:
+    """Return attributes as the dumps begin."""
+    first = {name: attributes[name] for name in USUAL if name in attributes}
+    return first | dict(attributes)
+
+
 def random_body(draw: random.Random, chars: int) -> str:
     """Return HTML of about so many characters, which may hold what a filter looks for."""
     words = [draw.choice(WORDS) for _ in range(max(1, chars // 5))]
@@ -67,22 +77,29 @@ def random_body(draw: random.Random, chars: int) -> str:
     return "<p>" + " ".join(words) + "</p>\n"
 
 
-def random_rows(draw: random.Random, questions: int) -> list[str]:
-    """Return questions and answers in any order, of any scores, with attributes in any order."""
+def random_rows(draw: random.Random, questions: int, usual: bool = False) -> list[str]:
+    """Return questions and answers in any order, of any scores, with attributes in any order.
+
+    Args:
+        draw: of all that is random.
+        questions: how many.
+        usual: attributes in the order of the dumps.
+    """
     rows, next_id = [], 1
+    order = in_usual_order if usual else partial(shuffled, draw)
     for _ in range(questions):
         parent, count = next_id, draw.choice([0, 1, 1, 2, 3])
         body, absent = random_body(draw, 200), draw.random() < 0.1
         base = {"Id": parent, "PostTypeId": 1, "Score": draw.randint(-5, 40), "Title": body[:30]}
         base |= {"Body": body, "AnswerCount": None if absent else count, "Tags": "|a|b|"}
         base |= {"CreationDate": "2013-05-01T00:00:00.000", "OwnerDisplayName": 'a "b" c'}
-        rows.append(row(**shuffled(draw, base)))
+        rows.append(row(**order(base)))
         for id in range(parent + 1, parent + 1 + count):
             base = {"Id": id, "PostTypeId": 2, "ParentId": parent, "Score": draw.randint(-3, 25)}
             base |= {"Body": random_body(draw, draw.choice([300, 1500, 2500, 2500, 3000, 5000]))}
             base |= {"CreationDate": draw.choice(DATES)}
             base |= {"OwnerUserId": draw.choice([None, 5, -2, -1])}
-            rows.append(row(**shuffled(draw, base)))
+            rows.append(row(**order(base)))
         next_id = parent + 1 + count
         if draw.random() < 0.1:
             rows.append(

@@ -83,6 +83,16 @@ def cuts(start: int, end: int, step: int) -> list[tuple[int, int]]:
 def read_blocks(piece: Range) -> Iterator[tuple[int, bytes]]:
     """Yield blocks of whole lines, each with the offset of its first byte.
 
+    The last line of a file may lack its newline. Offsets and errors are those of `read_spans`.
+    """
+    for offset, data, start, end in read_spans(piece):
+        yield offset, data[start:end]
+
+
+def read_spans(piece: Range) -> Iterator[tuple[int, bytes, int, int]]:
+    """Yield whole lines where they stand, so that nothing is copied: the offset of the first byte,
+    bytes that hold them, and where in these they start and end.
+
     The last line of a file may lack its newline. Offsets count from the start of the file where it
     is plain, else from the start of the range's own unpacked bytes.
 
@@ -95,32 +105,33 @@ def read_blocks(piece: Range) -> Iterator[tuple[int, bytes]]:
     rest, begun = b"", first
     own = True  # whether what is read belongs to this range
     for part, own in unpack(piece):
+        start = 0
         if not begun:
             cut = part.find(b"\n") + 1
             begun, offset = bool(cut), offset + (cut or len(part))
             if not own and cut:
                 return  # the range lies inside one line, which another began
-            part = part[cut:] if cut else b""
+            start = cut or len(part)
         if not own:
-            end = part.find(b"\n") + 1
-            rest += part[:end] if end else part
+            end = part.find(b"\n", start) + 1
+            rest += part[start : end or None]
             if end:
                 break
         else:
-            end = part.rfind(b"\n") + 1
-            if rest and end:  # the first line by itself, so that the others are copied once
-                cut = part.find(b"\n") + 1
-                yield offset, rest + part[:cut]
-                offset, rest = offset + len(rest) + cut, b""
-                part, end = part[cut:], end - cut
-            if end:
-                yield offset, part[:end]
-                offset, part = offset + end, part[end:]
-            rest += part
+            end = part.rfind(b"\n", start) + 1
+            if rest and end:  # the line that began before by itself
+                cut = part.find(b"\n", start) + 1
+                rest += part[start:cut]
+                yield offset, rest, 0, len(rest)
+                offset, rest, start = offset + len(rest), b"", cut
+            if start < end:
+                yield offset, part, start, end
+                offset, start = offset + end - start, end
+            rest += part[start:]
         if len(rest) > MAX_LINE_BYTES:
             raise DumpError(f"{place(piece, offset)} has a line over {MAX_LINE_BYTES >> 20} MiB")
     if rest:
-        yield offset, rest
+        yield offset, rest, 0, len(rest)
 
 
 def place(piece: Range, offset: int) -> str:

@@ -12,7 +12,8 @@ from lima_ray.curation.dumps import bzip2, sevenzip
 from lima_ray.curation.dumps.compression import zstd
 from lima_ray.curation.dumps.damage import DumpError
 
-BLOCK_BYTES = 1 << 19
+BLOCK_BYTES = 1 << 18
+"""What stays in a processor's cache from one pass over it to the next."""
 MAX_EXPANSION = 2000
 """Unpacked bytes for each packed one, beyond which a stream is a decompression bomb."""
 HARMLESS_BYTES = 64 << 20

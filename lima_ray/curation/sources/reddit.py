@@ -227,7 +227,8 @@ def story_filters(section: Reddit) -> Mapping[str, Callable[[Story], Result]]:
 
 def has_score(post: Post, least: int) -> Result:
     """Keep a post of enough score."""
-    return (False, "it has none") if post.score is None else filters.at_least(post.score, least)
+    score = post.score
+    return (False, "it has none") if score is None else filters.at_least(score, least)
 
 
 def old_enough(post: Post, least: float) -> Result:

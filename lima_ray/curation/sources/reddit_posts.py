@@ -26,8 +26,6 @@ COMMENTS = re.compile(r"^rc_|_comments\b", re.IGNORECASE)
 FORMS = {"comments": ("body", "link_id", "id"), "submissions": ("title", "id", "score")}
 """Columns of listings as CSV."""
 UNREADABLE = frozenset({".zst_blocks", ".bz2", ".xz", ".gz", ".torrent"})
-FIELD_START = re.compile(rb'"subreddit"\s*:\s*$')
-FIELD_BYTES = 40
 IS_COMMENT = re.compile(rb'"parent_id"\s*:')
 ANSWERS_SUBMISSION = re.compile(rb'"parent_id"\s*:\s*"t3_')
 MOST_BAD_LINES = 100
@@ -37,6 +35,7 @@ NO_POST = "records that are neither submission nor comment"
 GONE = frozenset({"[removed]", "[deleted]", "[deleted by user]", "[ removed by reddit ]"})
 PERMALINK = re.compile(r"/r/(\w+)/", re.IGNORECASE)
 BASE36 = re.compile(r"[0-9a-z]{1,12}", re.IGNORECASE)
+NUMBERS = (int, float, str)
 NSFW = re.compile(r"\bNSFW\b", re.IGNORECASE)
 MODERATOR_BOT = "AutoModerator"
 MOST_SECONDS = 253402300800
@@ -235,8 +234,9 @@ def read_records(piece: Range, name: str, comments: bool, notes: Counter[str]) -
         DumpError: it is damaged, or many lines are no JSON, after what could be read.
     """
     lines = bad = 0
+    pattern = of_subreddit(name)
     for _, block in read_blocks(piece):
-        for line in lines_of(block, name.encode()):
+        for line in lines_of(block, pattern):
             if IS_COMMENT.search(line) and not (comments and ANSWERS_SUBMISSION.search(line)):
                 continue
             lines += 1
@@ -249,22 +249,22 @@ def read_records(piece: Range, name: str, comments: bool, notes: Counter[str]) -
         raise DumpError(f"{piece.place}: {bad:,} of {lines:,} lines are no JSON")
 
 
-def lines_of(block: bytes, name: bytes) -> Iterator[bytes]:
-    """Yield the lines of a block that say that they are of a subreddit.
+def of_subreddit(name: str) -> re.Pattern[bytes]:
+    """Return what stands in lines of a subreddit, whose name may be in other cases.
 
-    Args:
-        block: whole lines.
-        name: in lower case.
+    It begins with a fixed text, for which `re` searches fast; case is ignored in the name alone.
     """
-    lower, needle, start = block.lower(), b'"' + name + b'"', 0
-    while (at := lower.find(needle, start)) >= 0:
-        if not FIELD_START.search(lower, max(start, at - FIELD_BYTES), at):
-            start = at + 1
-            continue
-        end = block.find(b"\n", at)
-        end = len(block) if end < 0 else end
-        yield block[block.rfind(b"\n", 0, at) + 1 : end]
-        start = end + 1
+    return re.compile(rb'"subreddit"\s*:\s*"(?i:%s)"' % re.escape(name.encode()))
+
+
+def lines_of(block: bytes, pattern: re.Pattern[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a block in which a pattern stands."""
+    end = -1
+    for found in pattern.finditer(block):
+        if found.start() > end:
+            end = block.find(b"\n", found.end())
+            end = len(block) if end < 0 else end
+            yield block[block.rfind(b"\n", 0, found.start()) + 1 : end]
 
 
 def read_post(record: Any) -> Post | None:
@@ -281,7 +281,7 @@ def read_post(record: Any) -> Post | None:
 
 def number(value: Any) -> float | None:
     """Return a number, which may stand as a text; none where there is none or it is absurd."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, NUMBERS):
         return None
     try:
         found = float(value)

@@ -15,7 +15,7 @@ from lima_ray.curation.dumps.damage import DumpError
 from lima_ray.curation.dumps.ranges import read_blocks, split
 from lima_ray.curation.recipe import BEFORE_CHATGPT
 from lima_ray.curation.sources.stackexchange import posts
-from lima_ray.curation.sources.stackexchange.questions import END_BYTES, POSTS, check_end
+from lima_ray.curation.sources.stackexchange.scan import END_BYTES, POSTS, check_end
 from lima_ray.curation.stages import files_below
 from lima_ray.results.units import align
 

@@ -22,11 +22,8 @@ from lima_ray.curation.recipe import StackExchangeDialogues
 from lima_ray.curation.sources.joining import join_tasks, unpack_tops
 from lima_ray.curation.sources.sites import Site, find_sites
 from lima_ray.curation.sources.stackexchange import posts
-from lima_ray.curation.sources.stackexchange.questions import (
-    END_BYTES,
-    StackExchangeReader,
-    check_end,
-)
+from lima_ray.curation.sources.stackexchange.questions import StackExchangeReader
+from lima_ray.curation.sources.stackexchange.scan import END_BYTES, check_end
 from lima_ray.curation.stages import Task, stamp
 
 COMMENTS = "Comments.xml"

@@ -15,7 +15,12 @@ POST, USER = b' PostId="', b' UserId="'
 SCORE, OWNER = b' Score="', b' OwnerUserId="'
 """Attributes as bytes: no text holds one, for its quotation marks are references."""
 QUESTION, ANSWER = b' PostTypeId="1"', b' PostTypeId="2"'
-UNANSWERED = b' AnswerCount="0"'
+ANSWER_COUNT = b' AnswerCount="'
+USUAL_HEAD = re.compile(
+    rb'[ \t]*<row Id="(\d{1,18})" PostTypeId="(?:1"'
+    rb'|2" ParentId="(\d{1,18})" CreationDate="[^"\n]*" Score="(-?\d{1,17})")'
+)
+"""The first attributes of a question's or an answer's row in the order of every dump so far."""
 MAX_DIGITS = 18
 ILLEGAL = re.compile(
     rb"""&\#(?:
@@ -36,6 +41,7 @@ MAX_ROW_BYTES = 32 << 20
 FABRICATED = frozenset({1000000001, 1000000010})
 """Ids of rows that were put into the dumps of June 2025 and are no posts."""
 ANSWER_BOT = -2
+OF_ANSWER_BOT = b' OwnerUserId="%d"' % ANSWER_BOT
 PARSER = etree.XMLParser(huge_tree=True, resolve_entities=False, no_network=True)
 LICENCES = (
     (date(2011, 4, 8), "CC BY-SA 2.5"),
@@ -61,6 +67,12 @@ def read_row(line: bytes) -> dict[str, str] | None:
         return dict(etree.fromstring(text, PARSER).attrib)
     except etree.XMLSyntaxError:
         return None
+
+
+def is_unanswered(block: bytes, start: int, end: int) -> bool:
+    """Return whether a question's row in a block says that it has no answer."""
+    at = block.rfind(ANSWER_COUNT, start, end)  # from the end, near which it stands
+    return at >= 0 and block.startswith(b'0"', at + len(ANSWER_COUNT))
 
 
 def number(name: bytes, block: bytes, start: int = 0, end: int | None = None) -> int | None:

@@ -7,38 +7,22 @@ and only then is XML parsed. Both decide by the dump alone, so any number of wor
 
 import hashlib
 import html
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
 
 from lima_ray.curation import filters
-from lima_ray.curation.candidate import Candidate, Part, PartWriter, Table
-from lima_ray.curation.dumps.compression import zstd
-from lima_ray.curation.dumps.damage import DumpError
-from lima_ray.curation.dumps.ranges import RANGE_BYTES, Range, read_blocks, split
+from lima_ray.curation.candidate import Candidate, Part, PartWriter
+from lima_ray.curation.dumps.ranges import RANGE_BYTES, Range, split
 from lima_ray.curation.filters import Result
 from lima_ray.curation.markdown import to_markdown, to_prose, to_text
 from lima_ray.curation.recipe import StackExchange
 from lima_ray.curation.sources.joining import join_tasks, read_answers, unpack_tops
 from lima_ray.curation.sources.sites import Site, find_sites
 from lima_ray.curation.sources.stackexchange import posts
+from lima_ray.curation.sources.stackexchange.scan import POSTS, QUESTIONS, PostScan, open_lines
 from lima_ray.curation.stages import Task, stamp
-
-QUESTIONS = pa.schema({"id": pa.int64(), "offset": pa.int64(), "length": pa.int32()})
-ANSWERS = pa.schema(
-    {"parent": pa.int64(), "id": pa.int64(), "score": pa.int64(), "line": pa.binary()}
-)
-POSTS = "Posts.xml"
-END_BYTES = 256
-"""Of a file's end, in which its last tag stands."""
-SPILL = "questions.zst"
-"""Lines of a packed dump's questions, so that it is unpacked once."""
-SPILL_LEVEL = 1
-SPILL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -90,57 +74,9 @@ class StackExchangeReader:
     def read_posts(self, task: Task, out: PartWriter) -> None:
         """Read the posts of one range."""
         site, piece = Site(**task.arguments["site"]), Range(**task.arguments["piece"])
-        questions, answers = out.table("questions", QUESTIONS), out.table("answers", ANSWERS)
         out.extra = {"site": asdict(site), "piece": asdict(piece)}
-        spill = None if piece.codec == "plain" else SpillWriter(out.partial / SPILL)
-        try:
-            end = b""
-            for offset, block in read_blocks(piece):
-                self.read_block(block, offset, site, questions, answers, out, spill)
-                end = block[-END_BYTES:]
-            check_end(piece, end, POSTS)
-        finally:
-            if spill:
-                spill.close()
-
-    def read_block(
-        self,
-        block: bytes,
-        offset: int,
-        site: Site,
-        questions: Table,
-        answers: Table,
-        out: PartWriter,
-        spill: "SpillWriter | None",
-    ) -> None:
-        """Read some whole lines, of which `offset` is the place of the first.
-
-        Bytes are tested where they stand: a line is copied where it may be wanted.
-        """
-        start, size = 0, len(block)
-        while start < size:
-            end = block.find(b"\n", start) + 1 or size
-            at = block.find(posts.KIND, start, end)
-            kind = block[at : at + len(posts.ANSWER)]
-            if kind == posts.ANSWER:
-                score = posts.number(posts.SCORE, block, start, end)
-                if score is None:
-                    out.notes["answers without a score"] += 1
-                elif score >= self.least:
-                    read_answer(block[start:end], score, answers, out)
-            elif kind == posts.QUESTION:
-                id = posts.number(posts.ID, block, start, end)
-                if id is None:
-                    out.notes["questions without an id"] += 1
-                elif id in posts.FABRICATED:
-                    out.notes["fabricated rows"] += 1
-                elif block.find(posts.UNANSWERED, start, end) >= 0:
-                    out.seen += 1
-                    out.drop(f"{site.name}/{id}", "unanswered")
-                else:
-                    place = spill.write(block[start:end]) if spill else offset + start
-                    questions.add({"id": id, "offset": place, "length": end - start})
-            start = end
+        with PostScan(site.name, piece, self.least, out) as scan:
+            scan.run()
 
     def join(self, task: Task, out: PartWriter) -> None:
         """Make candidates of the questions of one part, each with its top answer."""
@@ -149,23 +85,26 @@ class StackExchangeReader:
         piece = Range(**part.counts["extra"]["piece"])
         tops = unpack_tops(task.arguments)
         answers = read_answers([Part(Path(p)) for p in task.arguments["answers"]], tops)
-        table = part.read("questions").to_pylist()
-        lines = read_lines(part, piece, [q for q in table if q["id"] in tops])
-        for question in table:
-            out.seen += 1
-            id = f"{site.name}/{question['id']}"
-            if question["id"] not in tops:
-                out.drop(id, "answer_score", f"none of {self.least:,} or more")
-                continue
-            line, top = next(lines), answers[question["id"]]
-            row, answer = posts.read_row(line), posts.read_row(top["line"])
-            if row is None or answer is None:
-                what = "question" if row is None else f"answer {top['id']}"
-                out.drop(id, "unreadable", f"the row of the {what} is no XML")
-            elif failure := filters.first_failure(self.tests, Answer(answer)):
-                out.drop(id, *failure)
-            else:
-                self.keep(id, row, answer, site, out)
+        table = part.read("questions", QUESTIONS.names)
+        columns = [column.to_pylist() for column in table.columns]
+        none = f"none of {self.least:,} or more"
+        with open_lines(part, piece) as read_line:
+            for question, offset, length in zip(*columns, strict=True):
+                out.seen += 1
+                id = f"{site.name}/{question}"
+                top = answers.get(question)
+                if top is None:
+                    out.drop(id, "answer_score", none)
+                    continue
+                row = posts.read_row(read_line(offset, length))
+                answer = posts.read_row(top["line"] or read_line(top["offset"], top["length"]))
+                if row is None or answer is None:
+                    what = "question" if row is None else f"answer {top['id']}"
+                    out.drop(id, "unreadable", f"the row of the {what} is no XML")
+                elif failure := filters.first_failure(self.tests, Answer(answer)):
+                    out.drop(id, *failure)
+                else:
+                    self.keep(id, row, answer, site, out)
 
     def keep(
         self, id: str, row: dict[str, str], answer: dict[str, str], site: Site, out: PartWriter
@@ -210,42 +149,6 @@ class StackExchangeReader:
         return (title or body) if choice == "title" else (body or title)
 
 
-def read_answer(line: bytes, score: int, answers: Table, out: PartWriter) -> None:
-    """Note an answer of enough score."""
-    id, parent = posts.number(posts.ID, line), posts.number(posts.PARENT, line)
-    if id is None or parent is None:
-        out.notes["answers without an id or a question"] += 1
-    elif id in posts.FABRICATED:
-        out.notes["fabricated rows"] += 1
-    elif posts.number(posts.OWNER, line) == posts.ANSWER_BOT:
-        out.notes["answers of the answer bot"] += 1
-    else:
-        answers.add({"parent": parent, "id": id, "score": score, "line": line})
-
-
-def check_end(piece: Range, end: bytes, table: str) -> None:
-    """Check that a file ends as its XML does, if a range is its last.
-
-    Args:
-        piece: the range.
-        end: last bytes of its lines; none where an earlier range's last line fills it.
-        table: file that is read, such as Posts.xml.
-
-    Raises:
-        DumpError: it was cut off before it was packed, or is no such XML in UTF-8.
-    """
-    if piece.codec == "plain":
-        with Path(piece.path).open("rb") as file:
-            file.seek(max(0, piece.end - END_BYTES))
-            end = file.read(END_BYTES)
-    elif not (piece.members and end and piece.members[-1][0].lower().endswith(table.lower())):
-        return
-    tag = f"</{table.lower().removesuffix('.xml')}>"
-    if piece.ends_stream and not end.rstrip().endswith(tag.encode()):
-        at = f"{piece.path} is cut off at byte {piece.end:,}"
-        raise DumpError(f"{at}: it does not end with {tag}, as {table} in UTF-8 does")
-
-
 def answer_filters(section: StackExchange) -> Mapping[str, Callable[[Answer], Result]]:
     """Return the filters of a top answer, in order."""
 
@@ -265,45 +168,3 @@ def answer_filters(section: StackExchange) -> Mapping[str, Callable[[Answer], Re
     if not section.references:
         tests["references"] = lambda answer: filters.no_references(answer.prose)
     return tests
-
-
-class SpillWriter:
-    """Lines kept for the second stage, packed."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = zstd.open(path, "wb", level=SPILL_LEVEL)
-        self.offset = self.waiting_bytes = 0
-        self.waiting: list[bytes] = []
-
-    def write(self, line: bytes) -> int:
-        """Write a line, and return its place among the unpacked bytes."""
-        at = self.offset
-        self.waiting.append(line)
-        self.offset, self.waiting_bytes = at + len(line), self.waiting_bytes + len(line)
-        if self.waiting_bytes >= SPILL_BYTES:
-            self.flush()
-        return at
-
-    def flush(self) -> None:
-        """Pack what waits: many lines at once, for each call costs as much as a line."""
-        self.file.write(b"".join(self.waiting))
-        self.waiting, self.waiting_bytes = [], 0
-
-    def close(self) -> None:
-        """Write the rest and end the file."""
-        self.flush()
-        self.file.close()
-
-
-def read_lines(part: Part, piece: Range, wanted: Sequence[dict[str, Any]]) -> Iterator[bytes]:
-    """Yield the lines of questions, in the order of the dump."""
-    if piece.codec == "plain":
-        with Path(piece.path).open("rb") as file:
-            for question in wanted:
-                file.seek(question["offset"])
-                yield file.read(question["length"])
-        return
-    with zstd.open(part.folder / SPILL, "rb") as file:
-        for question in wanted:
-            file.seek(question["offset"])  # forward alone: it reads on
-            yield file.read(question["length"])
