@@ -43,10 +43,12 @@ def power_of(difference: float, prompts: int, deviation: float) -> float:
     Args:
         difference: between the two means; `deviation`, of the differences prompt by prompt.
     """
-    freedom = prompts - 1
+    if not difference:
+        return 1 - CONFIDENCE
     shift = abs(difference) / deviation * math.sqrt(prompts)
-    edge = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
-    return float(stats.nct.sf(edge, freedom, shift) + stats.nct.cdf(-edge, freedom, shift))
+    edge = float(stats.t.ppf((1 + CONFIDENCE) / 2, prompts - 1))
+    # The square of a noncentral t is a noncentral F, which scipy computes without NaN.
+    return float(stats.ncf.sf(edge**2, 1, prompts - 1, shift**2))
 
 
 def resolvable_difference(prompts: int, deviation: float, power: float = POWER) -> float:
