@@ -23,6 +23,7 @@ from pydantic_core import PydanticUndefined
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from lima_ray import stats  # noqa: E402
 from lima_ray.config.command_line import COMMANDS, RecipeCommand, docstring  # noqa: E402
 from lima_ray.config.recipe import Recipe  # noqa: E402
 from lima_ray.curation.dataset import LATER  # noqa: E402
@@ -43,6 +44,7 @@ OWN_PARSERS: dict[str, Any] = {
     "encode": "lima_ray.encode:EncodeCommand",
     "select": SelectionOptions,
     "compare": "lima_ray.compare:CompareCommand",
+    "stats": (stats.verify, stats.power),
     "base": "lima_ray.base:build",
     "store": (store.conversations, store.verdicts),
     "login": "serve.login:login",

@@ -50,6 +50,7 @@ COMMANDS = {
     "select": Command("lima_ray.select", "lima_ray.judging.choice:parse_selection"),
     "generate": Command("lima_ray.generate", "lima_ray.generation.arguments:GenerationJob"),
     "compare": Command("lima_ray.compare"),
+    "stats": Command("lima_ray.stats"),
     "chat": Command("lima_ray.chat", "lima_ray.generation.arguments:ChatCommand"),
     "base": Command("lima_ray.base"),
     "sweep": Command("tune.sweep", "tune.arguments:SweepCommand"),
