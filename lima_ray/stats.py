@@ -45,7 +45,9 @@ def verify(data: Path | None = None) -> None:
             (annotations of allenai/open-instruct); without it, what needs them is skipped.
     """
     if data is not None and not any((data / name).is_dir() for name in FOLDERS):
-        raise UserError(f"--data {data} holds no {' or '.join(FOLDERS)}; give the folder above them")
+        raise UserError(
+            f"--data {data} holds no {' or '.join(FOLDERS)}; give the folder above them"
+        )
     equal, different, skipped = 0, 0, []
     for source, group in groupby(_figures(data), key=lambda one: one.source):
         print(f"\n{source}\n{'':{FIGURE_WIDTH}}{'got':>12}{'published':>16}  equal")

@@ -14,11 +14,14 @@ Shapes: S seeds of training, P prompts, C clusters.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 CONFIDENCE = 0.95
+QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+"""Of the normal distribution, 1.96."""
 RESAMPLES = 2000
 NAN = float("nan")
 
@@ -116,9 +119,16 @@ def crossed_mean(values_SP: np.ndarray) -> Estimate:
     if np.ptp(values_SP) == 0:
         return Estimate(mean, 0.0, mean, mean, NAN, seeds, prompts)
     error, freedom = standard_error(values_SP)
-    half = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    half = error * t_quantile(freedom)
     p = 2 * float(stats.t.sf(abs(mean) / error, freedom))
     return Estimate(mean, error, mean - half, mean + half, p, seeds, prompts)
+
+
+def t_quantile(freedom: float) -> float:
+    """Return the half width of a 95 % t interval in standard errors."""
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
 def standard_error(values_SP: np.ndarray) -> tuple[float, float]:

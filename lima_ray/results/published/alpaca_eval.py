@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from lima_ray.results.intervals import bootstrap
 from lima_ray.results.published.anchor import Anchor, Missing, bounded, printed, read_rows
@@ -89,6 +88,8 @@ def length_controlled(
 
     Theirs share a term for each instruction's difficulty over all models, which public files lack.
     """
+    from scipy import stats
+
     ours, theirs = [], []
     for model, one in answers.items():
         published = board[model]["length_controlled_winrate"]

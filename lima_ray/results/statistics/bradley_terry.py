@@ -16,12 +16,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from lima_ray.config.errors import UserError, join_names
-from lima_ray.results.intervals import CONFIDENCE, NAN
+from lima_ray.results.intervals import CONFIDENCE, NAN, QUANTILE
 from lima_ray.results.statistics import ordered_logit
 from lima_ray.results.statistics.clustered import check_values
 
@@ -29,7 +26,6 @@ RESAMPLE_RIDGE = 1e-3
 """A resample in which a system never wins has no finite strengths; this keeps them far but finite,
 and moves others by less than rounding shows."""
 ELO_SCALE, ELO_MEAN = 400 / np.log(10), 1000.0
-QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,8 @@ def bradley_terry(
         ridge: half of it times the square of each coefficient is added to the objective.
 
     Raises:
-        UserError: strengths are not finite: some systems never win or never lose against the rest.
+        UserError: coefficients are not finite: some systems never win or never lose against the
+            rest, or a judge calls everything a tie.
     """
     data = _comparisons(first, second, points, prompts, covariates or {}, ties, judges)
     if not ridge:
@@ -181,6 +178,9 @@ def refuse_unbounded(
 
     A tie counts for both.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     place = {system: s for s, system in enumerate(systems)}
     edges = {
         edge
@@ -232,6 +232,13 @@ def _comparisons(
     if ties == "davidson" and (points_N == 0.5).any():
         who = list(judges) if judges is not None else ["all"] * len(points_N)
         tied = {j for j, y in zip(who, points_N, strict=True) if y == 0.5}
+        decided = {j for j, y in zip(who, points_N, strict=True) if y != 0.5}
+        if always := tied - decided:
+            whose = f"verdict of {join_names(sorted(always))}" if judges else "verdict"
+            raise UserError(
+                f"every {whose} is a tie, so Davidson's tie parameter is not finite; count ties as "
+                "halves, or leave these verdicts out"
+            )
         names = tuple(judge for judge in dict.fromkeys(who) if judge in tied)
         tie_NT = np.array([[float(j == name) for name in names] for j in who])
     design = ordered_logit.Design(np.hstack([signs_NS @ basis_SP, *columns]), tie_NT, points_N)

@@ -15,9 +15,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
-from lima_ray.results.intervals import CONFIDENCE, NAN, RESAMPLES
+from lima_ray.results.intervals import CONFIDENCE, NAN, QUANTILE, RESAMPLES
 from lima_ray.results.statistics.clustered import number_of
 
 LEAST_SINGULAR_VALUE = 0.05
@@ -25,7 +24,7 @@ LEAST_SINGULAR_VALUE = 0.05
 SMOOTHING = 0.5
 """Added to each cell of a resampled confusion matrix, so that what was not seen is not taken for
 impossible."""
-Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+EM_STEPS = 300
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,8 @@ def corrected_shares(
     """Return the share of each label, corrected by the judge's confusion matrix against people.
 
     With M[k, t] the share of items that people call t which the judge calls k, the corrected
-    shares solve M x = p; a share below 0 is set to 0 and the rest scaled to 1. The interval draws
-    prompts again, of both sets.
+    shares x solve M x = p, or are the most likely where that would make one negative. The interval
+    draws prompts again, of both sets.
 
     Args:
         judged: the judge's labels of the sample, all read.
@@ -146,17 +145,18 @@ def confusion_matrix(
 def _rogan_gladen_interval(
     p: float, n: int, q0: float, count0: int, q1: float, count1: int
 ) -> tuple[float, float]:
-    size, size0, size1 = n + Z**2, count0 + 2, count1 + 2
-    p = (n * p + Z**2 / 2) / size
+    square = QUANTILE**2
+    size, size0, size1 = n + square, count0 + 2, count1 + 2
+    p = (n * p + square / 2) / size
     q0, q1 = (count0 * q0 + 1) / size0, (count1 * q1 + 1) / size1
     gain = q0 + q1 - 1
     if gain <= 0:
         return 0.0, 1.0
     value = min(1.0, max(0.0, (p + q0 - 1) / gain))
     spread0, spread1 = q0 * (1 - q0) / size0, q1 * (1 - q1) / size1
-    shift = 2 * Z**2 * (value * spread1 - (1 - value) * spread0)
+    shift = 2 * square * (value * spread1 - (1 - value) * spread0)
     variance = p * (1 - p) / size + (1 - value) ** 2 * spread0 + value**2 * spread1
-    half = Z * math.sqrt(variance) / gain
+    half = QUANTILE * math.sqrt(variance) / gain
     low, high = value + shift - half, value + shift + half
     return min(1.0, max(0.0, low)), min(1.0, max(0.0, high))
 
@@ -176,10 +176,21 @@ def _problem(confusion_KT: np.ndarray, total: float, labels: Sequence[str]) -> s
 
 
 def _solve(confusion_RKT: np.ndarray, shares_RK: np.ndarray) -> np.ndarray:
-    """Return the true shares (R, T) behind observed ones; no share is below 0."""
+    """Return the true shares (R, T) behind observed ones (R, K), the most likely that are none < 0.
+
+    Where the inverse gives a share below 0, the likelihood is greatest on the edge, and expectation
+    maximisation finds it there; elsewhere the inverse is its maximum.
+    """
     matrix_RKT = confusion_RKT / confusion_RKT.sum(1, keepdims=True)
     found_RT = np.einsum("rtk,rk->rt", np.linalg.pinv(matrix_RKT), shares_RK)
-    found_RT = np.maximum(found_RT, 0)
+    outside = (found_RT < 0).any(1)
+    matrix_RKT, shares_RK = matrix_RKT[outside], shares_RK[outside]
+    edge_RT = np.full_like(found_RT[outside], 1 / found_RT.shape[1])
+    for _ in range(EM_STEPS):
+        expected_RK = np.einsum("rkt,rt->rk", matrix_RKT, edge_RT)
+        ratio_RK = shares_RK / np.where(expected_RK > 0, expected_RK, 1)
+        edge_RT = edge_RT * np.einsum("rkt,rk->rt", matrix_RKT, ratio_RK)
+    found_RT[outside] = edge_RT
     return found_RT / found_RT.sum(1, keepdims=True)
 
 

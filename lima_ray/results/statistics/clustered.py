@@ -11,9 +11,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
-from lima_ray.results.intervals import CONFIDENCE, NAN, wilson_interval
+from lima_ray.results.intervals import NAN, t_quantile, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Clu
     Raises:
         ValueError: a value is NaN or infinite, or the two are not of one length.
     """
+    from scipy import stats
+
     values_N, index_N = check_values(values, clusters)
     n, n_clusters = len(values_N), len(np.unique(index_N))
     mean = float(values_N.mean()) if n else NAN
@@ -66,7 +67,7 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Clu
         return ClusteredMean(mean, NAN, NAN, NAN, NAN, n, n_clusters)
     sums_C = np.bincount(index_N, weights=values_N - mean)
     error = math.sqrt((sums_C**2).sum() * n_clusters / (n_clusters - 1)) / n
-    half = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, n_clusters - 1))
+    half = error * t_quantile(n_clusters - 1)
     p = 2 * float(stats.t.sf(abs(mean) / error, n_clusters - 1)) if error else NAN
     return ClusteredMean(mean, error, mean - half, mean + half, p, n, n_clusters)
 
@@ -145,7 +146,7 @@ def _share_interval(values_N: np.ndarray, found: ClusteredMean) -> tuple[float, 
         return max(0.0, found.low), min(1.0, found.high)
     if found.n_prompts == found.n:
         return wilson_interval(int(values_N.sum()), found.n)
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, found.n_prompts - 1))
+    quantile = t_quantile(found.n_prompts - 1)
     spread = found.mean * (1 - found.mean)
     count = spread / found.standard_error**2 if found.standard_error else 0.0
     # Clusters that all say the same give an error of nearly 0 by chance; a prompt is no more than

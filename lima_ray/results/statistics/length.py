@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from lima_ray.results.intervals import NAN
+from lima_ray.results.intervals import NAN, QUANTILE
 from lima_ray.results.statistics import ordered_logit
-from lima_ray.results.statistics.bradley_terry import QUANTILE, Coefficient
+from lima_ray.results.statistics.bradley_terry import Coefficient
 from lima_ray.results.statistics.clustered import check_values
 
 RIDGE = 0.02
@@ -111,6 +110,8 @@ def length_correlation(grades: Sequence[float], lengths: Sequence[float]) -> flo
     """Return Spearman's correlation of grades with the lengths of their replies."""
     if len(set(grades)) < 2 or len(set(lengths)) < 2:
         return NAN
+    from scipy import stats
+
     found: Any = stats.spearmanr(grades, lengths)
     return float(found.statistic)
 

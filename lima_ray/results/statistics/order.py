@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from lima_ray.results.statistics.clustered import Rate, rate
-from lima_ray.results.statistics.preference import Outcome, Preference, win_tie_lose
+from lima_ray.results.statistics.preference import Preference, win_tie_lose
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def both_orders(
     )
 
 
-def first_slot(picks: Sequence[Outcome], prompts: Sequence[Hashable]) -> Preference:
+def first_slot(picks: Sequence[str], prompts: Sequence[Hashable]) -> Preference:
     """Return how often the reply shown first is picked: the cheapest test of an order bias.
 
     Where every pair was shown in both orders, an unbiased judge's `margin` is 0 however unlike the

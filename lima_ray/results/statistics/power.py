@@ -7,16 +7,14 @@ interval_after(successes=31, n=50, more=20)
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
-from scipy import optimize, stats
-
-from lima_ray.results.intervals import CONFIDENCE
+from lima_ray.results.intervals import CONFIDENCE, QUANTILE, t_quantile
 from lima_ray.results.statistics.clustered import wilson_ends
 
 POWER = 0.8
 """The chance to find a difference that is there; the usual one."""
-QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,12 @@ def power_of(difference: float, prompts: int, deviation: float) -> float:
     Args:
         difference: between the two means; `deviation`, of the differences prompt by prompt.
     """
+    from scipy import stats
+
     if not difference:
         return 1 - CONFIDENCE
     shift = abs(difference) / deviation * math.sqrt(prompts)
-    edge = float(stats.t.ppf((1 + CONFIDENCE) / 2, prompts - 1))
+    edge = t_quantile(prompts - 1)
     # The square of a noncentral t is a noncentral F, which scipy computes without NaN.
     return float(stats.ncf.sf(edge**2, 1, prompts - 1, shift**2))
 
@@ -57,9 +57,11 @@ def resolvable_difference(prompts: int, deviation: float, power: float = POWER) 
     Raises:
         ValueError: fewer than two prompts, or no deviation.
     """
+    from scipy import optimize
+
     _check(prompts, deviation, power)
     # The normal approximation is within a few percent but at the fewest prompts, where it is low.
-    guess = (QUANTILE + float(stats.norm.ppf(power))) * deviation / math.sqrt(prompts)
+    guess = (QUANTILE + NormalDist().inv_cdf(power)) * deviation / math.sqrt(prompts)
     most = guess
     while power_of(most, prompts, deviation) < power:
         most *= 2
@@ -117,7 +119,7 @@ def mean_after(mean: float, standard_error: float, n_prompts: int, more: int) ->
     """Return a clustered mean's t interval, and after more prompts of the same spread."""
     ends = []
     for count in (n_prompts, n_prompts + more):
-        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1))
+        quantile = t_quantile(count - 1)
         half = quantile * standard_error * math.sqrt(n_prompts / count)
         ends += [mean - half, mean + half]
     return Forecast(*ends)

@@ -49,17 +49,17 @@ class PairedDifference:
     """Ends of the paired bootstrap over prompts."""
     bootstrap_high: float
     n_prompts: int
-    only_first: tuple[Hashable, ...]
+    only_first: tuple[str, ...]
     """Prompts that are left out because the second has no value there."""
-    only_second: tuple[Hashable, ...]
+    only_second: tuple[str, ...]
 
 
-def win_tie_lose(outcomes: Sequence[Outcome], prompts: Sequence[Hashable]) -> Preference:
+def win_tie_lose(outcomes: Sequence[str], prompts: Sequence[Hashable]) -> Preference:
     """Return shares of win, tie and lose with intervals, clustered by prompt, and with bounds.
 
     Args:
-        outcomes: of the verdicts, from the side of the first system; what is no verdict is
-            `unreadable` or `unanswered`, and no tie.
+        outcomes: an `Outcome` of each verdict, from the side of the first system; what is no
+            verdict is `unreadable` or `unanswered`, and no tie.
         prompts: the prompt of each; both orders of a pair and several annotators share one.
     """
     if unknown := set(outcomes) - set(get_args(Outcome)):
@@ -88,17 +88,15 @@ def flip(outcome: Outcome) -> Outcome:
     return {"win": "lose", "lose": "win"}.get(outcome, outcome)  # pyright: ignore[reportReturnType]
 
 
-def prompt_means(values: Sequence[float], prompts: Sequence[Hashable]) -> dict[Hashable, float]:
+def prompt_means(values: Sequence[float], prompts: Sequence[str]) -> dict[str, float]:
     """Return the mean over samples of each prompt, as `compare_paired` takes them."""
-    by_prompt: dict[Hashable, list[float]] = {}
+    by_prompt: dict[str, list[float]] = {}
     for value, prompt in zip(values, prompts, strict=True):
         by_prompt.setdefault(prompt, []).append(value)
     return {prompt: sum(found) / len(found) for prompt, found in by_prompt.items()}
 
 
-def compare_paired(
-    first: Mapping[Hashable, float], second: Mapping[Hashable, float]
-) -> PairedDifference:
+def compare_paired(first: Mapping[str, float], second: Mapping[str, float]) -> PairedDifference:
     """Return the difference between two systems prompt by prompt, with t test and bootstrap.
 
     What makes a prompt hard for both cancels (Miller 2024, section 4).
