@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lima_ray.results.statistics import agreement
+from lima_ray.results.statistics import agreement, clustered
 from lima_ray.results.statistics.agreement_table import Annotation, agreement_table, reliability
 
 
@@ -61,6 +61,14 @@ def test_an_interval_is_that_of_drawing_items_one_by_one() -> None:
         slow.append(agreement.kappa_of_confusion(confusion(first[drawn], second[drawn])))
     low, high = np.quantile(slow, [0.025, 0.975])
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.04)
+
+
+def test_many_items_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(4)
+    first, second = generator.integers(0, 2, (2, 50)).tolist()
+    whole = agreement.percent_agreement(first, second)
+    monkeypatch.setattr(clustered, "DRAWS_IN_MEMORY", 50 * 7)
+    assert agreement.percent_agreement(first, second) == whole
 
 
 def confusion(first: np.ndarray, second: np.ndarray) -> np.ndarray:

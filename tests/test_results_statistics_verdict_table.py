@@ -130,6 +130,18 @@ def test_strengths_order_bias_and_agreement_come_from_the_same_verdicts() -> Non
     assert mixed.n_items == 360 and 0.4 < mixed.tie_discounted.value < 0.8
 
 
+def test_two_systems_are_compared_through_a_third_prompt_by_prompt() -> None:
+    found = verdict_table.comparisons(study())
+    lima, alpaca = (verdict_table.points_by_prompt(found, s, "bard") for s in ("lima", "alpaca"))
+    difference = compare_paired(lima, alpaca)
+    assert difference.low > 0.1 and difference.n_prompts == 120
+
+
+def test_votes_of_their_own_keys_are_no_duplicates() -> None:
+    votes = [replace(pair("p", "A"), key=key) for key in ("vote 1", "vote 2")]
+    assert len(verdict_table.comparisons(votes)) == 2
+
+
 def test_lengths_of_every_pair_are_needed() -> None:
     found = verdict_table.comparisons(study())
     generator = np.random.default_rng(1)

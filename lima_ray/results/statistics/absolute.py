@@ -13,6 +13,7 @@ from lima_ray.config.errors import UserError
 from lima_ray.records.verdict import Verdict
 from lima_ray.results.intervals import NAN
 from lima_ray.results.statistics.clustered import ClusteredMean, Rate, clustered_mean, rate
+from lima_ray.results.statistics.preference import prompt_means
 
 LABELS: dict[str, tuple[str, ...]] = {
     "audit": ("excellent", "pass", "fail"),
@@ -78,15 +79,11 @@ def grades(verdicts: Iterable[Verdict]) -> dict[str, Grades]:
 
 def values_by_prompt(verdicts: Iterable[Verdict]) -> dict[str, dict[str, float]]:
     """Return each system's mean grade on each prompt, for `compare_paired`."""
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    found = {}
     for system, rows in _by_system(verdicts, "grade").items():
-        for row in rows:
-            if row.was_read:
-                found[system][row.id].append(_grade(row))
-    return {
-        system: {prompt: sum(values) / len(values) for prompt, values in prompts.items()}
-        for system, prompts in found.items()
-    }
+        read = [row for row in rows if row.was_read]
+        found[system] = prompt_means([_grade(row) for row in read], [row.id for row in read])
+    return found
 
 
 def _by_system(verdicts: Iterable[Verdict], kind: str) -> dict[str, list[Verdict]]:

@@ -15,8 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from lima_ray.results.intervals import CONFIDENCE, NAN, RESAMPLES
-from lima_ray.results.statistics.clustered import number_of
+from lima_ray.results.intervals import CONFIDENCE, NAN
+from lima_ray.results.statistics.clustered import number_of, resample_sums
 
 Label = str | int | float
 Level = Literal["nominal", "ordinal", "interval"]
@@ -185,11 +185,7 @@ def over_items(stats_I: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray
         value = float(statistic(stats_I.sum(0)))
         if n_items < 2 or np.isnan(value):
             return Agreement(value, NAN, NAN, n_items)
-        draws_RI = np.random.default_rng(0).multinomial(
-            n_items, np.full(n_items, 1 / n_items), size=RESAMPLES
-        )
-        sums_R = (draws_RI @ stats_I.reshape(n_items, -1)).reshape(RESAMPLES, *stats_I.shape[1:])
-        values_R = statistic(sums_R)
+        values_R = statistic(resample_sums(stats_I, np.random.default_rng(0)))
     tail = (1 - CONFIDENCE) / 2
     # A resample whose labels never vary has no kappa; it says nothing of the interval.
     low, high = np.nanquantile(values_R, [tail, 1 - tail])

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lima_ray.results.intervals import CONFIDENCE, NAN, QUANTILE, RESAMPLES
-from lima_ray.results.statistics.clustered import number_of
+from lima_ray.results.intervals import CONFIDENCE, NAN, QUANTILE
+from lima_ray.results.statistics.clustered import number_of, resample_sums
 
 LEAST_SINGULAR_VALUE = 0.05
 """Of a confusion matrix that is inverted; below it an error of 1 point becomes one of 20."""
@@ -120,8 +120,8 @@ def corrected_shares(
     low_K = high_K = np.full(n_labels, NAN)
     if len(sample_CK) > 1 and len(calibration_DKT) > 1:
         generator = np.random.default_rng(0)
-        sums_RK = _resample(generator, sample_CK)
-        confusion_RKT = _resample(generator, calibration_DKT) + SMOOTHING
+        sums_RK = resample_sums(sample_CK, generator)
+        confusion_RKT = resample_sums(calibration_DKT, generator) + SMOOTHING
         values_RK = _solve(confusion_RKT, sums_RK / sums_RK.sum(1, keepdims=True))
         tail = (1 - CONFIDENCE) / 2
         low_K, high_K = np.quantile(values_RK, [tail, 1 - tail], axis=0)
@@ -207,10 +207,3 @@ def _counts_by_prompt(
     for place, label in zip(places, said, strict=True):
         counts[place, labels.index(label)] += 1
     return counts
-
-
-def _resample(generator: np.random.Generator, counts_C: np.ndarray) -> np.ndarray:
-    n = len(counts_C)
-    draws_RC = generator.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    flat = draws_RC @ counts_C.reshape(n, -1)
-    return flat.reshape(RESAMPLES, *counts_C.shape[1:])

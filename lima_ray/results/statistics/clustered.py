@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lima_ray.results.intervals import NAN, t_quantile, wilson_interval
+from lima_ray.results.intervals import NAN, RESAMPLES, t_quantile, wilson_interval
+
+DRAWS_IN_MEMORY = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,19 @@ def check_values(
             f"value {place} is {values_N[place]}; leave out what was not read, and count it as such"
         )
     return values_N, number_of(clusters)
+
+
+def resample_sums(stats_C: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return the sums over clusters drawn again with replacement, (C, ...) to (R, ...)."""
+    n = len(stats_C)
+    flat = stats_C.reshape(n, -1)
+    chances = np.full(n, 1 / n)
+    at_once = max(1, DRAWS_IN_MEMORY // n)
+    blocks = []
+    for start in range(0, RESAMPLES, at_once):
+        size = min(at_once, RESAMPLES - start)
+        blocks.append(generator.multinomial(n, chances, size=size) @ flat)
+    return np.concatenate(blocks).reshape(RESAMPLES, *stats_C.shape[1:])
 
 
 def number_of(names: Sequence[Hashable]) -> np.ndarray:

@@ -17,7 +17,14 @@ from lima_ray.records.verdict import Verdict
 from lima_ray.results.statistics.agreement_table import Annotation
 from lima_ray.results.statistics.bradley_terry import Strengths, bradley_terry, per_judge
 from lima_ray.results.statistics.order import BothOrders, both_orders, first_slot
-from lima_ray.results.statistics.preference import POINTS, Outcome, Preference, flip, win_tie_lose
+from lima_ray.results.statistics.preference import (
+    POINTS,
+    Outcome,
+    Preference,
+    flip,
+    prompt_means,
+    win_tie_lose,
+)
 
 TIE = "neither"
 SLOTS: dict[str, Outcome] = {"A": "win", "B": "lose", TIE: "tie"}
@@ -75,7 +82,7 @@ def comparisons(verdicts: Iterable[Verdict]) -> list[Comparison]:
     for verdict in verdicts:
         if verdict.kind == "pairwise":
             one = _comparison(verdict)
-            key = (one.pair, one.annotator, one.first_shown)
+            key = (one.pair, one.annotator, one.first_shown, verdict.key)
             if key in seen:
                 raise UserError(
                     f"{one.annotator} judges prompt {one.prompt}, {one.first} against {one.second}"
@@ -93,6 +100,17 @@ def preference(found: Sequence[Comparison], system: str, other: str) -> Preferen
     if not rows:
         raise UserError(f"{system} and {other} are never compared")
     return win_tie_lose([one.outcome for one in rows], [one.prompt for one in rows])
+
+
+def points_by_prompt(found: Sequence[Comparison], system: str, other: str) -> dict[str, float]:
+    """Return a system's mean score against another on each prompt, for `compare_paired`.
+
+    Two systems that both met a third on the same prompts are then compared prompt by prompt.
+    """
+    both = {system, other}
+    rows = [one.seen_from(system) for one in found if {one.first, one.second} == both]
+    read = [one for one in rows if one.outcome in POINTS]
+    return prompt_means([POINTS[one.outcome] for one in read], [one.prompt for one in read])
 
 
 def strengths(
