@@ -146,6 +146,16 @@ def test_an_annotator_is_not_compared_with_themself() -> None:
     assert agreement_table(twice, tie="t") == []
 
 
+def test_an_item_counts_once_however_many_judge_it() -> None:
+    crowd = [Annotation("i", f"worker {n}", "crowd", "A") for n in range(9)]
+    others = [Annotation("j", "worker 0", "crowd", "A"), Annotation("j", "gpt", "gpt", "B")]
+    both = [*crowd, Annotation("i", "gpt", "gpt", "A"), *others]
+    table = {row.groups: row for row in agreement_table(both, tie="t")}
+    found = table["crowd", "gpt"]
+    assert (found.percent.value, found.tie_discounted.value) == pytest.approx((0.5, 0.5))
+    assert (found.n_items, found.n_pairs) == (2, 10)
+
+
 def test_a_group_against_itself_does_not_depend_on_who_comes_first() -> None:
     generator = np.random.default_rng(3)
     rows = [(str(i), *generator.choice(["A", "B", "t"], 2)) for i in range(30)]

@@ -7,6 +7,7 @@ import pytest
 from scipy import optimize
 
 from lima_ray.config.errors import UserError
+from lima_ray.results.statistics import ordered_logit
 from lima_ray.results.statistics.bradley_terry import (
     bootstrap_strengths,
     bradley_terry,
@@ -127,6 +128,26 @@ def test_davidsons_ties_are_at_the_maximum_of_the_likelihood(seed: int) -> None:
         assert found.difference(name, "a").value == pytest.approx(fitted.x[place], abs=1e-4)
     assert found.covariates["shown first"].value == pytest.approx(fitted.x[3], abs=1e-4)
     assert found.ties["all"].value == pytest.approx(fitted.x[5], abs=1e-4)
+
+
+def test_scores_and_information_are_the_derivatives_of_the_objective() -> None:
+    games = Games(13, ties=True)
+    tied = games.generator.choice([0.0, 1.0], (300, 1))
+    games.points_N[(tied[:, 0] == 0) & (games.points_N == 0.5)] = 1
+    columns = np.column_stack([games.signs()[:, 1:], games.length_N])
+    design = ordered_logit.Design(columns, tied, games.points_N)
+    at_Q, weights_N = games.generator.normal(size=5), games.generator.random(300)
+    nothing_Q = np.zeros(5)
+
+    def gradient(values_Q: np.ndarray) -> np.ndarray:
+        return -ordered_logit.scores(design, values_Q).T @ weights_N
+
+    def objective(values_Q: np.ndarray) -> float:
+        return ordered_logit.objective(design, values_Q, weights_N, nothing_Q)
+
+    assert gradient(at_Q) == pytest.approx(optimize.approx_fprime(at_Q, objective), abs=1e-4)
+    numeric_QQ = optimize.approx_fprime(at_Q, gradient)
+    assert ordered_logit.information(design, at_Q, weights_N) == pytest.approx(numeric_QQ, abs=1e-4)
 
 
 def test_the_order_of_systems_in_a_comparison_changes_nothing() -> None:

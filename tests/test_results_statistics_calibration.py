@@ -86,6 +86,17 @@ def test_corrected_shares_stay_shares() -> None:
     assert all(0 <= one.low <= one.high <= 1 for one in found.values())
 
 
+def test_errors_that_few_items_did_not_show_are_not_ruled_out() -> None:
+    said = labels_of([0.5, 0.1, 0.4], 500)
+    widths = []
+    for count in (20, 2000):
+        people = labels_of([0.4, 0.2, 0.4], count)  # the judge agrees with all of them
+        found = corrected_shares(said, range(500), people, people, range(count))["win"]
+        assert found.value == pytest.approx(0.5)
+        widths.append(found.high - found.low)
+    assert widths[0] > 1.3 * widths[1]
+
+
 def test_a_confusion_matrix_without_an_inverse_is_told() -> None:
     people = labels_of([0.4, 0.2, 0.4], 50)
     always = corrected_shares(["win"] * 9, range(9), people, ["win"] * 50, range(50))
