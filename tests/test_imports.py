@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("lima_ray", "tune", "serve", "benchmarks")
 FLOORS = (
     *("config", "records", "web", "data", "results", "model", "curation", "training", "engine"),
-    *("generation", "judging", "commands", "miniature", "tune", "serve", "benchmarks"),
+    *("generation", "attribution", "judging", "commands", "miniature", "tune", "serve"),
+    *("benchmarks",),
 )
 """The lowest first. The files at the front of lima_ray are commands."""
 LATE = {

@@ -51,6 +51,7 @@ COMMANDS = {
     "generate": Command("lima_ray.generate", "lima_ray.generation.arguments:GenerationJob"),
     "compare": Command("lima_ray.compare"),
     "stats": Command("lima_ray.stats"),
+    "attribute": Command("lima_ray.attribute", "lima_ray.attribution.arguments:AttributeCommand"),
     "chat": Command("lima_ray.chat", "lima_ray.generation.arguments:ChatCommand"),
     "base": Command("lima_ray.base"),
     "sweep": Command("tune.sweep", "tune.arguments:SweepCommand"),

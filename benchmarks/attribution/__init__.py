@@ -1,0 +1,1 @@
+"""Which planted rows attribution finds, on the miniature."""
