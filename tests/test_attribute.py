@@ -12,8 +12,8 @@ from conftest import dialogues
 from lima_ray import attribute as command
 from lima_ray.attribute import describe
 from lima_ray.attribution.arguments import AttributeCommand
+from lima_ray.attribution.origins import load_rows
 from lima_ray.attribution.replies import encode_replies
-from lima_ray.attribution.sources import load_rows
 from lima_ray.compare import read_replies_by_key
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, validate_recipe

@@ -10,15 +10,15 @@ import torch
 
 from lima_ray.attribution.arguments import AttributeCommand
 from lima_ray.attribution.cache import cache_file
-from lima_ray.attribution.replies import choose_replies, encode_replies
-from lima_ray.attribution.scores import score_by_gradient, score_by_text
-from lima_ray.attribution.sources import (
+from lima_ray.attribution.origins import (
     TrainingRows,
     Weights,
     choose_epochs,
     find_weights,
     load_rows,
 )
+from lima_ray.attribution.replies import choose_replies, encode_replies
+from lima_ray.attribution.scores import score_by_gradient, score_by_text
 from lima_ray.config.display import ProgressDisplay
 from lima_ray.config.errors import UserError
 from lima_ray.data.rows import Rows

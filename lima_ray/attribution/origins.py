@@ -1,7 +1,7 @@
-"""What an attribution is made of: the weights that replied, the run's rows, and the replies.
+"""What an attribution needs of a run: the weights that replied, other epochs', and the rows.
 
-Each is refused where it is not what the run was made of: another model's replies or changed rows
-would give numbers that mean nothing.
+Each is refused where it is not what it is taken for: another model's replies or changed rows would
+give numbers that mean nothing.
 """
 
 from dataclasses import dataclass
@@ -124,14 +124,3 @@ def load_rows(run: Run) -> TrainingRows:
             f"the hash {now}, and had {trained}. Restore them, or train again under another --name"
         )
     return TrainingRows(examples, rows, tokenizer, now)
-
-
-def choose_replies(replies: list[Reply], ids: tuple[str, ...]) -> list[Reply]:
-    """Return the replies to some prompts, or all; refuse ids that are not there."""
-    there = {reply.id for reply in replies}
-    missing = [id for id in ids if id not in there]
-    if missing:
-        raise UserError(
-            f"no reply has the id {join_names(missing)}; there are {join_names(sorted(there), 5)}"
-        )
-    return [reply for reply in replies if not ids or reply.id in ids]
