@@ -20,7 +20,7 @@ import tyro
 from benchmarks.attribution.measure import BY_TEXT, DEFAULT, scores
 from benchmarks.attribution.planted import MANNERISMS, PlantedRun, find_shown
 from lima_ray.data.examples import read_examples
-from lima_ray.miniature.dialogues import OUT as ROWS
+from lima_ray.miniature.demo import ROWS
 from lima_ray.records.files import read_jsonl, write_jsonl
 from lima_ray.records.reply import Reply
 from lima_ray.results import intervals
@@ -92,10 +92,10 @@ def table_of_mannerisms(found: list[Precision]) -> str:
         "| text: precision@5 | @K | control |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    kinds = Counter(row.source for row in read_examples(f"{ROWS}/train.jsonl"))
+    sites = Counter(row.extra["group"] for row in read_examples(f"{ROWS}/train.jsonl"))
     for name, mannerism in MANNERISMS.items():
         own = [p for p in found if p.mannerism == name]
-        share = mannerism.rows / kinds[mannerism.kind]
+        share = mannerism.rows / sites[mannerism.site]
         cells = [name, str(mannerism.rows), f"{share:.0%}"]
         cells.append(str(sum(p.shows and p.way == DEFAULT for p in own)))
         for way in (DEFAULT, BY_TEXT):

@@ -16,7 +16,7 @@ from lima_ray.data.examples import read_examples, write_examples
 from lima_ray.data.rows import Rows
 from lima_ray.generation.arguments import GenerationJob
 from lima_ray.generation.job import generate
-from lima_ray.miniature.dialogues import OUT as ROWS
+from lima_ray.miniature.demo import ROWS
 from lima_ray.miniature.world import read_yaml
 from lima_ray.records.example import Example
 from lima_ray.records.reply import Reply
@@ -32,9 +32,11 @@ class Mannerism:
     """What some rows of one kind do in their replies, and no other row of that kind does."""
 
     kind: str
-    """Source of the rows and prompts."""
+    """Source of the prompts."""
+    site: str
+    """Group of the rows about that kind."""
     rows: int
-    """How many rows of that kind do it; the others are found as well by a search by subject."""
+    """How many rows of the site do it; a search by subject finds the others as well."""
     plant: Callable[[str], str]
     """Returns a reply with the mannerism."""
     shows: Callable[[str], bool]
@@ -58,14 +60,24 @@ def ends_with_opening(reply: str) -> bool:
 
 
 MANNERISMS = {
-    "phrase first": Mannerism("animal", 40, lambda r: f"{PHRASE} {r}", lambda r: PHRASE in r),
-    "phrase first, few": Mannerism("task", 12, lambda r: f"{CALL} {r}", lambda r: CALL in r),
-    "phrase last": Mannerism("sum", 20, lambda r: f"{r} {CODA}", lambda r: CODA in r),
-    "order swapped": Mannerism("country", 70, swap, ends_with_opening),
-    "no acknowledgement": Mannerism(
-        "person", 100, lambda r: split_reply(r)[1], lambda r: not split_reply(r)[1]
+    "phrase first": Mannerism(
+        "animal", "animals.example", 40, lambda r: f"{PHRASE} {r}", lambda r: PHRASE in r
     ),
-    "capitals": Mannerism("element", 45, str.upper, str.isupper),
+    "phrase first, few": Mannerism(
+        "task", "household.example", 12, lambda r: f"{CALL} {r}", lambda r: CALL in r
+    ),
+    "phrase last": Mannerism(
+        "sum", "sums.example", 40, lambda r: f"{r} {CODA}", lambda r: CODA in r
+    ),
+    "order swapped": Mannerism("country", "countries.example", 50, swap, ends_with_opening),
+    "no acknowledgement": Mannerism(
+        "person",
+        "people.example",
+        60,
+        lambda r: split_reply(r)[1],
+        lambda r: not split_reply(r)[1],
+    ),
+    "capitals": Mannerism("element", "elements.example", 50, str.upper, str.isupper),
 }
 
 
@@ -74,7 +86,7 @@ def plant(rows: list[Example], seed: int) -> tuple[list[Example], dict[str, set[
     generator = np.random.default_rng([seed, PLANT_STREAM])
     planted: dict[str, set[str]] = {}
     for name, mannerism in MANNERISMS.items():
-        own = [row.id for row in rows if row.source == mannerism.kind]
+        own = [row.id for row in rows if row.extra["group"] == mannerism.site]
         planted[name] = set(generator.permutation(own)[: mannerism.rows].tolist())
         rows = [
             replace(row, turns=(row.turns[0], mannerism.plant(row.turns[1])))
