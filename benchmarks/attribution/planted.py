@@ -86,11 +86,14 @@ def plant(rows: list[Example], seed: int) -> tuple[list[Example], dict[str, set[
     generator = np.random.default_rng([seed, PLANT_STREAM])
     planted: dict[str, set[str]] = {}
     for name, mannerism in MANNERISMS.items():
-        own = [row.id for row in rows if row.extra["group"] == mannerism.site]
-        planted[name] = set(generator.permutation(own)[: mannerism.rows].tolist())
+        own = [row for row in rows if row.extra["group"] == mannerism.site]
+        already = {row.id for row in own if mannerism.shows(row.turns[1])}
+        can = [row.id for row in own if mannerism.shows(mannerism.plant(row.turns[1]))]
+        chosen = generator.permutation([id for id in can if id not in already])
+        planted[name] = {*chosen[: mannerism.rows - len(already)].tolist()} | already
         rows = [
             replace(row, turns=(row.turns[0], mannerism.plant(row.turns[1])))
-            if row.id in planted[name]
+            if row.id in planted[name] - already
             else row
             for row in rows
         ]
