@@ -7,9 +7,6 @@ D); the wording is in `prompts/grade.txt`. What is no such number is `unreadable
 scored.
 """
 
-import re
-from pathlib import Path
-from string import Template
 from typing import Any
 
 from lima_ray.config.errors import UserError
@@ -17,18 +14,18 @@ from lima_ray.config.sections import Sampling, Select
 from lima_ray.generation.client import Client
 from lima_ray.generation.endpoint import Endpoint
 from lima_ray.generation.request_pool import request_all
+from lima_ray.judging.questions.item import Item
+from lima_ray.judging.questions.reading import read_judgement
+from lima_ray.judging.questions.wording import load_wording
 from lima_ray.judging.registry import Judge
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Status, Verdict
 
-PROMPT_FILE = Path(__file__).parent / "prompts" / "grade.txt"
 JUDGE_SAMPLING = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_new_tokens=1024)
 TRIAL_ATTEMPTS = 3
 TRIAL_TIMEOUT_S = 120.0
 """How long a judge may take with a small reply; it may have to load its model first."""
 SHOWN_CHARACTERS = 200
-GRADE_LINE = re.compile(r"[\s*_#`.\"'()\[\]]*([1-6])[\s*_#`.\"'()\[\]]*")
-"""The last line, which may be dressed up (`**4**`) but holds nothing else."""
 
 
 def grade(
@@ -109,19 +106,13 @@ def check_answers(endpoint: str, model: str) -> None:
 
 def judge_prompt(reply: Reply) -> str:
     """Return what the judge is asked: the scale, and the dialogue with the reply at its end."""
-    roles = ("User", "Assistant")
-    turns = [f"System: {reply.system}"] if reply.system else []
-    for number, text in enumerate([*reply.conversations, reply.reply]):
-        turns.append(f"{roles[number % 2]}: {text}")
-    template = Template(PROMPT_FILE.read_text(encoding="utf-8"))
-    return template.substitute(dialogue="\n\n".join(turns))
+    return load_wording("grade").prompt(Item("grade", (reply.model,), ((reply,),)))
 
 
 def parse(text: str) -> tuple[int | None, str]:
     """Return the grade on the last line and the reasoning before it; else none and all of it."""
-    reasoning, _, last = text.rstrip().rpartition("\n")
-    level = GRADE_LINE.fullmatch(last)
-    return (int(level[1]), reasoning.strip()) if level else (None, text)
+    found, reasoning = read_judgement(load_wording("grade"), text)
+    return (found if isinstance(found, int) else None), reasoning
 
 
 def judge(replies: list[Reply], select: Select) -> list[Verdict]:
