@@ -49,6 +49,7 @@ from lima_ray.curation.selection.selectors import render_overlap, select_rows
 from lima_ray.curation.sources.census import take_census
 from lima_ray.curation.sources.registry import make_reader
 from lima_ray.data.examples import write_examples
+from lima_ray.judging.asking.judges import EndpointJudge
 from lima_ray.judging.candidates import grade_candidates
 from lima_ray.records.files import acquire_lock, explain_write_errors, read_json
 from lima_ray.results.units import format_bytes
@@ -149,8 +150,8 @@ def grade(curation: Curation, pools: list[SourcePool], out: Path) -> dict[str, f
     if not asked:
         return {}
     candidates = [c for pool in asked for c in pool.read([row.id for row in pool.rows])]
-    journal = out / "grades.jsonl"
-    return grade_candidates(candidates, curation.endpoint, curation.endpoint_model, journal)
+    judge = EndpointJudge(model=curation.endpoint_model, url=curation.endpoint)
+    return grade_candidates(candidates, judge, out / "grades.jsonl")
 
 
 def print_overlaps(curation: Curation, pool: SourcePool, grades: dict[str, float]) -> None:

@@ -9,9 +9,10 @@ from chat_server import ChatServer, Response, refused, said
 from filelock import FileLock
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.sections import Sampling
 from lima_ray.curation.candidate import Candidate
-from lima_ray.judging.candidates import MOST_UNREADABLE, grade_candidates
+from lima_ray.judging.asking.judges import EndpointJudge
+from lima_ray.judging.asking.run import MOST_UNREADABLE
+from lima_ray.judging.candidates import grade_candidates
 from lima_ray.records.verdict import read_verdicts
 
 
@@ -22,8 +23,8 @@ def candidates(*names: str) -> list[Candidate]:
 
 def grade(server: ChatServer, rows: list[Candidate], folder: Path, **more: Any) -> dict[str, float]:
     """Grade candidates, asking again without long waits."""
-    settings = {"retries": 1, "backoff_s": 0.01} | more
-    return grade_candidates(rows, server.url, "judge", folder / "grades.jsonl", **settings)
+    settings = {"model": "judge", "url": server.url, "retries": 1, "backoff_s": 0.01} | more
+    return grade_candidates(rows, EndpointJudge(**settings), folder / "grades.jsonl")
 
 
 def by_name(grades: dict[str, str]) -> Any:
@@ -100,11 +101,9 @@ def test_another_text_judge_or_sampling_is_graded_anew(server: ChatServer, tmp_p
     server.grading = lambda _: "Good.\n2"
     changed = [Candidate("a", ("Why a?", "Because of another."), "se"), rows[1]]
     assert grade(server, changed, tmp_path) == {"a": 2, "b": 4}
-    longer = Sampling(temperature=0, top_p=1, repetition_penalty=1, max_new_tokens=2048)
-    assert grade(server, rows, tmp_path, sampling=longer) == {"a": 2, "b": 2}
+    assert grade(server, rows, tmp_path, max_new_tokens=2048) == {"a": 2, "b": 2}
     assert grade(server, rows, tmp_path) == {"a": 4, "b": 4}
-    journal = tmp_path / "grades.jsonl"
-    assert grade_candidates(rows, server.url, "other", journal) == {"a": 2, "b": 2}
+    assert grade(server, rows, tmp_path, model="other") == {"a": 2, "b": 2}
 
 
 def test_a_judge_that_gives_no_grades_is_asked_no_further(
@@ -112,7 +111,7 @@ def test_a_judge_that_gives_no_grades_is_asked_no_further(
 ) -> None:
     server.grading = lambda _: "Great answer!"
     rows = candidates(*(f"{number}" for number in range(200)))
-    with pytest.raises(UserError, match=r"gave no number from 1 to 6 .*Great answer!"):
+    with pytest.raises(UserError, match=r"gave no verdict .*Great answer!"):
         grade(server, rows, tmp_path)
     assert MOST_UNREADABLE <= len(server.requests) < 3 * MOST_UNREADABLE
 

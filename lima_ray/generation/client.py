@@ -13,6 +13,7 @@ request that the endpoint does not understand.
 
 import asyncio
 import random
+import time
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -57,6 +58,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         self.url = f"{endpoint.url.rstrip('/')}/chat/completions"
         self.key = read_key(endpoint.api_key_env)
         self.answered = False
+        self.next_start_s = 0.0
         self.http = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
             # Reading all certificates takes a quarter of a second, and plain HTTP has none.
@@ -86,6 +88,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         for attempt in range(self.endpoint.retries + 1):
             wait_s = min(self.endpoint.backoff_s * 2**attempt, LONGEST_BACKOFF_S)
             wait_s *= random.uniform(0.75, 1)
+            await self._wait_for_turn()
             try:
                 async with asyncio.timeout(self.endpoint.timeout_s):
                     response = await self.http.post(self.url, json=body)
@@ -118,6 +121,14 @@ class Client(AbstractAsyncContextManager["Client"]):
         if self.endpoint.extra and sampling.repetition_penalty != 1:
             fields["repetition_penalty"] = sampling.repetition_penalty
         return fields
+
+    async def _wait_for_turn(self) -> None:
+        """Wait until the next request may be sent, by `requests_per_minute`."""
+        if self.endpoint.requests_per_minute:
+            now_s = time.monotonic()
+            start_s = max(now_s, self.next_start_s)
+            self.next_start_s = start_s + 60 / self.endpoint.requests_per_minute
+            await asyncio.sleep(start_s - now_s)
 
     def _check_refusal(self, response: httpx2.Response) -> str:
         """Return what an error says, where asking again may help.

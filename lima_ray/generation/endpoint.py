@@ -28,6 +28,8 @@ class Endpoint(Section):
     """Environment variable that holds the key; where it is not set, no key is sent."""
     concurrency: int = Field(default=8, ge=1)
     """Requests on their way at once."""
+    requests_per_minute: float = Field(default=0, ge=0)
+    """Most requests sent in a minute, evenly spaced, retries among them; 0 sets no limit."""
     retries: int = Field(default=5, ge=0)
     """How often a request that failed is sent again."""
     timeout_s: float = Field(default=600, gt=0)

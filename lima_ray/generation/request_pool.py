@@ -27,9 +27,18 @@ def request_all(
     handle: Callable[[Client, Item], Awaitable[None]],
     on_failure: Callable[[Item, str], None],
 ) -> None:
-    """Run `handle(client, item)` for all items, `endpoint.concurrency` of them at a time.
+    """Do what `request_concurrently` does in an event loop of its own, for blocking callers."""
+    asyncio.run(request_concurrently(endpoint, model, items, handle, on_failure))
 
-    It starts an event loop, so it is for blocking callers only.
+
+async def request_concurrently(
+    endpoint: Endpoint,
+    model: str,
+    items: Iterable[Item],
+    handle: Callable[[Client, Item], Awaitable[None]],
+    on_failure: Callable[[Item, str], None],
+) -> None:
+    """Run `handle(client, item)` for all items, `endpoint.concurrency` of them at a time.
 
     Args:
         items: taken as others finish.
@@ -40,31 +49,27 @@ def request_all(
         UserError: wrong URL, key, path or model; or so many failures in a row that the endpoint
             must be down. Requests on their way are then dropped.
     """
+    waiting, failures = iter(items), 0
+    most_failures = max(MOST_FAILURES, endpoint.concurrency)
 
-    async def run() -> None:
-        waiting, failures = iter(items), 0
-        most_failures = max(MOST_FAILURES, endpoint.concurrency)
+    async def worker() -> None:
+        nonlocal failures
+        for item in waiting:
+            try:
+                await handle(client, item)
+                failures = 0
+            except Unanswered as error:
+                on_failure(item, str(error))
+                failures += 1
+                if failures >= most_failures:
+                    raise UserError(
+                        f"{endpoint.url} failed {failures} times in a row, the last time with: "
+                        f"{error}. What was answered is kept; the same command goes on there"
+                    ) from error
 
-        async def worker() -> None:
-            nonlocal failures
-            for item in waiting:
-                try:
-                    await handle(client, item)
-                    failures = 0
-                except Unanswered as error:
-                    on_failure(item, str(error))
-                    failures += 1
-                    if failures >= most_failures:
-                        raise UserError(
-                            f"{endpoint.url} failed {failures} times in a row, the last time with: "
-                            f"{error}. What was answered is kept; the same command goes on there"
-                        ) from error
-
+    try:
         async with Client(endpoint, model) as client, asyncio.TaskGroup() as group:
             for _ in range(endpoint.concurrency):
                 group.create_task(worker())
-
-    try:
-        asyncio.run(run())
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None

@@ -17,6 +17,10 @@ class ChatCompletion:
     """True where the model ended it, false where the limit did."""
     n_tokens: int | None
     """None where the endpoint does not count."""
+    n_prompt_tokens: int | None = None
+    snapshot: str = ""
+    """Which version of the model replied, as the server tells it: `model` and
+    `system_fingerprint`."""
 
 
 class _Message(BaseModel):
@@ -30,6 +34,7 @@ class _Choice(BaseModel):
 
 class _Usage(BaseModel):
     completion_tokens: int | None = None
+    prompt_tokens: int | None = None
 
 
 class _Body(BaseModel):
@@ -37,6 +42,8 @@ class _Body(BaseModel):
 
     choices: list[_Choice] = Field(min_length=1)
     usage: _Usage | None = None
+    model: str | None = None
+    system_fingerprint: str | None = None
 
 
 def read_completion(response: httpx2.Response) -> ChatCompletion:
@@ -49,12 +56,16 @@ def read_completion(response: httpx2.Response) -> ChatCompletion:
         raise ValueError(
             f"an answer that makes no sense: {where}: {first['msg']} ({error_message(response)})"
         ) from error
-    choice, usage = body.choices[0], body.usage
+    choice, usage = body.choices[0], body.usage or _Usage()
     if choice.finish_reason not in ("stop", "length"):
         raise ValueError(f"an answer that ended with {choice.finish_reason!r}")
     stopped = choice.finish_reason == "stop"
     return ChatCompletion(
-        choice.message.content, stopped, usage.completion_tokens if usage else None
+        choice.message.content,
+        stopped,
+        usage.completion_tokens,
+        usage.prompt_tokens,
+        " ".join(filter(None, (body.model, body.system_fingerprint))),
     )
 
 

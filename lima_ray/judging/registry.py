@@ -3,6 +3,7 @@
 check_prompts(prompts, "data.dev", recipe.select)   # before anything is trained
 check_judge_answers(recipe.select)
 verdicts = load_judge(recipe.select.judge).judge(replies, recipe.select)
+verdict = decide_exactly(item)
 """
 
 import importlib
@@ -12,6 +13,7 @@ from functools import lru_cache
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Select
+from lima_ray.judging.questions.item import Item
 from lima_ray.records.example import Example
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Verdict
@@ -27,6 +29,8 @@ class Judge:
     """Raises `UserError` where it cannot judge replies to these prompts."""
     check_answers: Callable[[str, str], None]
     """Given endpoint and model, raises `UserError` where it does not answer."""
+    decide: Callable[[Item], Verdict] | None = None
+    """The verdict of rules on an item of any kind; none where a model is asked."""
 
 
 JUDGES = {
@@ -39,6 +43,13 @@ JUDGES = {
 def load_judge(name: str) -> Judge:
     module, _, attribute = JUDGES[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def decide_exactly(item: Item) -> Verdict:
+    """Return the exact judge's verdict on an item."""
+    decide = load_judge("exact").decide
+    assert decide
+    return decide(item)
 
 
 def check_prompts(prompts: list[Example], field: str, select: Select) -> None:

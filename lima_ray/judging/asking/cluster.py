@@ -1,0 +1,115 @@
+"""Questions asked by Ray actors, spread over the nodes of a cluster."""
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from lima_ray.config.cluster import NO_GPU, connect, forwarded_environment
+from lima_ray.config.errors import UserError
+from lima_ray.generation.client import Client, Unanswered
+from lima_ray.generation.request_pool import MOST_FAILURES
+from lima_ray.judging.asking.judges import EndpointJudge, ask, unanswered
+from lima_ray.judging.questions.item import Item
+from lima_ray.records.verdict import Verdict
+
+Question = tuple[EndpointJudge, Item]
+MAX_CONSECUTIVE_DEATHS = 3
+"""Actors that may die without an answer between."""
+
+
+class AskingWorker:
+    """An actor that asks many questions at once."""
+
+    def __init__(self) -> None:
+        self.clients: dict[str, Client] = {}
+
+    async def ask(self, judge: EndpointJudge, item: Item) -> Verdict:
+        name = judge.annotator.name
+        if name not in self.clients:
+            self.clients[name] = Client(judge.endpoint, judge.model)
+        try:
+            return await ask(self.clients[name], judge, item)
+        except Unanswered as error:
+            return unanswered(judge, item, str(error))
+
+
+def ask_on_cluster(
+    questions: Sequence[Question], workers: int, keep: Callable[[EndpointJudge, Verdict], None]
+) -> None:
+    """Ask all questions by actors, and hand on each verdict as it comes.
+
+    A judge's `concurrency` and `requests_per_minute` hold for all actors together.
+
+    Raises:
+        UserError: what an actor raised; an endpoint that is down; actors that die without an answer
+            between.
+    """
+    import ray
+    from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+
+    connect()
+    judges = {judge.annotator.name: judge for judge, _ in questions}
+    todo = {name: deque(q for q in questions if q[0] is judge) for name, judge in judges.items()}
+    worker: Any = ray.remote(AskingWorker).options(
+        num_cpus=0,
+        max_concurrency=sum(judge.concurrency for judge in judges.values()),
+        scheduling_strategy="SPREAD",
+        runtime_env={"env_vars": environment(judges.values())},
+    )
+    actors = [worker.remote() for _ in range(workers)]
+    busy: dict[Any, tuple[Any, Question]] = {}
+    asked, failures, deaths = Counter[str](), Counter[str](), 0
+    try:
+        while busy or any(todo.values()):
+            for name, waiting in todo.items():
+                while waiting and asked[name] < judges[name].concurrency:
+                    judge, item = waiting.popleft()
+                    held = Counter(actor for actor, _ in busy.values())
+                    actor = min(actors, key=lambda one: held[one])
+                    busy[actor.ask.remote(share(judge, workers), item)] = actor, (judge, item)
+                    asked[name] += 1
+            ref = ray.wait(list(busy), num_returns=1)[0][0]
+            actor, (judge, item) = busy.pop(ref)
+            name = judge.annotator.name
+            asked[name] -= 1
+            try:
+                verdict: Verdict = ray.get(ref)
+            except (RayActorError, OutOfMemoryError) as error:
+                todo[name].appendleft((judge, item))
+                if actor in actors:  # its other questions come back in the same way
+                    deaths += 1
+                    actors[actors.index(actor)] = worker.remote()
+                if deaths >= MAX_CONSECUTIVE_DEATHS:
+                    raise UserError(
+                        f"actors died {deaths} times without an answer between. What was answered "
+                        f"is kept; the same command goes on there. The last error was:\n{error}"
+                    ) from error
+                continue
+            except RayTaskError as error:
+                cause = error.cause
+                raise (UserError(str(cause)) if isinstance(cause, UserError) else error) from None
+            deaths = 0
+            keep(judge, verdict)
+            failures[name] = failures[name] + 1 if verdict.status == "unanswered" else 0
+            if failures[name] >= max(MOST_FAILURES, judge.concurrency):
+                raise UserError(
+                    f"{judge.url} failed {failures[name]} times in a row, the last time with: "
+                    f"{verdict.explanation}. What was answered is kept; the same command goes on "
+                    "there"
+                )
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+def share(judge: EndpointJudge, workers: int) -> EndpointJudge:
+    """Return a judge as one of several actors asks it."""
+    rate = judge.requests_per_minute / workers
+    return judge.model_copy(update={"requests_per_minute": rate})
+
+
+def environment(judges: Iterable[EndpointJudge]) -> dict[str, str]:
+    """Return the environment variables that actors need, the judges' keys among them."""
+    keys = {judge.api_key_env for judge in judges}
+    return {k: os.environ[k] for k in keys if k in os.environ} | forwarded_environment() | NO_GPU
