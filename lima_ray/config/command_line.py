@@ -49,6 +49,7 @@ COMMANDS = {
     "train": Command("lima_ray.train", "lima_ray.config.command_line:RecipeCommand"),
     "select": Command("lima_ray.select", "lima_ray.judging.choice:parse_selection"),
     "generate": Command("lima_ray.generate", "lima_ray.generation.arguments:GenerationJob"),
+    "judge": Command("lima_ray.judge", "lima_ray.judging.arguments:JudgeCommand"),
     "compare": Command("lima_ray.compare"),
     "stats": Command("lima_ray.stats"),
     "attribute": Command("lima_ray.attribute", "lima_ray.attribution.arguments:AttributeCommand"),

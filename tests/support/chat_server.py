@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from http_server import QuietHandler, listening
 
@@ -73,8 +73,11 @@ class ChatServer:
         return said(self.grading(question))
 
 
+Server = TypeVar("Server", bound=ChatServer)
+
+
 @contextmanager
-def serving(server: ChatServer) -> Iterator[ChatServer]:
+def serving(server: Server) -> Iterator[Server]:
     """Serve; once left, the port refuses connections."""
 
     class CompletionHandler(QuietHandler):

@@ -31,12 +31,17 @@ class VerdictJournal(AbstractContextManager["VerdictJournal"]):
             busy = f"another process is writing to {self.file}; wait for it"
             self.lock = acquire_lock(self.file.with_name(f".{self.file.name}.lock"), busy)
             self.journal.repair()
-        for verdict in latest(read_journal(self.file)):
-            self._keep(verdict)
+        self.load()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.lock.release()
+
+    def load(self) -> None:
+        """Read what stands in the file, without a lock for those who only look."""
+        self.by_question.clear()
+        for verdict in latest(read_journal(self.file)):
+            self._keep(verdict)
 
     @property
     def verdicts(self) -> list[Verdict]:

@@ -1,0 +1,376 @@
+"""The command that judges, against a real server whose judgements and faults are known."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import serving
+from conftest import ray_cluster
+from judge_server import JudgeServer, always_a, honest, longer
+
+from lima_ray import judge as command
+from lima_ray.config.command_line import COMMANDS, parse_arguments
+from lima_ray.config.errors import UserError
+from lima_ray.judging.questions.item import Item
+from lima_ray.judging.questions.verdicts import Annotator, record_verdict
+from lima_ray.records.files import write_json, write_jsonl
+from lima_ray.records.reply import Reply
+from lima_ray.records.verdict import Verdict, read_verdicts
+
+Start = Callable[..., JudgeServer]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start judge servers that end with the test."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(serving(JudgeServer(**settings)))
+
+
+def replies(model: str, texts: dict[str, str]) -> list[Reply]:
+    return [Reply(i, (f"Why {i}?",), model, 0, 0, t, True) for i, t in texts.items()]
+
+
+def written(folder: Path, model: str, texts: dict[str, str]) -> str:
+    (folder / model).mkdir()
+    rows = [reply.to_json() for reply in replies(model, texts)]
+    write_jsonl(rows, folder / model / "replies.jsonl")
+    return f"{model}={folder / model}"
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[str]:
+    """Twelve prompts: ours is good on eight, theirs on two, neither on two."""
+    ours = {f"p{n}": "good" if n < 8 else "so" for n in range(12)}
+    theirs = {f"p{n}": "good" if 8 <= n < 10 else "so" for n in range(12)}
+    return [written(tmp_path, "ours", ours), written(tmp_path, "theirs", theirs)]
+
+
+def judge_with(server: JudgeServer, **fields: Any) -> str:
+    settings = {"backoff_s": 0.01, "timeout_s": 1} | fields
+    return "".join([f"judge@{server.url}", *(f",{k}={v}" for k, v in settings.items())])
+
+
+def run(*args: str | Path) -> None:
+    command.main(parse_arguments(COMMANDS["judge"], list(map(str, args))))
+
+
+def verdicts(out: Path) -> list[Verdict]:
+    return read_verdicts(out / "verdicts.jsonl")
+
+
+def test_pairs_are_judged_in_both_orders_and_summarised(
+    start: Start, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, out = start(), tmp_path / "out"
+    run(*models, "--judges", judge_with(server), "--out", out)
+    found = verdicts(out)
+    assert len(found) == 24 and all(v.was_read for v in found)
+    assert {v.order for v in found} == {(0, 1), (1, 0)}
+    assert {v.extra["snapshot"] for v in found} == {"judge-2026-11-01 fp_old"}
+    said = capsys.readouterr().out
+    assert "ours against theirs: win 66.7 [" in said and "tie 16.7 [" in said
+    assert "both orders give the same verdict 100.0" in said
+    assert "no passport of judge" in said
+    settings = json.loads((out / "judge.json").read_text())
+    assert set(settings["models"]) == {"ours", "theirs"}
+
+
+def test_faults_are_waited_out_and_what_is_no_verdict_is_told_of_each_model(
+    start: Start, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faults = {0: "429", 1: "500", 2: "drop", 3: "garbage", 4: "hang", 8: "off menu", 9: "cut"}
+    faults |= {10: "contradiction"}
+    server, out = start(faults=faults), tmp_path / "out"
+    began = time.monotonic()
+    run(*models, "--judges", judge_with(server, retries=5), "--out", out)
+    assert time.monotonic() - began >= 1, "Retry-After and timeout_s were waited for"
+    found = verdicts(out)
+    assert len(found) == 24
+    lost = [v for v in found if not v.was_read]
+    assert [v.status for v in lost] == ["unreadable", "unreadable"]
+    assert all(v.verdict is None and v.grade is None for v in lost)
+    said = capsys.readouterr().out
+    for model in ("ours", "theirs"):
+        assert f"{model}: 2 unreadable and 0 unanswered of 24 verdicts, neither a tie" in said
+    assert "with all not read)" in said
+    assert "1 verdict of 24 contradict the last sentence" in said
+
+
+def test_what_was_not_answered_is_apart_and_asked_again(
+    start: Start, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, out = start(faults={5: "500", 6: "off menu"}), tmp_path / "out"
+    args = [*models, "--judges", judge_with(server, retries=0), "--out", out]
+    run(*args)
+    assert [v.status for v in verdicts(out) if not v.was_read].count("unanswered") == 1
+    assert "1 unreadable and 1 unanswered of 24" in capsys.readouterr().out
+    run(*args)
+    assert server.number == 25, "the unanswered one alone"
+    run(*args, "--unreadable", "ask")
+    assert server.number == 26
+    said = capsys.readouterr().out
+    assert "win 66.7 [" in said.split("about")[-1] and "unreadable" not in said.split("about")[-1]
+    assert max(server.answered.values()) == 2
+
+
+def test_a_killed_run_goes_on_and_pays_for_nothing_twice(
+    start: Start, models: list[str], tmp_path: Path
+) -> None:
+    server, out = start(seconds=0.1), tmp_path / "out"
+    args = [*models, "--judges", judge_with(server, concurrency=2), "--out", str(out)]
+    running = subprocess.Popen([sys.executable, "-m", "lima_ray.judge", *args])
+    file = out / "verdicts.jsonl"
+    deadline = time.monotonic() + 60
+    while not (file.exists() and file.read_bytes().count(b"\n") >= 6):
+        assert time.monotonic() < deadline and running.poll() is None
+        time.sleep(0.02)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    before = file.read_bytes().count(b"\n")
+    assert 6 <= before < 24
+    time.sleep(0.3)
+    asked = server.number
+    server.seconds = 0
+    run(*args)
+    assert server.number - asked == 24 - before, "what stood in the journal is not asked again"
+    found = verdicts(out)
+    assert len({v.extra["asked"] for v in found}) == len(found) == 24
+
+
+def test_calls_tokens_and_money_are_told_before_the_first_call(
+    start: Start,
+    models: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, out = start(), tmp_path / "out"
+    priced = judge_with(server, input_usd=1000, output_usd=2000, max_new_tokens=500)
+    args = [*models, "--judges", priced, "--out", str(out)]
+    run(*args, "--dry_run")
+    said = capsys.readouterr().out
+    assert "judge: 24 calls, about " in said and "at most $" in said
+    assert not server.requests and not out.exists()
+    with pytest.raises(UserError, match=r"may cost \$.*more than limit_usd \$5\.00; --yes"):
+        run(*args)
+    monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda _: True})())
+    monkeypatch.setattr("builtins.input", lambda _: "n")
+    with pytest.raises(UserError, match="nothing was asked"):
+        run(*args)
+    assert not server.requests
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    with pytest.raises(UserError, match="are spent, more than limit_usd"):
+        run(*args)
+    assert 0 < len(verdicts(out)) < 24, "what was paid for is kept"
+    run(*args, "--yes")
+    assert len(verdicts(out)) == 24
+    assert "tokens in (+33% of four characters a token)" in capsys.readouterr().out
+    run(*args, "--dry_run")
+    assert "0 calls" in capsys.readouterr().out
+
+
+def test_several_judges_are_asked_at_once_and_one_that_fails_holds_up_no_other(
+    start: Start, models: list[str], tmp_path: Path
+) -> None:
+    good, biased, broken = (
+        start(),
+        start(decide=always_a),
+        start(faults=dict.fromkeys(range(99), "500")),
+    )
+    out = tmp_path / "out"
+    specifications = [
+        judge_with(good),
+        judge_with(biased, name="biased"),
+        judge_with(broken, name="broken", retries=0),
+    ]
+    with pytest.raises(UserError, match="failed 8 times in a row"):
+        run(*models, "--judges", *specifications, "--out", out)
+    counts = {name: 0 for name in ("judge", "biased", "broken")}
+    for verdict in verdicts(out):
+        counts[verdict.annotator] += verdict.was_read
+    assert counts == {"judge": 24, "biased": 24, "broken": 0}
+
+
+def test_a_judge_that_follows_no_request_is_stopped_early(
+    start: Start, models: list[str], tmp_path: Path
+) -> None:
+    server = start(faults=dict.fromkeys(range(99), "off menu"))
+    with pytest.raises(UserError, match="gave no verdict on its last line in 16 judgements"):
+        run(*models, "--judges", judge_with(server, concurrency=1), "--out", tmp_path / "out")
+    assert server.number == 16
+
+
+def test_requests_keep_to_so_many_a_minute(start: Start, models: list[str], tmp_path: Path) -> None:
+    server = start()
+    limited = judge_with(server, requests_per_minute=1200)
+    run(*models, "--judges", limited, "--out", tmp_path / "out")
+    assert server.times[-1] - server.times[0] >= 23 * 0.05 * 0.95
+
+
+def test_a_change_of_the_judge_within_a_study_is_told(
+    start: Start, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = start(drifts_at=10)
+    run(*models, "--judges", judge_with(server), "--out", tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "the judge changed within this study: 14 by judge-2026-11-01 fp_new, 10 by" in said
+    keys = {v.key for v in verdicts(tmp_path / "out")}
+    assert len(keys) == 24
+
+
+def test_a_model_does_not_judge_its_own_replies(
+    start: Start, models: list[str], tmp_path: Path
+) -> None:
+    server, out = start(), tmp_path / "out"
+    own = f"owner/Ours@{server.url}"
+    with pytest.raises(UserError, match=r"would judge its own replies \(ours\)"):
+        run(*models, "--judges", own, "--out", out)
+    assert not server.requests
+    run(*models, "--judges", own, "--out", out, "--allow_self")
+    assert len(verdicts(out)) == 24
+
+
+def test_our_own_server_is_known_by_the_weights_behind_it(
+    start: Start, models: list[str], tmp_path: Path
+) -> None:
+    write_json(tmp_path / "ours" / "generate.json", {"model": "x", "model_hash": "fp_old"})
+    server, out = start(), tmp_path / "out"
+    with pytest.raises(UserError, match="turns out to be a model it judges"):
+        run(*models, "--judges", judge_with(server), "--out", out)
+    before = server.number
+    listed = {"data": [{"id": "judge", "revision": "fp_old"}]}
+    server.models = (200, {}, json.dumps(listed).encode())
+    with pytest.raises(UserError, match="would judge its own replies"):
+        run(*models, "--judges", judge_with(server), "--out", out)
+    assert server.number == before
+
+
+def test_other_replies_under_the_same_name_are_refused(
+    start: Start, models: list[str], tmp_path: Path
+) -> None:
+    server, out = start(), tmp_path / "out"
+    run(*models, "--judges", judge_with(server), "--out", out)
+    changed = [reply.to_json() for reply in replies("ours", {f"p{n}": "new" for n in range(12)})]
+    write_jsonl(changed, tmp_path / "ours" / "replies.jsonl")
+    with pytest.raises(UserError, match=r"holds verdicts on other replies of ours on p0"):
+        run(*models, "--judges", judge_with(server), "--out", out)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "no judge: --judges exact"),
+        (["gpt"], "'gpt' is no judge"),
+        (["m@http://x/v1,price=3"], "there is no price"),
+        (["m@http://x/v1,concurrency=0"], "concurrency is '0'"),
+        (["m@http://x/v1,input_usd=nan"], "input_usd"),
+        (["m@http://x/v1", "m@http://y/v1"], "several judges are called m"),
+        (["exact@http://x/v1"], "several judges are called exact"),
+    ],
+)
+def test_judges_that_cannot_be_read_are_refused(
+    models: list[str], tmp_path: Path, given: list[str], message: str
+) -> None:
+    flags = ["--judges", *given] if given else []
+    with pytest.raises(UserError, match=message):
+        run(*models, *flags, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_html_in_a_reply_is_text_to_the_judge(start: Start, tmp_path: Path) -> None:
+    script = "good <script>alert(1)</script>"
+    pair = [written(tmp_path, "ours", {"p": script}), written(tmp_path, "theirs", {"p": "x"})]
+    server = start()
+    run(*pair, "--judges", judge_with(server), "--out", tmp_path / "out")
+    assert script in server.asked[0]
+
+
+def test_grades_keep_to_the_scale(start: Start, models: list[str], tmp_path: Path) -> None:
+    said = iter(["7", "0", "nan", "5", "4.5", *["3"] * 99])
+    server, out = start(decide=lambda *_: next(said)), tmp_path / "out"
+    limited = judge_with(server, concurrency=1)
+    run(models[0], "--kind", "grade", "--judges", limited, "--out", out)
+    found = verdicts(out)
+    assert [v.status for v in found].count("unreadable") == 4
+    assert sorted(v.grade for v in found if v.grade is not None) == [3] * 7 + [5]
+
+
+def people(out: Path, models: list[str], decide: Callable[[str, str], str]) -> Path:
+    """Write verdicts of two people on the replies of two models."""
+    sides = [read_replies_of(reference) for reference in models]
+    rows = []
+    for ours, theirs in zip(*sides, strict=True):
+        item = Item("pairwise", (ours.model, theirs.model), ((ours,), (theirs,)))
+        for name in ("anna", "ben"):
+            choice = decide(ours.reply, theirs.reply)
+            rows.append(record_verdict(item, Annotator(name), choice).to_json())
+    write_jsonl(rows, out)
+    return out
+
+
+def read_replies_of(reference: str) -> list[Reply]:
+    from lima_ray.records.reply import read_replies
+
+    return read_replies(Path(reference.partition("=")[2]) / "replies.jsonl")
+
+
+def test_a_passport_tells_biased_judges_from_an_honest_one(
+    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Quality and length are independent of each other: good is worth nothing to the longer judge.
+    ours = {f"p{n}": "good " * (n % 3) + "long " * (n % 5) for n in range(60)}
+    theirs = {f"p{n}": "good " * (n // 3 % 3) + "long " * (n // 5 % 5) for n in range(60)}
+    models = [written(tmp_path, "ours", ours), written(tmp_path, "theirs", theirs)]
+    servers = {"fair": start(), "first": start(decide=always_a), "long": start(decide=longer)}
+    judges = [judge_with(server, name=name) for name, server in servers.items()]
+    theirs_file = people(tmp_path / "people.jsonl", models, honest)
+    out = tmp_path / "out"
+    args = [*models, "--judges", *judges, "--out", out]
+    run(*args, "--passport", "--people", theirs_file)
+    said = capsys.readouterr().out
+    assert "no passport" not in said
+    passports = json.loads((out / "passport.json").read_text())
+    assert passports["fair"]["problems"] == []
+    assert passports["fair"]["consistency"]["value"] == 1
+    assert passports["fair"]["agreement"]["tie_discounted"]["value"] == 1
+    assert passports["first"]["first_slot"]["value"] == 1
+    assert passports["first"]["consistency"]["value"] == 0
+    assert "prefers the reply shown first" in passports["first"]["problems"]
+    assert passports["long"]["longer_preferred"]["value"] == 1
+    assert "prefers longer replies more than people do" in passports["long"]["problems"]
+    assert "does not agree with people beyond chance" in passports["first"]["problems"]
+    run(*args, "--passport")
+    assert "agreement" in json.loads((out / "passport.json").read_text())["fair"]
+
+
+def test_people_who_judged_something_else_are_refused(
+    start: Start, models: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = [written(tmp_path / "other", n, {"zz": "good"}) for n in ("ours", "theirs")]
+    file = people(tmp_path / "people.jsonl", other, honest)
+    args = [*models, "--judges", judge_with(start()), "--out", tmp_path / "out", "--passport"]
+    with pytest.raises(UserError, match="about none of these pairs; the first is on prompt zz"):
+        run(*args, "--people", file)
+    with pytest.raises(UserError, match="no verdicts of people at"):
+        run(*args, "--people", tmp_path / "nothing")
+    with pytest.raises(UserError, match="is not NAME=FAMILY of one of ours, theirs"):
+        run(*args, "--families", "unknown=gpt")
+
+
+@pytest.mark.slow
+def test_actors_of_a_cluster_ask_as_well(start: Start, models: list[str], tmp_path: Path) -> None:
+    server, out = start(faults={3: "500", 4: "off menu"}), tmp_path / "out"
+    with ray_cluster(2):
+        run(*models, "--judges", judge_with(server), "--out", out, "--workers", "2")
+    found = verdicts(out)
+    assert len(found) == 24 and sum(v.was_read for v in found) == 23
