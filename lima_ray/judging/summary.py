@@ -5,7 +5,8 @@ print("\\n".join(summarise(verdicts)))
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from lima_ray.judging.questions.verdicts import latest
 from lima_ray.records.verdict import Verdict
@@ -18,12 +19,24 @@ from lima_ray.results.units import counted
 def summarise(verdicts: Iterable[Verdict]) -> list[str]:
     """Return lines about the verdicts of each judge; an answer that was changed counts once."""
     by_judge: dict[str, list[Verdict]] = defaultdict(list)
-    for verdict in latest(verdicts):
+    for verdict in number_votes(latest(verdicts)):
         by_judge[verdict.annotator].append(verdict)
     lines = []
     for name, found in by_judge.items():
         lines += [f"{name}: {counted(len(found), 'verdict')}", *map(_indent, _summary(found))]
     return lines
+
+
+def number_votes(verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
+    """Yield verdicts, those without a sample numbered: who asks the same again votes again."""
+    seen: Counter[object] = Counter()
+    for verdict in verdicts:
+        if verdict.sample is None:
+            about = verdict.kind, verdict.annotator, verdict.id, verdict.models, verdict.order
+            yield replace(verdict, sample=seen[about])
+            seen[about] += 1
+        else:
+            yield verdict
 
 
 def _summary(verdicts: Sequence[Verdict]) -> list[str]:

@@ -7,6 +7,7 @@ item.swapped()        # the same question with the sides exchanged
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -85,8 +86,8 @@ class Item:
     @property
     def key(self) -> str:
         """A hash that names the question, whoever is asked; another order is another question."""
-        shown = [(self.models[place], self.content[place]) for place in self.order]
-        return digest([self.kind, self.id, self.sample, self.turn, shown])
+        about = self.kind, self.id, self.sample, self.turn
+        return item_key(about, self.models, self.content, self.order)
 
     def with_order(self, order: tuple[int, ...]) -> "Item":
         return replace(self, order=order)
@@ -94,6 +95,14 @@ class Item:
     def swapped(self) -> "Item":
         """Return the same question with the sides exchanged."""
         return self.with_order(self.order[::-1])
+
+
+def item_key(
+    about: tuple[object, ...], models: Sequence[str], content: Sequence[str], order: Sequence[int]
+) -> str:
+    """Return the key of an item of this kind, prompt, sample and turn, as it is shown."""
+    shown = [(models[place], content[place]) for place in order]
+    return digest([*about, shown])
 
 
 def show(replies: tuple[Reply, ...]) -> Side:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lima_ray.judging.questions.item import Item, Side, digest, show
+from lima_ray.judging.questions.item import Item, Side, digest, item_key, show
 from lima_ray.judging.questions.wording import load_wording
 from lima_ray.records.verdict import Status, Verdict
 
@@ -94,6 +94,15 @@ def question_key(item: Item, annotator: Annotator) -> str:
     wording = load_wording(item.kind, item.whole)
     version = wording.model_version if annotator.kind == "endpoint" else wording.version
     return digest([item.key, annotator.name, annotator.kind, version, dict(annotator.sampling)])
+
+
+def judged_item(verdict: Verdict) -> str:
+    """Return the key of the item that a verdict is about; empty where it does not tell."""
+    content = verdict.extra.get("content", ())
+    if len(content) != len(verdict.models) or not content:
+        return ""
+    about = verdict.kind, verdict.id, verdict.sample, verdict.turn
+    return item_key(about, verdict.models, content, verdict.order or range(len(content)))
 
 
 def judged_length(side: Side) -> int:

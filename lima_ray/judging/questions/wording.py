@@ -75,22 +75,30 @@ def load_wording(kind: ItemKind, whole: bool = False) -> Wording:
 
 
 def describe_material(item: Item) -> str:
-    """Return the dialogues of an item with tags around them; turns that both share stand once."""
+    """Return the dialogues of an item as a model is sent them, each between tags."""
+    parts = material(item).items()
+    return "\n\n".join(f"<{name}>\n{text}\n</{name}>" for name, text in parts)
+
+
+def material(item: Item) -> dict[str, str]:
+    """Return what a judge reads: the `conversation`, and of a pair `answer_A` and `answer_B`.
+
+    Turns that both sides share stand once, in the conversation, and a single reply there has no
+    role before it.
+    """
     sides = item.shown
     if len(sides) == 1:
-        return f"<conversation>\n{describe_turns(sides[0], 0)}\n</conversation>"
+        return {"conversation": describe_turns(sides[0], 0)}
     shared = sides[0].system == sides[1].system and sides[0].context == sides[1].context
-    parts = []
+    found = {}
     if shared:
         context = Side(sides[0].system, sides[0].context, ())
-        parts.append(f"<conversation>\n{describe_turns(context, 0)}\n</conversation>")
+        found["conversation"] = describe_turns(context, 0)
     for name, side in zip("AB", sides, strict=True):
-        begin = side.judged[0] if shared else 0
-        # A single reply needs nobody's name before it.
         one = shared and len(side.answer) == 1
-        text = side.turns[-1] if one else describe_turns(side, begin)
-        parts.append(f"<answer_{name}>\n{text}\n</answer_{name}>")
-    return "\n\n".join(parts)
+        begin = side.judged[0] if shared else 0
+        found[f"answer_{name}"] = side.turns[-1] if one else describe_turns(side, begin)
+    return found
 
 
 def describe_turns(side: Side, begin: int) -> str:

@@ -1,0 +1,1 @@
+"""Questions and verdicts in the forms of other tools: Argilla, Label Studio, CSV."""
