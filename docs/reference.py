@@ -31,6 +31,7 @@ from lima_ray.curation.reasons import OF_ALL, explain_reason  # noqa: E402
 from lima_ray.curation.recipe import KINDS, Curation, Source, SourceSection  # noqa: E402
 from lima_ray.curation.sources.registry import make_reader  # noqa: E402
 from lima_ray.judging.choice import SelectionOptions  # noqa: E402
+from lima_ray.judging.verdict_arguments import SUBCOMMANDS  # noqa: E402
 from lima_ray.model.families import FAMILIES  # noqa: E402
 from serve import store  # noqa: E402
 from serve.api.schema import ChatRequest, CompletionRequest  # noqa: E402
@@ -46,7 +47,8 @@ OWN_PARSERS: dict[str, Any] = {
     "compare": "lima_ray.compare:CompareCommand",
     "stats": (stats.verify, stats.power),
     "base": "lima_ray.base:build",
-    "store": (store.conversations, store.verdicts),
+    "verdicts": SUBCOMMANDS,
+    "store": {"conversations": store.conversations, "verdicts": store.verdicts},
     "login": "serve.login:login",
 }
 """What a command takes whose entry in COMMANDS does not name it."""
@@ -90,12 +92,13 @@ def commands_page() -> str:
         doc = docstring(command.module).replace("<|", "&lt;|")
         parts += [f"## {name}", f"`python -m {command.module}`", doc]
         takes = OWN_PARSERS.get(name, command.arguments)
-        for what in takes if isinstance(takes, tuple) else (takes,) if takes else ():
+        several = isinstance(takes, dict)
+        for subcommand, what in takes.items() if several else [("", takes)] if takes else ():
             if isinstance(what, str):
                 module, _, attribute = what.partition(":")
                 what = getattr(importlib.import_module(module), attribute)
-            if isinstance(takes, tuple):
-                parts.append(f"`{what.__name__}`: {(inspect.getdoc(what) or '').splitlines()[0]}")
+            if several:
+                parts.append(f"`{subcommand}`: {(inspect.getdoc(what) or '').splitlines()[0]}")
             parts += arguments_of(what)
     return page(parts)
 

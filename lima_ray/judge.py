@@ -15,6 +15,13 @@ each model, and is neither a tie nor a grade. --passport measures the judges the
     OUT/passport.json     with --passport
 """
 
+if __name__ == "__main__":  # arguments first: the imports below take a second
+    import sys
+
+    from lima_ray.config.command_line import run_command
+
+    sys.exit(run_command("judge"))
+
 import os
 import sys
 from dataclasses import asdict
@@ -173,9 +180,3 @@ def record_settings(command: JudgeCommand, judges: list[EndpointJudge], names: l
     merged = {name: (before.get(name) or {}) | value for name, value in now.items()}
     with explain_write_errors(file, "--out"):
         write_json(file, before | merged)
-
-
-if __name__ == "__main__":
-    from lima_ray.config.command_line import run_command
-
-    run_command("judge")

@@ -11,11 +11,14 @@ writes questions, which name no model, in the form of Argilla or Label Studio, w
 that there are already; `collect` reads what people answered there.
 """
 
-from pathlib import Path
-from typing import Annotated, Literal
+if __name__ == "__main__":  # arguments first: the imports below take a second
+    import sys
 
-import tyro
-from tyro.extras import SubcommandApp
+    from lima_ray.config.command_line import run_command
+
+    sys.exit(run_command("verdicts"))
+
+from pathlib import Path
 
 from lima_ray.config.errors import UserError, join_names
 from lima_ray.judging.forms import argilla, label_studio
@@ -26,6 +29,13 @@ from lima_ray.judging.questions.item import Item, ItemKind
 from lima_ray.judging.questions.replies import read_models
 from lima_ray.judging.questions.verdicts import latest
 from lima_ray.judging.summary import summarise
+from lima_ray.judging.verdict_arguments import (
+    CollectCommand,
+    ExportCommand,
+    SummaryCommand,
+    TableCommand,
+    VerdictsCommand,
+)
 from lima_ray.records.files import (
     explain_write_errors,
     parse_json,
@@ -35,106 +45,61 @@ from lima_ray.records.files import (
 )
 from lima_ray.records.verdict import Verdict, read_verdicts
 
-Form = Literal["argilla", "label_studio"]
-Replies = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME=REPLIES")]
-Files = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VERDICTS")]
-app = SubcommandApp()
+
+def main(command: VerdictsCommand) -> None:
+    if isinstance(command, SummaryCommand):
+        print_summary(command)
+        return
+    with explain_write_errors(command.out, "--out"):
+        command.out.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(command, TableCommand):
+            print(f"{command.out}: {write_csv(command)} verdicts")
+        elif isinstance(command, ExportCommand):
+            print(f"{command.out}: {export(command)} questions")
+        else:
+            print(f"{command.out}: {collect(command)}")
 
 
-@app.command
-def summary(files: Files) -> None:
-    """Print what verdicts say, judge by judge, with intervals and with what was not read.
-
-    Args:
-        files: verdicts.jsonl of judges, studies or the chat page; one given twice counts once.
-    """
-    found = read_all(files)
+def print_summary(command: SummaryCommand) -> None:
+    found = read_all(command.files)
     print("\n".join(summarise(found)))
-    if unknown := judges_without(found, {file.parent for file in files}):
+    if unknown := judges_without(found, {file.parent for file in command.files}):
         print(f"no passport of {join_names(unknown)}: how far to trust it is unknown")
 
 
-@app.command
-def table(files: Files, out: Path) -> None:
-    """Write verdicts as CSV, a row each.
-
-    Args:
-        files: verdicts.jsonl of judges, studies or the chat page.
-        out: file to write.
-    """
-    found = latest(read_all(files))
-    with explain_write_errors(out, "--out"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, write_table(found))
-    print(f"{out}: {len(found)} verdicts")
+def write_csv(command: TableCommand) -> int:
+    """Write verdicts as CSV; return how many."""
+    found = latest(read_all(command.files))
+    write_text(command.out, write_table(found))
+    return len(found)
 
 
-@app.command
-def export(
-    replies: Replies,
-    form: Form,
-    out: Path,
-    kind: ItemKind = "pairwise",
-    whole: bool = False,
-    orders: Orders = "seeded",
-    seed: int = 0,
-    verdicts: tuple[Path, ...] = (),
-) -> None:
-    """Write questions about replies as tasks of another tool.
-
-    Args:
-        replies: of each model: a directory of replies, its replies.jsonl, or a table.
-        form: argilla, or label_studio, which gets its labelling configuration beside it (.xml).
-        out: JSON file to write.
-        kind: of the questions.
-        whole: ask about dialogues as a whole.
-        orders: of the sides: one drawn by the seed, both, or as the models are given.
-        seed: of the orders.
-        verdicts: files of verdicts to show there.
-    """
-    items, found = make_items(replies, kind, whole, orders, seed), read_all(verdicts)
-    with explain_write_errors(out, "--out"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if form == "argilla":
-            write_json(out, argilla.write_records(items, found))
-        else:
-            write_json(out, label_studio.write_tasks(items, found))
-            write_text(out.with_suffix(".xml"), label_studio.write_configuration(items))
-    print(f"{out}: {len(items)} questions")
+def export(command: ExportCommand) -> int:
+    """Write questions as tasks; return how many."""
+    items = make_items(command.replies, command.kind, command.whole, command.orders, command.seed)
+    found = read_all(command.verdicts)
+    if command.form == "argilla":
+        write_json(command.out, argilla.write_records(items, found))
+    else:
+        write_json(command.out, label_studio.write_tasks(items, found))
+        write_text(command.out.with_suffix(".xml"), label_studio.write_configuration(items))
+    return len(items)
 
 
-@app.command
-def collect(
-    file: Annotated[Path, tyro.conf.Positional],
-    replies: Replies,
-    form: Form,
-    out: Path,
-    kind: ItemKind = "pairwise",
-    whole: bool = False,
-) -> None:
-    """Read what people answered in another tool as verdicts.
-
-    Args:
-        file: JSON file that the tool wrote.
-        replies: as they were exported; in which order a side stood is told by the task.
-        form: argilla or label_studio.
-        out: verdicts.jsonl to write.
-        kind: of the questions.
-        whole: the questions were about dialogues as a whole.
-    """
-    if not file.is_file():
-        raise UserError(f"no file {file}")
-    rows = parse_json(file.read_bytes(), str(file))
+def collect(command: CollectCommand) -> str:
+    """Write the verdicts that another tool's file holds; return how many."""
+    if not command.file.is_file():
+        raise UserError(f"no file {command.file}")
+    rows = parse_json(command.file.read_bytes(), str(command.file))
     if not isinstance(rows, list):
-        raise UserError(f"{file} holds no list of records or tasks")
-    read = argilla.read_records if form == "argilla" else label_studio.read_tasks
-    given = read(rows, make_items(replies, kind, whole, "both", 0), str(file))
+        raise UserError(f"{command.file} holds no list of records or tasks")
+    read = argilla.read_records if command.form == "argilla" else label_studio.read_tasks
+    items = make_items(command.replies, command.kind, command.whole, "both", 0)
+    given = read(rows, items, str(command.file))
     found = latest(given)
-    with explain_write_errors(out, "--out"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_jsonl((verdict.to_json() for verdict in found), out)
+    write_jsonl((verdict.to_json() for verdict in found), command.out)
     twice = f"; {n} that were given again count once" if (n := len(given) - len(found)) else ""
-    print(f"{out}: {len(found)} verdicts{twice}")
+    return f"{len(found)} verdicts{twice}"
 
 
 def make_items(
@@ -151,13 +116,3 @@ def read_all(files: tuple[Path, ...]) -> list[Verdict]:
         if not file.is_file():
             raise UserError(f"no verdicts at {file}")
     return [verdict for file in files for verdict in read_verdicts(file)]
-
-
-def main(argv: list[str] | None = None) -> None:
-    app.cli(prog="python -m lima_ray.verdicts", description=__doc__, args=argv)
-
-
-if __name__ == "__main__":
-    from lima_ray.config.command_line import run_command
-
-    run_command("verdicts")

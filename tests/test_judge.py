@@ -11,18 +11,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from chat_server import serving
 from conftest import ray_cluster
 from judge_server import JudgeServer, always_a, honest, longer
+from served import Hosted
 
 from lima_ray import judge as command
 from lima_ray.config.command_line import COMMANDS, parse_arguments
 from lima_ray.config.errors import UserError
 from lima_ray.judging.questions.item import Item
 from lima_ray.judging.questions.verdicts import Annotator, record_verdict
+from lima_ray.judging.summary import summarise
 from lima_ray.records.files import write_json, write_jsonl
-from lima_ray.records.reply import Reply
+from lima_ray.records.lineage import hash_base
+from lima_ray.records.reply import Reply, read_replies
 from lima_ray.records.verdict import Verdict, read_verdicts
 
 Start = Callable[..., JudgeServer]
@@ -55,7 +59,7 @@ def models(tmp_path: Path) -> list[str]:
 
 
 def judge_with(server: JudgeServer, **fields: Any) -> str:
-    settings = {"backoff_s": 0.01, "timeout_s": 1} | fields
+    settings = {"backoff_s": 0.01, "timeout_s": 30} | fields
     return "".join([f"judge@{server.url}", *(f",{k}={v}" for k, v in settings.items())])
 
 
@@ -91,7 +95,7 @@ def test_faults_are_waited_out_and_what_is_no_verdict_is_told_of_each_model(
     faults |= {10: "contradiction"}
     server, out = start(faults=faults), tmp_path / "out"
     began = time.monotonic()
-    run(*models, "--judges", judge_with(server, retries=5), "--out", out)
+    run(*models, "--judges", judge_with(server, retries=5, timeout_s=2), "--out", out)
     assert time.monotonic() - began >= 1, "Retry-After and timeout_s were waited for"
     found = verdicts(out)
     assert len(found) == 24
@@ -254,6 +258,22 @@ def test_our_own_server_is_known_by_the_weights_behind_it(
     assert server.number == before
 
 
+def test_a_model_of_our_own_server_judges_others_and_not_itself(
+    host: Hosted, long_dir: Path, models: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    judge = f"long@{host.url}/v1,max_new_tokens=4,backoff_s=0.01"
+    # A random model never ends its answer, so each is cut off, and none is a verdict.
+    with pytest.raises(UserError, match="gave no verdict on its last line in 16 judgements"):
+        run(*models, "--judges", judge, "--out", out)
+    assert {v.status for v in verdicts(out)} == {"unreadable"}
+    assert {v.extra["snapshot"] for v in verdicts(out)} == {f"long {hash_base(str(long_dir))}"}
+    own = {"model": "another-name", "model_hash": hash_base(str(long_dir))}
+    write_json(tmp_path / "theirs" / "generate.json", own)
+    with pytest.raises(UserError, match="would judge its own replies"):
+        run(*models, "--judges", judge, "--out", tmp_path / "other")
+
+
 def test_other_replies_under_the_same_name_are_refused(
     start: Start, models: list[str], tmp_path: Path
 ) -> None:
@@ -318,8 +338,6 @@ def people(out: Path, models: list[str], decide: Callable[[str, str], str]) -> P
 
 
 def read_replies_of(reference: str) -> list[Reply]:
-    from lima_ray.records.reply import read_replies
-
     return read_replies(Path(reference.partition("=")[2]) / "replies.jsonl")
 
 
@@ -365,6 +383,39 @@ def test_people_who_judged_something_else_are_refused(
         run(*args, "--people", tmp_path / "nothing")
     with pytest.raises(UserError, match="is not NAME=FAMILY of one of ours, theirs"):
         run(*args, "--families", "unknown=gpt")
+
+
+def test_a_judge_asked_in_another_way_is_another_judge(
+    start: Start, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, out = start(), tmp_path / "out"
+    run(*models, "--judges", judge_with(server), "--out", out)
+    run(*models, "--judges", judge_with(server, temperature=0.5), "--out", out)
+    assert server.number == 48 and len(verdicts(out)) == 48
+    assert "judge: 24 verdicts" in capsys.readouterr().out, "of this command's judge alone"
+    assert sum("judge (protocol " in line for line in summarise(verdicts(out))) == 2
+
+
+@pytest.mark.slow
+def test_questions_of_an_actor_that_dies_are_asked_by_others(
+    start: Start, models: list[str], tmp_path: Path
+) -> None:
+    server, out = start(seconds=0.1), tmp_path / "out"
+    killed: list[int] = []
+    original = server.decide
+
+    def decide(a: str, b: str) -> str:
+        if server.number > 6 and not killed:
+            own = psutil.Process().children(recursive=True)
+            killed.append(next(p.pid for p in own if "AskingWorker" in " ".join(p.cmdline())))
+            os.kill(killed[0], signal.SIGKILL)
+        return original(a, b)
+
+    server.decide = decide
+    with ray_cluster(2):
+        run(*models, "--judges", judge_with(server, concurrency=4), "--out", out, "--workers", "2")
+    found = verdicts(out)
+    assert killed and len(found) == 24 and all(v.was_read for v in found)
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from lima_ray import verdicts as command
+from lima_ray.config.command_line import COMMANDS, parse_arguments
 from lima_ray.config.errors import UserError
 from lima_ray.judging.forms.table import neutralise
 from lima_ray.judging.questions.design import design_items
@@ -16,11 +18,15 @@ from lima_ray.judging.questions.verdicts import Annotator, record_verdict
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Verdict, read_verdicts
-from lima_ray.verdicts import main
 from serve.conversations.dialogue import Turn
 from serve.conversations.store import Store
 from serve.conversations.verdicts import verdict_on
 from serve.store import verdicts as write_votes
+
+
+def main(args: list[str]) -> None:
+    command.main(parse_arguments(COMMANDS["verdicts"], args))
+
 
 SCRIPT = "<script>alert(1)</script>"
 CHOICES: dict[ItemKind, list[Any]] = {

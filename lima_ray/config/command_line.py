@@ -50,7 +50,7 @@ COMMANDS = {
     "select": Command("lima_ray.select", "lima_ray.judging.choice:parse_selection"),
     "generate": Command("lima_ray.generate", "lima_ray.generation.arguments:GenerationJob"),
     "judge": Command("lima_ray.judge", "lima_ray.judging.arguments:JudgeCommand"),
-    "verdicts": Command("lima_ray.verdicts"),
+    "verdicts": Command("lima_ray.verdicts", "lima_ray.judging.verdict_arguments:parse_verdicts"),
     "compare": Command("lima_ray.compare"),
     "stats": Command("lima_ray.stats"),
     "attribute": Command("lima_ray.attribute", "lima_ray.attribution.arguments:AttributeCommand"),

@@ -14,9 +14,7 @@ from lima_ray.judging.questions.item import ItemKind
 class JudgeCommand(Section):
     """Whose replies are judged, by whom, and what it may cost."""
 
-    replies: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME=REPLIES")
-    ] = Field(min_length=1)
+    replies: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME=REPLIES")]
     """Replies of each model: a directory of replies, its replies.jsonl, or a table (CSV, JSON,
     Parquet) with a column of replies and one of prompts, ids or both."""
     out: Path

@@ -18,13 +18,21 @@ from lima_ray.results.units import counted
 
 def summarise(verdicts: Iterable[Verdict]) -> list[str]:
     """Return lines about the verdicts of each judge; an answer that was changed counts once."""
-    by_judge: dict[str, list[Verdict]] = defaultdict(list)
+    by_judge: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
     for verdict in number_votes(latest(verdicts)):
-        by_judge[verdict.annotator].append(verdict)
+        by_judge[verdict.annotator, protocol_of(verdict)].append(verdict)
+    names = Counter((name, found[0].kind) for (name, _), found in by_judge.items())
     lines = []
-    for name, found in by_judge.items():
-        lines += [f"{name}: {counted(len(found), 'verdict')}", *map(_indent, _summary(found))]
+    for (name, how), found in by_judge.items():
+        # Asked in other words or under another sampling, it is another judge.
+        told = f" (protocol {how})" if names[name, found[0].kind] > 1 else ""
+        lines += [f"{name}{told}: {counted(len(found), 'verdict')}", *map(_indent, _summary(found))]
     return lines
+
+
+def protocol_of(verdict: Verdict) -> str:
+    """Return what tells verdicts of one judge apart that do not belong together."""
+    return str(verdict.extra.get("protocol") or verdict.extra.get("wording") or "")
 
 
 def number_votes(verdicts: Iterable[Verdict]) -> Iterator[Verdict]:

@@ -41,6 +41,8 @@ def read_models(
     Raises:
         UserError: nothing there, two models of one name, a reply twice, an unknown prompt.
     """
+    if not references:
+        raise UserError("whose replies? NAME=REPLIES for each model, such as lima=replies/lima")
     paths = [split_reference(reference) for reference in references]
     own = {path: read_replies(file) for _, path in paths if (file := replies_file(path))}
     known = KnownPrompts()

@@ -11,6 +11,7 @@ sampling: giving one again replaces it. `extra` holds
     asked       the same without the snapshot, which is not known before a model has answered
     content     hash of what each model said in the dialogue, in the order of `models`
     wording     hash of what everybody is told (`Wording.version`)
+    protocol    hash of the form and the sampling with which a model was asked
     lengths     characters of what is judged, in the order of `models`
     annotator_kind, snapshot, contradicts, usage     where there is something to say
 """
@@ -66,6 +67,7 @@ def record_verdict(
         "asked": asked,
         "content": list(item.content),
         "wording": wording.version,
+        "protocol": protocol(item, annotator) if annotator.kind == "endpoint" else "",
         "lengths": [judged_length(show(replies)) for replies in item.replies],
         "annotator_kind": annotator.kind,
         "snapshot": snapshot,
@@ -91,9 +93,15 @@ def record_verdict(
 
 def question_key(item: Item, annotator: Annotator) -> str:
     """Return a hash of all that decides a verdict before it is asked for: not the snapshot."""
+    asked = annotator.name, annotator.kind, protocol(item, annotator)
+    return digest([item.key, *asked])
+
+
+def protocol(item: Item, annotator: Annotator) -> str:
+    """Return a hash of how an annotator is asked: the words, for a model its form and sampling."""
     wording = load_wording(item.kind, item.whole)
     version = wording.model_version if annotator.kind == "endpoint" else wording.version
-    return digest([item.key, annotator.name, annotator.kind, version, dict(annotator.sampling)])
+    return digest([version, dict(annotator.sampling)])
 
 
 def judged_item(verdict: Verdict) -> str:
