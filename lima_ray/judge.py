@@ -49,6 +49,7 @@ from lima_ray.judging.registry import decide_exactly
 from lima_ray.judging.summary import summarise
 from lima_ray.records.files import explain_write_errors, read_json, write_json
 from lima_ray.records.verdict import Verdict
+from lima_ray.results.units import counted
 
 
 def main(command: JudgeCommand) -> None:
@@ -90,7 +91,8 @@ def main(command: JudgeCommand) -> None:
             asking.run(count_workers(command))
         finally:
             for judge in judges:
-                print(describe_usage(judge, usage_of(judge, asking.kept)))
+                if (used := usage_of(judge, asking.kept)).calls:
+                    print(describe_usage(judge, used))
         found = verdicts_on(journal, items, judges, exact)
     print("\n".join(summarise(found)))
     if command.passport:
@@ -119,18 +121,19 @@ def make_asking(
         items,
         judges,
         again=again,
-        limit_usd=None if command.yes else command.limit_usd,
         own_weights=own_weights,
     )
-    print(f"{len(items)} questions of kind {command.kind} to {len(command.judges)} judges")
+    told = counted(len(items), f"{command.kind} question"), counted(len(command.judges), "judge")
+    print(f"{told[0]} to {told[1]}")
     estimates = [
         estimate(judge, asking.todo[judge.annotator.name], journal.verdicts) for judge in judges
     ]
     for one in estimates:
         done = len(items) - one.calls
         print(one.describe() + (f"; {done} are answered already" if done else ""), flush=True)
-    if not command.dry_run:
-        confirm(estimates, command.limit_usd, command.yes, sys.stdin.isatty())
+    if not (command.dry_run or command.yes):
+        accepted = confirm(estimates, command.limit_usd, sys.stdin.isatty())
+        asking.limit_usd = None if accepted else command.limit_usd
     return asking
 
 

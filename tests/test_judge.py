@@ -172,14 +172,26 @@ def test_calls_tokens_and_money_are_told_before_the_first_call(
         run(*args)
     assert not server.requests
     monkeypatch.setattr("builtins.input", lambda _: "y")
-    with pytest.raises(UserError, match="are spent, more than limit_usd"):
-        run(*args)
-    assert 0 < len(verdicts(out)) < 24, "what was paid for is kept"
-    run(*args, "--yes")
-    assert len(verdicts(out)) == 24
+    run(*args)
+    assert len(verdicts(out)) == 24, "what was accepted is no limit"
     assert "tokens in (+33% of four characters a token)" in capsys.readouterr().out
     run(*args, "--dry_run")
     assert "0 calls" in capsys.readouterr().out
+
+
+def test_a_run_that_costs_more_than_was_told_stops_and_loses_no_answer(
+    start: Start, models: list[str], tmp_path: Path
+) -> None:
+    # The server counts a third more tokens than are estimated.
+    server, out = start(seconds=0.05), tmp_path / "out"
+    priced = judge_with(server, input_usd=720, output_usd=0, concurrency=4)
+    args = [*models, "--judges", priced, "--out", str(out)]
+    with pytest.raises(UserError, match=r"have cost more than limit_usd \$5\.00; they are kept"):
+        run(*args)
+    assert 12 < len(verdicts(out)) < 24
+    assert len(verdicts(out)) == server.number, "those on their way were waited for"
+    run(*args)
+    assert server.number == 24
 
 
 def test_several_judges_are_asked_at_once_and_one_that_fails_holds_up_no_other(

@@ -103,17 +103,21 @@ def describe_usage(judge: EndpointJudge, used: Usage) -> str:
     return said if usd is None else f"{said}, ${usd:,.2f}"
 
 
-def confirm(estimates: Sequence[Estimate], limit_usd: float, yes: bool, asks: bool) -> None:
-    """Let a person decide above a limit; refuse where there is none to ask.
+def confirm(estimates: Sequence[Estimate], limit_usd: float, asks: bool) -> bool:
+    """Let a person decide above a limit; return whether one has accepted more.
 
     Args:
         asks: whether somebody is there to answer: a terminal.
+
+    Raises:
+        UserError: nobody is there, or the answer is no.
     """
     most = sum(one.most_usd or 0 for one in estimates)
-    if yes or most <= limit_usd:
-        return
+    if most <= limit_usd:
+        return False
     told = f"this may cost ${most:,.2f}, more than limit_usd ${limit_usd:,.2f}"
     if not asks:
         raise UserError(f"{told}; --yes accepts it, --limit_usd sets another limit")
     if input(f"{told}. Go on? [y/N] ").strip().casefold() not in ("y", "yes"):
         raise UserError("nothing was asked")
+    return True

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lima_ray.config.cluster import NO_GPU, connect, forwarded_environment
@@ -35,11 +35,17 @@ class AskingWorker:
 
 
 def ask_on_cluster(
-    questions: Sequence[Question], workers: int, keep: Callable[[EndpointJudge, Verdict], None]
+    judges: Sequence[EndpointJudge],
+    questions: Mapping[str, Iterator[Item]],
+    workers: int,
+    keep: Callable[[EndpointJudge, Verdict], None],
 ) -> None:
-    """Ask all questions by actors, and hand on each verdict as it comes.
+    """Ask questions by actors, and hand on each verdict as it comes.
 
     A judge's `concurrency` and `requests_per_minute` hold for all actors together.
+
+    Args:
+        questions: of each judge, by its name; taken as others are answered.
 
     Raises:
         UserError: what an actor raised; an endpoint that is down; actors that die without an answer
@@ -49,26 +55,30 @@ def ask_on_cluster(
     from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
     connect()
-    judges = {judge.annotator.name: judge for judge, _ in questions}
-    todo = {name: deque(q for q in questions if q[0] is judge) for name, judge in judges.items()}
     worker: Any = ray.remote(AskingWorker).options(
         num_cpus=0,
-        max_concurrency=sum(judge.concurrency for judge in judges.values()),
+        max_concurrency=sum(judge.concurrency for judge in judges),
         scheduling_strategy="SPREAD",
-        runtime_env={"env_vars": environment(judges.values())},
+        runtime_env={"env_vars": environment(judges)},
     )
     actors = [worker.remote() for _ in range(workers)]
     busy: dict[Any, tuple[Any, Question]] = {}
+    again: dict[str, deque[Item]] = {name: deque() for name in questions}
     asked, failures, deaths = Counter[str](), Counter[str](), 0
     try:
-        while busy or any(todo.values()):
-            for name, waiting in todo.items():
-                while waiting and asked[name] < judges[name].concurrency:
-                    judge, item = waiting.popleft()
+        while True:
+            for judge in judges:
+                name = judge.annotator.name
+                while asked[name] < judge.concurrency:
+                    item = again[name].popleft() if again[name] else next(questions[name], None)
+                    if item is None:
+                        break
                     held = Counter(actor for actor, _ in busy.values())
                     actor = min(actors, key=lambda one: held[one])
                     busy[actor.ask.remote(share(judge, workers), item)] = actor, (judge, item)
                     asked[name] += 1
+            if not busy:
+                return
             ref = ray.wait(list(busy), num_returns=1)[0][0]
             actor, (judge, item) = busy.pop(ref)
             name = judge.annotator.name
@@ -76,7 +86,7 @@ def ask_on_cluster(
             try:
                 verdict: Verdict = ray.get(ref)
             except (RayActorError, OutOfMemoryError) as error:
-                todo[name].appendleft((judge, item))
+                again[name].append(item)
                 if actor in actors:  # its other questions come back in the same way
                     deaths += 1
                     actors[actors.index(actor)] = worker.remote()

@@ -6,7 +6,7 @@ asking.run(workers=0)
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
 from lima_ray.config.display import ProgressDisplay
@@ -37,7 +37,6 @@ class Asking:
         judges: Sequence[EndpointJudge],
         *,
         again: tuple[Status, ...] = ASKED_AGAIN,
-        limit_usd: float | None = None,
         own_weights: Collection[str] = (),
         verb: str = "judged",
     ) -> None:
@@ -45,13 +44,14 @@ class Asking:
 
         Args:
             again: statuses of verdicts whose question is asked again.
-            limit_usd: stop where the answers of this run have cost more; none goes on.
             own_weights: hashes of the judged models' weights; a judge that turns out to be one of
                 them is stopped.
             verb: what the progress says of a question that is answered.
         """
         self.journal, self.judges, self.verb = journal, judges, verb
-        self.limit_usd, self.own_weights = limit_usd, frozenset(own_weights)
+        self.own_weights = frozenset(own_weights)
+        self.limit_usd: float | None = None
+        """Where the answers of this run have cost more, no judge is asked further."""
         self.todo = {
             judge.annotator.name: journal.open_questions(items, judge.annotator, again)
             for judge in judges
@@ -62,6 +62,9 @@ class Asking:
         """Verdicts of this run."""
         self.fit = {v.annotator for v in journal.verdicts if v.was_read}
         self.unreadable: Counter[str] = Counter()
+        self.spent_usd = 0.0
+        self.problems: dict[str, str] = {}
+        """Why a judge is asked no further."""
 
     def run(self, workers: int = 0) -> None:
         """Ask all that is open, by Ray actors if there are to be `workers`.
@@ -76,67 +79,80 @@ class Asking:
             self.total, "judging", completed=self.counts["read"], count=True
         ) as self.display:
             if workers:
-                questions = [(j, i) for j in self.judges for i in self.todo[j.annotator.name]]
-                ask_on_cluster(questions, workers, self.keep)
+                open_ = {judge.annotator.name: self._open(judge) for judge in self.judges}
+                ask_on_cluster(self.judges, open_, workers, self.keep)
             else:
                 asyncio.run(self._ask_here())
+        if self.problems:
+            raise UserError("\n  ".join(dict.fromkeys(self.problems.values())))
 
     async def _ask_here(self) -> None:
-        results = await asyncio.gather(
-            *(self._ask_judge(judge) for judge in self.judges), return_exceptions=True
-        )
-        if errors := [error for error in results if isinstance(error, BaseException)]:
-            raise errors[0]
+        await asyncio.gather(*(self._ask_judge(judge) for judge in self.judges))
 
     async def _ask_judge(self, judge: EndpointJudge) -> None:
         async def handle(client: Client, item: Item) -> None:
             self.keep(judge, await ask(client, judge, item))
 
-        todo = self.todo[judge.annotator.name]
-        if todo:
-            await request_concurrently(
-                judge.endpoint, judge.model, todo, handle, partial(self._fail, judge)
-            )
+        name = judge.annotator.name
+        try:
+            if self.todo[name]:
+                await request_concurrently(
+                    judge.endpoint,
+                    judge.model,
+                    self._open(judge),
+                    handle,
+                    partial(self._fail, judge),
+                )
+        except UserError as error:
+            self.problems[name] = str(error)
+
+    def _open(self, judge: EndpointJudge) -> Iterator[Item]:
+        """Yield a judge's questions until it is to be asked no further.
+
+        Those on their way are waited for: they are paid for.
+        """
+        for item in self.todo[judge.annotator.name]:
+            if judge.annotator.name in self.problems:
+                return
+            yield item
 
     def _fail(self, judge: EndpointJudge, item: Item, error: str) -> None:
         self.keep(judge, unanswered(judge, item, error))
 
     def keep(self, judge: EndpointJudge, verdict: Verdict) -> None:
-        """Write a verdict down, show the counts, and stop what makes no sense to go on with."""
+        """Write a verdict down, show the counts, and see whether to go on."""
         self.journal.add(verdict)
         self.kept.append(verdict)
         self.counts[verdict.status] += 1
+        used = usage_of(judge, [verdict])
+        self.spent_usd += judge.cost(used.input_tokens, used.output_tokens) or 0
         self.display.update(self.counts.total(), numbers=self.line())
         self.display.log(self.line())
         self._check_fit(judge, verdict)
         if self.own_weights & set(str(verdict.extra.get("snapshot", "")).split()):
-            raise UserError(
+            self.problems[verdict.annotator] = (
                 f"the judge {verdict.annotator} at {judge.url} turns out to be a model it judges "
                 "(its server tells the hash of the same weights); --allow_self allows it"
             )
-        if self.limit_usd is not None and (spent := self.spent_usd()) > self.limit_usd:
-            raise UserError(
-                f"${spent:,.2f} are spent, more than limit_usd ${self.limit_usd:,.2f}; what was "
-                "answered is kept, and the same command with a higher --limit_usd goes on there"
+        if self.limit_usd is not None and self.spent_usd > self.limit_usd:
+            told = (
+                f"the answers have cost more than limit_usd ${self.limit_usd:,.2f}; they are kept, "
+                "and the same command with a higher --limit_usd goes on there"
             )
+            self.problems |= {one.annotator.name: told for one in self.judges}
 
     def _check_fit(self, judge: EndpointJudge, verdict: Verdict) -> None:
         name = verdict.annotator
         if verdict.was_read:
             self.fit.add(name)
         self.unreadable[name] += verdict.status == "unreadable"
-        if name not in self.fit and self.unreadable[name] >= MOST_UNREADABLE:
-            raise UserError(
+        if name not in self.fit and self.unreadable[name] == MOST_UNREADABLE:
+            self.problems[name] = (
                 f"the judge {name!r} at {judge.url} gave no verdict on its last line in "
                 f"{MOST_UNREADABLE} judgements, the last of which ends with "
                 f"{verdict.explanation[-SHOWN_CHARACTERS:]!r}; choose a judge that follows the "
                 "request"
             )
-
-    def spent_usd(self) -> float:
-        """Return what the answers of this run have cost, by the prices that are given."""
-        used = [(judge, usage_of(judge, self.kept)) for judge in self.judges]
-        return sum(j.cost(u.input_tokens, u.output_tokens) or 0 for j, u in used)
 
     def line(self) -> str:
         lost = [f"{self.counts[s]} {s}" for s in ("unreadable", "unanswered") if self.counts[s]]

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, get_args
 
 from lima_ray.records.reply import Reply
@@ -77,13 +78,13 @@ class Item:
         """The sides as the judge sees them: A, then B."""
         return tuple(show(self.replies[place]) for place in self.order)
 
-    @property
+    @cached_property
     def content(self) -> tuple[str, ...]:
         """A hash of each model's dialogue, in the order of `models`."""
         sides = [show(replies) for replies in self.replies]
         return tuple(digest([side.system, side.turns, side.judged]) for side in sides)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """A hash that names the question, whoever is asked; another order is another question."""
         about = self.kind, self.id, self.sample, self.turn
