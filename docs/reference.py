@@ -45,7 +45,7 @@ OWN_PARSERS: dict[str, Any] = {
     "encode": "lima_ray.encode:EncodeCommand",
     "select": SelectionOptions,
     "compare": "lima_ray.compare:CompareCommand",
-    "stats": (stats.verify, stats.power),
+    "stats": {"verify": stats.verify, "power": stats.power},
     "base": "lima_ray.base:build",
     "verdicts": SUBCOMMANDS,
     "store": {"conversations": store.conversations, "verdicts": store.verdicts},
