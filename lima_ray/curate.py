@@ -43,7 +43,7 @@ from lima_ray.curation.pipeline import remove_unused, run_stages
 from lima_ray.curation.recipe import Curation, Selector
 from lima_ray.curation.review.decisions import Decision, Outcome, read_decisions, resolve
 from lima_ray.curation.review.queue import ReviewItem
-from lima_ray.curation.review.server import check_closed, serve_review
+from lima_ray.curation.review.server import PAGE, serve_review
 from lima_ray.curation.selection.embedding import load_embedder
 from lima_ray.curation.selection.selectors import render_overlap, select_rows
 from lima_ray.curation.sources.census import take_census
@@ -53,6 +53,7 @@ from lima_ray.judging.asking.judges import EndpointJudge
 from lima_ray.judging.candidates import grade_candidates
 from lima_ray.records.files import acquire_lock, explain_write_errors, read_json
 from lima_ray.results.units import format_bytes
+from lima_ray.web.annotation.server import check_closed
 
 LOCK, WORK = "lock", "work"
 """Held by one process at a time; and the folder of what the passes over the dumps found."""
@@ -135,7 +136,7 @@ def check_review(command: CurateCommand, out: Path) -> list[Decision]:
         UserError: a page that is open to all, decisions that are none, or a lead who made none.
     """
     if command.review:
-        check_closed(command.host, command.login_file)
+        check_closed(command.host, command.login_file, PAGE)
     decisions = read_decisions(out / "review")
     names = sorted({decision.reviewer for decision in decisions})
     if command.lead and not command.review and command.lead not in names:

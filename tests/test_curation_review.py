@@ -18,15 +18,18 @@ from lima_ray.config.errors import UserError
 from lima_ray.curation.candidate import Candidate
 from lima_ray.curation.dataset import SourcePool, choose
 from lima_ray.curation.recipe import Curation
-from lima_ray.curation.review import rendering, server
+from lima_ray.curation.review import rendering
 from lima_ray.curation.review.decisions import Decision, Verdict, read_decisions, resolve
 from lima_ray.curation.review.page import build_page
 from lima_ray.curation.review.queue import CLAIM_S, ChangedError, ReviewItem, ReviewQueue
-from lima_ray.curation.review.reviewers import ReviewStore
-from lima_ray.curation.review.server import protect, serve_review
+from lima_ray.curation.review.server import serve_review
 from lima_ray.curation.review.similarity import Neighbours
 from lima_ray.curation.review.window import Place, Window
 from lima_ray.curation.selection.selectors import Row
+from lima_ray.web.annotation import server
+from lima_ray.web.annotation.names import NamedSessionStore
+from lima_ray.web.annotation.rendering import messages, notice
+from lima_ray.web.annotation.server import protect
 from lima_ray.web.passwords import login_line
 
 
@@ -276,9 +279,9 @@ def test_texts_of_others_are_no_markup() -> None:
         rendering.neighbours([(item, 0.9, outcome)]),
         rendering.others(outcome, "b", one.turns),
         rendering.others(outcome, bad, one.turns),
-        rendering.notice(bad),
+        notice(bad),
         rendering.progress(bad, {}, bad),
-        *(m["content"][0]["text"] for m in rendering.messages(one.turns)),
+        *(m["content"][0]["text"] for m in messages(one.turns)),
     ]
     for piece in pieces:
         assert "<img" not in piece and 'href="javascript' not in piece
@@ -346,7 +349,7 @@ def test_open_port_needs_logins(tmp_path: Path) -> None:
 def test_page_refuses_strangers_other_hosts_and_files(tmp_path: Path) -> None:
     login_file = tmp_path / "logins.txt"
     login_file.write_text(login_line("anna", "a long secret"))
-    store = ReviewStore(f"sqlite:///{tmp_path}/sessions.sqlite")
+    store = NamedSessionStore(f"sqlite:///{tmp_path}/sessions.sqlite")
     queue = ReviewQueue(items(2), tmp_path)
     pages = {
         logins: build_page(queue, Neighbours(["a", "b"]), store, "Review", logins)

@@ -7,7 +7,7 @@ requests on the replica that streams to it.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -42,14 +42,18 @@ class PageSettings(Section):
 
 
 def mount(
-    blocks: gr.Blocks, store: SessionStore, settings: PageSettings, css: Path, js: Path
+    blocks: gr.Blocks,
+    store: SessionStore,
+    settings: PageSettings,
+    css: Sequence[Path],
+    js: Sequence[Path],
 ) -> FastAPI:
     """Make the app of a page.
 
     Args:
         store: where sessions are kept; it may be away.
-        css: file of styles.
-        js: file of a function that the browser calls once the page is there.
+        css: files of styles.
+        js: files of a function each, which the browser calls in turn once the page is there.
     """
     logins = read_logins(settings.login_file) if settings.login_file else None
     cookies = SessionCookies([secrets.token_bytes(32)], logins)
@@ -81,10 +85,16 @@ def mount(
         max_file_size=1,
         favicon_path=None,
         theme=theme(),
-        css_paths=[css],
+        css_paths=list(css),
         head=ICON,
-        js=js.read_text(encoding="utf-8"),
+        js=in_turn(js),
     )
+
+
+def in_turn(files: Sequence[Path]) -> str:
+    """Return a function in JavaScript that calls the function of each file."""
+    calls = [f"({file.read_text(encoding='utf-8').rstrip()})();" for file in files]
+    return f"() => {{ {' '.join(calls)} }}"
 
 
 def owner(request: Request) -> str:

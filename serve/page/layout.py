@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parent
 def build_page(client: ChatClient, store: Store, settings: PageSettings) -> FastAPI:
     """Make the page, which opens also while the store is away; refuse an unreadable login file."""
     blocks = draw(client, store, settings, bool(settings.login_file))
-    return mount(blocks, store, settings, FOLDER / "page.css", FOLDER / "page.js")
+    return mount(blocks, store, settings, [FOLDER / "page.css"], [FOLDER / "page.js"])
 
 
 def draw(client: ChatClient, store: Store, settings: PageSettings, logins: bool) -> gr.Blocks:

@@ -9,8 +9,9 @@ import gradio as gr
 from lima_ray.curation.review.decisions import Decision, Verdict
 from lima_ray.curation.review.queue import ChangedError, ReviewQueue
 from lima_ray.curation.review.rendering import SAID
-from lima_ray.curation.review.reviewers import MAX_NAME_CHARACTERS, ReviewStore
 from lima_ray.curation.review.window import Place, Window
+from lima_ray.web.annotation.names import NamedSessionStore, NamePrompt
+from lima_ray.web.annotation.rendering import clean
 from lima_ray.web.database import DatabaseError
 from lima_ray.web.sessions import Session
 
@@ -21,11 +22,9 @@ MAX_NOTE_CHARACTERS = 1000
 class ReviewHandlers:
     """Answers the events of the page."""
 
-    def __init__(self, queue: ReviewQueue, store: ReviewStore) -> None:
-        self.queue, self.store = queue, store
+    def __init__(self, queue: ReviewQueue, store: NamedSessionStore) -> None:
+        self.queue, self.names = queue, NamePrompt(store, "decisions")
         self.windows: OrderedDict[str, Window] = OrderedDict()
-        self.asked_again: dict[str, str] = {}
-        """Names that others have too, by the session that was told so."""
 
     def window_of(self, request: gr.Request, place: str) -> Window:
         """Return the window of a request; a server that does not know it makes it anew."""
@@ -44,11 +43,9 @@ class ReviewHandlers:
         return window
 
     def reviewer(self, session: Session) -> str:
-        """Return the login's name, or what the session gave; empty where it is to be asked."""
-        if session.user:
-            return session.user
+        """Return the reviewer's name; empty where it is to be asked."""
         with suppress(DatabaseError):
-            return self.store.reviewer(session.owner)
+            return self.names.name_of(session)
         return ""
 
     def load(self, request: gr.Request) -> Window:
@@ -67,28 +64,11 @@ class ReviewHandlers:
         return window
 
     def name(self, request: gr.Request, place: str, name: str) -> Window:
-        """Keep the reviewer's name; one that another browser has is asked for twice."""
+        """Keep the reviewer's name."""
         window = self.window_of(request, place)
-        name = " ".join("".join(c for c in name if c.isprintable()).split())[:MAX_NAME_CHARACTERS]
-        if not name:
-            window.notice = "Give a name, under which your decisions are kept."
-            return window
-        try:
-            if self.store.shares_name(window.owner, name) and (
-                self.asked_again.pop(window.owner, "") != name
-            ):
-                self.asked_again[window.owner] = name
-                window.notice = (
-                    f"{name} reviews in another browser. Press Begin again if that is you too; "
-                    "else take another name, or your decisions count as theirs."
-                )
-                return window
-            self.store.name_reviewer(window.owner, name)
-        except DatabaseError as error:
-            window.notice = f"The name cannot be kept ({error}). Try again."
-            return window
-        window.reviewer = name
-        window.begin(window.place.id)
+        window.reviewer, window.notice = self.names.give(window.owner, name)
+        if window.reviewer:
+            window.begin(window.place.id)
         return window
 
     def rename(self, request: gr.Request, place: str) -> Window:
@@ -207,9 +187,3 @@ class ReviewHandlers:
         """Let go of a closed window."""
         if window := self.windows.pop(request.session_hash or "", None):
             self.queue.claim(None, window.name)
-
-
-def clean(text: str | None) -> str:
-    """Return a text as a text area gives it, without what UTF-8 or Markdown cannot hold."""
-    text = (text or "").replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
-    return text.encode("utf-8", "replace").decode()

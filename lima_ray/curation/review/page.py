@@ -11,10 +11,12 @@ from fastapi import FastAPI
 from lima_ray.curation.review import rendering
 from lima_ray.curation.review.handlers import MAX_NOTE_CHARACTERS, ReviewHandlers
 from lima_ray.curation.review.queue import ReviewQueue
-from lima_ray.curation.review.reviewers import MAX_NAME_CHARACTERS, ReviewStore
 from lima_ray.curation.review.similarity import Neighbours
 from lima_ray.curation.review.window import VIEWS, Window
-from lima_ray.web.markdown import LATEX
+from lima_ray.web.annotation import components
+from lima_ray.web.annotation.components import LIVE
+from lima_ray.web.annotation.names import NamedSessionStore
+from lima_ray.web.annotation.rendering import messages, notice
 from lima_ray.web.page import PageSettings, mount
 
 FOLDER = Path(__file__).parent
@@ -38,7 +40,7 @@ and does alone what needs no server: edit, cancel, restore."""
 def build_page(
     queue: ReviewQueue,
     neighbours: Neighbours,
-    store: ReviewStore,
+    store: NamedSessionStore,
     title: str,
     login_file: Path | None,
 ) -> FastAPI:
@@ -60,7 +62,13 @@ def build_page(
         view.draw(bool(login_file))
         wire(view, handlers, page)
     settings = PageSettings(title=title, login_file=login_file)
-    return mount(page, store, settings, FOLDER / "page.css", FOLDER / "page.js")
+    return mount(
+        page,
+        store,
+        settings,
+        [components.CSS, FOLDER / "page.css"],
+        [components.JS, FOLDER / "page.js"],
+    )
 
 
 class ReviewView:
@@ -74,15 +82,7 @@ class ReviewView:
     def draw(self, logins: bool) -> None:
         """Draw the page."""
         self.progress = gr.HTML(elem_id="progress")
-        with gr.Column(visible=False, elem_id="gate") as self.gate:
-            self.name = gr.Textbox(
-                label="Your name",
-                info="Your decisions are kept under it; use the same one on another machine.",
-                max_length=MAX_NAME_CHARACTERS,
-                max_lines=1,
-                elem_id="name",
-            )
-            self.begin = gr.Button("Begin", variant="primary", elem_id="begin")
+        self.gate = components.draw_gate("decisions")
         with gr.Column(visible=False, elem_id="desk") as self.desk:
             self.draw_filters(logins)
             with gr.Row(elem_id="sheet", equal_height=False):
@@ -92,9 +92,8 @@ class ReviewView:
                     self.others, self.details, self.alike = gr.HTML(), gr.HTML(), gr.HTML()
             self.draw_actions()
         self.notice = gr.HTML(elem_id="notice")
-        self.place = gr.Textbox(visible="hidden", elem_id="place")
+        self.hidden = components.draw_hidden()
         self.original = gr.Textbox(visible="hidden", elem_id="original")
-        self.again = gr.Button(elem_id="again")
 
     def draw_filters(self, logins: bool) -> None:
         """Draw what chooses the candidates to see."""
@@ -106,30 +105,12 @@ class ReviewView:
             self.source = gr.Dropdown(
                 sources, value="", label="Source", container=False, elem_id="source"
             )
-            if logins:
-                gr.HTML('<form method="post" action="logout"><button>Log out</button></form>')
-            else:
-                self.rename = gr.Button("Other name", size="sm", elem_id="rename", scale=0)
+            self.rename = components.draw_account(logins)
 
     def draw_candidate(self) -> None:
         """Draw the candidate, and the text areas that edit it."""
         self.head = gr.HTML(elem_id="head")
-        self.chat = gr.Chatbot(
-            elem_id="candidate",
-            label="Candidate",
-            show_label=False,
-            container=False,
-            height="auto",
-            max_height=None,
-            autoscroll=False,
-            layout="panel",
-            buttons=[],
-            latex_delimiters=LATEX,
-            group_consecutive_messages=False,
-            sanitize_html=True,
-            allow_tags=False,
-            placeholder=" ",
-        )
+        self.chat = components.draw_dialogue("candidate", "Candidate")
         with gr.Column(elem_id="editor"):
             self.origin = gr.HTML(elem_id="origin")
             self.turns = [
@@ -149,18 +130,7 @@ class ReviewView:
                 name: gr.Button(label, variant=look, elem_id=name, min_width=0, scale=0)  # pyright: ignore
                 for name, (label, look) in BUTTONS.items()
             }
-            self.note = gr.Textbox(
-                placeholder="Note (n)",
-                label="Note",
-                show_label=False,
-                container=False,
-                max_length=MAX_NOTE_CHARACTERS,
-                lines=1,
-                max_lines=1,
-                elem_id="note",
-                scale=1,
-                min_width=120,
-            )
+            self.note = components.draw_note("Note", "n", MAX_NOTE_CHARACTERS)
 
     def all_of(self, window: Window) -> Update:
         """Return the whole page for a window."""
@@ -169,12 +139,12 @@ class ReviewView:
         window.place = replace(window.place, serial=window.place.serial + 1)
         general = {
             self.progress: rendering.progress(self.title, self.queue.progress(), window.reviewer),
-            self.gate: gr.Column(visible=not named),
+            self.gate.column: gr.Column(visible=not named),
             self.desk: gr.Column(visible=named),
-            self.notice: rendering.notice(window.notice),
+            self.notice: notice(window.notice),
             self.view: window.place.view,
             self.source: window.place.source,
-            self.place: window.place.to_text(),
+            self.hidden.place: window.place.to_text(),
         }
         window.notice = ""
         return general | (self.of_item(window) if item and named else self.of_none(window))
@@ -208,21 +178,21 @@ class ReviewView:
         }
         return areas | {
             self.head: rendering.head(item, own, outcome, whose),
-            self.chat: rendering.messages((shown.turns if shown else None) or turns),
+            self.chat: messages((shown.turns if shown else None) or turns),
             self.details: rendering.details(item),
             self.alike: rendering.neighbours(None if nearest is None else alike),
             self.others: rendering.others(outcome, window.reviewer, turns),
             self.original: rendering.texts(turns) if editor else "",
-            self.origin: rendering.notice(origin),
+            self.origin: notice(origin),
             self.note: own.note if own else "",
         }
 
 
 def wire(view: ReviewView, handlers: ReviewHandlers, page: gr.Blocks) -> None:
     """Say what each click does."""
-    live: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    place = view.hidden.place
     whole = [
-        view.progress, view.gate, view.desk, view.notice, view.view, view.source, view.place,
+        view.progress, view.gate.column, view.desk, view.notice, view.view, view.source, place,
         view.head, view.chat, view.details, view.alike, view.others, view.original, view.origin,
         view.note, *view.turns,
     ]  # fmt: skip
@@ -234,23 +204,22 @@ def wire(view: ReviewView, handlers: ReviewHandlers, page: gr.Blocks) -> None:
         return handler
 
     def shows(event: Any, step: Callable[..., Window], fields: list[Any], **more: Any) -> None:
-        event(drawn(step), fields, whole, **live, **more)
+        event(drawn(step), fields, whole, **LIVE, **more)
 
-    said = [view.place, view.note]
+    said = [place, view.note]
     shows(page.load, handlers.load, [])
     shows(view.buttons["keep"].click, handlers.keep, said)
     shows(view.buttons["drop"].click, handlers.drop, said)
     shows(view.buttons["save"].click, handlers.save, [*said, *view.turns])
-    shows(view.buttons["undo"].click, handlers.undo, [view.place])
-    shows(view.buttons["skip"].click, handlers.skip, [view.place])
-    shows(view.buttons["back"].click, handlers.back, [view.place])
+    shows(view.buttons["undo"].click, handlers.undo, [place])
+    shows(view.buttons["skip"].click, handlers.skip, [place])
+    shows(view.buttons["back"].click, handlers.back, [place])
     for chooser in (view.view, view.source):
-        shows(chooser.input, handlers.choose, [view.place, view.view, view.source])
-    shows(view.again.click, handlers.again, [view.place])
-    shows(view.begin.click, handlers.name, [view.place, view.name])
-    shows(view.name.submit, handlers.name, [view.place, view.name])
-    if hasattr(view, "rename"):
-        shows(view.rename.click, handlers.rename, [view.place])
-    shown = "(place) => window.limaReview.shown(place)"
-    view.place.change(None, view.place, None, js=shown, **live)
+        shows(chooser.input, handlers.choose, [place, view.view, view.source])
+    shows(view.hidden.again.click, handlers.again, [place])
+    shows(view.gate.begin.click, handlers.name, [place, view.gate.name])
+    shows(view.gate.name.submit, handlers.name, [place, view.gate.name])
+    if view.rename is not None:
+        shows(view.rename.click, handlers.rename, [place])
+    place.change(None, place, None, js=components.SHOWN, **LIVE)
     page.unload(handlers.unload)

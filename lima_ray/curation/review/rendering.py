@@ -5,12 +5,10 @@ import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from html import escape
-from typing import Any
 from urllib.parse import quote
 
 from lima_ray.curation.review.decisions import Decision, Outcome
 from lima_ray.curation.review.queue import Progress, ReviewItem
-from lima_ray.web.markdown import formatted
 
 WORDS = re.compile(r"\s+|\S+")
 WEB = re.compile(r"https?://", re.IGNORECASE)
@@ -30,16 +28,6 @@ ALL_DONE = {
     "dropped": "No more dropped candidates.",
     "all": "That was the last candidate.",
 }
-
-
-def messages(turns: Sequence[str]) -> list[Any]:
-    """Return turns as Gradio's chat takes them: Markdown, its HTML as text."""
-    roles = ("user", "assistant")
-    # In this form Gradio leaves a text as it is; a bare string loses indentation.
-    return [
-        {"role": roles[n % 2], "content": [{"type": "text", "text": formatted(turn) or "…"}]}
-        for n, turn in enumerate(turn.replace("\x00", "") for turn in turns)
-    ]
 
 
 def texts(turns: Sequence[str]) -> str:
@@ -192,11 +180,6 @@ def changes(before: Sequence[str], after: Sequence[str]) -> str:
         parts.append(f"<del>{escape(''.join(old[a:b]))}</del>" if a < b else "")
         parts.append(f"<ins>{escape(''.join(new[c:d]))}</ins>" if c < d else "")
     return f'<details><summary>the edit</summary><p class="diff">{"".join(parts)}</p></details>'
-
-
-def notice(text: str) -> str:
-    """Return a line that the reviewer should see; empty where there is none."""
-    return f'<div class="notice" role="status">{escape(text)}</div>' if text else ""
 
 
 def shorten(text: str) -> str:
