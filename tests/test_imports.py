@@ -28,6 +28,8 @@ LATE = {
     ("serve.app", "serve.page.layout"),
     # A dataset is made without Gradio.
     ("lima_ray.curation.review.server", "lima_ray.curation.review.page"),
+    # What answers say of a study is told without Gradio.
+    ("lima_ray.judging.study.serving", "lima_ray.judging.study.page"),
 }
 """Imports inside a function, each with its reason; a file's command line is free to have them."""
 WITHOUT_TORCH = ("config", "records", "results", "curation")

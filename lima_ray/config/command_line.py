@@ -52,6 +52,7 @@ COMMANDS = {
     "judge": Command("lima_ray.judge", "lima_ray.judging.arguments:JudgeCommand"),
     "verdicts": Command("lima_ray.verdicts", "lima_ray.judging.verdict_arguments:parse_verdicts"),
     "compare": Command("lima_ray.compare"),
+    "study": Command("lima_ray.study", "lima_ray.judging.study.arguments:StudyCommand"),
     "stats": Command("lima_ray.stats"),
     "attribute": Command("lima_ray.attribute", "lima_ray.attribution.arguments:AttributeCommand"),
     "chat": Command("lima_ray.chat", "lima_ray.generation.arguments:ChatCommand"),
