@@ -8,8 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 from postgres import Postgres, postgres_missing
+from starlette.requests import Request
 from starlette.testclient import TestClient
 from study_server import SYSTEMS, write_replies
 
@@ -23,7 +25,7 @@ from lima_ray.judging.study import rendering
 from lima_ray.judging.study.checks import EMPTY, Check, check_item, passes
 from lima_ray.judging.study.design import MOST_LEAD, StudyDesign
 from lima_ray.judging.study.folder import VERDICTS, begin, export_verdicts, open_store
-from lima_ray.judging.study.handlers import AWAY, Place, Screen, away
+from lima_ray.judging.study.handlers import AWAY, Place, StudyHandlers
 from lima_ray.judging.study.page import build_page
 from lima_ray.judging.study.queue import Settings, StudyQueue
 from lima_ray.judging.study.status import agreements, figures
@@ -31,9 +33,10 @@ from lima_ray.judging.study.store import Assignment
 from lima_ray.records.files import acquire_lock, write_jsonl
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Verdict, read_verdicts
+from lima_ray.web.annotation.names import NamePrompt
 from lima_ray.web.annotation.server import protect
-from lima_ray.web.database import DatabaseError
 from lima_ray.web.passwords import login_line
+from lima_ray.web.sessions import Session
 
 ANNA, BOB = "anna", "bob"
 
@@ -362,9 +365,32 @@ def test_texts_of_others_are_no_markup() -> None:
     assert not any("<img" in piece for piece in pieces)
 
 
-def test_an_annotator_is_not_told_why_the_database_is_away() -> None:
-    screen = away(Screen(ANNA), DatabaseError("unable to open /studies/zebulon-one.sqlite"))
-    assert screen.notice == AWAY and screen.away
+def request_of(user: str) -> gr.Request:
+    """A request of a login's window."""
+    state = {"session": Session("window", user)}
+    return gr.Request(Request({"type": "http", "headers": [], "query_string": b"", "state": state}))
+
+
+@pytest.mark.skipif(bool(postgres_missing()), reason=postgres_missing())
+def test_an_annotator_whose_database_dies_stays_and_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Postgres() as server, study(tmp_path, design(prompts=4), server.url) as queue:
+        handlers = StudyHandlers(queue, NamePrompt(queue.store, "answers"))
+        anna = request_of(ANNA)
+        first = handlers.load(anna)
+        server.kill()
+        for step in (handlers.undo, handlers.skip, handlers.back, handlers.again):
+            told = step(anna, first.place.to_text())
+            assert told.away and told.notice == AWAY, "and not why, which may name files"
+            assert (told.place.id, told.place.serial) == (1, first.place.serial + 1)
+        told = handlers.answer(anna, first.place.to_text(), "", choice="A")
+        assert told.away and told.place.saved == 0
+        assert "database" in caplog.text
+        server.start()
+        told = handlers.answer(anna, told.place.to_text(), "", choice="A")
+        assert (told.place.id, told.place.saved, told.notice) == (2, 1, "")
+        assert [one.verdict for one in verdicts_of(queue)] == ["A"]
 
 
 def test_page_refuses_strangers_and_files(tmp_path: Path) -> None:

@@ -154,6 +154,7 @@ def test_two_annotators_a_reload_and_a_killed_server_lose_no_answer(
         for annas, bobs in (("1", "2"), ("b", "3"), ("n", "a")):
             anna.press(annas)
             bob.press(bobs)
+        expect(anna.page.locator(".told p").first).not_to_be_visible()
         anna.page.keyboard.press("c")
         anna.page.keyboard.type("a b 1 s u")
         assert anna.place["id"] == 4, "what is typed into the comment is no key"

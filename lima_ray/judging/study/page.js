@@ -20,11 +20,12 @@
     opened(now) {
       document.activeElement?.blur?.();
       // Whoever has read what is asked, need not see it at every question.
-      if (now.id > 1 && localStorage['study told'] === undefined) find('.told').open = false;
+      const said = localStorage['study told'];
+      if (now.id) find('.told').open = said ? said === 'open' : now.id < 2;
     },
   });
-  document.addEventListener('toggle', (event) => {
-    if (event.target.matches?.('.told')) localStorage['study told'] = event.target.open ? 'open' : 'read';
-  }, {capture: true});
-  if (localStorage['study told'] === 'read') find('.told').open = false;
+  document.addEventListener('click', (event) => {
+    const told = event.target.closest?.('.told summary')?.parentElement;
+    if (told) localStorage['study told'] = told.open ? 'read' : 'open';
+  });
 }

@@ -75,13 +75,16 @@
       place = now;
       document.body.classList.toggle('none-left', !now.id);
       page.shown?.(now);
-      // The components have their new values in the next frames.
-      setTimeout(() => {
+      // The components have their new values in the next frames; a page that is just opened has
+      // none of them for a while.
+      const open = () => {
         if (place !== now || !(other || now.saved === now.id)) return;
+        if (now.id && !note()) return void setTimeout(open, 60);
         page.opened?.(now);
         window.scrollTo(0, 0);
         if (now.id) restore();
-      }, 60);
+      };
+      setTimeout(open, 60);
     },
   };
 
