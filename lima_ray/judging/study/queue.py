@@ -140,11 +140,13 @@ class StudyQueue:
         if given.is_check:
             _, right = check_item(self.design, Check(given.drawn.question, given.drawn.donor))
             return Answer(choice, comment, passes(item, right, choice))
+        # Of an answer that is changed later the time says nothing.
+        took_s = None if given.answered else round((now - given.shown).total_seconds(), 1)
         told: dict[str, Any] = {
             "study": self.design.id,
             "shared": given.drawn.shared or None,
             "at": now.isoformat(timespec="seconds"),
-            "seconds": round((now - given.shown).total_seconds(), 1),
+            "seconds": took_s,
         }
         anna = Annotator(given.annotator)
         verdict = record_verdict(item, anna, choice, explanation=comment, **told)

@@ -95,7 +95,8 @@ def annotator_table(given: Sequence[Assignment], shared: int) -> Table:
         answered = [one for one in own if one.answered and not one.is_check]
         checks = [one for one in own if one.answered and one.is_check]
         failed = sum(not one.passed for one in checks)
-        seconds = [one.record["seconds"] for one in answered if one.record]
+        records = [one.record for one in answered if one.record]
+        seconds = [record["seconds"] for record in records if "seconds" in record]
         last = max((one.at for one in own if one.at), default=None)
         table.add_row(
             printable(name),
