@@ -52,8 +52,6 @@ def main(command: StudyCommand) -> None:
         return
     check_closed(command.host, command.login_file, PAGE)
     models = read_models(command.systems)
-    if not models:
-        raise UserError("whose replies? python -m lima_ray.study SYSTEM=REPLIES ... --out DIR")
     design = design_study(command, models)
     warn_of_names(models)
     out = command.out

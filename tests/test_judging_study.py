@@ -421,7 +421,7 @@ def test_bad_input_is_told_before_the_page_opens(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     references, out = write_replies(tmp_path, 3), ["--out", str(tmp_path / "study")]
-    assert "SYSTEM=REPLIES" in run(out, capsys)
+    assert "whose replies?" in run(out, capsys)
     assert "no replies at" in run([f"{SYSTEMS[0]}=nowhere", *out], capsys)
     assert "two models" in run([references[0], *out], capsys)
     assert "login file" in run([*references, *out, "--host", "0.0.0.0"], capsys)
