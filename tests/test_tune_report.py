@@ -493,11 +493,11 @@ def test_verdicts_that_could_not_be_read_are_counted_and_left_out(tmp_path: Path
 
 def test_the_command_reports_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = study_of(tmp_path, lower_where("unfiltered", 0.5), axes=TWO, seeds=[0, 1])
-    command_line.run_command("report", [str(study.path)])
+    command_line.run_command("sweep_report", [str(study.path)])
     printed = capsys.readouterr().out
     assert shown(study) in printed and f"report       {study.path / 'report.md'}" in printed
     with pytest.raises(SystemExit) as ended:
-        command_line.run_command("report", [str(tmp_path)])
+        command_line.run_command("sweep_report", [str(tmp_path)])
     assert ended.value.code == 2
     assert "is no sweep: it holds no sweep.yaml" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ if __name__ == "__main__":  # arguments first: the imports below take seconds
 
     from lima_ray.config.command_line import run_command
 
-    sys.exit(run_command("report"))
+    sys.exit(run_command("sweep_report"))
 
 import sys
 from pathlib import Path

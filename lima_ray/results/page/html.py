@@ -1,6 +1,7 @@
 """Blocks as one HTML file that needs nothing else, light or dark as the reader's system is."""
 
 import base64
+import hashlib
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -66,15 +67,29 @@ LONG_CELL = 24
 """Characters from which on a cell may be wrapped."""
 
 
-def html_page(title: str, blocks: Iterable[Block]) -> str:
-    """Return blocks as one HTML file; pictures are inside."""
+def html_page(
+    title: str, blocks: Iterable[Block], after: str = "", style: str = "", script: str = ""
+) -> str:
+    """Return blocks as one HTML file; pictures are inside.
+
+    Args:
+        title: of the window.
+        blocks: in their order.
+        after: HTML that follows them, in which all text is escaped.
+        style: rules beside those of every page.
+        script: the only one that a browser runs, known by its hash.
+    """
+    policy, run = LOADS_NOTHING, ""
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy, run = f"{policy}; script-src 'sha256-{digest}'", f"<script>{script}</script>\n"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{LOADS_NOTHING}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(one_line(title))}</title><style>{STYLE}</style></head>\n<body>\n"
+        f"<title>{escape(one_line(title))}</title><style>{STYLE}{style}</style></head>\n<body>\n"
         + "\n".join(map(html_block, blocks))
-        + "\n</body></html>\n"
+        + f"{after}\n{run}</body></html>\n"
     )
 
 
