@@ -46,7 +46,16 @@ from lima_ray.judging.report.training_rows import read_training_rows
 from lima_ray.judging.report.trainings import run_section, sweep_section
 from lima_ray.records.files import explain_write_errors, write_text
 from lima_ray.results.csv_files import write_csv
-from lima_ray.results.page.blocks import Block, Heading, Items, Link, Paragraph, Table, text
+from lima_ray.results.page.blocks import (
+    Block,
+    Heading,
+    Items,
+    Link,
+    Paragraph,
+    Picture,
+    Table,
+    text,
+)
 from lima_ray.results.page.html import html_page
 from lima_ray.results.page.markdown import markdown_page
 from lima_ray.results.units import align, counted
@@ -72,16 +81,12 @@ def main(command: ReportCommand) -> None:
     with explain_write_errors(out, "--out"):
         folder = out / FIGURES
         folder.mkdir(parents=True, exist_ok=True)
-        for old in (*folder.glob("*.csv"), *folder.glob("*.png")):
-            old.unlink()
         sections = make_sections(command, study, folder)
         origins = [find_origin(source.system, source.path, command.run) for source in sources]
         sections.append(lineage_section(files, origins))
         items = reading_items(study, models)
         write_pages(study, sections, reading_pages(items, rows), out)
-        for section in sections:
-            for name, cells in section.tables.items():
-                write_csv(cells, folder / f"{name}.csv")
+        write_figures(sections, folder)
     summary = [line for section in sections for line in section.summary]
     print(printable(align([*summary, *(("note", note) for note in study.notes)])))
     print(f"report      {out / 'report.html'}")
@@ -125,12 +130,26 @@ def write_pages(
         links.append(Link(READING, "#replies"))
     first = [*blocks, contents(links), *short, *body, *told]
     for number, after in enumerate(reading or [""]):
-        style, script = (STYLE, SCRIPT) if after else ("", "")
+        script = SCRIPT if after else ""
         shown = first if number == 0 else [Heading(title, 1)]
-        write_text(out / page_name(number), html_page(title, shown, after, style, script))
+        write_text(out / page_name(number), html_page(title, shown, after, STYLE, script))
     for old in out.glob("replies-*.html"):
         if old.name not in {page_name(number) for number in range(len(reading))}:
             old.unlink()
+
+
+def write_figures(sections: Sequence[Section], folder: Path) -> None:
+    """Write every figure as CSV; those of an earlier report that this one lacks are removed."""
+    tables = {name: rows for section in sections for name, rows in section.tables.items()}
+    for name, rows in tables.items():
+        write_csv(rows, folder / f"{name}.csv")
+    blocks = [block for section in sections for block in section.blocks]
+    pictures = [block for block in blocks if isinstance(block, Picture)]
+    kept = {f"{name}.csv" for name in tables}
+    kept |= {file.name for one in pictures for file in (one.file, one.dark) if file}
+    for file in (*folder.glob("*.csv"), *folder.glob("*.png")):
+        if file.name not in kept:
+            file.unlink()
 
 
 def contents(links: Sequence[Link]) -> Paragraph:

@@ -28,7 +28,7 @@ MARKDOWN.disable("image")
 ITEMS_A_PAGE = 1000
 SUMMARY_CHARACTERS = 110
 WHY_CHARACTERS = 6000
-GOOD = {"excellent", "safe", "up", "5", "6", "preferred"}
+GOOD = {"excellent", "safe", "up", "5", "6"}
 BAD = {"fail", "unsafe", "down", "1", "2"}
 FAILS, UNREAD, DISAGREE = "some reply fails", "some verdict was not read", "judges disagree"
 
@@ -272,11 +272,11 @@ def _chips(item: ReadingItem) -> Iterator[str]:
     for verdict in item.verdicts:
         if verdict.was_read:
             label = label_of(verdict)
-            if len(verdict.models) > 1:
+            if verdict.kind == "pairwise":
                 found[f"{label} preferred" if label != TIE else TIE, ""] = None
             else:
                 kind = "good" if label in GOOD else "bad" if label in BAD else ""
-                found[f"{verdict.models[0]}: {label}", kind] = None
+                found[f"{', '.join(verdict.models)}: {label}", kind] = None
         else:
             found["not read", ""] = None
     for said, kind in found:

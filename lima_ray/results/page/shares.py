@@ -106,7 +106,7 @@ def _draw_panel(axes: Axes, panel: SharesPanel, colours: Colours) -> None:
             continue
         y, left = top + LABEL_IN + BAR_IN / 2, 0.0
         for (fill, ink), share in _parts(bar.shares, colours):
-            with mpl.rc_context({"hatch.color": colours.page, "hatch.linewidth": 1.6}):
+            with mpl.rc_context({"hatch.color": colours.page, "hatch.linewidth": 1.0}):
                 hatch = "////" if bar.is_published else None
                 axes.barh(y, share, BAR_IN, left, color=fill, hatch=hatch, linewidth=0)
             said = f"{100 * share:.0f} %"
