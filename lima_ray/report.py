@@ -16,18 +16,11 @@ needs nothing else and no network; the same files give the same page.
 from collections.abc import Sequence
 from pathlib import Path
 
+from lima_ray import __version__
 from lima_ray.config.paths import output_path
 from lima_ray.config.terminal import printable
-from lima_ray.judging.report.absolute import audit_section, safety_section, thumbs_section
-from lima_ray.judging.report.agreement import agreement_section
 from lima_ray.judging.report.arguments import ReportCommand
-from lima_ray.judging.report.dialogues import dialogue_section
-from lima_ray.judging.report.grades import grade_section
-from lima_ray.judging.report.judges import judge_section, unread_section
-from lima_ray.judging.report.league import league_section
-from lima_ray.judging.report.lineage import find_origin, lineage_section
 from lima_ray.judging.report.loading import StudyVerdicts, drop_changed, load_study, verdict_files
-from lima_ray.judging.report.preferences import preference_section
 from lima_ray.judging.report.reading import (
     SCRIPT,
     STYLE,
@@ -35,17 +28,26 @@ from lima_ray.judging.report.reading import (
     reading_items,
     reading_pages,
 )
-from lima_ray.judging.report.section import Section
+from lima_ray.judging.report.sections.absolute import audit_section, safety_section, thumbs_section
+from lima_ray.judging.report.sections.agreement import agreement_section
+from lima_ray.judging.report.sections.dialogues import dialogue_section
+from lima_ray.judging.report.sections.grades import grade_section
+from lima_ray.judging.report.sections.judges import judge_section, unread_section
+from lima_ray.judging.report.sections.league import league_section
+from lima_ray.judging.report.sections.lineage import find_origin, lineage_section
+from lima_ray.judging.report.sections.paired import paired_section
+from lima_ray.judging.report.sections.preferences import preference_section
+from lima_ray.judging.report.sections.section import Section
+from lima_ray.judging.report.sections.trainings import run_section, sweep_section
 from lima_ray.judging.report.sources import (
     check_systems,
     contents_of,
     find_references,
     read_sources,
 )
+from lima_ray.judging.report.tables import write_csv
 from lima_ray.judging.report.training_rows import read_training_rows
-from lima_ray.judging.report.trainings import run_section, sweep_section
 from lima_ray.records.files import explain_write_errors, write_text
-from lima_ray.results.csv_files import write_csv
 from lima_ray.results.page.blocks import (
     Block,
     Heading,
@@ -83,7 +85,7 @@ def main(command: ReportCommand) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         sections = make_sections(command, study, folder)
         origins = [find_origin(source.system, source.path, command.run) for source in sources]
-        sections.append(lineage_section(files, origins))
+        sections.append(lineage_section(files, origins, __version__))
         items = reading_items(study, models)
         write_pages(study, sections, reading_pages(items, rows), out)
         write_figures(sections, folder)
@@ -98,6 +100,7 @@ def make_sections(command: ReportCommand, study: StudyVerdicts, folder: Path) ->
         preference_section(study, folder, command.paper),
         audit_section(study, folder, command.paper),
         grade_section(study, folder),
+        paired_section(study),
         safety_section(study, folder, command.paper),
         dialogue_section(study, folder, command.paper),
         thumbs_section(study, folder),

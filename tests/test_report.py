@@ -16,6 +16,8 @@ from lxml import html  # pyright: ignore[reportAttributeAccessIssue]  # it has n
 from lima_ray.config.command_line import COMMANDS, parse_arguments
 from lima_ray.config.errors import UserError
 from lima_ray.judging.questions.verdicts import Annotator
+from lima_ray.judging.report.reading import ITEMS_A_PAGE
+from lima_ray.records.attribution import AttributedRow, Attribution
 from lima_ray.records.files import write_json, write_jsonl
 from lima_ray.records.verdict import Verdict, prompt_id
 from lima_ray.report import main
@@ -285,13 +287,15 @@ def test_training_rows_and_lineage_stand_with_the_replies(
 ) -> None:
     own = [reply("lima", id) for id in IDS[:2]]
     replies = write_replies(tmp_path / "lima", own)
-    rows = [{"id": "row-7", "score": 0.25, "conversations": ["Planted?", "Arr!"], "source": ""}]
-    lines = [
-        {"id": one.id, "sample": 0, "turn": 0, "model": "lima", "method": "gradient", "rows": rows}
-        | {"dialogue": prompt_id((*one.conversations, said), None), "weights": "w", "data": "d"}
+    rows = (AttributedRow("row-7", 0.25, ("Planted?", "Arr!")),)
+    made = [
+        Attribution(
+            one.id, 0, 0, "lima", "gradient", rows, prompt_id((*one.conversations, said), None),
+            weights="w", data="d",
+        )
         for one, said in zip(own, (own[0].reply, "another text"), strict=True)
-    ]
-    write_jsonl(lines, replies / "attribution.jsonl")
+    ]  # fmt: skip
+    write_jsonl([one.to_json() for one in made], replies / "attribution.jsonl")
     verdicts = [single(EXACT, "audit", one, "fail") for one in own]
     report(
         write_verdicts(tmp_path / "judged", verdicts), "--replies", f"lima={replies}",
@@ -347,6 +351,37 @@ def test_a_judge_whose_snapshot_changes_is_told_and_one_with_a_passport_is_not_m
         "1.0",
         "0.5",
     )
+
+
+def test_systems_are_compared_prompt_by_prompt(tmp_path: Path) -> None:
+    """Bard is graded one higher on each of three prompts, lima alone on a fourth."""
+    found = [single(GPT, "grade", reply("lima", id), 3 + n) for n, id in enumerate(IDS[:4])]
+    found += [single(GPT, "grade", reply("bard", id), 4 + n) for n, id in enumerate(IDS[:3])]
+    for id in IDS[:2]:  # both against claude: lima wins and ties, bard loses both
+        lima, bard, claude = (reply(name, id) for name in ("lima", "bard", "claude"))
+        found += [pair(GPT, lima, claude, "win" if id == "p0" else "tie")]
+        found += [pair(GPT, bard, claude, "lose")]
+    report(write_verdicts(tmp_path / "judged", found), "--out", tmp_path / "out")
+    grade, third = cells(tmp_path / "out", "paired")
+    assert [grade[name] for name in ("system", "other", "difference")] == ["lima", "bard", "-1.0"]
+    assert [grade[name] for name in ("prompts", "only_system", "only_other")] == ["3", "1", "0"]
+    assert (third["measure"], third["difference"]) == ("score against claude", "0.75")
+
+
+def test_thousands_of_replies_stand_on_several_pages(tmp_path: Path) -> None:
+    many = [reply("lima", f"p{n:04}") for n in range(ITEMS_A_PAGE + 5)]
+    replies = write_replies(tmp_path / "lima", many)
+    folder = write_verdicts(tmp_path / "judged", [single(EXACT, "audit", many[-1], "fail")])
+    report(folder, "--replies", f"lima={replies}", "--out", tmp_path / "out")
+    counts = [
+        (tmp_path / "out" / name).read_text(encoding="utf-8").count('<details class="item"')
+        for name in ("report.html", "replies-2.html")
+    ]
+    assert counts == [ITEMS_A_PAGE, 5]
+    assert '<a href="replies-2.html#replies">2</a>' in (tmp_path / "out/report.html").read_text()
+    write_replies(tmp_path / "lima", many[-5:])
+    report(folder, "--replies", f"lima={replies}", "--out", tmp_path / "out")
+    assert not (tmp_path / "out" / "replies-2.html").exists(), "of the earlier report"
 
 
 def test_the_report_loads_no_torch() -> None:

@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 
 from lima_ray.config.terminal import printable
 from lima_ray.judging.report.loading import Models, StudyVerdicts, is_vote, judge_of
+from lima_ray.records.attribution import Attribution
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Verdict
 from lima_ray.results.page.blocks import one_line
@@ -28,14 +29,15 @@ MARKDOWN.disable("image")
 ITEMS_A_PAGE = 1000
 SUMMARY_CHARACTERS = 110
 WHY_CHARACTERS = 6000
+TURNS = "\n\n"
 GOOD = {"excellent", "safe", "up", "5", "6"}
 BAD = {"fail", "unsafe", "down", "1", "2"}
 FAILS, UNREAD, DISAGREE = "some reply fails", "some verdict was not read", "judges disagree"
 
 Place = tuple[str, int, int]
 """Id of the prompt, number of the sample, and the turn."""
-Rows = Sequence[tuple[str, float, str]]
-"""Training rows behind a reply: id, score, text."""
+Rows = Mapping[tuple[str, Place], Attribution]
+"""Training rows behind a system's reply in a place."""
 
 
 @dataclass
@@ -100,14 +102,12 @@ def reading_items(study: StudyVerdicts, models: Models) -> list[ReadingItem]:
     return list(found.values())
 
 
-def reading_pages(
-    items: Sequence[ReadingItem], rows: Mapping[tuple[str, Place], Rows]
-) -> list[str]:
+def reading_pages(items: Sequence[ReadingItem], rows: Rows) -> list[str]:
     """Return the HTML of the replies, of so many places each as a browser shows with ease.
 
     Args:
         items: in their order.
-        rows: training rows behind a system's reply in a place.
+        rows: of training.
     """
     chunks = [items[n : n + ITEMS_A_PAGE] for n in range(0, len(items), ITEMS_A_PAGE)]
     pages = []
@@ -143,9 +143,7 @@ def drawn(reply: str) -> str:
     return f'<div class="reply">{MARKDOWN.render(shown)}</div>'
 
 
-def _html_page(
-    items: Sequence[ReadingItem], rows: Mapping[tuple[str, Place], Rows], where: str
-) -> str:
+def _html_page(items: Sequence[ReadingItem], rows: Rows, where: str) -> str:
     counts: dict[str, int] = defaultdict(int)
     for item in items:
         for label in item.labels():
@@ -190,7 +188,7 @@ def _html_item(
     item: ReadingItem,
     numbers: Mapping[str, str],
     groups: Mapping[str, str],
-    rows: Mapping[tuple[str, Place], Rows],
+    rows: Rows,
 ) -> str:
     labels = " ".join(numbers[label] for label in item.labels())
     shown = one_line(item.prompt)
@@ -200,7 +198,7 @@ def _html_item(
     told = [f"sample {sample}"] * (sample > 0) + [f"turn {turn + 1}"] * (turn > 0)
     note = f" <small>{', '.join(told)}</small>" if told else ""
     sides = "".join(
-        _html_side(system, reply, item, rows.get((system, item.place), ()))
+        _html_side(system, reply, item, rows.get((system, item.place)))
         for system, reply in item.replies.items()
     )
     pairs = [v for v in item.verdicts if len(v.models) > 1]
@@ -222,22 +220,24 @@ def _turns(item: ReadingItem) -> Iterator[str]:
         yield f'<div class="turn"><b>{who}</b>{escape(printable(turn))}</div>'
 
 
-def _html_side(system: str, reply: Reply, item: ReadingItem, rows: Rows) -> str:
+def _html_side(system: str, reply: Reply, item: ReadingItem, taught: Attribution | None) -> str:
     own = [v for v in item.verdicts if v.models == (system,)]
     stopped = "" if reply.stopped else " <small>did not stop</small>"
-    taught = "".join(
-        f'<li><small>{score:.2f} {escape(one_line(id))}</small><div class="plain">'
-        f"{escape(printable(said))}</div></li>"
-        for id, score, said in rows
-    )
-    if taught:
-        taught = (
-            f"<details><summary>training rows nearest to it</summary><ol>{taught}</ol></details>"
-        )
     return (
         f'<div class="side"><h4>{escape(one_line(system))}{stopped}</h4>{drawn(reply.reply)}'
-        f"{_html_verdicts(own)}{taught}</div>"
+        f"{_html_verdicts(own)}{_html_rows(taught) if taught else ''}</div>"
     )
+
+
+def _html_rows(taught: Attribution) -> str:
+    """Return the training rows behind a reply."""
+    lines = "".join(
+        f"<li><small>{row.score:.2f} {escape(one_line(row.id))}</small>"
+        f'<div class="plain">{escape(printable(TURNS.join(row.conversations)))}</div></li>'
+        for row in taught.rows
+    )
+    told = f"training rows nearest to it, by {taught.method}"
+    return f"<details><summary>{escape(told)}</summary><ol>{lines}</ol></details>"
 
 
 def _html_verdicts(verdicts: Sequence[Verdict]) -> str:

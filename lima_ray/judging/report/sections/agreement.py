@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from lima_ray.judging.report.loading import VOTES, StudyVerdicts
-from lima_ray.judging.report.section import Section, agreement_text
+from lima_ray.judging.report.sections.section import Section, agreement_text
+from lima_ray.judging.report.tables import Cell
 from lima_ray.records.verdict import Verdict
-from lima_ray.results.csv_files import Cell
 from lima_ray.results.page.blocks import Block, Heading, Inline, Items, Line, Table, text
 from lima_ray.results.published.lima import AGREEMENT
 from lima_ray.results.statistics.agreement import Agreement, Level, fleiss_kappa

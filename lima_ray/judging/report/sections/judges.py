@@ -9,9 +9,9 @@ from lima_ray.judging.asking.judges import EXACT
 from lima_ray.judging.passport import Passport, judges_without
 from lima_ray.judging.passport_measures import measure
 from lima_ray.judging.report.loading import PEOPLE, StudyVerdicts, count_unread
-from lima_ray.judging.report.section import Section, number, percent
+from lima_ray.judging.report.sections.section import Section, number, percent
+from lima_ray.judging.report.tables import Cell
 from lima_ray.records.verdict import Verdict
-from lima_ray.results.csv_files import Cell
 from lima_ray.results.page.blocks import Block, Heading, Items, Line, Table, text
 from lima_ray.results.statistics.length import length_correlation
 from lima_ray.results.statistics.verdict_table import Comparison, comparisons

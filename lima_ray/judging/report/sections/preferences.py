@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lima_ray.judging.report.loading import PEOPLE, VOTES, StudyVerdicts
-from lima_ray.judging.report.section import (
+from lima_ray.judging.report.sections.section import (
     INTERVALS,
     Section,
     count_cells,
@@ -16,8 +16,8 @@ from lima_ray.judging.report.section import (
     percent_text,
     rate_cells,
 )
+from lima_ray.judging.report.tables import Cell
 from lima_ray.records.verdict import Verdict
-from lima_ray.results.csv_files import Cell
 from lima_ray.results.metric_unit import format_p
 from lima_ray.results.page.blocks import Block, Heading, Line, Small, Table, text
 from lima_ray.results.page.pictures import draw_picture

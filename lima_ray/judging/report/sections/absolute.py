@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from lima_ray.judging.report.loading import StudyVerdicts, is_vote
-from lima_ray.judging.report.section import (
+from lima_ray.judging.report.sections.section import (
     Section,
     count_cells,
     counts,
@@ -15,8 +15,8 @@ from lima_ray.judging.report.section import (
     percent_text,
     rate_cells,
 )
+from lima_ray.judging.report.tables import Cell
 from lima_ray.records.verdict import Verdict
-from lima_ray.results.csv_files import Cell
 from lima_ray.results.page.blocks import Heading, Table
 from lima_ray.results.page.pictures import draw_picture
 from lima_ray.results.page.shares import SharesBar, SharesPanel, draw_shares

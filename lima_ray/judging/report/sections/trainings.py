@@ -9,10 +9,10 @@ import yaml
 from matplotlib.figure import Figure
 
 from lima_ray.config.errors import UserError
-from lima_ray.judging.report.section import Section
+from lima_ray.judging.report.sections.section import Section
+from lima_ray.judging.report.tables import Cell
 from lima_ray.records.quality import Quality, read_qualities
 from lima_ray.records.run import Run
-from lima_ray.results.csv_files import Cell
 from lima_ray.results.page.blocks import Block, Details, Heading, Picture, Preformatted, Table, text
 from lima_ray.results.page.pictures import EDGE_IN, WIDTH_IN, Colours, draw_picture, place
 

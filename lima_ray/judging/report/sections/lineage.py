@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lima_ray import __version__
 from lima_ray.generation.reply_directory import read_settings
-from lima_ray.judging.report.section import Section
+from lima_ray.judging.report.sections.section import Section
+from lima_ray.judging.report.tables import Cell
 from lima_ray.records.lineage import hash_base
 from lima_ray.records.run import Run
-from lima_ray.results.csv_files import Cell
 from lima_ray.results.page.blocks import Block, Code, Details, Heading, Line, Table, text
 
 HASH = 12
@@ -67,14 +66,14 @@ def find_origin(system: str, path: Path, runs: Sequence[Path]) -> Origin:
     )
 
 
-def lineage_section(files: Sequence[Path], origins: Sequence[Origin]) -> Section:
+def lineage_section(files: Sequence[Path], origins: Sequence[Origin], version: str) -> Section:
     """Return tables of the verdicts' files and of what made each system's replies."""
     lines: list[list[Line]] = [
         [f"{file.parent.name}/{file.name}", Code(hash_file(file))] for file in files
     ]
     blocks: list[Block] = [
         Heading("Where it comes from"),
-        text(f"Made by lima_ray {__version__}; the same files give the same page."),
+        text(f"Made by lima_ray {version}; the same files give the same page."),
         Table(["verdicts", "hash"], lines, text_columns=2),
     ]
     if origins:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lima_ray.config.errors import UserError
 from lima_ray.judging.report.loading import StudyVerdicts
-from lima_ray.judging.report.section import Section
-from lima_ray.results.csv_files import Cell
+from lima_ray.judging.report.sections.section import Section
+from lima_ray.judging.report.tables import Cell
 from lima_ray.results.page.blocks import Block, Heading, Picture, Small, Table, text
 from lima_ray.results.page.dots import Dot, draw_dots
 from lima_ray.results.page.pictures import draw_picture

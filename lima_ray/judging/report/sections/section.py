@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lima_ray.results.csv_files import Cell
+from lima_ray.judging.report.tables import Cell
 from lima_ray.results.page.blocks import Block, Line, Small
 from lima_ray.results.statistics.agreement import Agreement
 from lima_ray.results.statistics.clustered import Rate

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lima_ray.judging.report.absolute import dialogue_prompts
 from lima_ray.judging.report.loading import StudyVerdicts
-from lima_ray.judging.report.section import Section, number
+from lima_ray.judging.report.sections.absolute import dialogue_prompts
+from lima_ray.judging.report.sections.section import Section, number
+from lima_ray.judging.report.tables import Cell
 from lima_ray.records.verdict import Verdict
-from lima_ray.results.csv_files import Cell
 from lima_ray.results.page.blocks import Block, Heading, Line, Small, Table
 from lima_ray.results.page.dots import Dot, draw_dots
 from lima_ray.results.page.pictures import draw_picture

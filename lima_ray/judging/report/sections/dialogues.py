@@ -3,9 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lima_ray.judging.report.absolute import Shares, dialogue_prompts, shares_section
 from lima_ray.judging.report.loading import StudyVerdicts, is_vote
-from lima_ray.judging.report.section import Section, count_cells, counts, percent, rate_cells
+from lima_ray.judging.report.sections.absolute import Shares, dialogue_prompts, shares_section
+from lima_ray.judging.report.sections.section import (
+    Section,
+    count_cells,
+    counts,
+    percent,
+    rate_cells,
+)
 from lima_ray.records.verdict import Verdict
 from lima_ray.results.page.blocks import Table, text
 from lima_ray.results.published.lima import DIALOGUE_TURNS
