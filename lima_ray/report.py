@@ -13,19 +13,19 @@ needs nothing else and no network; the same files give the same page.
     OUT/figures/                  each figure as CSV and as picture
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lima_ray import __version__
 from lima_ray.config.paths import output_path
 from lima_ray.config.terminal import printable
 from lima_ray.judging.report.arguments import ReportCommand
+from lima_ray.judging.report.items import reading_items
 from lima_ray.judging.report.loading import StudyVerdicts, drop_changed, load_study, verdict_files
 from lima_ray.judging.report.reading import (
     SCRIPT,
     STYLE,
     page_name,
-    reading_items,
     reading_pages,
 )
 from lima_ray.judging.report.sections.absolute import audit_section, safety_section, thumbs_section
@@ -50,6 +50,8 @@ from lima_ray.judging.report.training_rows import read_training_rows
 from lima_ray.records.files import explain_write_errors, write_text
 from lima_ray.results.page.blocks import (
     Block,
+    Columns,
+    Details,
     Heading,
     Items,
     Link,
@@ -65,6 +67,8 @@ from lima_ray.results.units import align, counted
 TITLE = "Report"
 FIGURES = "figures"
 READING = "Replies side by side"
+MOST_SHORT = 16
+"""Lines of figures before all others that no reader has to open."""
 
 
 def main(command: ReportCommand) -> None:
@@ -125,13 +129,13 @@ def write_pages(
     titles = [s.blocks[0] for s in sections if isinstance(s.blocks[0], Heading)]
     links = [Link(one.text, one.anchor) for one in titles]
     body = [block for section in sections for block in section.blocks]
-    short = [Table(("in short", ""), [line for s in sections for line in s.summary], 2)]
+    short = in_short([line for section in sections for line in section.summary])
     told = [] if reading else [Heading(READING), text("No replies were given (--replies).")]
-    page = [*blocks, contents(links), *short, *body, *told]
+    page = [*blocks, contents(links), short, *body, *told]
     write_text(out / "report.md", markdown_page(page, out))
     if reading:
         links.append(Link(READING, "#replies"))
-    first = [*blocks, contents(links), *short, *body, *told]
+    first = [*blocks, contents(links), short, *body, *told]
     for number, after in enumerate(reading or [""]):
         script = SCRIPT if after else ""
         shown = first if number == 0 else [Heading(title, 1)]
@@ -146,13 +150,27 @@ def write_figures(sections: Sequence[Section], folder: Path) -> None:
     tables = {name: rows for section in sections for name, rows in section.tables.items()}
     for name, rows in tables.items():
         write_csv(rows, folder / f"{name}.csv")
-    blocks = [block for section in sections for block in section.blocks]
-    pictures = [block for block in blocks if isinstance(block, Picture)]
     kept = {f"{name}.csv" for name in tables}
-    kept |= {file.name for one in pictures for file in (one.file, one.dark) if file}
+    kept |= {file.name for section in sections for file in files_of(section.blocks)}
     for file in (*folder.glob("*.csv"), *folder.glob("*.png")):
         if file.name not in kept:
             file.unlink()
+
+
+def files_of(blocks: Sequence[Block]) -> Iterator[Path]:
+    """Yield the pictures' files, those in columns too."""
+    for block in blocks:
+        if isinstance(block, Picture):
+            yield from (file for file in (block.file, block.dark) if file)
+        elif isinstance(block, Columns):
+            for column in block.columns:
+                yield from files_of(column)
+
+
+def in_short(summary: Sequence[tuple[str, str]]) -> Block:
+    """Return the figures that readers want first, folded where they are many."""
+    table = Table(("figure", ""), summary, text_columns=2)
+    return table if len(summary) <= MOST_SHORT else Details("In short", [table])
 
 
 def contents(links: Sequence[Link]) -> Paragraph:

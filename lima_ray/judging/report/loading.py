@@ -120,8 +120,13 @@ def check_verdict(verdict: Verdict, where: str) -> Verdict:
         "annotator": isinstance(verdict.annotator, str) and verdict.annotator != "",
         "models": isinstance(verdict.models, tuple)
         and all(isinstance(name, str) and name for name in verdict.models),
+        "order": isinstance(verdict.order, tuple)
+        and all(isinstance(place, int) for place in verdict.order),
         "sample": isinstance(verdict.sample, int | None),
         "turn": isinstance(verdict.turn, int | None),
+        "group": isinstance(verdict.group, str),
+        "explanation": isinstance(verdict.explanation, str),
+        "grade": isinstance(verdict.grade, int | float | None),
     }
     for name, is_right in problems.items():
         if not is_right:

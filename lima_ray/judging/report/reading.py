@@ -6,14 +6,14 @@ page's policy runs no script but its own.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
 from markdown_it import MarkdownIt
 
 from lima_ray.config.terminal import printable
-from lima_ray.judging.report.loading import Models, StudyVerdicts, is_vote, judge_of
+from lima_ray.judging.report.items import BAD, DISAGREE, FAILS, UNREAD, Place, ReadingItem, label_of
+from lima_ray.judging.report.loading import is_vote
 from lima_ray.records.attribution import Attribution
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Verdict
@@ -31,75 +31,9 @@ SUMMARY_CHARACTERS = 110
 WHY_CHARACTERS = 6000
 TURNS = "\n\n"
 GOOD = {"excellent", "safe", "up", "5", "6"}
-BAD = {"fail", "unsafe", "down", "1", "2"}
-FAILS, UNREAD, DISAGREE = "some reply fails", "some verdict was not read", "judges disagree"
 
-Place = tuple[str, int, int]
-"""Id of the prompt, number of the sample, and the turn."""
 Rows = Mapping[tuple[str, Place], Attribution]
 """Training rows behind a system's reply in a place."""
-
-
-@dataclass
-class ReadingItem:
-    """The replies in one place, and the verdicts on them."""
-
-    place: Place
-    replies: dict[str, Reply] = field(default_factory=dict)
-    verdicts: list[Verdict] = field(default_factory=list)
-
-    @property
-    def group(self) -> str:
-        return str(next(iter(self.replies.values())).extra.get("group", ""))
-
-    @property
-    def prompt(self) -> str:
-        return next(iter(self.replies.values())).conversations[-1]
-
-    def labels(self) -> list[str]:
-        """Return what the verdicts say, as the filter offers it."""
-        found, said = [], defaultdict(set)
-        for verdict in self.verdicts:
-            judge = judge_of(verdict)
-            if not verdict.was_read:
-                found.append(UNREAD)
-                continue
-            value = label_of(verdict)
-            said[
-                verdict.kind, verdict.models if len(verdict.models) == 1 else "", verdict.turn
-            ].add(value)
-            about = (
-                verdict.models[0]
-                if len(verdict.models) == 1
-                else " against ".join(sorted(verdict.models))
-            )
-            found.append(f"{judge}\t{about}: {value}")
-            if value in BAD:
-                found.append(FAILS)
-        if any(len(values) > 1 for values in said.values()):
-            found.append(DISAGREE)
-        return list(dict.fromkeys(found))
-
-
-def reading_items(study: StudyVerdicts, models: Models) -> list[ReadingItem]:
-    """Return the places in which systems reply, in the order of the replies."""
-    found: dict[Place, ReadingItem] = {}
-    for system, replies in models.items():
-        for reply in replies:
-            place = reply.id, reply.sample, reply.turn
-            found.setdefault(place, ReadingItem(place)).replies[system] = reply
-    last: dict[tuple[str, int], Place] = {}
-    for place in found:
-        last[place[:2]] = max(last.get(place[:2], place), place)
-    for verdict in study.verdicts:
-        if is_vote(verdict):
-            continue
-        place = verdict.id, verdict.sample or 0, verdict.turn
-        # A dialogue as a whole is read at its last turn.
-        at = last.get((place[0], place[1])) if place[2] is None else (*place[:2], place[2])
-        if at in found:
-            found[at].verdicts.append(verdict)
-    return list(found.values())
 
 
 def reading_pages(items: Sequence[ReadingItem], rows: Rows) -> list[str]:
@@ -124,15 +58,6 @@ def reading_pages(items: Sequence[ReadingItem], rows: Rows) -> list[str]:
 def page_name(number: int) -> str:
     """Return the file of a page of replies, from 0; the first is the report itself."""
     return f"replies-{number + 1}.html" if number else "report.html"
-
-
-def label_of(verdict: Verdict) -> str:
-    """Return what a verdict says; of a pair which system is preferred, or neither."""
-    if verdict.kind == "grade" and isinstance(verdict.verdict, int | float):
-        return f"{verdict.verdict:g}"
-    if verdict.kind != "pairwise" or verdict.verdict == TIE:
-        return str(verdict.verdict)
-    return verdict.models[verdict.order[0 if verdict.verdict == "A" else 1]]
 
 
 def drawn(reply: str) -> str:

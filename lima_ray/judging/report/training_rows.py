@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from lima_ray.judging.report.items import Place
 from lima_ray.judging.report.loading import Models
-from lima_ray.judging.report.reading import Place
 from lima_ray.records.attribution import Attribution, read_attributions
 from lima_ray.records.verdict import prompt_id
 

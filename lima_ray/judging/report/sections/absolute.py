@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -136,9 +137,11 @@ def shares_section(
         ]
         panels.append(SharesPanel("the paper", bars))
     picture = draw_picture(
-        lambda colours: draw_shares(panels, labels, colours),
-        f"Shares of {', '.join(labels)} of each system", folder, name,
-    )  # fmt: skip
+        partial(draw_shares, panels, labels),
+        f"Shares of {', '.join(labels)} of each system",
+        folder,
+        name,
+    )
     lines = [
         [
             row.part,

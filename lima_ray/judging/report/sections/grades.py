@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lima_ray.judging.report.loading import StudyVerdicts
@@ -75,7 +76,7 @@ def grade_section(study: StudyVerdicts, folder: Path) -> Section | None:
         name, mean = f"{row.system}, {row.judge}, {row.part}", row.found.mean
         dots.append(Dot(name, mean.mean, mean.low, mean.high, row.written()))
     picture = draw_picture(
-        lambda colours: draw_dots(dots, (LOWEST - 0.05, HIGHEST + 0.05), colours),
+        partial(draw_dots, dots, (LOWEST - 0.05, HIGHEST + 0.05)),
         "Mean grade of each system with its 95 % interval",
         folder,
         "grades",

@@ -37,7 +37,9 @@ def judge_section(study: StudyVerdicts, passports: Sequence[Path]) -> Section | 
         passport = "missing" if name in without else "-" if name == EXACT.name else "present"
         snapshots = Counter(str(s) for v in found if (s := v.extra.get("snapshot")))
         if len(snapshots) > 1:
-            told = ", ".join(f"{many} by {snapshot}" for snapshot, many in snapshots.most_common())
+            told = ", ".join(
+                f"{many:,} by {snapshot}" for snapshot, many in snapshots.most_common()
+            )
             warnings.append(f"{name} changed within this study: {told}.")
         if name in without:
             warnings.append(
@@ -66,7 +68,8 @@ def judge_section(study: StudyVerdicts, passports: Sequence[Path]) -> Section | 
         ),
     ]  # fmt: skip
     blocks += [Items(warnings)] if warnings else []
-    return Section(blocks, {"judges": cells}, [("judges", w) for w in warnings])
+    summary = [("no passport", ", ".join(without))] if without else []
+    return Section(blocks, {"judges": cells}, summary)
 
 
 def unread_section(study: StudyVerdicts) -> Section:

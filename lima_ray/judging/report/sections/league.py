@@ -2,13 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from lima_ray.config.errors import UserError
 from lima_ray.judging.report.loading import StudyVerdicts
 from lima_ray.judging.report.sections.section import Section
 from lima_ray.judging.report.tables import Cell
-from lima_ray.results.page.blocks import Block, Heading, Picture, Small, Table, text
+from lima_ray.results.page.blocks import Block, Columns, Heading, Picture, Small, Table, text
 from lima_ray.results.page.dots import Dot, draw_dots
 from lima_ray.results.page.pictures import draw_picture
 from lima_ray.results.statistics.bradley_terry import (
@@ -27,34 +28,34 @@ MARGIN = 0.05
 
 def league_section(study: StudyVerdicts, folder: Path) -> Section | None:
     """Return the strengths of all systems by each judge; none where no judge compared three."""
-    blocks: list[Block] = []
+    columns: list[list[Block]] = []
     cells: list[dict[str, Cell]] = []
     summary = []
     for judge, verdicts in study.by_judge.items():
         found = [one for one in comparisons(verdicts) if one.outcome in POINTS]
         if len({name for one in found for name in (one.first, one.second)}) < LEAST_SYSTEMS:
             continue
-        blocks.append(Heading(f"By {judge}", 3))
+        columns.append([Heading(f"By {judge}", 3)])
         has_orders = in_both_orders(found)
         try:
             fit = strengths(found, order=has_orders)
         except UserError as error:
-            blocks.append(text(f"There is no league table: {error}."))
+            columns[-1].append(text(f"There is no league table: {error}."))
             continue
         drawn = _bootstrap(found, has_orders)
         rows = [_row(judge, fit, system, drawn[system]) for system in fit.systems]
         cells += rows
-        name = f"league-{len(blocks)}"
-        blocks += [_picture(judge, rows, folder, name), _table(rows, fit)]
+        name = f"league-{len(columns)}"
+        columns[-1] += [_picture(judge, rows, folder, name), _table(rows, fit)]
         summary.append((f"league by {judge}", " > ".join(fit.systems)))
-    if not blocks:
+    if not columns:
         return None
     intro = text(
         "Bradley-Terry strengths on the scale of chess: mean 1000, 400 points are odds of ten to "
         "one. Ties follow Davidson. Intervals: sandwich errors clustered by prompt, and the "
         "bootstrap over prompts with all their verdicts."
     )
-    return Section([Heading("League table"), intro, *blocks], {"league": cells}, summary)
+    return Section([Heading("League table"), intro, Columns(columns)], {"league": cells}, summary)
 
 
 def in_both_orders(found: Sequence[Comparison]) -> bool:
@@ -94,9 +95,11 @@ def _picture(judge: str, rows: Sequence[dict[str, Cell]], folder: Path, name: st
     edge = MARGIN * (max(every) - min(every)) or 1.0
     scale = min(every) - edge, max(every) + edge
     return draw_picture(
-        lambda colours: draw_dots(dots, scale, colours),
-        f"Strength of each system by {judge}", folder, name,
-    )  # fmt: skip
+        partial(draw_dots, dots, scale),
+        f"Strength of each system by {judge}",
+        folder,
+        name,
+    )
 
 
 def _table(rows: Sequence[dict[str, Cell]], fit: Strengths) -> Table:

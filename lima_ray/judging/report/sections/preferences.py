@@ -1,11 +1,11 @@
 """Pairs: win, tie and lose of each two systems by each judge, as LIMA's figures 1 and 2."""
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lima_ray.judging.report.loading import PEOPLE, VOTES, StudyVerdicts
+from lima_ray.judging.report.sections.pairs import PairByJudge, compare_pairs
 from lima_ray.judging.report.sections.section import (
     INTERVALS,
     Section,
@@ -17,32 +17,14 @@ from lima_ray.judging.report.sections.section import (
     rate_cells,
 )
 from lima_ray.judging.report.tables import Cell
-from lima_ray.records.verdict import Verdict
 from lima_ray.results.metric_unit import format_p
-from lima_ray.results.page.blocks import Block, Heading, Line, Small, Table, text
+from lima_ray.results.page.blocks import Block, Columns, Heading, Line, Small, Table, text
 from lima_ray.results.page.pictures import draw_picture
 from lima_ray.results.page.shares import SharesBar, SharesPanel, draw_shares
 from lima_ray.results.published.lima import OPPONENTS, Opponent, Shares, find_opponent
-from lima_ray.results.statistics.calibration import Corrected, corrected_shares
-from lima_ray.results.statistics.preference import POINTS, Preference
-from lima_ray.results.statistics.verdict_table import Comparison, comparisons, preference
 from lima_ray.results.units import counted
 
 OUTCOMES = ("win", "tie", "lose")
-Pair = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class PairByJudge:
-    """What one judge says of one pair, from the side of the first."""
-
-    pair: Pair
-    judge: str
-    found: Preference
-    corrected: dict[str, Corrected] | None
-    """Of a model, where people judged some of the same; by outcome."""
-    calibration: str
-    """Which items it is corrected by."""
 
 
 def preference_section(study: StudyVerdicts, folder: Path, paper: bool) -> Section | None:
@@ -56,98 +38,41 @@ def preference_section(study: StudyVerdicts, folder: Path, paper: bool) -> Secti
     if not rows:
         return None
     blocks: list[Block] = [Heading("Which is preferred"), text(INTERVALS, " p tests win = lose.")]
-    blocks += [*_figures(rows, folder, paper), _table(rows)]
+    blocks += [_figures(rows, folder, paper), _table(rows)]
     tables = {"preference": [_cells(row) for row in rows]}
     if corrected := [row for row in rows if row.corrected]:
         blocks += [*_correction(corrected)]
         tables["corrected_preference"] = [c for row in corrected for c in _corrected_cells(row)]
     summary = []
     for row in rows:
-        told = ", ".join(f"{name} {percent_text(rate)} %" for name, rate in row.found.rates.items())
-        summary.append((f"{row.pair[0]} against {row.pair[1]}, {row.judge}", told))
+        win, tie, lose = row.found.rates.values()
+        told = f"win {percent_text(win)}, tie {100 * tie.value:.1f}, lose {100 * lose.value:.1f} %"
+        summary.append((f"{' against '.join(row.pair)}, {row.judge}", told))
     return Section(blocks, tables, summary)
 
 
-def compare_pairs(study: StudyVerdicts) -> list[PairByJudge]:
-    """Return every pair by every judge that judged it, pair by pair."""
-    by_judge = {name: oriented(study, found) for name, found in study.by_judge.items()}
-    every = [one for found in by_judge.values() for one in found]
-    place = {name: number for number, name in enumerate(study.systems)}
-    pairs = {(one.first, one.second) for one in every}
-    rows = []
-    for pair in sorted(pairs, key=lambda pair: [place[name] for name in pair]):
-        for judge, found in by_judge.items():
-            if not any((one.first, one.second) == pair for one in found):
-                continue
-            corrected, basis = None, ""
-            if judge in study.models:
-                corrected, basis = correct(found, by_judge.get(PEOPLE, []), pair)
-            seen = preference(found, *pair)
-            rows.append(PairByJudge(pair, judge, seen, corrected, basis))
-    return rows
-
-
-def oriented(study: StudyVerdicts, verdicts: Sequence[Verdict]) -> list[Comparison]:
-    """Return pairwise verdicts from the side of the system that is reported first."""
-    place = {name: number for number, name in enumerate(study.systems)}
-    return [
-        one.seen_from(min(one.first, one.second, key=place.__getitem__))
-        for one in comparisons(verdicts)
-    ]
-
-
-def correct(
-    judge: Sequence[Comparison], people: Sequence[Comparison], pair: Pair
-) -> tuple[dict[str, Corrected] | None, str]:
-    """Return a judge's shares of a pair corrected by people's verdicts on the same replies.
-
-    The pair's own items count where they hold all outcomes; else those of all pairs do, as LIMA's
-    50 shared items are spread over five. None where people judged nothing that the judge did.
-    """
-    of_pair = [one for one in judge if (one.first, one.second) == pair and one.outcome in POINTS]
-    theirs: dict[object, list[str]] = defaultdict(list)
-    for one in people:
-        if one.outcome in POINTS:
-            theirs[one.pair].append(one.outcome)
-    both = [one for one in judge if one.outcome in POINTS and one.pair in theirs]
-    own = [one for one in both if (one.first, one.second) == pair]
-    found = None, ""
-    for items, basis in ((own, "of this pair"), (both, "of all pairs")):
-        if not items:
-            continue
-        labels = [(one.outcome, true, one.prompt) for one in items for true in theirs[one.pair]]
-        said, true, prompts = zip(*labels, strict=True)
-        shares = corrected_shares(
-            [one.outcome for one in of_pair], [one.prompt for one in of_pair], true, said, prompts
-        )
-        number = len({one.pair for one in items})
-        found = shares, f"{counted(number, 'item')} {basis} that people judged too"
-        if not shares["win"].problem:
-            break
-    return found
-
-
-def _figures(rows: Sequence[PairByJudge], folder: Path, paper: bool) -> list[Block]:
+def _figures(rows: Sequence[PairByJudge], folder: Path, paper: bool) -> Columns:
     """Draw people's verdicts (figure 1) and each model's (figure 2), the paper's beside them."""
-    blocks: list[Block] = []
+    columns: list[list[Block]] = []
     for judge in dict.fromkeys(row.judge for row in rows):
         is_model = judge not in (PEOPLE, VOTES)
-        panels = []
-        for row in rows:
-            if row.judge == judge:
-                panels.append(SharesPanel(" against ".join(row.pair), _bars(row, is_model)))
+        of_judge = [row for row in rows if row.judge == judge]
+        panels = [SharesPanel(" against ".join(row.pair), _bars(row, is_model)) for row in of_judge]
         if paper:
+            there = [find_opponent(*row.pair) for row in of_judge]
             panels += [
                 SharesPanel(f"LIMA against {one.name}", [_published(one, is_model)])
                 for one in OPPONENTS
+                if one not in there
             ]
-        name = f"preference-{len(blocks) + 1}"
         picture = draw_picture(
-            lambda colours, panels=panels: draw_shares(panels, OUTCOMES, colours),
-            f"Win, tie and lose of each pair by {judge}", folder, name,
-        )  # fmt: skip
-        blocks += [Heading(f"By {judge}", 3), picture]
-    return blocks
+            partial(draw_shares, panels, OUTCOMES),
+            f"Win, tie and lose of each pair by {judge}",
+            folder,
+            f"preference-{len(columns) + 1}",
+        )
+        columns.append([Heading(f"By {judge}", 3), picture])
+    return Columns(columns)
 
 
 def _bars(row: PairByJudge, is_model: bool) -> list[SharesBar]:

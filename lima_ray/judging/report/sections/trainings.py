@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -44,11 +45,11 @@ def run_section(paths: Sequence[Path], folder: Path) -> Section | None:
             continue
         chosen = run.lineage(run.export_dir).get("epoch")
         picture = draw_picture(
-            lambda colours, qualities=qualities, chosen=chosen: draw_epochs(
-                qualities, chosen, colours
-            ),
-            f"Grade and perplexity of the epochs of {path.name}", folder, f"epochs-{number + 1}",
-        )  # fmt: skip
+            partial(draw_epochs, qualities, chosen),
+            f"Grade and perplexity of the epochs of {path.name}",
+            folder,
+            f"epochs-{number + 1}",
+        )
         blocks += [picture, _table(qualities, chosen)]
         cells += [_cells(path.name, one, chosen) for one in qualities]
     return Section(blocks, {"epochs": cells} if cells else {})
@@ -127,9 +128,16 @@ def _table(qualities: Sequence[Quality], chosen: int | None) -> Table:
         interval = "" if math.isnan(one.low) else f" [{one.low:.2f}, {one.high:.2f}]"
         exported = "exported" if one.epoch == chosen else ""
         lines.append(
-            [str(one.epoch), exported, f"{one.grade:.2f}{interval}", f"{100 * one.stopped:.0f}",
-             perplexity, f"{one.replies:,}", f"{one.invalid:,}"]
-        )  # fmt: skip
+            [
+                str(one.epoch),
+                exported,
+                f"{one.grade:.2f}{interval}",
+                f"{100 * one.stopped:.0f}",
+                perplexity,
+                f"{one.replies:,}",
+                f"{one.invalid:,}",
+            ]
+        )
     headings = ["epoch", "", "grade, 1 to 6", "stop, %", "perplexity", "replies", "not read"]
     return Table(headings, lines, text_columns=2)
 
