@@ -267,6 +267,24 @@ def test_replies_that_changed_are_named_or_left_out(
         report(judged, "--replies", f"lina={replies}", "--out", tmp_path / "out")
 
 
+def test_replies_beside_verdicts_are_found_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each folder of replies holds audits, and judge.json of the pairs names both folders."""
+    sides = reply("lima", "p0"), reply("bard", "p0")
+    folders = [write_replies(tmp_path / one.model, [one]) for one in sides]
+    for folder, one in zip(folders, sides, strict=True):
+        write_verdicts(folder, [single(EXACT, "audit", one, "pass")])
+    pairs = write_verdicts(tmp_path / "pairs", [pair(EXACT, *sides, "win")])
+    named = {folder.name: {"replies": f"{folder.name}={folder}"} for folder in folders}
+    write_json(pairs / "judge.json", {"models": named})
+    report(*folders, pairs, "--out", tmp_path / "out")
+    assert "not given" not in capsys.readouterr().out
+    assert [row["system"] for row in cells(tmp_path / "out", "lineage")] == ["lima", "bard"]
+    text = page_text(tmp_path / "out")
+    assert "lima on p0" in text and "bard on p0" in text
+
+
 def test_the_same_files_give_the_same_bytes_and_formulas_are_no_formulas(tmp_path: Path) -> None:
     found = [
         single(ANNA, "audit", reply(name, "p0"), "pass") for name in ("=1+1", "@SUM(A1)", "plain")

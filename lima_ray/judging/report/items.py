@@ -48,7 +48,8 @@ class ReadingItem:
                 if len(verdict.models) == 1
                 else " against ".join(sorted(verdict.models))
             )
-            found.append(f"{judge}\t{about}: {value}")
+            preferred = " preferred" if verdict.kind == "pairwise" and value != TIE else ""
+            found.append(f"{judge}\t{about}: {value}{preferred}")
             if value in BAD:
                 found.append(FAILS)
         if any(len(values) > 1 for values in said.values()):

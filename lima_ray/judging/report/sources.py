@@ -27,17 +27,22 @@ class Source:
 
 
 def find_references(files: Sequence[Path]) -> list[str]:
-    """Return what stands beside verdicts: replies, or the replies that judge.json names."""
-    found = []
-    for folder in dict.fromkeys(file.parent for file in files):
-        if (folder / REPLIES_FILE).is_file():
-            found.append(str(folder))
+    """Return what stands beside verdicts: replies that judge.json names, or a replies.jsonl.
+
+    A directory is named once; the name that a judge was given goes before that in the replies.
+    """
+    folders = list(dict.fromkeys(file.parent for file in files))
+    found: dict[Path, str] = {}
+    for folder in folders:
         for name, told in ((read_json(folder / "judge.json") or {}).get("models") or {}).items():
             reference = told.get("replies") if isinstance(told, dict) else None
             path = split_reference(str(reference))[1] if reference else None
             if path and path.exists():
-                found.append(f"{name}={path}")
-    return list(dict.fromkeys(found))
+                found.setdefault(path.resolve(), f"{name}={path}")
+    for folder in folders:
+        if (folder / REPLIES_FILE).is_file():
+            found.setdefault(folder.resolve(), str(folder))
+    return list(found.values())
 
 
 def read_sources(references: Sequence[str]) -> tuple[dict[str, list[Reply]], list[Source]]:
@@ -69,7 +74,8 @@ def read_sources(references: Sequence[str]) -> tuple[dict[str, list[Reply]], lis
         if twice := [str(place) for place, many in places.items() if many > 1]:
             raise UserError(
                 f"the replies of {system} hold several of the same prompt, sample and turn: "
-                f"{join_names(twice, SHOWN_ERRORS)}; give another system another name"
+                f"{join_names(twice, SHOWN_ERRORS)}; name each system's replies by --replies "
+                "SYSTEM=DIR"
             )
     return dict(models), sources
 
