@@ -16,6 +16,8 @@ from lxml import html  # pyright: ignore[reportAttributeAccessIssue]  # it has n
 from lima_ray.config.command_line import COMMANDS, parse_arguments
 from lima_ray.config.errors import UserError
 from lima_ray.judging.questions.verdicts import Annotator
+from lima_ray.judging.report.items import DISAGREE, reading_items
+from lima_ray.judging.report.loading import load_study, verdict_files
 from lima_ray.judging.report.reading import ITEMS_A_PAGE
 from lima_ray.records.attribution import AttributedRow, Attribution
 from lima_ray.records.files import write_json, write_jsonl
@@ -283,6 +285,17 @@ def test_replies_beside_verdicts_are_found_once(
     assert [row["system"] for row in cells(tmp_path / "out", "lineage")] == ["lima", "bard"]
     text = page_text(tmp_path / "out")
     assert "lima on p0" in text and "bard on p0" in text
+
+
+def test_judges_disagree_about_one_pair_and_not_about_two(tmp_path: Path) -> None:
+    lima, bard, claude = (reply(name, "p0") for name in ("lima", "bard", "claude"))
+    found = [pair(GPT, lima, bard, "win"), pair(GPT, lima, claude, "lose")]
+    models = {one.model: [one] for one in (lima, bard, claude)}
+    for more, disagree in (([], False), ([pair(ANNA, bard, lima, "win")], True)):
+        folder = write_verdicts(tmp_path / str(disagree), [*found, *more])
+        (item,) = reading_items(load_study(verdict_files([folder])), models)
+        assert (DISAGREE in item.labels()) == disagree
+        assert "gpt-4\tbard against lima: lima preferred" in item.labels()
 
 
 def test_the_same_files_give_the_same_bytes_and_formulas_are_no_formulas(tmp_path: Path) -> None:

@@ -40,14 +40,8 @@ class ReadingItem:
                 found.append(UNREAD)
                 continue
             value = label_of(verdict)
-            said[
-                verdict.kind, verdict.models if len(verdict.models) == 1 else "", verdict.turn
-            ].add(value)
-            about = (
-                verdict.models[0]
-                if len(verdict.models) == 1
-                else " against ".join(sorted(verdict.models))
-            )
+            about = " against ".join(sorted(verdict.models))
+            said[verdict.kind, about, verdict.turn].add(value)
             preferred = " preferred" if verdict.kind == "pairwise" and value != TIE else ""
             found.append(f"{judge}\t{about}: {value}{preferred}")
             if value in BAD:
