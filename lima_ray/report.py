@@ -13,6 +13,13 @@ needs nothing else and no network; the same files give the same page.
     OUT/figures/                  each figure as CSV and as picture
 """
 
+if __name__ == "__main__":  # arguments first: the imports below take a second
+    import sys
+
+    from lima_ray.config.command_line import run_command
+
+    sys.exit(run_command("report"))
+
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -177,9 +184,3 @@ def contents(links: Sequence[Link]) -> Paragraph:
     """Return the links to all parts as one line."""
     parts = [part for link in links for part in (" · ", link)]
     return text(*parts[1:])
-
-
-if __name__ == "__main__":
-    from lima_ray.config.command_line import run_command
-
-    run_command("report")
