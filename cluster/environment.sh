@@ -9,7 +9,7 @@ export PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}" # serve and tune are pa
 export RAY_AUTH_MODE=token
 
 # HAProxy in the place of Ray's proxy. It opens Serve's port to all, so Serve asks for keys and logins.
-RAY_SERVE_HAPROXY_BINARY_PATH=$(python -m serve.haproxy)
+RAY_SERVE_HAPROXY_BINARY_PATH=$(python -m serve.haproxy) || return 1
 export RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_HAPROXY_BINARY_PATH
 
 # Bases of the hub are fetched once, to where every node sees them. The token (`hf auth login`) stays a

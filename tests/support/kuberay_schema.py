@@ -35,7 +35,7 @@ def strict(node: Any) -> Any:
 
 
 def with_defaults(manifest: Manifest) -> Manifest:
-    """Return a copy with the defaults of its kind, as the API server fills them before it checks."""
+    """Return a copy with its kind's defaults, which the API server fills in before it checks."""
     made = copy.deepcopy(manifest)
     fill(crds()["kinds"][manifest["kind"]], made)
     return made
@@ -63,7 +63,7 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def schema_errors(manifest: Manifest) -> list[str]:
-    """Return what the API server would refuse, each with the field's path; none where it is well."""
+    """Return what the API server would refuse, each with the field's path."""
     schema = crds()["kinds"][manifest["kind"]] | {"$defs": crds()["$defs"]}
     found = Draft202012Validator(schema).iter_errors(with_defaults(manifest))
     return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in found]

@@ -1,6 +1,7 @@
 """Render a kustomization as `kustomize build` does, with the few of its features that ours use."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,15 @@ def apply(folder: Path, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         raise ValueError(f"{folder}: unknown {sorted(unknown)}")
     for name in settings.get("resources", []):
         path = folder / name
-        loaded = yaml.safe_load_all(path.read_text(encoding="utf-8")) if path.is_file() else None
-        found = [*found, *(render(path) if loaded is None else loaded)]
+        found = [*found, *(read(path) if path.is_file() else render(path))]
     for name in settings.get("components", []):
         found = apply(folder / name, found)
     for patch in settings.get("patches", []):
         chosen = [one for one in found if one["kind"] == patch["target"]["kind"]]
         if not chosen:
-            raise ValueError(f"{folder}: a patch for a {patch['target']['kind']}, which is not there")
+            raise ValueError(
+                f"{folder}: a patch for a {patch['target']['kind']}, which is not there"
+            )
         for one in chosen:
             for step in yaml.safe_load((folder / patch["path"]).read_text(encoding="utf-8")):
                 change(one, step)
@@ -39,6 +41,12 @@ def apply(folder: Path, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if "namespace" in settings and one["kind"] not in ("Namespace", "PersistentVolume"):
             one["metadata"]["namespace"] = settings["namespace"]
     return found
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """Return a file's objects; what YAML's aliases share is copied, so a patch changes one."""
+    loaded = yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    return [json.loads(json.dumps(one)) for one in loaded]
 
 
 def change(manifest: Any, step: dict[str, Any]) -> None:
