@@ -142,7 +142,7 @@ def test_slurm_starts_ray_with_flags_that_it_has_and_on_the_loopback() -> None:
     start = ray_cli.commands["start"]
     known = {name for option in start.params for name in [*option.opts, *option.secondary_opts]}
     lines = [line.split("${start[@]}")[-1] for line in text.splitlines() if "start[@]" in line]
-    (common,) = [line for line in text.splitlines() if line.startswith("start=(ray start ")]
+    (common,) = re.findall(r"^start=\(ray start [^)]*", text, re.M)
     given = {flag for line in [common, *lines] for flag in re.findall(r"(--[a-z-]+)", line)}
     assert {"--head", "--address", "--block", "--dashboard-host"} <= given <= known
     assert "--dashboard-host=127.0.0.1" in text and "0.0.0.0" not in text
