@@ -365,6 +365,28 @@ def test_other_coders_are_refused_by_name(tmp_path: Path) -> None:
             split(path)
 
 
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [(8, "is packed with LZMA of 8 literal bits; .*7z x"), (225, "is damaged: no properties")],
+)
+def test_lzma_of_settings_that_are_not_read_is_told(
+    tmp_path: Path, properties: int, said: str
+) -> None:
+    path = tmp_path / "site.7z"
+    with py7zr.SevenZipFile(path, "w", filters=FILTERS["lzma1"]) as packed:
+        packed.set_encoded_header_mode(False)
+        packed.writestr(text_of(9), "Posts.xml")
+    data = bytearray(path.read_bytes())
+    [start] = struct.unpack_from("<Q", data, 12)
+    # The first of the properties, after the method and their length: `7z -m0=LZMA -mlc=8` makes 8.
+    data[data.index(b"\x03\x01\x01\x05", 32 + start) + 4] = properties
+    struct.pack_into("<I", data, 28, zlib.crc32(data[32 + start :]))
+    struct.pack_into("<I", data, 8, zlib.crc32(data[12:32]))
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=said):
+        read_all(split(path))
+
+
 def peak_of(call: Callable[[], object]) -> int:
     """Return the most bytes that Python held while something ran."""
     tracemalloc.start()

@@ -18,6 +18,7 @@ from lima_ray.curation.dumps.sevenzip_header import (
     END,
     HEADER,
     PACKED_HEADER,
+    Folder,
     HeaderError,
     Reader,
     Streams,
@@ -46,6 +47,10 @@ BZIP2_START = re.compile(rb"BZh[1-9]\x31\x41\x59\x26\x53\x59")
 LOST_PROPERTIES: dict[Coder, str] = {"lzma2": "20", "lzma1": "5d00000010"}
 """Of LZMA where the header that names them is lost: a dictionary of 256 MiB, 7-Zip's largest, and
 its literal and position bits."""
+LZMA_SETTINGS = 9 * 5 * 5
+"""Of literal context, literal position and position bits, in the first of LZMA's properties."""
+MAX_LITERAL_BITS = 4
+"""Of LZMA, context and position together, that liblzma reads; the format has up to 12."""
 TEXT_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*[<{\[\w\"]")
 TRIED_BYTES = 1 << 16
 
@@ -218,23 +223,40 @@ def list_streams(path: Path, packed: Streams, names: list[str]) -> list[PackedSt
     if len(names) != (count := sum(len(folder.files) for folder in packed.folders)):
         raise HeaderError(f"it has {count:,} files and {len(names):,} names of them")
     for folder, size in zip(packed.folders, packed.packed_sizes, strict=False):
-        codec = CODERS.get(folder.methods[0])
-        if len(folder.methods) != 1 or codec is None or folder.packed_streams != 1:
-            methods = "+".join(method.hex() for method in folder.methods)
-            raise UserError(
-                f"{path} is packed with method {methods}; bzip2 and LZMA are read. Unpack it with "
-                "`7z x`, and give the folder"
-            )
-        if codec in LOST_PROPERTIES:
-            try:
-                lzma_filter(codec, folder.properties)
-            except ValueError as error:
-                raise HeaderError(str(error)) from error
+        codec = coder_of(folder, path)
         of_folder = zip(names[first : first + len(folder.files)], folder.files, strict=True)
         members = tuple((name, length, crc) for name, (length, crc) in of_folder)
         found.append(PackedStream(codec, start, size, folder.properties.hex(), members))
         start, first = start + size, first + len(folder.files)
     return found
+
+
+def coder_of(folder: Folder, path: Path) -> Coder:
+    """Return how a folder is packed.
+
+    Raises:
+        HeaderError: its properties make no sense.
+        UserError: it is packed in a way that is not read here.
+    """
+    codec = CODERS.get(folder.methods[0])
+    if len(folder.methods) != 1 or codec is None or folder.packed_streams != 1:
+        raise unread(path, f"method {'+'.join(method.hex() for method in folder.methods)}")
+    if codec in LOST_PROPERTIES:
+        try:
+            settings = lzma_filter(codec, folder.properties)
+        except ValueError as error:
+            raise HeaderError(str(error)) from error
+        if (bits := settings.get("lc", 0) + settings.get("lp", 0)) > MAX_LITERAL_BITS:
+            raise unread(path, f"LZMA of {bits} literal bits")
+    return codec
+
+
+def unread(path: Path, packed_with: str) -> UserError:
+    """Return the error of an archive that is packed in a way that is not read here."""
+    return UserError(
+        f"{path} is packed with {packed_with}; bzip2 and LZMA are read, of up to "
+        f"{MAX_LITERAL_BITS} literal bits. Unpack it with `7z x`, and give the folder"
+    )
 
 
 def lzma_filter(codec: str, properties: bytes) -> dict[str, int]:
@@ -249,7 +271,7 @@ def lzma_filter(codec: str, properties: bytes) -> dict[str, int]:
             raise ValueError(f"no properties of LZMA2: {properties.hex() or 'none'}")
         size = 0xFFFFFFFF if bits == 40 else (2 | (bits & 1)) << (bits // 2 + 11)
         return {"id": lzma.FILTER_LZMA2, "dict_size": size}
-    if len(properties) != 5:
+    if len(properties) != 5 or properties[0] >= LZMA_SETTINGS:
         raise ValueError(f"no properties of LZMA: {properties.hex() or 'none'}")
     first, size = properties[0], int.from_bytes(properties[1:], "little")
     rest, literal_bits = divmod(first, 9)
