@@ -89,6 +89,22 @@ def test_a_census_counts_posts_types_and_traps(tmp_path: Path, packed: bool) -> 
     assert "created_utc" in table and "null 1, number 7, text 1" in table
 
 
+@pytest.mark.parametrize(
+    "field", ["author", "subreddit", "distinguished", "selftext", "_meta", "removed_by_category"]
+)
+@pytest.mark.parametrize("value", [["a"], {"removal_type": ["a"]}, 5, True])
+def test_a_field_of_any_type_is_counted(tmp_path: Path, field: str, value: Any) -> None:
+    (tmp_path / "RS_2014-01").write_bytes(lines([submission("s1", **{field: value})]))
+    found = census(tmp_path)
+    assert found.rows == {"submissions": 1} and found.table()
+
+
+def test_empty_lines_are_no_trap(tmp_path: Path) -> None:
+    line = json.dumps(submission("s1")).encode()
+    (tmp_path / "RS_2014-01").write_bytes(b"\n \n" + line + b"\n\n")
+    assert census(tmp_path).traps == {}
+
+
 def test_what_is_cut_off_or_not_read_is_told(tmp_path: Path) -> None:
     whole = zstd.compress(lines(RECORDS))
     (tmp_path / "RC_2014-01.zst").write_bytes(whole[: len(whole) // 2])

@@ -132,7 +132,8 @@ def count_lines(piece: Range, found: RedditCensus) -> None:
             try:
                 count_record(orjson.loads(line), found)
             except orjson.JSONDecodeError:
-                found.traps[NOT_JSON] += bool(line.strip())
+                if line.strip():
+                    found.traps[NOT_JSON] += 1
 
 
 def count_record(record: Any, found: RedditCensus) -> None:
@@ -161,7 +162,7 @@ def traps_of(post: Post) -> Iterator[str]:
     for text in {post.text, str(record.get("selftext") or "")}:
         if (said := text.strip()) in GONE:
             yield f"text is {said}"
-    if record.get("author") in GONE:
+    if str(record.get("author")) in GONE:
         yield "author is gone"
     if post.pinned:
         # Such as "a moderator's": the words of the filter `pinned`.
