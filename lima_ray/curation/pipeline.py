@@ -11,6 +11,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -105,14 +106,19 @@ def remove_unused(work: Path, parts: Mapping[str, Sequence[Part]]) -> int:
     used = {part.folder for those in parts.values() for part in those}
     size = 0
     for folder in filter(is_own, work.glob("*")):
-        for part in filter(is_own, folder.glob("*")):
-            is_part = (part / "counts.json").is_file() or part.name.endswith(".partial")
-            if is_part and part not in used:
-                size += sum(file.stat().st_size for file in part.iterdir() if file.is_file())
-                shutil.rmtree(part, ignore_errors=True)
-        if not any(folder.iterdir()):
-            folder.rmdir()
+        unused = [p for p in folder.glob("*") if is_own(p) and is_part(p) and p not in used]
+        for part in unused:
+            size += sum(file.stat().st_size for file in part.iterdir() if file.is_file())
+            shutil.rmtree(part, ignore_errors=True)
+        if unused:
+            with suppress(OSError):  # other things are in it
+                folder.rmdir()
     return size
+
+
+def is_part(folder: Path) -> bool:
+    """Return whether a folder holds a part, or what was written of one."""
+    return folder.name.endswith(".partial") or (folder / "counts.json").is_file()
 
 
 def is_own(folder: Path) -> bool:

@@ -13,6 +13,8 @@ def format_duration(seconds: float) -> str:
 
 def format_bytes(count: float) -> str:
     mib = count / MIB
+    if mib < 1:
+        return f"{count / 1024:,.0f} KiB"
     if mib < 1024:
         return f"{mib:,.0f} MiB"
     return f"{mib / 1024:,.1f} GiB" if mib < 1 << 20 else f"{mib / (1 << 20):,.2f} TiB"
