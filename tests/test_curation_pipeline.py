@@ -83,6 +83,17 @@ def test_a_full_disk_keeps_the_reasons_that_stood(tmp_path: Path) -> None:
     assert not (tmp_path / ".dropped.parquet.partial").exists()
 
 
+@pytest.mark.parametrize("said", ["", "{", "[]", None])
+def test_a_part_whose_counts_are_lost_is_made_again(tmp_path: Path, said: str | None) -> None:
+    write_rows(tmp_path, 5)
+    curation, work = curation_of(tmp_path), tmp_path / "work"
+    counts = parts_of(curation, work)[0].folder / "counts.json"
+    before = counts.read_text()
+    counts.unlink() if said is None else counts.write_text(said)
+    assert parts_of(curation, work)[0].counts["seen"] == 5
+    assert counts.read_text() == before
+
+
 def test_a_dump_that_cannot_be_read_is_not_said_to_be_unwritable(tmp_path: Path) -> None:
     gone = tmp_path / "gone.json"
     arguments = json.dumps({"name": "t", "files": [str(gone)]})

@@ -4,6 +4,7 @@ A task reads one piece of a dump and writes one part: candidates, a reason for e
 and counts. A part stands whole or not at all, so a killed run goes on with the parts that stand.
 """
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -124,6 +125,9 @@ class PartWriter:
         """Write the rest and put the part in its place."""
         for table in self.tables.values():
             table.close()
+        for file in self.partial.iterdir():  # counts.json tells that all others stand
+            with file.open("rb+") as written:
+                os.fsync(written.fileno())
         counts = {"seen": self.seen, "dropped": dict(self.dropped), "notes": dict(self.notes)}
         write_json(
             self.partial / "counts.json", counts | {"extra": self.extra, "damage": self.damage}
@@ -209,7 +213,7 @@ class Part:
     @property
     def stands(self) -> bool:
         """Whether it was written whole."""
-        return (self.folder / "counts.json").is_file()
+        return bool(self.counts)
 
     def serves(self, damaged: bool) -> bool:
         """Return whether it need not be made again.
