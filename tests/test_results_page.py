@@ -82,6 +82,12 @@ def test_pieces_beside_each_other_show_what_each_says() -> None:
         assert set(tree.xpath("//@href")) <= {"https://y.org"}
 
 
+@pytest.mark.parametrize("said", ["In C #", "a ##", "#", "# a #b#", "<1@b.co> wrote", "a <+b@c.d>"])
+def test_a_heading_shows_all_of_its_text(said: str) -> None:
+    tree = rendered(markdown_page([Heading(said)]))
+    assert tree.tag == "h2" and tree.text_content() == said and not tree.xpath(".//a")
+
+
 def test_plain_names_are_code_and_bold_as_people_write_them() -> None:
     assert markdown_inline(Code("a_b.yaml")) == "`a_b.yaml`"
     assert markdown_inline(Code("a`b")) == "<code>a\\`b</code>"

@@ -33,7 +33,7 @@ SPECIAL = re.compile(
     r"[\\`*|~$]"
     r"|^\[|\](?=[(\[:])"  # a link's text, before its address, or what defines an address
     r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # an underscore inside a word has no meaning
-    r"|<(?=[A-Za-z/!?]|$)|&(?=[A-Za-z#]|$)"  # a tag, an entity
+    r"|<(?=[A-Za-z/!?]|[^\s<>]{1,64}@|$)|&(?=[A-Za-z#]|$)"  # a tag, an address, an entity
 )
 """What Markdown gives a meaning inside a line."""
 ENTITIES = {"<": "&lt;", "&": "&amp;"}
@@ -43,6 +43,8 @@ JOINED = re.compile(r"[\]!][(\[:]|``|\*\*")
 """Ends of two pieces that together would be a link, an image or one run of signs."""
 LEADING = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[#+=>-]))(.)")
 """What begins a heading, a quotation or a list: 6. is one, 6.6 is none."""
+CLOSING = re.compile(r"(?<=\s)#(?=#*\s*$)")
+"""Signs after a heading that are no part of it."""
 
 
 def markdown_page(blocks: Iterable[Block], folder: Path = Path()) -> str:
@@ -59,7 +61,8 @@ def markdown_block(block: Block, folder: Path) -> str:
     """Return one block as Markdown."""
     match block:
         case Heading():
-            return f"{'#' * block.level} {markdown_inline(block.text)}"
+            said = CLOSING.sub(r"\#", markdown_inline(block.text))
+            return f"{'#' * block.level} {said}"
         case Paragraph():
             return markdown_line(block.parts)
         case Items():
