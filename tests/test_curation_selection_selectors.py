@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -156,6 +157,14 @@ def test_an_embedder_that_gives_no_vectors_is_refused(vectors: np.ndarray) -> No
     generator = np.random.default_rng(0)
     with pytest.raises(UserError, match=r"finite numbers of shape \(4, D\)"):
         select_rows(ROWS, 2, "spread", generator, read, None, lambda _: vectors)
+
+
+@pytest.mark.parametrize("given", [["x"] * 4, [[1.0], [1.0, 2.0], [1.0], [1.0]]])
+def test_an_embedder_that_gives_no_numbers_is_refused(given: list[Any]) -> None:
+    with pytest.raises(UserError, match="no array of numbers"):
+        select_rows(
+            ROWS, 2, "spread", np.random.default_rng(0), read, None, cast(Embedder, lambda _: given)
+        )
 
 
 def test_overlaps_are_counted_for_each_pair() -> None:

@@ -126,7 +126,11 @@ def embed_rows(ids: Sequence[str], texts: Texts, embedder: Embedder) -> np.ndarr
     parts = [np.zeros((0, 1), dtype=np.float32)] if not ids else []
     for start in range(0, len(ids), TEXTS_AT_ONCE):
         batch = texts(ids[start : start + TEXTS_AT_ONCE])
-        vectors = np.asarray(embedder(batch), dtype=np.float32)
+        given = embedder(batch)
+        try:
+            vectors = np.asarray(given, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the embedder gave no array of numbers: {error}") from error
         if vectors.ndim != 2 or len(vectors) != len(batch) or not np.isfinite(vectors).all():
             raise UserError(
                 f"the embedder gave an array of shape {vectors.shape} for {len(batch)} texts; it "
