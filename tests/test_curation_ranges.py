@@ -4,12 +4,13 @@ import bz2
 import lzma
 import random
 import re
+import resource
 import struct
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import product
@@ -365,12 +366,29 @@ def test_other_coders_are_refused_by_name(tmp_path: Path) -> None:
             split(path)
 
 
+@contextmanager
+def memory_at_most(more: int) -> Iterator[None]:
+    """Let this process have so many bytes more than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 @pytest.mark.parametrize(
     ("properties", "said"),
-    [(8, "is packed with LZMA of 8 literal bits; .*7z x"), (225, "is damaged: no properties")],
+    [
+        (b"\x08", "is packed with LZMA of 8 literal bits; .*7z x"),
+        (b"\xe1", "is damaged: no properties"),
+        (b"\x5d\x00\x00\x00\xf0", "needs 3,840 MiB of memory to be unpacked, and there is less"),
+    ],
 )
 def test_lzma_of_settings_that_are_not_read_is_told(
-    tmp_path: Path, properties: int, said: str
+    tmp_path: Path, properties: bytes, said: str
 ) -> None:
     path = tmp_path / "site.7z"
     with py7zr.SevenZipFile(path, "w", filters=FILTERS["lzma1"]) as packed:
@@ -378,12 +396,13 @@ def test_lzma_of_settings_that_are_not_read_is_told(
         packed.writestr(text_of(9), "Posts.xml")
     data = bytearray(path.read_bytes())
     [start] = struct.unpack_from("<Q", data, 12)
-    # The first of the properties, after the method and their length: `7z -m0=LZMA -mlc=8` makes 8.
-    data[data.index(b"\x03\x01\x01\x05", 32 + start) + 4] = properties
+    # The properties, after the method and their length: `7z -m0=LZMA -mlc=8` begins them with 8.
+    at = data.index(b"\x03\x01\x01\x05", 32 + start) + 4
+    data[at : at + len(properties)] = properties
     struct.pack_into("<I", data, 28, zlib.crc32(data[32 + start :]))
     struct.pack_into("<I", data, 8, zlib.crc32(data[12:32]))
     path.write_bytes(data)
-    with pytest.raises(UserError, match=said):
+    with memory_at_most(1 << 30), pytest.raises(UserError, match=said):
         read_all(split(path))
 
 

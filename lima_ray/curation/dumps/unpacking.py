@@ -220,17 +220,25 @@ class Copy:
 
 
 def open_codec(piece: Range) -> Decompressor:
-    """Return what unpacks a stream."""
+    """Return what unpacks a stream.
+
+    Raises:
+        DumpError: its dictionary is larger than the memory.
+    """
     if piece.codec == "copy":
         return Copy()
     if piece.codec == "zstd":
         return zstd.ZstdDecompressor(
             options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
         )
-    properties = bytes.fromhex(piece.properties)
-    return lzma.LZMADecompressor(
-        lzma.FORMAT_RAW, filters=[sevenzip.lzma_filter(piece.codec, properties)]
-    )
+    used = sevenzip.lzma_filter(piece.codec, bytes.fromhex(piece.properties))
+    try:
+        return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[used])
+    except MemoryError as error:
+        mib = used["dict_size"] >> 20
+        raise DumpError(
+            f"{piece.path} needs {mib:,} MiB of memory to be unpacked, and there is less"
+        ) from error
 
 
 def check_expansion(piece: Range, unpacked: int, packed: int) -> None:
