@@ -8,10 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import py7zr
 import pytest
 from stack_exchange import HEAD, answer, dump, question, random_rows, row
 
 from lima_ray.curation.candidate import Part, PartWriter
+from lima_ray.curation.dumps.damage import DumpError
 from lima_ray.curation.dumps.ranges import split
 from lima_ray.curation.pipeline import run_stages
 from lima_ray.curation.recipe import Curation
@@ -109,6 +111,26 @@ def test_rows_of_dumps_are_usual(tmp_path: Path) -> None:
     for line in usual:
         for text in (line, line.strip(), f"\t{line}\r"):
             assert posts.USUAL_HEAD.match(text.encode())
+
+
+@pytest.mark.parametrize("range_bytes", [100_000, 400_000])
+@pytest.mark.parametrize("cut", [0, 50_000])
+def test_a_dump_cut_off_before_it_was_packed_is_noticed_by_ranges_of_any_size(
+    tmp_path: Path, range_bytes: int, cut: int
+) -> None:
+    texts = [random.Random(n).randbytes(60_000).hex() for n in range(3)]
+    text = dump([question(n, Body=text) for n, text in enumerate(texts, 1)])
+    path, bzip2 = tmp_path / "site.7z", [{"id": py7zr.FILTER_BZIP2}]
+    with py7zr.SevenZipFile(path, "w", filters=bzip2) as packed:
+        packed.writestr(text[: len(text) - cut], "Posts.xml")
+    damage = []
+    for piece in split(path, range_bytes):
+        with PartWriter(tmp_path / "part") as out, PostScan("beer", piece, 10, out) as one:
+            try:
+                one.run()
+            except DumpError as error:
+                damage.append(str(error))
+    assert len(damage) == bool(cut) and all("does not end with </posts>" in d for d in damage)
 
 
 COPIES = """

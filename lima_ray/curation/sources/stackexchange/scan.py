@@ -6,15 +6,18 @@ lines are kept too, so that it is unpacked once.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
 
 from lima_ray.curation.candidate import SHORT_ROWS_PER_GROUP, Part, PartWriter
+from lima_ray.curation.dumps.bzip2 import MAX_BLOCK_BYTES
 from lima_ray.curation.dumps.compression import zstd
 from lima_ray.curation.dumps.damage import DumpError
 from lima_ray.curation.dumps.ranges import Range, read_spans
+from lima_ray.curation.dumps.unpacking import unpack
 from lima_ray.curation.sources.stackexchange import posts
 
 QUESTIONS = pa.schema({"id": pa.int64(), "offset": pa.int64(), "length": pa.int32()})
@@ -150,7 +153,7 @@ def check_end(piece: Range, end: bytes, table: str) -> None:
 
     Args:
         piece: the range.
-        end: last bytes of its lines; none where an earlier range's last line fills it.
+        end: last bytes of its lines; none where an earlier range's last lines fill it.
         table: file that is read, such as Posts.xml.
 
     Raises:
@@ -160,12 +163,22 @@ def check_end(piece: Range, end: bytes, table: str) -> None:
         with Path(piece.path).open("rb") as file:
             file.seek(max(0, piece.end - END_BYTES))
             end = file.read(END_BYTES)
-    elif not (piece.members and end and piece.members[-1][0].lower().endswith(table.lower())):
+    elif not (piece.members and piece.members[-1][0].lower().endswith(table.lower())):
         return
+    elif piece.ends_stream and not end:
+        end = last_bytes(piece)
     tag = f"</{table.lower().removesuffix('.xml')}>"
     if piece.ends_stream and not end.rstrip().endswith(tag.encode()):
         at = f"{piece.path} is cut off at byte {piece.end:,}"
         raise DumpError(f"{at}: it does not end with {tag}, as {table} in UTF-8 does")
+
+
+def last_bytes(piece: Range) -> bytes:
+    """Return the last unpacked bytes of a range of bzip2, which an earlier block may hold."""
+    end, start = b"", max(piece.stream_start, piece.end - MAX_BLOCK_BYTES)
+    for part, _ in unpack(replace(piece, start=start)):
+        end = (end + part)[-END_BYTES:]
+    return end
 
 
 class SpillWriter:
