@@ -144,6 +144,12 @@ def test_groups_of_annotators_are_compared_pair_by_pair() -> None:
 def test_an_annotator_is_not_compared_with_themself() -> None:
     twice = [Annotation("i", "ann", "crowd", label) for label in ("A", "B")]
     assert agreement_table(twice, tie="t") == []
+    # A judge in both orders, always the same: its own labels say nothing of agreement.
+    judge = [Annotation(f"i{n}", "gpt", "gpt", "AB"[n % 2]) for n in range(4) for _ in "12"]
+    person = [Annotation(f"i{n}", "ann", "crowd", "AB"[n < 2]) for n in range(4)]
+    assert math.isnan(reliability(judge).value)
+    once = [one for place, one in enumerate(judge) if place % 2 == 0]
+    assert reliability(judge + person).value == reliability(once + person).value < 0.2
 
 
 def test_an_item_counts_once_however_many_judge_it() -> None:

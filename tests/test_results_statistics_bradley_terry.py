@@ -243,3 +243,19 @@ def test_bad_comparisons_are_refused() -> None:
         bradley_terry(["a"], ["a"], [1], ["p"])
     with pytest.raises(ValueError, match="1 for a win"):
         bradley_terry(["a"], ["b"], [0.7], ["p"])
+
+
+def test_an_order_that_cannot_be_told_from_strengths_or_alone_decides_is_refused() -> None:
+    always_first = ["a"] * 4, ["b"] * 4, [1, 1, 1, 0], range(4), {"shown first": [1, 1, 1, 1]}
+    with pytest.raises(UserError, match="shown first cannot be told from the strengths"):
+        bradley_terry(*always_first)
+    with pytest.raises(UserError, match="shown first cannot be told from the strengths"):
+        bootstrap_strengths(*always_first)
+    takes_a = ["a"] * 20, ["b"] * 20, [1, 0] * 10, [n // 2 for n in range(20)]
+    with pytest.raises(UserError, match="of shown first are not finite"):
+        bradley_terry(*takes_a, {"shown first": [1, -1] * 10})
+    found = bradley_terry(*takes_a, {"shown first": [1, -1] * 10}, ridge=0.5)
+    assert found.covariates["shown first"].value > 2
+    rarely = [1] * 2000 + [0], [1] * 2001
+    one = bradley_terry(["a"] * 2001, ["b"] * 2001, rarely[0], range(2001))
+    assert one.difference("a", "b").value == pytest.approx(math.log(2000))

@@ -171,3 +171,11 @@ def test_samples_of_a_prompt_are_averaged_before_they_are_paired() -> None:
     assert prompt_means([1, 0, 1], ["p", "p", "q"]) == {"p": 0.5, "q": 1.0}
     nothing = compare_paired({"p": 1.0}, {"q": 1.0})
     assert math.isnan(nothing.mean) and nothing.n_prompts == 0
+
+
+def test_a_score_of_nothing_but_ties_has_an_interval_and_rounding_is_no_spread() -> None:
+    ties = rate([0.5] * 10, range(10))
+    assert ties.low < 0.35 and ties.high > 0.65
+    thirds = rate([1, 0, 0] * 10, [n // 3 for n in range(30)])
+    halves = rate([1, 0] * 10, [n // 2 for n in range(20)])
+    assert thirds.high - thirds.low > 0.5 and halves.high - halves.low > 0.5

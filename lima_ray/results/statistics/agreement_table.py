@@ -4,7 +4,7 @@ for row in agreement_table(labels, tie="neither"):
     row.groups, row.tie_discounted.value
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement, product
@@ -66,10 +66,17 @@ def agreement_table(annotations: Sequence[Annotation], tie: Label) -> list[Group
 
 
 def reliability(annotations: Sequence[Annotation], level: Level = "nominal") -> Agreement:
-    """Return Krippendorff's alpha over all annotators and items."""
-    by_item: dict[str, list[Label]] = defaultdict(list)
+    """Return Krippendorff's alpha over all annotators and items.
+
+    An annotator is never paired with themself: who labels an item several times, such as a judge in
+    both orders of a pair, has each of these labels in an item of its own with the others' labels of
+    the same number.
+    """
+    by_item: dict[tuple[str, int], list[Label]] = defaultdict(list)
+    given = Counter[tuple[str, str]]()
     for one in annotations:
-        by_item[one.item].append(one.label)
+        by_item[one.item, given[one.item, one.annotator]].append(one.label)
+        given[one.item, one.annotator] += 1
     return krippendorff_alpha(list(by_item.values()), level)
 
 

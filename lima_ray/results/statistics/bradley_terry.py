@@ -25,6 +25,8 @@ from lima_ray.results.statistics.clustered import check_values
 RESAMPLE_RIDGE = 1e-3
 """A resample in which a system never wins has no finite strengths; this keeps them far but finite,
 and moves others by less than rounding shows."""
+LEAST_CURVATURE = 1e-9
+"""Of the log likelihood, of columns of length 1; one win in a million comparisons has more."""
 ELO_SCALE, ELO_MEAN = 400 / np.log(10), 1000.0
 
 
@@ -104,14 +106,18 @@ def bradley_terry(
 
     Raises:
         UserError: coefficients are not finite: some systems never win or never lose against the
-            rest, or a judge calls everything a tie.
+            rest, a covariate alone decides, or a judge calls everything a tie; or a covariate
+            cannot be told from strengths, such as the order where each pair is shown in one.
     """
     data = _comparisons(first, second, points, prompts, covariates or {}, ties, judges)
     if not ridge:
         refuse_unbounded(data.systems, first, second, points)
+        refuse_confounded(data)
     n = len(points)
     ridge_Q = np.full(data.design.columns, ridge)
     found_Q = ordered_logit.fit(data.design, np.ones(n), ridge_Q)
+    if not ridge:
+        refuse_separated(data, found_Q)
     covariance_QQ = ordered_logit.covariance(data.design, found_Q, data.prompt_N, ridge_Q)
     all_AQ = _expansion(data)
     values_A, covariance_AA = all_AQ @ found_Q, all_AQ @ covariance_QQ @ all_AQ.T
@@ -148,6 +154,7 @@ def bootstrap_strengths(
     n_prompts = int(data.prompt_N.max()) + 1
     if n_prompts < 2:
         return dict.fromkeys(data.systems, (NAN, NAN))
+    refuse_confounded(data)
     design, group_N = _grouped(data.design)
     ridge_Q = np.full(design.columns, RESAMPLE_RIDGE)
     chances = np.full(n_prompts, 1 / n_prompts)
@@ -199,6 +206,29 @@ def refuse_unbounded(
         raise UserError(
             f"systems have no finite strengths: among the groups {names} one never wins, never "
             "loses, or is never compared with another; compare more, or give a ridge such as 0.5"
+        )
+
+
+def refuse_confounded(data: Comparisons) -> None:
+    """Refuse covariates that are strengths in other words: half of each would be made up."""
+    columns = data.design.difference_NP.shape[1]
+    if data.names and np.linalg.matrix_rank(data.design.difference_NP) < columns:
+        raise UserError(
+            f"{join_names(list(data.names))} cannot be told from the strengths of systems, as the "
+            "order cannot where each pair is shown in one order; leave it out, or compare in both"
+        )
+
+
+def refuse_separated(data: Comparisons, found_Q: np.ndarray) -> None:
+    """Refuse where covariates alone decide: the likelihood grows without end, and is flat there."""
+    design = data.design
+    scale_Q = np.linalg.norm(np.hstack([design.difference_NP, design.tie_NT]), axis=0)
+    curvature_QQ = ordered_logit.information(design, found_Q, np.ones(len(design.points_N)))
+    if np.linalg.eigvalsh(curvature_QQ / np.outer(scale_Q, scale_Q))[0] < LEAST_CURVATURE:
+        raise UserError(
+            f"the coefficients of {join_names(list(data.names))} are not finite: they alone "
+            "decide, as the order does for a judge who always takes one side; leave them out, or "
+            "give a ridge such as 0.5"
         )
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from lima_ray.results.intervals import NAN, RESAMPLES, t_quantile, wilson_interval
 
 DRAWS_IN_MEMORY = 4_000_000
+ROUNDING = 1e-12
+"""A standard error below it is 0."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def rate(
     One verdict a prompt has Wilson's interval. Several have Wilson's at the effective sample size,
     N divided by the design effect (Kish 1965; Franco et al. 2019, doi:10.1093/jssam/smy019), with
     the t quantile; where all verdicts are equal the design effect is unknown, and a prompt counts
-    as one verdict. A score that holds halves has the clustered t interval, cut at 0 and 1.
+    as one verdict. A score that holds halves has the clustered t interval, cut at 0 and 1; where all
+    prompts have the same, such as nothing but ties, Wilson's with a prompt as one verdict.
 
     Args:
         values: of the verdicts that were read, from 0 to 1.
@@ -157,13 +160,16 @@ def number_of(names: Sequence[Hashable]) -> np.ndarray:
 def _share_interval(values_N: np.ndarray, found: ClusteredMean) -> tuple[float, float]:
     if found.n_prompts < 2:
         return NAN, NAN
+    quantile = t_quantile(found.n_prompts - 1)
     if not np.isin(values_N, (0, 1)).all():
+        if found.standard_error < ROUNDING:
+            return wilson_ends(found.mean, found.n_prompts, quantile)
         return max(0.0, found.low), min(1.0, found.high)
     if found.n_prompts == found.n:
         return wilson_interval(int(values_N.sum()), found.n)
-    quantile = t_quantile(found.n_prompts - 1)
     spread = found.mean * (1 - found.mean)
-    count = spread / found.standard_error**2 if found.standard_error else 0.0
+    known = found.standard_error > ROUNDING
+    count = spread / found.standard_error**2 if known else 0.0
     # Clusters that all say the same give an error of nearly 0 by chance; a prompt is no more than
     # its verdicts.
     count = min(count, found.n) if spread and count else found.n_prompts
