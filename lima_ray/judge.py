@@ -31,11 +31,10 @@ from lima_ray.config import cluster
 from lima_ray.config.errors import UserError, join_names
 from lima_ray.config.paths import output_path
 from lima_ray.data.examples import read_prompts
-from lima_ray.generation.reply_directory import read_settings
 from lima_ray.judging.arguments import JudgeCommand
 from lima_ray.judging.asking.budget import confirm, describe_usage, estimate, usage_of
 from lima_ray.judging.asking.judges import EXACT, EndpointJudge, parse_judges
-from lima_ray.judging.asking.relatives import check_not_judged, find_judged, folder_of
+from lima_ray.judging.asking.relatives import check_not_judged, find_judged, settings_of
 from lima_ray.judging.asking.run import ASKED_AGAIN, Asking
 from lima_ray.judging.asking.verdict_journal import VerdictJournal
 from lima_ray.judging.passport import judges_without, write_passports
@@ -174,7 +173,7 @@ def record_settings(command: JudgeCommand, judges: list[EndpointJudge], names: l
     wording = load_wording(command.kind, command.whole)
     now: dict[str, dict[str, Any]] = {
         "models": {
-            name: {"replies": reference, "made_by": read_settings(folder_of(reference))}
+            name: {"replies": reference, "made_by": settings_of(reference)}
             for name, reference in zip(names, command.replies, strict=True)
         },
         "judges": {judge.annotator.name: judge.model_dump(mode="json") for judge in judges},

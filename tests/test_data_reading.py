@@ -93,6 +93,8 @@ def test_tables_of_text_are_taken_as_they_stand(tmp_path: Path) -> None:
         ("Name", '007\n, "NA"'),
         ("null\n\nNaN", "1e3"),
     ]
+    path.write_text('instruction;output\r\n"a; b";1,5\r\n')
+    assert [e.turns for e in read_examples(str(path))] == [("a; b", "1,5")]
     path.write_text("instruction,output\na,b,c\n")
     assert complaint(path) == f"{path}:2 has more cells than the first line has names"
     path.write_bytes(b"instruction,output\na,\xe9\n")

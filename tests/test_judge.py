@@ -194,6 +194,20 @@ def test_a_run_that_costs_more_than_was_told_stops_and_loses_no_answer(
     assert server.number == 24
 
 
+def test_money_is_estimated_where_a_server_counts_no_tokens(
+    start: Start, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, out = start(seconds=0.02, counts=0), tmp_path / "out"
+    # It answers at greater length than it was told to, so it costs more than "at most".
+    priced = judge_with(server, input_usd=0, output_usd=1e6, concurrency=2, max_new_tokens=1)
+    args = [*models, "--judges", priced, "--out", str(out)]
+    with pytest.raises(UserError, match=r"have cost more than limit_usd \$30"):
+        run(*args, "--limit_usd", "30")
+    assert 3 <= server.number < 8
+    run(*args, "--dry_run")
+    assert "about 0 tokens" not in capsys.readouterr().out
+
+
 def test_several_judges_are_asked_at_once_and_one_that_fails_holds_up_no_other(
     start: Start, models: list[str], tmp_path: Path
 ) -> None:
@@ -286,6 +300,30 @@ def test_a_model_of_our_own_server_judges_others_and_not_itself(
         run(*models, "--judges", judge, "--out", tmp_path / "other")
 
 
+def test_a_table_tells_who_made_its_replies_and_its_neighbours_do_not(
+    start: Start, models: list[str], tmp_path: Path
+) -> None:
+    write_json(tmp_path / "ours" / "generate.json", {"model": "x", "model_hash": "fp_old"})
+    table = tmp_path / "ours" / "outputs.csv"
+    rows = [f"p{n},so,Judge" for n in range(12)]
+    table.write_text("\n".join(["id,output,generator", *rows]))
+    server, out = start(), tmp_path / "out"
+    with pytest.raises(UserError, match=r"would judge its own replies \(judge, other\)"):
+        run(models[1], f"other={table}", "--judges", judge_with(server), "--out", out)
+    table.write_text(table.read_text().replace("Judge", "gpt"))
+    run(models[1], f"other={table}", "--judges", judge_with(server), "--out", out)
+    assert json.loads((out / "judge.json").read_text())["models"]["other"]["made_by"] is None
+
+
+def test_another_model_under_the_same_name_is_asked_as_well(
+    start: Start, models: list[str], tmp_path: Path
+) -> None:
+    server, out = start(), tmp_path / "out"
+    for model, asked in (("one", 24), ("two", 48), ("two", 48)):
+        run(*models, "--judges", f"{model}@{server.url},name=j", "--out", out)
+        assert server.number == asked
+
+
 def test_other_replies_under_the_same_name_are_refused(
     start: Start, models: list[str], tmp_path: Path
 ) -> None:
@@ -305,6 +343,7 @@ def test_other_replies_under_the_same_name_are_refused(
         (["m@http://x/v1,price=3"], "there is no price"),
         (["m@http://x/v1,concurrency=0"], "concurrency is '0'"),
         (["m@http://x/v1,input_usd=nan"], "input_usd"),
+        (["m@http://x/v1,input_usd=3"], "one price alone tells no cost"),
         (["m@http://x/v1", "m@http://y/v1"], "several judges are called m"),
         (["exact@http://x/v1"], "several judges are called exact"),
     ],
@@ -316,6 +355,15 @@ def test_judges_that_cannot_be_read_are_refused(
     with pytest.raises(UserError, match=message):
         run(*models, *flags, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_key_given_for_the_name_of_its_variable_is_shown_and_written_nowhere(
+    models: list[str], tmp_path: Path
+) -> None:
+    judge = "m@http://localhost:9/v1,api_key_env=sk-proj-Secret,retries=0"
+    with pytest.raises(UserError, match="api_key_env is no name") as error:
+        run(*models, "--judges", judge, "--allow_self", "--out", tmp_path / "out")
+    assert "Secret" not in str(error.value) and not (tmp_path / "out").exists()
 
 
 def test_html_in_a_reply_is_text_to_the_judge(start: Start, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Questions to judges: replies read from anywhere, designs, wordings, and verdicts of answers."""
 
 import math
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,32 @@ def test_a_competitors_table_is_matched_by_id_or_by_text(tmp_path: Path) -> None
     assert len(design_items("pairwise", models)) == 12
 
 
+def test_tables_know_prompts_of_one_another(tmp_path: Path) -> None:
+    """Semicolons, Windows line ends, a column beside the prompt, and numbers read as floats."""
+    tables = {
+        "full": "id,prompt,reply\n1,What of  a?,x\n2,What of b?,y\n",
+        "by_id": "id;reply\r\n1;x\r\n2;y\r\n",
+        "by_text": "instruction,output\n what of a?,x\nWhat of b?,y\n",
+    }
+    for name, table in tables.items():
+        (tmp_path / f"{name}.csv").write_bytes(table.encode())
+    (tmp_path / "floats.json").write_text('[{"id": 1.0, "reply": "x"}, {"id": 2.0, "reply": "y"}]')
+    files = {name: tmp_path / f"{name}.csv" for name in tables}
+    files |= {"floats": tmp_path / "floats.json"}
+    for names in permutations(files):
+        models = read_models([f"{name}={files[name]}" for name in names])
+        assert len(design_items("pairwise", models, pairs="all")) == 24
+    (tmp_path / "alpaca.csv").write_text("instruction,input,output\nSort,3 2,x\nSort,1 5,y\n")
+    both = read_models([f"alpaca={tmp_path}/alpaca.csv"])["alpaca"]
+    assert [r.conversations for r in both] == [("Sort\n\n3 2",), ("Sort\n\n1 5",)]
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
+        ("id,prompt,reply\nq,Why?,1\nq,How?,2\n", "'q' is another"),
+        ("id,prompt,text\nq,Why?,1\n", "has no reply: .*its columns are id, prompt, text"),
+        ("id,prompt,reply\nq,Why?,\n", "has no reply: nothing stands in"),
         ("id,reply\nzz,1\n", "nobody else replies to the prompt 'zz'"),
         ("prompt,reply,output\nWhat of a?,1,2\n", "several columns of replies"),
         ("reply\n1\n", "names no prompt"),
@@ -145,6 +169,12 @@ def test_tables_that_say_too_little_are_refused(tmp_path: Path, table: str, mess
     (tmp_path / "t.csv").write_text(table)
     with pytest.raises(UserError, match=message):
         read_models([str(ours), f"t={tmp_path}/t.csv"])
+    (tmp_path / "t.json").write_text('[{"prompt": "Why?", "reply": ["x"]}]')
+    with pytest.raises(UserError, match="reply is a list; it needs a text"):
+        read_models([str(ours), f"t={tmp_path}/t.json"])
+    (tmp_path / "t.json").write_text('[{"prompt": "Why?", "reply": "\\ud83d"}]')
+    with pytest.raises(UserError, match="half of a character"):
+        read_models([str(ours), f"t={tmp_path}/t.json"])
 
 
 def test_references_that_name_nothing_or_one_twice_are_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -104,7 +105,12 @@ def read_csv_rows(path: Path, content: BinaryIO) -> PlacedRows:
     csv.field_size_limit(sys.maxsize)
     text = io.TextIOWrapper(content, "utf-8-sig", newline="")
     try:
-        table = csv.DictReader(text, delimiter="\t" if file_suffixes(path)[0] == ".tsv" else ",")
+        delimiter = "\t" if file_suffixes(path)[0] == ".tsv" else ","
+        names = text.readline()
+        # Spreadsheets write semicolons where the comma parts decimals.
+        if delimiter == "," and "," not in names and ";" in names:
+            delimiter = ";"
+        table = csv.DictReader(chain([names], text), delimiter=delimiter)
         for row in table:
             place = f"{path}:{table.line_num}"
             if None in row:

@@ -1,6 +1,7 @@
 """Where an OpenAI-compatible endpoint is, and how patiently it is asked."""
 
 import os
+import re
 from typing import Annotated
 
 import httpx2
@@ -54,7 +55,15 @@ def check_url(given: str) -> None:
 
 
 def read_key(variable: str) -> str:
-    """Return the API key in an environment variable, or ''; refuse one that no header can hold."""
+    """Return the API key in an environment variable, or ''; refuse one that no header can hold.
+
+    What is neither set nor like a name may be the key itself, which is written nowhere.
+    """
+    if variable not in os.environ and not re.fullmatch("[A-Z_][A-Z0-9_]*", variable):
+        raise UserError(
+            "api_key_env is no name of an environment variable; export the key in one, and name "
+            f"it there ({KEY_ENV} needs no naming)"
+        )
     key = os.environ.get(variable, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"the key in {variable} has characters that no key has")

@@ -10,7 +10,7 @@ from lima_ray.config.paths import output_path, resolve
 from lima_ray.data.examples import read_prompts
 from lima_ray.generation.arguments import GenerationJob
 from lima_ray.generation.client import Client
-from lima_ray.generation.endpoint import check_url
+from lima_ray.generation.endpoint import check_url, read_key
 from lima_ray.generation.progress import GenerationProgress
 from lima_ray.generation.reply_directory import ReplyDirectory
 from lima_ray.generation.request_pool import request_all
@@ -38,6 +38,7 @@ def generate(job: GenerationJob, in_process: bool = False) -> list[Reply]:
     """
     if job.server.url:
         check_url(job.server.url)
+        read_key(job.server.api_key_env)
     rows = read_prompts(job.prompts, job.split)
     order = [(row, sample) for sample in range(job.samples) for row in rows]
     scripts = {(row.id, sample): Script(row, sample) for row, sample in order}

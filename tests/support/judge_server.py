@@ -44,6 +44,8 @@ class JudgeServer(ChatServer):
     drifts_at: int = 10**9
     """Request from which another snapshot of the model answers."""
     usage: bool = True
+    counts: int | None = None
+    """Tokens that it tells of every prompt and answer; none counts them."""
     answered: Counter[str] = field(default_factory=Counter)
     """How often each prompt got a usable answer."""
     number: int = 0
@@ -81,6 +83,8 @@ class JudgeServer(ChatServer):
         told: dict[str, Any] = {"model": "judge-2026-11-01", "system_fingerprint": fingerprint}
         if self.usage:
             tokens = {"prompt_tokens": len(prompt) // 3, "completion_tokens": 20}
+            if self.counts is not None:
+                tokens = dict.fromkeys(tokens, self.counts)
             told |= {"usage": tokens}
         return 200, {}, json.dumps({"choices": [choice]} | told).encode()
 

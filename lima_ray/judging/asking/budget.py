@@ -92,6 +92,15 @@ def usage_of(judge: EndpointJudge, verdicts: Iterable[Verdict]) -> Usage:
     return Usage(len(rows), sent, received, estimated)
 
 
+def spent_usd(judge: EndpointJudge, verdict: Verdict) -> float:
+    """Return what an answer cost; where its server counts no tokens, by estimate."""
+    used = verdict.extra.get("usage") or {
+        "input": verdict.extra.get("estimated_input", 0),
+        "output": verdict.extra.get("estimated_output", 0),
+    }
+    return judge.cost(used.get("input", 0), used.get("output", 0)) or 0.0
+
+
 def describe_usage(judge: EndpointJudge, used: Usage) -> str:
     """Return what a run used, beside what was estimated of it."""
     off = used.input_tokens / used.estimated_input - 1 if used.estimated_input else 0.0

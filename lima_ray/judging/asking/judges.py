@@ -6,14 +6,15 @@ parse_judge("gpt-4o@https://api.openai.com/v1,input_usd=2.5,output_usd=10,reques
 
 import re
 from collections.abc import Sequence
+from typing import Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from lima_ray.config.errors import UserError, describe_invalid
 from lima_ray.config.flags import did_you_mean
 from lima_ray.config.sections import Sampling, Section
 from lima_ray.generation.client import Client
-from lima_ray.generation.endpoint import KEY_ENV, Endpoint, check_url
+from lima_ray.generation.endpoint import KEY_ENV, Endpoint, check_url, read_key
 from lima_ray.judging.questions.item import Item
 from lima_ray.judging.questions.reading import find_contradiction, read_judgement
 from lima_ray.judging.questions.verdicts import Annotator, record_verdict
@@ -59,6 +60,12 @@ class EndpointJudge(Section):
     seed: int = 0
     """Seed of its draws."""
 
+    @model_validator(mode="after")
+    def _has_both_prices(self) -> Self:
+        if (self.input_usd is None) != (self.output_usd is None):
+            raise ValueError("one price alone tells no cost; give both input_usd and output_usd")
+        return self
+
     @property
     def sampling(self) -> Sampling:
         changes = {"temperature": self.temperature, "seed": self.seed}
@@ -67,7 +74,10 @@ class EndpointJudge(Section):
 
     @property
     def annotator(self) -> Annotator:
-        return Annotator(self.name or self.model, "endpoint", self.sampling.model_dump(mode="json"))
+        # Under a name of its own another model is another judge all the same.
+        renamed = {"model": self.model} if self.name and self.name != self.model else {}
+        asked = self.sampling.model_dump(mode="json") | renamed
+        return Annotator(self.name or self.model, "endpoint", asked)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -111,6 +121,7 @@ def parse_judge(text: str) -> EndpointJudge:
             raise UserError(f"judge {match['model']}: {part!r} is not FIELD=VALUE, each once")
         fields[name.strip()] = value.strip()
     check_url(match["url"])
+    read_key(fields.get("api_key_env", KEY_ENV))
     names = list(EndpointJudge.model_fields)
     try:
         return EndpointJudge.model_validate(fields)
@@ -136,7 +147,9 @@ async def ask(client: Client, judge: EndpointJudge, item: Item) -> Verdict:
     # A judgement that was cut off ends anywhere, so its last line says nothing.
     said = read_judgement(wording, answer.text) if answer.stopped else (None, answer.text)
     verdict, explanation = said
-    usage = {"input": answer.n_prompt_tokens, "output": answer.n_tokens}
+    # Some servers send a usage that counts nothing; no prompt has 0 tokens.
+    counted = bool(answer.n_prompt_tokens) and answer.n_tokens is not None
+    usage = {"input": answer.n_prompt_tokens, "output": answer.n_tokens} if counted else None
     contradicts = None if verdict is None else find_contradiction(wording, verdict, explanation)
     return record_verdict(
         item,
@@ -146,8 +159,9 @@ async def ask(client: Client, judge: EndpointJudge, item: Item) -> Verdict:
         explanation=explanation,
         snapshot=answer.snapshot,
         contradicts=contradicts,
-        usage={name: count for name, count in usage.items() if count is not None} or None,
+        usage=usage,
         estimated_input=count_tokens(prompt),
+        estimated_output=None if counted else count_tokens(answer.text),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -10,7 +10,7 @@ from lima_ray.config.errors import UserError
 from lima_ray.generation.endpoint import read_key
 from lima_ray.generation.reply_directory import read_settings
 from lima_ray.judging.asking.judges import EndpointJudge
-from lima_ray.judging.questions.replies import split_reference
+from lima_ray.judging.questions.replies import REPLIES_FILE, split_reference
 from lima_ray.records.reply import Reply
 
 LISTING_S = 5.0
@@ -30,7 +30,7 @@ def find_judged(references: Sequence[str], models: Mapping[str, Sequence[Reply]]
     """Return who made the replies; `models` are those of the references, in their order."""
     found = []
     for reference, (name, replies) in zip(references, models.items(), strict=True):
-        settings = read_settings(folder_of(reference)) or {}
+        settings = settings_of(reference) or {}
         endpoint = settings.get("endpoint") or {}
         called = {name, endpoint.get("model", ""), *(reply.model for reply in replies)} - {""}
         weights = str(settings.get("model_hash") or "")
@@ -38,10 +38,12 @@ def find_judged(references: Sequence[str], models: Mapping[str, Sequence[Reply]]
     return found
 
 
-def folder_of(reference: str) -> Path:
-    """Return the directory in which the replies of `NAME=PATH` stand."""
+def settings_of(reference: str) -> dict[str, Any] | None:
+    """Return what made the replies of `NAME=PATH`; none of a table that lies beside others."""
     path = split_reference(reference)[1]
-    return path if path.is_dir() else path.parent
+    if path.is_dir():
+        return read_settings(path)
+    return read_settings(path.parent) if path.name == REPLIES_FILE else None
 
 
 def check_not_judged(judges: Sequence[EndpointJudge], judged: Sequence[Judged]) -> None:

@@ -13,7 +13,7 @@ from lima_ray.config.display import ProgressDisplay
 from lima_ray.config.errors import UserError
 from lima_ray.generation.client import Client
 from lima_ray.generation.request_pool import request_concurrently
-from lima_ray.judging.asking.budget import usage_of
+from lima_ray.judging.asking.budget import spent_usd
 from lima_ray.judging.asking.cluster import ask_on_cluster
 from lima_ray.judging.asking.judges import EndpointJudge, ask, unanswered
 from lima_ray.judging.asking.verdict_journal import VerdictJournal
@@ -124,8 +124,7 @@ class Asking:
         self.journal.add(verdict)
         self.kept.append(verdict)
         self.counts[verdict.status] += 1
-        used = usage_of(judge, [verdict])
-        self.spent_usd += judge.cost(used.input_tokens, used.output_tokens) or 0
+        self.spent_usd += spent_usd(judge, verdict)
         self.display.update(self.counts.total(), numbers=self.line())
         self.display.log(self.line())
         self._check_fit(judge, verdict)

@@ -15,6 +15,7 @@ from typing import Any
 from lima_ray.config.errors import SHOWN_ERRORS, UserError, join_names
 from lima_ray.data.examples import normalise_text
 from lima_ray.data.file_formats import read_file_rows
+from lima_ray.data.forms import find_lone_surrogates
 from lima_ray.generation.scripts import Script
 from lima_ray.records.example import Example
 from lima_ray.records.reply import NEEDED, Reply, read_replies
@@ -25,8 +26,12 @@ COLUMNS = {
     "id": ("id", "prompt_id", "question_id"),
     "prompt": ("prompt", "instruction", "question", "query", "input"),
     "reply": ("reply", "response", "output", "answer", "completion", "generation"),
+    "model": ("model", "generator"),
 }
 """What tables call a column; the first that is there counts, and two of replies are refused."""
+CONTEXT = ("input", "context")
+"""Columns that stand after the prompt, as in Alpaca's and Dolly's form."""
+Row = dict[str, Any]
 
 
 def read_models(
@@ -49,9 +54,12 @@ def read_models(
     known.add(replace(row, turns=Script(row, 0).prompt) for row in prompts)
     for replies in own.values():
         known.add(asked(reply) for reply in replies if reply.turn == 0)
+    tables = {path: read_rows(path) for _, path in paths if path not in own}
+    for rows in tables.values():  # what one table tells of a prompt another need not
+        known.add(filter(None, (full_prompt(row, where) for where, row in rows)))
     found: dict[str, list[Reply]] = {}
     for name, path in paths:
-        replies = own[path] if path in own else read_table(path, name, known)
+        replies = own[path] if path in own else read_table(tables[path], name, known)
         if not replies:
             raise UserError(f"{path} holds no replies")
         name = name or the_model(replies, path)
@@ -125,21 +133,38 @@ class KnownPrompts:
         return prompt
 
 
-def read_table(path: Path, name: str, known: KnownPrompts) -> list[Reply]:
-    """Return the rows of a table as replies; refuse one without replies or prompts."""
-    found, samples = [], Counter[str]()
-    for where, row in read_file_rows(path):
+def read_rows(path: Path) -> list[tuple[str, Row]]:
+    """Return the rows of a table with their places; refuse what has no named columns."""
+    rows = list(read_file_rows(path))
+    for where, row in rows:
         if not isinstance(row, dict):
             raise UserError(f"{where} is no row of named columns")
+    return rows
+
+
+def full_prompt(row: Row, where: str) -> Example | None:
+    """Return the prompt of a row that tells its id and its text."""
+    id, text = cell(row, "id", where), prompt_text(row, where)
+    return None if id is None or text is None else Example((text,), id)
+
+
+def read_table(rows: Sequence[tuple[str, Row]], name: str, known: KnownPrompts) -> list[Reply]:
+    """Return the rows of a table as replies; refuse one without replies or prompts."""
+    found, samples = [], Counter[str]()
+    for where, row in rows:
         text = cell(row, "reply", where)
         if text is None:
-            raise UserError(f"{where} has no reply; a table has a column {COLUMNS['reply'][0]}")
-        prompt = known.find(cell(row, "id", where), cell(row, "prompt", where), where)
+            named, there = join_names([*COLUMNS["reply"]]), join_names(list(map(str, row)))
+            raise UserError(
+                f"{where} has no reply: nothing stands in a column {named}; its columns are {there}"
+            )
+        prompt = known.find(cell(row, "id", where), prompt_text(row, where), where)
         found.append(
             Reply(
                 id=prompt.id,
                 conversations=prompt.turns,
-                model=name or str(row.get("model") or row.get("generator") or ""),
+                # Who made it, whatever it is called here: nobody judges their own replies.
+                model=cell(row, "model", where) or name,
                 # A prompt that stands in several rows has several replies.
                 sample=samples[prompt.id],
                 turn=0,
@@ -154,7 +179,17 @@ def read_table(path: Path, name: str, known: KnownPrompts) -> list[Reply]:
     return found
 
 
-def cell(row: dict[str, Any], kind: str, where: str) -> str | None:
+def prompt_text(row: Row, where: str) -> str | None:
+    """Return the prompt of a row, with the input or context that stands beside it."""
+    text = cell(row, "prompt", where)
+    for name in CONTEXT:
+        more = row.get(name)
+        if text is not None and isinstance(more, str) and more.strip() and more != text:
+            text = f"{text}\n\n{more}"
+    return text
+
+
+def cell(row: Row, kind: str, where: str) -> str | None:
     """Return what a row holds in the column of a kind; none where it has none or no value."""
     there = [name for name in row if str(name).strip().casefold() in COLUMNS[kind]]
     if kind == "reply" and len(there) > 1:
@@ -162,7 +197,15 @@ def cell(row: dict[str, Any], kind: str, where: str) -> str | None:
     there.sort(key=lambda name: COLUMNS[kind].index(str(name).strip().casefold()))
     value = row[there[0]] if there else None
     # NaN, which tables have for nothing, is unequal to itself.
-    return None if value is None or value != value else str(value)
+    if value is None or value != value:
+        return None
+    if isinstance(value, list | dict):
+        raise UserError(f"{where} {there[0]} is a {type(value).__name__}; it needs a text")
+    # Numbers of a column with empty cells are read as floats.
+    said = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+    if any(find_lone_surrogates(said)):
+        raise UserError(f"{where} {there[0]} holds half of a character, which is no text")
+    return said
 
 
 def the_model(replies: Sequence[Reply], path: Path) -> str:

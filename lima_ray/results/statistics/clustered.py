@@ -87,8 +87,8 @@ def rate(
     One verdict a prompt has Wilson's interval. Several have Wilson's at the effective sample size,
     N divided by the design effect (Kish 1965; Franco et al. 2019, doi:10.1093/jssam/smy019), with
     the t quantile; where all verdicts are equal the design effect is unknown, and a prompt counts
-    as one verdict. A score that holds halves has the clustered t interval, cut at 0 and 1; where all
-    prompts have the same, such as nothing but ties, Wilson's with a prompt as one verdict.
+    as one verdict. A score that holds halves has the clustered t interval, cut at 0 and 1; where
+    all prompts have the same, such as nothing but ties, Wilson's with a prompt as one verdict.
 
     Args:
         values: of the verdicts that were read, from 0 to 1.
