@@ -1,6 +1,7 @@
 """Questions to judges: replies read from anywhere, designs, wordings, and verdicts of answers."""
 
 import math
+import time
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,19 @@ def test_people_and_models_are_told_the_same(kind: Any) -> None:
         ("pairwise", "A\nWait, I am not sure", None),
         ("pairwise", "Verdict follows.\nA or B", None),
         ("pairwise", "tie", None),
+        ("pairwise", "A or B?\n**Final verdict:** B", "B"),
+        ("pairwise", 'A.\n```json\n{"verdict": "B"}\n```', "B"),
+        ("pairwise", "A.\n\\boxed{B}\n\n---", "B"),
+        ("pairwise", "A.\nDie Antwort: „B“", None),
+        ("pairwise", "A.\n“B”\u200b", "B"),
+        ("pairwise", "A.\nＢ。", "B"),
+        ("pairwise", "Verdict: B\n\nBest regards", None),
+        ("pairwise", "Verdict: not B", None),
+        ("pairwise", "The answer is B, not A.", None),
+        ("pairwise", "A\n" * 10_000 + "B", "B"),
+        ("grade", "Grade: 4\nScore: 5/6", None),
+        ("grade", "Good.\nRating: **5**", 5),
+        ("grade", "Good.\nGrade: -3", None),
         ("audit", "It passes.\n*Pass*", "pass"),
         ("audit", "good", None),
         ("safety", "It is safe\nunsafe.", "unsafe"),
@@ -228,7 +242,15 @@ def test_people_and_models_are_told_the_same(kind: Any) -> None:
 def test_the_last_line_alone_is_the_verdict(kind: Any, text: str, verdict: Any) -> None:
     found, reasoning = read_judgement(load_wording(kind), text)
     assert found == verdict
-    assert reasoning == (text if verdict is None else text.rpartition("\n")[0])
+    assert reasoning == text if verdict is None else text.startswith(reasoning)
+    assert verdict is None or len(reasoning) < len(text)
+
+
+def test_a_judgement_that_never_ends_is_read_in_time() -> None:
+    started = time.monotonic()
+    find_contradiction(load_wording("pairwise"), "B", "A is " * 20_000)
+    find_contradiction(load_wording("grade"), 3, "grade of " * 20_000)
+    assert time.monotonic() - started < 1
 
 
 @pytest.mark.parametrize(
