@@ -27,7 +27,7 @@ from lima_ray.model.loading import load_model
 from lima_ray.model.loss import forward_packed
 from lima_ray.records.attribution import Attribution, read_attributions
 from lima_ray.records.example import Example
-from lima_ray.records.files import write_json, write_jsonl
+from lima_ray.records.files import acquire_lock, write_json, write_jsonl
 from lima_ray.records.lineage import hash_arrays, hash_base
 from lima_ray.records.reply import Reply
 from lima_ray.records.run import Run
@@ -160,6 +160,33 @@ def test_what_is_known_is_not_computed_again(
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     keys = [(line["id"], line["method"]) for line in lines]
     assert len(keys) == len(set(keys)) == 4
+
+
+def test_damaged_gradients_are_computed_again_and_by_one_process_at_a_time(
+    run: Run, tmp_path: Path
+) -> None:
+    said = write_replies(tmp_path / "said", [reply(PLANTED)], run.export_dir)
+    first = attribute(ask(run, said))
+    files = sorted((run.path / "gradients").glob("*.npy"))
+    whole, partial = files[0].read_bytes(), files[0].with_name(f".{files[0].name}.partial")
+    for damage, place in (
+        (b"", files[0]),
+        (whole[:-8], files[0]),
+        (b"no array", partial),
+        (whole[:-8], partial),
+    ):
+        files[0].unlink(missing_ok=True)
+        place.write_bytes(damage)
+        (said / "attribution.jsonl").unlink()
+        again = attribute(ask(run, said))
+        assert [row.id for row in again[0].rows] == [row.id for row in first[0].rows]
+        assert len(files[0].read_bytes()) == len(whole) and not partial.exists()
+    files[0].unlink()
+    (said / "attribution.jsonl").unlink()
+    held = acquire_lock(files[0].with_name(f".{files[0].name}.lock"), "")
+    with pytest.raises(UserError, match="another process computes the gradients"):
+        attribute(ask(run, said))
+    held.release()
 
 
 def test_replies_without_a_token_are_left_out(

@@ -6,12 +6,14 @@ leaves what was computed.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from lima_ray.attribution.gradients import RowGradients
 from lima_ray.data.packing import MicroBatch, pack
 from lima_ray.data.rows import Rows
+from lima_ray.records.files import acquire_lock
 from lima_ray.records.run import Run
 
 VERSION = 1
@@ -48,19 +50,37 @@ def load_or_compute(
     Args:
         budget: tokens of one forward and backward pass.
         advance: called with the number of rows done, at first and after each pass.
+
+    Raises:
+        UserError: another process computes the same gradients.
     """
-    if file.exists():
-        advance(len(rows))
-        return np.load(file, mmap_mode="r")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
     shape = (len(rows), gradients.values)
-    if partial.exists():
-        found_RV = np.lib.format.open_memmap(partial, mode="r+")
-    else:
+    found_RV = _open(file, "r", shape)
+    if found_RV is None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = acquire_lock(
+            file.with_name(f".{file.name}.lock"),
+            f"another process computes the gradients in {file}; wait for it",
+        )
+        try:
+            _compute(gradients, rows, file, budget, advance)
+        finally:
+            lock.release()
+        return np.load(file, mmap_mode="r")
+    advance(len(rows))
+    return found_RV
+
+
+def _compute(
+    gradients: RowGradients, rows: Rows, file: Path, budget: int, advance: Callable[[int], None]
+) -> None:
+    """Compute what a partial file lacks, and give it its name."""
+    partial, shape = file.with_name(f".{file.name}.partial"), (len(rows), gradients.values)
+    found_RV = _open(partial, "r+", shape)
+    if found_RV is None:
         found_RV = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-        found_RV[:] = np.nan
     done_R = np.array(np.isfinite(found_RV).all(axis=1) & (found_RV != 0).any(axis=1))
+    found_RV[~done_R] = np.nan
     advance(int(done_R.sum()))
     for batch in pack_rows(rows, np.flatnonzero(~done_R), budget):
         found_RV[list(batch)] = gradients.compute(batch, rows)
@@ -68,4 +88,12 @@ def load_or_compute(
         advance(int(done_R.sum()))
     found_RV.flush()
     partial.replace(file)
-    return np.load(file, mmap_mode="r")
+
+
+def _open(file: Path, mode: Literal["r", "r+"], shape: tuple[int, int]) -> np.ndarray | None:
+    """Return a file's gradients; none of a file that is missing, cut off or something else."""
+    try:
+        found = np.lib.format.open_memmap(file, mode=mode)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if found.shape == shape and found.dtype == np.float32 else None
