@@ -38,7 +38,7 @@ from lima_ray.judging.asking.relatives import check_not_judged, find_judged, set
 from lima_ray.judging.asking.run import ASKED_AGAIN, Asking
 from lima_ray.judging.asking.verdict_journal import VerdictJournal
 from lima_ray.judging.passport import judges_without, write_passports
-from lima_ray.judging.passport_measures import measure, read_people
+from lima_ray.judging.passport_measures import check_comparable, measure, read_people
 from lima_ray.judging.questions.design import design_items
 from lima_ray.judging.questions.item import Item
 from lima_ray.judging.questions.replies import read_models
@@ -71,6 +71,8 @@ def main(command: JudgeCommand) -> None:
         prompts=command.ids or [row.id for row in prompts],
         seed=command.seed,
     )
+    if command.passport:
+        check_comparable(people, items, judges, command.families)
     out = output_path(command.out)
     journal = VerdictJournal(out / "verdicts.jsonl")
     if command.dry_run:

@@ -75,31 +75,37 @@ def power(prompts: int = 300, ties: float = 0.21, difference: float | None = Non
     Args:
         prompts: of the study, each judged once.
         ties: share of verdicts that prefer neither; LIMA's humans gave 21 to 25 %.
-        difference: between the two systems' win rates (wins and half the ties), such as 0.06, to
-            find.
+        difference: of a win rate (wins and half the ties) from 50 %, such as 0.06 for 56 %.
     """
     if prompts < 2 or not 0 <= ties < 1:
         raise UserError(
             f"--prompts {prompts} --ties {ties}: a study has two prompts or more, and a share of "
             "ties from 0 to below 1"
         )
-    if difference is not None and not 0 < difference < 1:
-        raise UserError(f"--difference {difference} is no share between 0 and 1")
+    if difference is not None and not 0 < difference <= (1 - ties) / 2:
+        raise UserError(
+            f"--difference {difference} is no share between 0 and {(1 - ties) / 2:g}: who wins all "
+            f"but {100 * ties:.0f} % ties has a win rate of {100 - 50 * ties:.1f} %"
+        )
     margin = preference_deviation(ties)
     found = resolvable_difference(prompts, margin)
     print(
         f"{prompts} prompts, each judged once, {100 * ties:.0f} % ties; found with a chance of "
         f"{100 * POWER:.0f} % at the 5 % level:"
     )
-    print(f"  one system against another: wins less losses of {100 * found:.1f} points")
-    print(f"    (a win rate, with half the ties, of {50 + 50 * found:.1f} % instead of 50 %)")
+    if found > 1 - ties:
+        print("  one system against another: none, not even where one always wins but for ties")
+    else:
+        print(f"  one system against another: wins less losses of {100 * found:.1f} points")
+        print(f"    (a win rate, with half the ties, of {50 + 50 * found:.1f} % instead of 50 %)")
     for correlation in (0.0, 0.5):
         # Two systems, each with a win rate against the same third, or a share of passes.
         deviation = margin / 2 * (2 * (1 - correlation)) ** 0.5
         gap = resolvable_difference(prompts, deviation)
+        told = f"{100 * gap:.1f} points" if gap <= 1 - ties else "none"
         print(
             f"  two systems against the same third, win rates that correlate {correlation:g} over "
-            f"prompts: {100 * gap:.1f} points"
+            f"prompts: {told}"
         )
     if difference is not None:
         needed = prompts_needed(2 * difference, margin)

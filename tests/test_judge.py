@@ -436,13 +436,21 @@ def test_people_who_judged_something_else_are_refused(
     (tmp_path / "other").mkdir()
     other = [written(tmp_path / "other", n, {"zz": "good"}) for n in ("ours", "theirs")]
     file = people(tmp_path / "people.jsonl", other, honest)
-    args = [*models, "--judges", judge_with(start()), "--out", tmp_path / "out", "--passport"]
+    server = start()
+    args = [*models, "--judges", judge_with(server), "--out", tmp_path / "out", "--passport"]
     with pytest.raises(UserError, match="about none of these pairs; the first is on prompt zz"):
         run(*args, "--people", file)
     with pytest.raises(UserError, match="no verdicts of people at"):
         run(*args, "--people", tmp_path / "nothing")
     with pytest.raises(UserError, match="is not NAME=FAMILY of one of ours, theirs"):
         run(*args, "--families", "unknown=gpt")
+    with pytest.raises(UserError, match="needs judges of a family"):
+        run(*args, "--families", "ours=gpt")
+    (tmp_path / "again").mkdir()
+    again = [written(tmp_path / "again", n, {"p0": "another"}) for n in ("ours", "theirs")]
+    with pytest.raises(UserError, match="people judged other replies of ours on p0; theirs on p0"):
+        run(*args, "--people", people(tmp_path / "people.jsonl", again, honest))
+    assert not server.requests, "before anything is paid for"
 
 
 def test_a_judge_asked_in_another_way_is_another_judge(

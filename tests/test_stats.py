@@ -115,6 +115,8 @@ def test_power_says_what_a_study_would_find(capsys: pytest.CaptureFixture[str]) 
     assert "56.0 % instead of 50 %" in said
     assert re.search("of 56.0 % needs 30[0-9] prompts", said)
     assert "after 20 more answers" in said
+    stats.main(["power", "--prompts", "3", "--ties", "0.5"])
+    assert "against another: none, not even" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,8 @@ def test_power_says_what_a_study_would_find(capsys: pytest.CaptureFixture[str]) 
     [
         (["--prompts", "1"], "two prompts or more"),
         (["--ties", "1"], "share of ties"),
-        (["--difference", "6"], "no share between 0 and 1"),
+        (["--difference", "6"], "no share between 0 and 0.395"),
+        (["--difference", "0.3", "--ties", "0.5"], "has a win rate of 75.0 %"),
     ],
 )
 def test_impossible_studies_are_refused(flags: list[str], message: str) -> None:

@@ -90,7 +90,7 @@ def _compute(
     partial.replace(file)
 
 
-def _open(file: Path, mode: Literal["r", "r+"], shape: tuple[int, int]) -> np.ndarray | None:
+def _open(file: Path, mode: Literal["r", "r+"], shape: tuple[int, int]) -> np.memmap | None:
     """Return a file's gradients; none of a file that is missing, cut off or something else."""
     try:
         found = np.lib.format.open_memmap(file, mode=mode)

@@ -5,9 +5,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lima_ray.config.errors import UserError
+from lima_ray.config.errors import UserError, join_names
 from lima_ray.judging.asking.judges import EndpointJudge
+from lima_ray.judging.asking.verdict_journal import other_replies
 from lima_ray.judging.passport import Passport
+from lima_ray.judging.questions.item import Item
 from lima_ray.judging.questions.verdicts import latest
 from lima_ray.records.verdict import Verdict, read_verdicts
 from lima_ray.results.statistics.agreement_table import agreement_table
@@ -36,6 +38,25 @@ def read_people(files: Sequence[Path]) -> list[Verdict]:
     return [verdict for file in files for verdict in read_verdicts(file)]
 
 
+def check_comparable(
+    people: Sequence[Verdict],
+    items: Sequence[Item],
+    judges: Sequence[EndpointJudge],
+    families: Sequence[str],
+) -> None:
+    """Refuse, before a judge is asked, what could not be compared with it."""
+    pairs = {(item.id, frozenset(item.models), item.sample, item.turn) for item in items}
+    theirs = [v for v in people if v.kind == "pairwise"]
+    if people and not any((v.id, frozenset(v.models), v.sample, v.turn) in pairs for v in theirs):
+        told = f"; the first is on prompt {people[0].id}, of {join_names([*people[0].models])}"
+        raise UserError(f"people's verdicts are about none of these pairs{told}")
+    if told := other_replies(theirs, items):
+        raise UserError(f"people judged other replies of {told}; give those that they saw")
+    read_families(families, {name for item in items for name in item.models})
+    if families and not any(judge.family for judge in judges):
+        raise UserError("--families needs judges of a family: MODEL@URL,family=FAMILY")
+
+
 def measure(
     verdicts: Iterable[Verdict],
     people: Sequence[Verdict],
@@ -51,19 +72,13 @@ def measure(
         families: `NAME=FAMILY` of judged models.
 
     Raises:
-        UserError: people's verdicts are about none of these pairs, or a family of no model.
+        UserError: a family of no model.
     """
     by_judge: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in latest(verdicts):
         if verdict.kind == "pairwise" and verdict.extra.get("annotator_kind") != "person":
             by_judge[verdict.annotator].append(verdict)
     theirs = comparisons(latest(v for v in people if v.kind == "pairwise"))
-    every = {one.pair for found in by_judge.values() for one in comparisons(found)}
-    if theirs and not every & {one.pair for one in theirs}:
-        raise UserError(
-            "people's verdicts are about none of these pairs; the first is on prompt "
-            f"{theirs[0].prompt}, {theirs[0].first} against {theirs[0].second}"
-        )
     models = {name for found in by_judge.values() for v in found for name in v.models}
     family_of = read_families(families, models)
     own = {judge.annotator.name: judge.family for judge in judges if judge.family}

@@ -49,22 +49,7 @@ class VerdictJournal(AbstractContextManager["VerdictJournal"]):
 
     def check(self, items: Iterable[Item]) -> None:
         """Refuse to judge other replies under a model's name than the verdicts here are about."""
-        contents: dict[object, str] = {}
-        for verdict in self.verdicts:
-            places = zip(verdict.models, verdict.extra.get("content", []), strict=False)
-            for model, content in places:
-                contents[model, verdict.id, verdict.sample, verdict.turn] = content
-        changed: dict[str, set[str]] = {}
-        for item in items:
-            for model, content in zip(item.models, item.content, strict=True):
-                place = model, item.id, item.sample, item.turn
-                if contents.get(place, content) != content:
-                    changed.setdefault(model, set()).add(item.id)
-        if changed:
-            told = "; ".join(
-                f"{model} on {join_names(sorted(ids), SHOWN_ERRORS)}"
-                for model, ids in changed.items()
-            )
+        if told := other_replies(self.verdicts, items):
             raise UserError(
                 f"{self.file} holds verdicts on other replies of {told}; give the model another "
                 "name (NAME=PATH), or the verdicts an --out of their own"
@@ -94,6 +79,23 @@ class VerdictJournal(AbstractContextManager["VerdictJournal"]):
     def _keep(self, verdict: Verdict) -> None:
         # Votes and imported verdicts say nothing of what was asked.
         self.by_question[verdict.extra.get("asked") or f"other {len(self.by_question)}"] = verdict
+
+
+def other_replies(verdicts: Iterable[Verdict], items: Iterable[Item]) -> str:
+    """Return the models, and on which prompts, whose replies in verdicts are not those of items."""
+    contents: dict[object, str] = {}
+    for verdict in verdicts:
+        for model, content in zip(verdict.models, verdict.extra.get("content", []), strict=False):
+            contents[model, verdict.id, verdict.sample, verdict.turn] = content
+    changed: dict[str, set[str]] = {}
+    for item in items:
+        for model, content in zip(item.models, item.content, strict=True):
+            place = model, item.id, item.sample, item.turn
+            if contents.get(place, content) != content:
+                changed.setdefault(model, set()).add(item.id)
+    return "; ".join(
+        f"{model} on {join_names(sorted(ids), SHOWN_ERRORS)}" for model, ids in changed.items()
+    )
 
 
 def read_journal(file: Path) -> list[Verdict]:
