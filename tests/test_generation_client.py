@@ -1,5 +1,6 @@
 """Asking an endpoint that misbehaves: a real server on this machine."""
 
+import json
 import time
 
 import pytest
@@ -13,14 +14,23 @@ from lima_ray.generation.responses import ChatCompletion
 
 
 def test_answers_tell_whether_the_model_stopped(server: ChatServer) -> None:
-    server.first = {"cut": [said("half", "length", 7)], "bare": [said("", tokens=None)]}
-    answers, failures = chats(server, ["why", "cut", "bare"])
+    odd = {"usage": {"completion_tokens": "many", "prompt_tokens": -1}, "model": 5}
+    choice = {"message": {"content": "odd"}, "finish_reason": "stop"}
+    server.first = {
+        "cut": [said("half", "length", 7)],
+        "bare": [said("", tokens=None)],
+        "reasoned": [said(None, "length", 9)],
+        "odd": [(200, {}, json.dumps({"choices": [choice]} | odd).encode())],
+    }
+    answers, failures = chats(server, ["why", "cut", "bare", "reasoned", "odd"])
     assert answers == {
         "why": ChatCompletion("re: why", True, 3),
         "cut": ChatCompletion("half", False, 7),
         "bare": ChatCompletion("", True, None),
+        "reasoned": ChatCompletion("", False, 9),
+        "odd": ChatCompletion("odd", True, None),
     }
-    assert not failures and len(server.requests) == 3
+    assert not failures and len(server.requests) == 5
 
 
 @pytest.mark.parametrize(
@@ -88,7 +98,7 @@ def test_lasting_errors_are_failures_and_no_replies(server: ChatServer) -> None:
         (refused(404, "no such model"), "404 x no such model\n  is 'm' the model's name there"),
         (refused(400, "unknown field"), "400 x unknown field"),
         (refused(422), "422"),
-        (refused(307), "307"),
+        (refused(307, Location="http://other/v1"), "307.*\n.*redirects to http://other/v1; give"),
         (refused(429, "pay", "insufficient_quota"), "429 insufficient_quota pay\n.*credit"),
     ],
 )

@@ -488,8 +488,13 @@ def test_questions_of_an_actor_that_dies_are_asked_by_others(
 
 @pytest.mark.slow
 def test_actors_of_a_cluster_ask_as_well(start: Start, models: list[str], tmp_path: Path) -> None:
-    server, out = start(faults={3: "500", 4: "off menu"}), tmp_path / "out"
+    server, out = start(faults={3: "500", 4: "off menu"}, seconds=0.05), tmp_path / "out"
+    broken = start(faults=dict.fromkeys(range(99), "500"))
+    judges = [judge_with(server), judge_with(broken, name="broken", retries=0)]
     with ray_cluster(2):
-        run(*models, "--judges", judge_with(server), "--out", out, "--workers", "2")
-    found = verdicts(out)
+        args = [*models, "--judges", *judges, "--out", out, "--workers", "2"]
+        with pytest.raises(UserError, match="times in a row"):
+            run(*args)
+    found = [v for v in verdicts(out) if v.annotator == "judge"]
     assert len(found) == 24 and sum(v.was_read for v in found) == 23
+    assert broken.number < 24

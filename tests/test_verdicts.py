@@ -103,13 +103,14 @@ def test_pairwise_and_rating_tags_of_label_studio_are_read(
         main(["export", *refs, *flags, "--out", str(tasks)])
         rows = json.loads(tasks.read_text())
         rows[0]["annotations"] = [
-            {"completed_by": 7, "result": [value]},
+            {"completed_by": 7, "result": [value, {"type": "textarea", "value": {"text": "so"}}]},
             {"completed_by": 8, "result": [], "was_cancelled": True},
         ]
         tasks.write_text(json.dumps(rows))
         main(["collect", str(tasks), *refs, *flags, "--out", str(back)])
         (found,) = read_verdicts(back)
         assert (found.verdict, found.annotator) == (verdict, "user 7")
+        assert found.explanation == "so"
 
 
 @pytest.mark.parametrize(
@@ -148,6 +149,7 @@ def test_cells_of_a_table_are_no_formulas(models: dict[str, list[Reply]], tmp_pa
     assert [row["annotator"] for row in found] == ["'@anna", "'+ben"]
     assert found[0]["explanation"] == f"'{said}" and found[0]["grade"] == "4"
     assert neutralise(-4) == -4 and neutralise("-4") == "'-4" and neutralise("4-") == "4-"
+    assert neutralise("\xa0=1") == "'\xa0=1" and neutralise("＝1") == "'＝1"
 
 
 def test_votes_of_the_chat_page_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,6 +151,8 @@ class Client(AbstractAsyncContextManager["Client"]):
             404: f"is {self.model!r} the model's name there, and does the URL end in /v1?",
             429: "the account needs credit",
         }
+        if moved := response.headers.get("Location"):
+            way_out[status] = f"it redirects to {self._without_key(moved)}; give that server's URL"
         hint = way_out.get(status, "the endpoint does not accept such requests")
         raise UserError(f"{self.url} answers {problem}\n  {hint}")
 

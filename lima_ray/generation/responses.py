@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import httpx2
 from pydantic import BaseModel, Field, ValidationError
@@ -24,7 +25,7 @@ class ChatCompletion:
 
 
 class _Message(BaseModel):
-    content: str
+    content: str | None
 
 
 class _Choice(BaseModel):
@@ -32,18 +33,14 @@ class _Choice(BaseModel):
     finish_reason: str
 
 
-class _Usage(BaseModel):
-    completion_tokens: int | None = None
-    prompt_tokens: int | None = None
-
-
 class _Body(BaseModel):
     """What is read of a response; anything else makes no sense."""
 
     choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
-    model: str | None = None
-    system_fingerprint: str | None = None
+    # An answer that is paid for is not lost for what stands beside it.
+    usage: Any = None
+    model: Any = None
+    system_fingerprint: Any = None
 
 
 def read_completion(response: httpx2.Response) -> ChatCompletion:
@@ -56,17 +53,28 @@ def read_completion(response: httpx2.Response) -> ChatCompletion:
         raise ValueError(
             f"an answer that makes no sense: {where}: {first['msg']} ({error_message(response)})"
         ) from error
-    choice, usage = body.choices[0], body.usage or _Usage()
+    choice, usage = body.choices[0], body.usage
     if choice.finish_reason not in ("stop", "length"):
         raise ValueError(f"an answer that ended with {choice.finish_reason!r}")
     stopped = choice.finish_reason == "stop"
+    # A model that reasons may use up its limit before it says a word.
+    text = "" if choice.message.content is None and not stopped else choice.message.content
+    if text is None:
+        raise ValueError("an answer that makes no sense: choices.0.message.content is null")
+    told = (body.model, body.system_fingerprint)
     return ChatCompletion(
-        choice.message.content,
+        text,
         stopped,
-        usage.completion_tokens,
-        usage.prompt_tokens,
-        " ".join(filter(None, (body.model, body.system_fingerprint))),
+        _count(usage, "completion_tokens"),
+        _count(usage, "prompt_tokens"),
+        " ".join(one for one in told if isinstance(one, str) and one),
     )
+
+
+def _count(usage: Any, name: str) -> int | None:
+    """Return a count of tokens; none where it is none that can be."""
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if isinstance(count, int) and count >= 0 else None
 
 
 def error_message(response: httpx2.Response) -> str:

@@ -39,6 +39,7 @@ def ask_on_cluster(
     questions: Mapping[str, Iterator[Item]],
     workers: int,
     keep: Callable[[EndpointJudge, Verdict], None],
+    give_up: Callable[[EndpointJudge, str], None],
 ) -> None:
     """Ask questions by actors, and hand on each verdict as it comes.
 
@@ -46,10 +47,11 @@ def ask_on_cluster(
 
     Args:
         questions: of each judge, by its name; taken as others are answered.
+        give_up: told of a judge that cannot be asked further, and why, so that `questions` has no
+            more of its own: its endpoint refuses or is down. Others are asked on.
 
     Raises:
-        UserError: what an actor raised; an endpoint that is down; actors that die without an answer
-            between.
+        UserError: actors that die without an answer between.
     """
     import ray
     from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
@@ -65,6 +67,13 @@ def ask_on_cluster(
     busy: dict[Any, tuple[Any, Question]] = {}
     again: dict[str, deque[Item]] = {name: deque() for name in questions}
     asked, failures, deaths = Counter[str](), Counter[str](), 0
+    given_up: set[str] = set()
+
+    def stop(judge: EndpointJudge, problem: str) -> None:
+        given_up.add(judge.annotator.name)
+        again[judge.annotator.name].clear()
+        give_up(judge, problem)
+
     try:
         while True:
             for judge in judges:
@@ -86,7 +95,8 @@ def ask_on_cluster(
             try:
                 verdict: Verdict = ray.get(ref)
             except (RayActorError, OutOfMemoryError) as error:
-                again[name].append(item)
+                if name not in given_up:
+                    again[name].append(item)
                 if actor in actors:  # its other questions come back in the same way
                     deaths += 1
                     actors[actors.index(actor)] = worker.remote()
@@ -97,16 +107,19 @@ def ask_on_cluster(
                     ) from error
                 continue
             except RayTaskError as error:
-                cause = error.cause
-                raise (UserError(str(cause)) if isinstance(cause, UserError) else error) from None
+                if not isinstance(error.cause, UserError):
+                    raise
+                stop(judge, str(error.cause))
+                continue
             deaths = 0
             keep(judge, verdict)
             failures[name] = failures[name] + 1 if verdict.status == "unanswered" else 0
             if failures[name] >= max(MOST_FAILURES, judge.concurrency):
-                raise UserError(
+                stop(
+                    judge,
                     f"{judge.url} failed {failures[name]} times in a row, the last time with: "
                     f"{verdict.explanation}. What was answered is kept; the same command goes on "
-                    "there"
+                    "there",
                 )
     finally:
         for actor in actors:

@@ -80,7 +80,7 @@ class Asking:
         ) as self.display:
             if workers:
                 open_ = {judge.annotator.name: self._open(judge) for judge in self.judges}
-                ask_on_cluster(self.judges, open_, workers, self.keep)
+                ask_on_cluster(self.judges, open_, workers, self.keep, self._give_up)
             else:
                 asyncio.run(self._ask_here())
         if self.problems:
@@ -104,7 +104,7 @@ class Asking:
                     partial(self._fail, judge),
                 )
         except UserError as error:
-            self.problems[name] = str(error)
+            self._give_up(judge, str(error))
 
     def _open(self, judge: EndpointJudge) -> Iterator[Item]:
         """Yield a judge's questions until it is to be asked no further.
@@ -118,6 +118,9 @@ class Asking:
 
     def _fail(self, judge: EndpointJudge, item: Item, error: str) -> None:
         self.keep(judge, unanswered(judge, item, error))
+
+    def _give_up(self, judge: EndpointJudge, problem: str) -> None:
+        self.problems.setdefault(judge.annotator.name, problem)
 
     def keep(self, judge: EndpointJudge, verdict: Verdict) -> None:
         """Write a verdict down, show the counts, and see whether to go on."""

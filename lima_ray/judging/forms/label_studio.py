@@ -120,4 +120,5 @@ def _choice(result: list[dict[str, Any]], place: str) -> object:
 
 
 def _comment(result: list[dict[str, Any]]) -> str:
-    return "\n".join(t for one in result if one["type"] == "textarea" for t in one["value"]["text"])
+    said = [one["value"]["text"] for one in result if one["type"] == "textarea"]
+    return "\n".join(t for one in said for t in ([one] if isinstance(one, str) else one))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from lima_ray.records.verdict import Verdict
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 """How text begins that a spreadsheet would run or swallow."""
 COLUMNS = (
     *("id", "sample", "turn", "group", "kind", "annotator", "annotator_kind", "snapshot"),
@@ -26,7 +26,7 @@ def write_table(verdicts: Iterable[Verdict]) -> str:
 
 def neutralise(value: object) -> object:
     """Return a cell that no spreadsheet takes for a formula; numbers stay numbers."""
-    text = isinstance(value, str) and value.lstrip(" \n").startswith(FORMULA)
+    text = isinstance(value, str) and value.lstrip(" \n\xa0\u200b\ufeff").startswith(FORMULA)
     return f"'{value}" if text else value
 
 
