@@ -94,6 +94,8 @@ def main(command: JudgeCommand) -> None:
             for judge in judges:
                 if (used := usage_of(judge, asking.kept)).calls:
                     print(describe_usage(judge, used))
+            for line in asking.describe_unanswered():
+                print(line)
         found = verdicts_on(journal, items, judges, exact)
     print("\n".join(summarise(found)))
     if command.passport:

@@ -62,6 +62,8 @@ def main(command: VerdictsCommand) -> None:
 
 def print_summary(command: SummaryCommand) -> None:
     found = read_all(command.files)
+    if not found:
+        raise UserError(f"there is no verdict in {join_names(list(map(str, command.files)))}")
     print("\n".join(summarise(found)))
     if unknown := judges_without(found, {file.parent for file in command.files}):
         print(f"no passport of {join_names(unknown)}: how far to trust it is unknown")

@@ -116,7 +116,9 @@ def test_what_was_not_answered_is_apart_and_asked_again(
     args = [*models, "--judges", judge_with(server, retries=0), "--out", out]
     run(*args)
     assert [v.status for v in verdicts(out) if not v.was_read].count("unanswered") == 1
-    assert "1 unreadable and 1 unanswered of 24" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 unreadable and 1 unanswered of 24" in said
+    assert "judge: 1 question got no answer, the last one because: 500" in said
     run(*args)
     assert server.number == 25, "the unanswered one alone"
     run(*args, "--unreadable", "ask")

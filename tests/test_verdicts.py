@@ -152,6 +152,21 @@ def test_cells_of_a_table_are_no_formulas(models: dict[str, list[Reply]], tmp_pa
     assert neutralise("\xa0=1") == "'\xa0=1" and neutralise("＝1") == "'＝1"
 
 
+def test_what_holds_no_verdict_says_so(
+    models: dict[str, list[Reply]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "v.jsonl"
+    file.touch()
+    with pytest.raises(UserError, match=r"there is no verdict in .*v\.jsonl"):
+        main(["summary", str(file)])
+    items = design_items("pairwise", models) + design_items("grade", models)
+    lost = [record_verdict(one, Annotator("anna"), None, status="unanswered") for one in items]
+    write_jsonl([row.to_json() for row in lost], file)
+    main(["summary", str(file)])
+    said = capsys.readouterr().out
+    assert " nan" not in said and "win - % (0.0 to 100.0 with all not read)" in said
+
+
 def test_votes_of_the_chat_page_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(url := f"sqlite:///{tmp_path}/chat.sqlite")
     sides = [Turn("assistant", "Paris.", model="a"), Turn("assistant", "Rome.", model="b")]

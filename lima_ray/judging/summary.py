@@ -116,6 +116,8 @@ def _percent(rate: Rate) -> str:
 
 
 def _interval(value: float, low: float, high: float, form: str) -> str:
+    if math.isnan(value):
+        return "-"
     if math.isnan(low):
         return format(value, form)
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"

@@ -19,6 +19,7 @@ from lima_ray.judging.asking.judges import EndpointJudge, ask, unanswered
 from lima_ray.judging.asking.verdict_journal import VerdictJournal
 from lima_ray.judging.questions.item import Item
 from lima_ray.records.verdict import Status, Verdict
+from lima_ray.results.units import counted
 
 MOST_UNREADABLE = 16
 """Judgements without a verdict, before the first with one, from which a judge counts as unfit."""
@@ -155,6 +156,17 @@ class Asking:
                 f"{verdict.explanation[-SHOWN_CHARACTERS:]!r}; choose a judge that follows the "
                 "request"
             )
+
+    def describe_unanswered(self) -> list[str]:
+        """Return, of each judge that did not answer all of this run, how often and why not."""
+        lost = [verdict for verdict in self.kept if verdict.status == "unanswered"]
+        last = {verdict.annotator: verdict.explanation for verdict in lost}
+        counts = Counter(verdict.annotator for verdict in lost)
+        return [
+            f"{name}: {counted(counts[name], 'question')} got no answer, the last one because: "
+            f"{why}; the same command asks again"
+            for name, why in last.items()
+        ]
 
     def line(self) -> str:
         lost = [f"{self.counts[s]} {s}" for s in ("unreadable", "unanswered") if self.counts[s]]
