@@ -392,7 +392,8 @@ def test_another_choice_may_have_prompts_that_the_run_lacked(
 def test_new_dev_prompts_that_the_run_was_trained_on_are_refused(
     run: Run, small: Recipe, tmp_path: Path
 ) -> None:
-    rows = read_examples(small.data.train)[:2]
+    asked = read_examples(str(small.data.dev), dialogues=False)[0].extra  # the judge needs it
+    rows = [replace(row, extra=asked) for row in read_examples(small.data.train)[:2]]
     write_examples(rows, tmp_path / "dev.jsonl")
     other = run.recipe().override({"data.dev": str(tmp_path / "dev.jsonl")})
     with pytest.raises(UserError, match=rf"2 of these dev prompts .*{rows[0].id}"):
