@@ -259,7 +259,7 @@ def test_every_invalid_point_is_listed_before_anything_starts(tmp_path: Path) ->
         ({"metric": "safe"}, "gives grade, stopped, excellent, accepted"),
         ({"prompts": "nowhere.jsonl"}, "no data at nowhere.jsonl"),
         (
-            {"prompts": "lima_ray/miniature/rows/curated.jsonl"},
+            {"prompts": "lima_ray/miniature/rows/structure.jsonl"},
             "training prompts are among the prompts that measure",
         ),
     ],
