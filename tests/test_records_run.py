@@ -159,11 +159,11 @@ def test_a_grade_belongs_to_the_weights_that_it_judged(recipe: Recipe) -> None:
 
 
 def test_a_grade_that_an_earlier_version_wrote_is_read(recipe: Recipe) -> None:
-    run, now = begun(recipe), asdict(quality(1, ""))
+    run, now = begun(recipe), asdict(quality(1, "abc"))
     earlier = {name: now[name] for name in now if name not in ("value", *NEWER)} | {"grade": 4.0}
     run.dev_dir(1).mkdir(parents=True)
     write_json(run.dev_dir(1) / "quality.json", earlier)
-    assert read_qualities(run, "exact") == {1: quality(1, "")}
+    assert read_qualities(run, "exact") == {1: quality(1, "abc")}
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

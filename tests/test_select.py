@@ -218,13 +218,16 @@ def test_a_selection_that_was_cut_off_pays_for_nothing_twice(
             return refused(401) if self.number >= 7 else super().answer(body)
 
     reference = write_reference(small, tmp_path / "other.json")
+    another = {"select.endpoint_model": "judge-3"}  # that nothing is known of yet
     with serving(Dying(decide=longer)) as server:
         with pytest.raises(UserError, match="401"):
-            assessment.assess(run, 2, compared_at(small, server.url, reference))
+            assessment.assess(run, 2, compared_at(small, server.url, reference).override(another))
         answered = server.answered
     assert answered.total() == 7
     with serving(JudgeServer(decide=longer, faults={0: "off menu"})) as server:
-        found = assessment.assess(run, 2, compared_at(small, server.url, reference))
+        found = assessment.assess(
+            run, 2, compared_at(small, server.url, reference).override(another)
+        )
         answered += server.answered
     assert answered.total() == 18 and set(answered.values()) == {1}
     replies = [r.reply for r in read_replies(run.dev_dir(2) / "replies.jsonl")]
@@ -464,7 +467,7 @@ def test_an_epoch_that_could_not_be_judged_is_reported_at_once(
 ) -> None:
     kept = {file: file.read_bytes() for file in run.dev_dir(2).iterdir()}
     with serving(ChatServer()) as server:
-        recipe = judged_at(small, server.url.removesuffix("/v1"))
+        recipe = judged_at(small, server.url.removesuffix("/v1"), "judge-2")
         asked = {"run": str(run.path), "recipe": recipe.model_dump(), "epoch": 2}
         with TrainingProgress(run, recipe, Schedule.of(recipe, 95)):
             told = assessment.assess_during_training(None, **asked)
