@@ -55,7 +55,8 @@ def draw_epoch_curves(run: Run, qualities: list[Quality], chosen: int) -> Path:
     title = f"{run.path.name}: epoch {chosen} is exported"
     top = unit.highest + 0.02 * (unit.highest - unit.lowest)  # room for a marker
     axis.set(xlabel="epoch", title=title, ylim=(unit.lowest, top), xticks=x)
-    axis.set_ylabel(f"{unit.name} of dev replies, {unit.scale}", color="tab:blue")
+    said = f"dev replies: {unit.name}, {unit.scale}, with 95 % interval"
+    axis.set_ylabel(said, color="tab:blue")
     sides = [axis]
     if any(q.perplexity is not None for q in qualities):
         right = axis.twinx()

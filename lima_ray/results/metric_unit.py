@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from lima_ray.config.sections import Metric
 from lima_ray.records.quality import Quality
 from lima_ray.results.intervals import Estimate
+from lima_ray.results.units import counted
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,12 @@ def describe_epoch(quality: Quality) -> str:
         f"{unit.noun} {unit.number(quality.value)} [{low}, {high}]{unit.sign}",
         f"{quality.stopped:.0%} stop",
         "" if quality.perplexity is None else f"perplexity {quality.perplexity:.3f}",
-        f"{quality.invalid} verdicts not readable" if quality.invalid else "",
-        f"{quality.unanswered} replies without an answer" if quality.unanswered else "",
+        f"{counted(quality.invalid, 'reply', 'replies')} not readably judged"
+        if quality.invalid
+        else "",
+        f"{counted(quality.unanswered, 'reply', 'replies')} without an answer"
+        if quality.unanswered
+        else "",
     ]
     return f"epoch {quality.epoch}: {', '.join(filter(None, told))}"
 
