@@ -99,9 +99,9 @@ def appendix_b(run: Run, seed: int, qualities: dict[int, Quality]) -> str:
     every = list(qualities.values())
     chosen = qualities[run.export_epoch()]
     lowest = min(every, key=lambda q: q.perplexity or np.inf)
-    highest = max(every, key=lambda q: q.grade)
+    highest = max(every, key=lambda q: q.value)
     cells = (
-        f"{q.epoch} (grade {q.grade:.2f}, perplexity {q.perplexity:.3f})"
+        f"{q.epoch} (grade {q.value:.2f}, perplexity {q.perplexity:.3f})"
         for q in (chosen, lowest, highest)
     )
     return f"| {seed} | {' | '.join(cells)} |"

@@ -2,10 +2,11 @@
 
     python -m lima_ray.select runs/NAME [--select.judge exact] [--select.first_epoch 5]
 
-Each kept epoch answers the dev prompts; a judge grades the replies (`select.judge`), and the best
-epoch of the allowed range becomes `export/` (LIMA section 3 and appendix B). Training does the same
-by itself, beside the next epoch's steps, where its recipe names a judge; this step does it for a
-finished run, or again with another judge or range. What is assessed already is kept.
+Each kept epoch answers the dev prompts; a judge (`select.judge`) grades the replies, or compares
+each with a reference's in both orders (`select.reference`). The best epoch of the allowed range
+becomes `export/` (LIMA section 3 and appendix B). Training does the same by itself, beside the next
+epoch's steps, where its recipe names a judge; this step does it for a finished run, or again with
+another judge, reference or range. What is assessed already is kept.
 
     runs/NAME/dev/NN/   replies.jsonl, verdicts.jsonl and quality.json of epoch NN
     runs/NAME/epochs.png
@@ -29,12 +30,13 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.examples import read_prompts
 from lima_ray.judging import preflight
-from lima_ray.judging.assessment import assess_remotely, is_outdated
+from lima_ray.judging.assessment import assess_remotely, is_current
 from lima_ray.judging.choice import Selection
 from lima_ray.model import export_check
 from lima_ray.records.quality import Quality, read_qualities
 from lima_ray.records.run import Run
 from lima_ray.results.figures import draw_epoch_curves
+from lima_ray.results.metric_unit import JUDGED, describe_epoch
 
 
 def choose_epoch(run: Run, recipe: Recipe, report: Callable[[str], None] = print) -> int:
@@ -44,8 +46,8 @@ def choose_epoch(run: Run, recipe: Recipe, report: Callable[[str], None] = print
         report: prints a line about each epoch that is assessed here.
 
     Returns:
-        the epoch chosen: of the highest mean grade; of equals the one more of whose replies
-        stopped, then the earliest.
+        the epoch chosen: of the highest mean grade or win rate; of equals the one more of whose
+        replies stopped, then the earliest.
 
     Raises:
         UserError: no weights at all, or none in the range.
@@ -62,7 +64,7 @@ def choose_epoch(run: Run, recipe: Recipe, report: Callable[[str], None] = print
     done = {
         epoch: quality
         for epoch, quality in read_qualities(run, recipe.select.judge_name).items()
-        if not is_outdated(run, epoch, recipe)
+        if is_current(run, quality, recipe)
     }
     for epoch in kept:
         if epoch not in done:
@@ -70,7 +72,7 @@ def choose_epoch(run: Run, recipe: Recipe, report: Callable[[str], None] = print
                 done[epoch] = assess_remotely(run, epoch, recipe)
             except UserError as error:
                 raise UserError(describe_unjudged(run, epoch, error)) from error
-            report(done[epoch].describe())
+            report(describe_epoch(done[epoch]))
     allowed = [
         q for q in done.values() if recipe.select.first_epoch <= q.epoch <= recipe.select.last_epoch
     ]
@@ -80,7 +82,7 @@ def choose_epoch(run: Run, recipe: Recipe, report: Callable[[str], None] = print
             f"select.first_epoch {recipe.select.first_epoch} to select.last_epoch "
             f"{recipe.select.last_epoch}"
         )
-    best = max(allowed, key=lambda q: (q.grade, q.stopped, -q.epoch))
+    best = max(allowed, key=lambda q: (q.value, q.stopped, -q.epoch))
     run.export(best.epoch)
     report(describe_choice(best, allowed))
     draw_epoch_curves(run, sorted(done.values(), key=lambda q: q.epoch), best.epoch)
@@ -97,17 +99,18 @@ def kept_epochs(run: Run) -> list[int]:
 
 
 def describe_choice(best: Quality, allowed: list[Quality]) -> str:
-    """Return which epoch is exported, and what decided between equal grades."""
+    """Return which epoch is exported, and what decided between equals."""
+    noun = JUDGED[best.metric].noun
     numbers = sorted(q.epoch for q in allowed)
-    said = f"exported epoch {best.epoch}, of the best grade among {numbers[0]} to {numbers[-1]}"
-    equal = [q for q in allowed if q.grade == best.grade and q is not best]
+    said = f"exported epoch {best.epoch}, of the best {noun} among {numbers[0]} to {numbers[-1]}"
+    equal = [q for q in allowed if q.value == best.value and q is not best]
     if not equal:
         return said
     others = ", ".join(f"{q.epoch} ({q.stopped:.0%} stop)" for q in equal)
     why = "more of its replies stop"
     if any(q.stopped == best.stopped for q in equal):
         why = "it is the earliest of which as many stop"
-    return f"{said}; equal grades of {others}, and {why}"
+    return f"{said}; equal {noun}s of {others}, and {why}"
 
 
 def describe_unjudged(run: Run, epoch: int, error: UserError) -> str:

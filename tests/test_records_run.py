@@ -20,7 +20,7 @@ from lima_ray.config.errors import UserError, exit_on_user_error
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.examples import write_examples
 from lima_ray.records.files import write_json
-from lima_ray.records.quality import Quality, read_qualities
+from lima_ray.records.quality import NEWER, Quality, read_qualities
 from lima_ray.records.run import Run
 from lima_ray.train import summarise
 from lima_ray.training.signals import raise_on_signals, run_in_thread
@@ -156,6 +156,14 @@ def test_a_grade_belongs_to_the_weights_that_it_judged(recipe: Recipe) -> None:
     assert 1 in read_qualities(run, recipe.select.judge_name)
     file.write_text(file.read_text()[:30])
     assert read_qualities(run, recipe.select.judge_name) == {}
+
+
+def test_a_grade_that_an_earlier_version_wrote_is_read(recipe: Recipe) -> None:
+    run, now = begun(recipe), asdict(quality(1, "abc"))
+    earlier = {name: now[name] for name in now if name not in ("value", *NEWER)} | {"grade": 4.0}
+    run.dev_dir(1).mkdir(parents=True)
+    write_json(run.dev_dir(1) / "quality.json", earlier)
+    assert read_qualities(run, "exact") == {1: quality(1, "abc")}
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

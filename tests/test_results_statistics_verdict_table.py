@@ -52,6 +52,30 @@ def test_what_was_not_read_is_no_tie() -> None:
     assert (found.win.all_lost, found.win.all_won) == (0.25, 0.75)
 
 
+def test_a_reply_wins_where_both_orders_prefer_it_and_ties_where_they_disagree() -> None:
+    said = {
+        "won": ("A", "B"),
+        "lost": ("B", "A"),
+        "tied": ("neither", "neither"),
+        "first": ("A", "A"),
+        "half": ("A", "neither"),
+        "unread": ("A", None),
+    }
+    verdicts = [
+        pair(prompt, one, order=order, status="read" if one else "unreadable")
+        for prompt, both in said.items()
+        for one, order in zip(both, ((0, 1), (1, 0)), strict=True)
+    ]
+    points = verdict_table.points_in_both_orders(verdicts)
+    assert {str(pair[0]): value for pair, value in points.items()} == {
+        "won": 1,
+        "lost": 0,
+        "tied": 0.5,
+        "first": 0.5,
+        "half": 0.5,
+    }
+
+
 def test_other_kinds_of_verdict_are_no_comparisons() -> None:
     assert verdict_table.comparisons([Verdict("p", "grade", "gpt", 3, models=("lima",))]) == []
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 import time
@@ -9,10 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from chat_server import ChatServer, serving
+from chat_server import ChatServer, Response, refused, serving
 from conftest import ray_cluster
+from judge_server import JudgeServer, longer
 from sweeps import quick_sweep
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -27,7 +30,9 @@ from lima_ray.judging.choice import SelectionOptions
 from lima_ray.judging.perplexity import dialogue_losses, perplexity
 from lima_ray.records.files import read_json, write_json
 from lima_ray.records.quality import Quality, read_problems, read_qualities
+from lima_ray.records.reply import read_replies
 from lima_ray.records.run import Run
+from lima_ray.results.metric_unit import describe_epoch
 from lima_ray.training.progress import TrainingProgress
 from lima_ray.training.schedule import Schedule
 from tune import sweep
@@ -60,7 +65,7 @@ def run(small: Recipe) -> Run:
 def test_every_epoch_is_assessed_and_the_best_is_exported(run: Run, small: Recipe) -> None:
     found = read_qualities(run, small.select.judge_name)
     assert sorted(found) == [1, 2]
-    best = max(found.values(), key=lambda q: (q.grade, -q.epoch))
+    best = max(found.values(), key=lambda q: (q.value, -q.epoch))
     assert run.export_epoch() == best.epoch
     chosen = run.epoch_dir(best.epoch) / "model.safetensors"
     assert (run.export_dir / "model.safetensors").read_bytes() == chosen.read_bytes()
@@ -69,7 +74,7 @@ def test_every_epoch_is_assessed_and_the_best_is_exported(run: Run, small: Recip
         replies = (run.dev_dir(epoch) / "replies.jsonl").read_text().splitlines()
         verdicts = [json.loads(v) for v in (run.dev_dir(epoch) / "verdicts.jsonl").open()]
         assert len(replies) == len(verdicts) == q.replies == 9
-        assert q.grade == pytest.approx(sum(v["grade"] for v in verdicts) / len(verdicts))
+        assert q.value == pytest.approx(sum(v["grade"] for v in verdicts) / len(verdicts))
 
 
 def test_perplexity_equals_plain_transformers(run: Run, small: Recipe) -> None:
@@ -140,9 +145,127 @@ def test_a_model_behind_an_endpoint_may_judge(run: Run, small: Recipe) -> None:
         assert len(server.requests) == found.replies == 9
     verdicts = [json.loads(v) for v in (folder / "verdicts.jsonl").open()]
     assert found.invalid == sum(v["status"] != "read" for v in verdicts)
-    assert (found.grade, found.judge) == (4.0, "judge-1")
+    assert (found.value, found.judge) == (4.0, "judge-1")
     assert sorted(read_qualities(run, recipe.select.judge_name)) == [2]
     assert sorted(read_qualities(run, small.select.judge_name)) == [1]
+
+
+REFERENCE = "Nobody knows that."
+
+
+def write_reference(small: Recipe, file: Path, model: str = "other") -> str:
+    """The same reply to every dev prompt, as a table that somebody else made."""
+    rows = read_examples(str(small.data.dev), dialogues=False)
+    columns = [
+        {"instruction": row.turns[-1], "output": REFERENCE, "generator": model} for row in rows
+    ]
+    file.write_text(json.dumps(columns))
+    return str(file)
+
+
+def compared_at(small: Recipe, url: str, reference: str) -> Recipe:
+    """The recipe with a judge behind an endpoint that compares with a reference."""
+    return judged_at(small, url, "judge").override({"select.reference": reference})
+
+
+def test_the_epoch_that_wins_most_against_a_reference_is_chosen(
+    run: Run, small: Recipe, tmp_path: Path
+) -> None:
+    for epoch in (1, 2):
+        assessment.assess(run, epoch, small)  # replies that no earlier test has touched
+    replies = {
+        epoch: {r.id: r.reply for r in read_replies(run.dev_dir(epoch) / "replies.jsonl")}
+        for epoch in (1, 2)
+    }
+    liked, (always_first, *_) = set(replies[1].values()), replies[1].values()
+
+    def decide(a: str, b: str) -> str:
+        if always_first in (a, b):
+            return "A"  # whichever that is, so that the orders disagree
+        return "A" if a in liked else "B" if b in liked else "neither"
+
+    def value(reply: str) -> float:
+        return 1.0 if reply in liked and reply != always_first else 0.5
+
+    said: list[str] = []
+    with serving(JudgeServer(decide=decide)) as server:
+        recipe = compared_at(small, server.url, write_reference(small, tmp_path / "other.json"))
+        for epoch in (1, 2):
+            found = assessment.assess(run, epoch, recipe)
+            assert found.value == pytest.approx(np.mean([*map(value, replies[epoch].values())]))
+            assert (found.metric, found.invalid, found.unanswered) == ("win_rate", 0, 0)
+        assert len(server.requests) == 2 * 2 * 9
+        assert select.choose_epoch(run, recipe, said.append) == run.export_epoch() == 1
+        assessment.assess(run, 1, recipe)
+        assert len(server.requests) == 2 * 2 * 9
+    assert said == ["exported epoch 1, of the best win rate among 1 to 2"]
+    shown = describe_epoch(read_qualities(run, recipe.select.judge_name)[1])
+    assert re.match(r"epoch 1: win rate \d+\.\d \[\d+\.\d, \d+\.\d\] %, ", shown)
+    assert not read_qualities(run, judged_at(small, server.url, "judge").select.judge_name)
+    (tmp_path / "other.json").write_text((tmp_path / "other.json").read_text() + " ")
+    known = read_qualities(run, recipe.select.judge_name)[1]
+    assert assessment.is_current(run, known, recipe)
+    text = (tmp_path / "other.json").read_text().replace(REFERENCE, "Something else.")
+    (tmp_path / "other.json").write_text(text)
+    assert not assessment.is_current(run, known, recipe)
+
+
+def test_a_selection_that_was_cut_off_pays_for_nothing_twice(
+    run: Run, small: Recipe, tmp_path: Path
+) -> None:
+    class Dying(JudgeServer):
+        def answer(self, body: dict[str, Any]) -> Response:
+            return refused(401) if self.number >= 7 else super().answer(body)
+
+    reference = write_reference(small, tmp_path / "other.json")
+    another = {"select.endpoint_model": "judge-3"}  # that nothing is known of yet
+    with serving(Dying(decide=longer)) as server:
+        with pytest.raises(UserError, match="401"):
+            assessment.assess(run, 2, compared_at(small, server.url, reference).override(another))
+        answered = server.answered
+    assert answered.total() == 7
+    with serving(JudgeServer(decide=longer, faults={0: "off menu"})) as server:
+        found = assessment.assess(
+            run, 2, compared_at(small, server.url, reference).override(another)
+        )
+        answered += server.answered
+    assert answered.total() == 18 and set(answered.values()) == {1}
+    replies = [r.reply for r in read_replies(run.dev_dir(2) / "replies.jsonl")]
+    points = sorted(1.0 if len(r) > len(REFERENCE) else 0.0 for r in replies)
+    assert (found.invalid, found.unanswered, found.replies) == (1, 0, 9)  # one order was not read
+    assert sum(points) - 1 <= 8 * found.value <= sum(points)
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ({"select.reference": "nowhere.csv"}, r"data\.dev: no replies at nowhere\.csv"),
+        ({"select.samples": 2}, r"data\.dev: the reference .* lacks 9 of 18 replies: .* sample 1"),
+        ({"select.judge": "exact"}, r"select\.judge is exact: --select\.judge endpoint"),
+        ({"select.judge": "none"}, r"select\.judge is none: --select\.judge endpoint"),
+        ({"select.endpoint_model": "owner/other"}, r"would judge its own replies \(other, the ref"),
+    ],
+)
+def test_a_reference_that_cannot_be_compared_with_stops_before_training(
+    small: Recipe, tmp_path: Path, point: dict[str, object], message: str
+) -> None:
+    reference = write_reference(small, tmp_path / "other.json")
+    recipe = compared_at(small, "http://127.0.0.1:9/v1", reference).override(point)
+    with pytest.raises(UserError, match=message):
+        train.fit(recipe)
+    assert not recipe.run_dir.exists()
+
+
+def test_a_judge_of_pairs_must_compare_two_small_replies(small: Recipe, tmp_path: Path) -> None:
+    reference = write_reference(small, tmp_path / "other.json")
+    with serving(JudgeServer(decide=longer)) as server:
+        train.prepare(compared_at(small, server.url, reference))
+        assert "Paris" in server.asked[0] and "<answer_B>" in server.asked[0]
+    with (
+        serving(JudgeServer(decide=lambda a, b: "5")) as server,
+        pytest.raises(UserError, match=r"to compare two small .* without A, B or neither"),
+    ):
+        train.prepare(compared_at(small, server.url, reference))
 
 
 def test_weights_that_were_trained_anew_are_judged_anew(run: Run, small: Recipe) -> None:
@@ -344,7 +467,7 @@ def test_an_epoch_that_could_not_be_judged_is_reported_at_once(
 ) -> None:
     kept = {file: file.read_bytes() for file in run.dev_dir(2).iterdir()}
     with serving(ChatServer()) as server:
-        recipe = judged_at(small, server.url.removesuffix("/v1"))
+        recipe = judged_at(small, server.url.removesuffix("/v1"), "judge-2")
         asked = {"run": str(run.path), "recipe": recipe.model_dump(), "epoch": 2}
         with TrainingProgress(run, recipe, Schedule.of(recipe, 95)):
             told = assessment.assess_during_training(None, **asked)

@@ -171,7 +171,7 @@ def test_a_point_that_measures_better_than_the_best_on_dev_is_named(tmp_path: Pa
     assert "On the measuring prompts added rows 30 is best" in shown(study)
     row = point_rows(study)[1]
     assert (row["dev grade"], row["epochs chosen"]) == (
-        f"{study.dev_grade(study.points[1]):.2f}",
+        f"{study.dev_value(study.points[1]):.2f}",
         "7",
     )
 

@@ -88,7 +88,7 @@ def test_perplexity_needs_dialogues_and_no_judge(tmp_path: Path) -> None:
         other = sweep.model_copy(update={"metric": "grade"})
         read_measurement(other, base_recipe(other))
     asha = sweep.model_copy(update={"asha": True})
-    with pytest.raises(UserError, match=r"asha and optuna go by the grades"):
+    with pytest.raises(UserError, match=r"asha and optuna go by the verdicts"):
         check_scheduler(asha, base_recipe(asha))
 
 

@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 import sweeps
 import yaml
+from chat_server import serving
 from conftest import ray_cluster
+from judge_server import JudgeServer, longer
 from sweeps import ROWS, quick_sweep, starts, trainings
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.loading import load_recipe as load_recipe
 from lima_ray.records.quality import read_qualities
+from lima_ray.records.reply import read_replies
 from tune import sweep
 from tune.results import Study
 from tune.sweep import Command
@@ -49,7 +52,7 @@ def test_a_sweep_trains_judges_reports_and_repeats_nothing(
     for line in (line for line in output.splitlines() if "dev grade" in line and "after" in line):
         grade, epoch = line.split("dev grade ")[1].split(" of epoch ")
         assert any(
-            (f"{o.chosen.grade:.2f}", str(o.chosen.epoch)) == (grade, epoch)
+            (f"{o.chosen.value:.2f}", str(o.chosen.epoch)) == (grade, epoch)
             for o in study.outcomes
             if o.chosen
         )
@@ -65,6 +68,40 @@ def test_a_sweep_trains_judges_reports_and_repeats_nothing(
     best = load_recipe(str(study.path / "best.yaml"))
     assert best.model.residual_dropout in (0.0, 0.1)
     assert (study.path / "report.md").exists() and list(study.path.glob("*.png"))
+
+
+def test_a_sweep_measures_the_win_rate_against_a_reference(cluster: None, tmp_path: Path) -> None:
+    table, said = tmp_path / "other.json", "It is as it is."
+    with serving(JudgeServer(decide=longer)) as server:
+        fields = {"select.judge": "endpoint", "select.endpoint": server.url}
+        fields |= {"select.endpoint_model": "judge", "select.reference": str(table)}
+        tree = {"axes": {}, "seeds": [0], "metric": "win_rate", "set": fields}
+        path = quick_sweep(tmp_path, **tree)
+        prompts = [
+            json.loads(line)["conversations"][0]
+            for split in ("dev", "test")
+            for line in (tmp_path / f"{split}.jsonl").read_text().splitlines()
+        ]
+        table.write_text(json.dumps([{"prompt": text, "reply": said} for text in prompts[:-1]]))
+        with pytest.raises(UserError, match=r"test\.jsonl: the reference .* lacks 1 of 4 replies"):
+            sweep.run(Command(sweep=str(path)))
+        table.write_text(json.dumps([{"prompt": text, "reply": said} for text in prompts]))
+        graded = quick_sweep(tmp_path, "graded", **tree | {"metric": "grade"})
+        with pytest.raises(UserError, match=r"on .*test\.jsonl gives win_rate, stopped"):
+            sweep.run(Command(sweep=str(graded)))
+        study = sweep.run(Command(sweep=str(path)))
+        # One trial, and for two epochs and the measurement each prompt in both orders.
+        assert len(server.requests) == 1 + 3 * 2 * sweeps.PROMPTS
+    (outcome,), (point,) = study.outcomes, study.points
+    assert outcome.measured and outcome.chosen and outcome.chosen.metric == "win_rate"
+    replies = [r.reply for r in read_replies(outcome.measured / "replies.jsonl")]
+    wins = [1.0 if len(r) > len(said) else 0.5 * (len(r) == len(said)) for r in replies]
+    assert study.estimate(point).mean == pytest.approx(sum(wins) / len(wins))
+    report, best = ((study.path / name).read_text() for name in ("report.md", "best.yaml"))
+    assert "win rate, %" in report and f"judged by judge against {table} in both orders" in report
+    assert f"dev win rate {100 * outcome.chosen.value:.1f} %" in best
+    assert "# Win rate against the reference on the measuring prompts" in best
+    assert "grade" not in report.replace("graded", "") and "grade" not in best
 
 
 def check_outcomes(study: Study) -> None:
@@ -83,7 +120,7 @@ def check_outcomes(study: Study) -> None:
             1,
             2,
         }
-        assert outcome.chosen.grade == max(q.grade for q in outcome.qualities)
+        assert outcome.chosen.value == max(q.value for q in outcome.qualities)
         assert not outcome.run.epochs_dir.exists() and not outcome.run.state_dir.exists()
         assert list(outcome.run.export_dir.glob("*.safetensors"))
 

@@ -109,11 +109,11 @@ def test_a_training_goes_from_worker_group_to_assessor_to_file(
         for id in ("one", "two"):
             assert await queue.weights_saved(id, 1) == await queue.weights_saved(id, 2) == "go on"
             await queue.training_ended(id)
-        assert await queue.wait_for_grades(0, -1) == ({}, False)
+        assert await queue.wait_for_dev_values(0, -1) == ({}, False)
         assessments = [await measure(queue) for _ in range(6)]
         order = [(assessment.training.id, assessment.epoch) for assessment in assessments]
         assert order[:3] == [("one", 1), ("one", 2), ("one", None)]
-        assert await queue.wait_for_grades(0, 0) == ({1: 1.0, 2: 2.0}, True)
+        assert await queue.wait_for_dev_values(0, 0) == ({1: 1.0, 2: 2.0}, True)
 
     run(work())
     assert [(line["id"], line["seed"], line["status"]) for line in written(tmp_path)] == [
@@ -135,7 +135,7 @@ def test_the_status_of_a_training_is_the_chosen_epochs_grade(tmp_path: Path, tra
         await measure(queue)
         (after,) = await queue.status()
         for one in (before, after):
-            shown.append((one["state"], one["grade"], one["of_epoch"]))
+            shown.append((one["state"], one["dev_value"], one["of_epoch"]))
         return shown
 
     assert run(work()) == [("trained", 7.0, 7), ("done", 6.0, 6)]  # `measure` exports epoch 6
@@ -149,7 +149,7 @@ def test_what_is_done_is_not_done_again_nor_written_twice(tmp_path: Path, traini
         later = await begun(tmp_path, 0)
         await later.submit([training("one"), training("one", point=7, seed=3)])
         assert not later.waiting and not later.assessments
-        assert (await later.wait_for_grades(7, 0))[1]
+        assert (await later.wait_for_dev_values(7, 0))[1]
 
     run(work())
     assert [(line["point"], line["seed"]) for line in written(tmp_path)] == [(0, 0), (7, 3)]
@@ -225,7 +225,7 @@ def test_a_cancelled_point_stops_at_its_next_epoch(tmp_path: Path, training: Any
         await queue.training_ended("runs")
         assert not await queue.is_stopping()
         assert (await given_training(queue, 0, False)).id == "other"
-        assert (await queue.wait_for_grades(0, 0))[1]
+        assert (await queue.wait_for_dev_values(0, 0))[1]
 
     run(work())
     assert [(line["id"], line["status"]) for line in written(tmp_path)] == [
@@ -255,7 +255,7 @@ def test_grades_are_returned_when_every_seed_that_lives_has_them(
         for id, grade in (("one", 2.0), ("two", 4.0)):
             await queue.weights_saved(id, 1)
             await queue.epoch_assessed(id, 1, grade)
-        waiting = asyncio.create_task(queue.wait_for_grades(0, 0))
+        waiting = asyncio.create_task(queue.wait_for_dev_values(0, 0))
         await asyncio.sleep(0.05)
         assert not waiting.done()
         await queue.training_ended("three", "no room")
@@ -272,7 +272,7 @@ def test_closing_with_an_error_fails_what_has_not_ended(tmp_path: Path, training
         assert await idle == "closed" and await queue.next_training(1, True) == "closed"
 
         await queue.submit([training("late", point=1)])
-        assert (await queue.wait_for_grades(1, 0))[1]
+        assert (await queue.wait_for_dev_values(1, 0))[1]
 
     run(work())
     assert {(line["id"], line["status"]) for line in written(tmp_path)} == {

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lima_ray.config.differences import hashed_sampling
+from lima_ray.config.differences import hashed_sampling, hashed_select
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
+from lima_ray.config.sections import Select
 from lima_ray.data.examples import read_examples, read_prompts
+from lima_ray.judging.asking.reference import check_reference, expected_replies, hash_reference
 from lima_ray.judging.registry import check_prompts
 from lima_ray.records.example import Example
 from tune.space import Sweep
@@ -22,6 +24,8 @@ class Measurement:
     reference: str
     rows: list[Example]
     samples: int
+    compared_with: str | None = None
+    """Replies of a reference, where they measure; none takes the recipe's own, if any."""
     by_loss: bool = False
     """Dialogues whose loss measures, instead of prompts that are replied to."""
     max_tokens: int = 0
@@ -32,9 +36,23 @@ class Measurement:
         texts = [row.to_line() for row in self.rows]
         if self.by_loss:
             return f"{Path(self.reference).stem}-loss-{digest([texts, self.max_tokens])[:8]}"
-        how = [self.samples, hashed_sampling(recipe.sampling), recipe.select.model_dump()]
+        select = compared(recipe, self.compared_with).select
+        said = reference_hash(select, self.rows, self.samples)
+        how = [self.samples, hashed_sampling(recipe.sampling), hashed_select(select, said)]
         name = Path(self.reference).stem
         return f"{name}-{digest([texts, how])[:8]}"
+
+
+def compared(recipe: Recipe, reference: str | None) -> Recipe:
+    """Give a recipe the replies that the measured ones are compared with, where any are named."""
+    return recipe.override({"select.reference": reference}) if reference else recipe
+
+
+def reference_hash(select: Select, prompts: list[Example], samples: int) -> str:
+    """Return a hash of what a reference replies to prompts; empty where there is none."""
+    if not select.reference:
+        return ""
+    return hash_reference(select.reference, expected_replies(prompts, samples))
 
 
 def read_measurement(sweep: Sweep, base: Recipe) -> Measurement:
@@ -53,7 +71,10 @@ def read_measurement(sweep: Sweep, base: Recipe) -> Measurement:
     if not reference:
         raise UserError(f"{sweep.name}: neither prompts nor the recipe's data.test names any")
     rows = read_prompts(reference, "test")
-    check_prompts(rows, reference, base.select)
+    compared_with = sweep.file(sweep.reference)
+    select = compared(base, compared_with).select
+    check_prompts(rows, reference, select)
+    check_reference(select, rows, sweep.samples, reference)
     groups = sorted({str(row.extra.get("group", "")) for row in rows} - {""})
     if sweep.group and sweep.group not in groups:
         raise UserError(
@@ -61,7 +82,7 @@ def read_measurement(sweep: Sweep, base: Recipe) -> Measurement:
             f"{', '.join(groups) or 'not given'}"
         )
     counted = [row for row in rows if sweep.group in ("", row.extra.get("group"))]
-    produced = ["grade", "stopped"]
+    produced = [select.metric, "stopped"]
     produced += ["excellent", "accepted"] if judge == "exact" else []
     scripts = judge == "exact" and all(row.extra.get("follow_ups") for row in counted)
     produced += ["dialogues"] if scripts else []
@@ -73,7 +94,7 @@ def read_measurement(sweep: Sweep, base: Recipe) -> Measurement:
             f"{judge} on {reference}{f' group {sweep.group}' * bool(sweep.group)} gives "
             f"{', '.join(produced)}"
         )
-    return Measurement(reference, rows, sweep.samples)
+    return Measurement(reference, rows, sweep.samples, compared_with)
 
 
 def loss_measurement(sweep: Sweep, base: Recipe) -> Measurement:

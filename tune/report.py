@@ -29,7 +29,7 @@ from lima_ray.results.units import counted
 from tune.arguments import ReportCommand as Command
 from tune.reports import figure, page, tables
 from tune.reports.finding import finding
-from tune.reports.wording import unit_of
+from tune.reports.wording import dev_unit, unit_of
 from tune.results import Study
 from tune.space import Point
 
@@ -62,7 +62,7 @@ def table(study: Study) -> Table:
     columns = [name for name in (rows or [{}])[0] if by_epoch or name not in left_out(study)]
     for name in columns:
         interval = f"\n{tables.INTERVAL}" if tables.INTERVAL in name else ""
-        wide = NARROW if name in (tables.DEV, tables.CHOSEN) else HEADING
+        wide = NARROW if name in (tables.dev_heading(study), tables.CHOSEN) else HEADING
         heading = fill(name.replace(f" {tables.INTERVAL}", ""), wide) + interval
         shown.add_column(Text(heading), no_wrap=name in (tables.AUDITS, tables.P), overflow="fold")
     first = None if by_epoch else study.best()
@@ -102,17 +102,18 @@ def write(study: Study) -> Path:
 
 def best_recipe(study: Study, point: Point) -> str:
     """Write a point as a recipe file: what differs from the defaults, and where it comes from."""
-    sweep, unit = study.sweep, unit_of(study)
+    sweep, unit, dev = study.sweep, unit_of(study), dev_unit(study)
     recipe = study.recipe.override(
         point.values | {"seed": sweep.seeds[0], "name": f"{sweep.name}-best"}
     )
     fields = recipe.model_dump(mode="json", exclude_defaults=True)
+    level = unit.level(study.estimate(point)) + unit.sign
     return (
         f"# The best of {counted(len(study.points), 'point')} of the sweep {sweep.name} on the dev "
-        f"prompts: {point.name} (dev grade {study.dev_grade(point):.2f}, "
+        f"prompts: {point.name} (dev {dev.noun} {dev.with_sign(study.dev_value(point))}, "
         f"{100 * study.dev_stopped(point):.0f} % stop).\n"
         f"# {unit.name.capitalize()} on the measuring prompts, over "
-        f"{counted(len(study.done(point)), 'seed')}: {unit.level(study.estimate(point))}.\n"
+        f"{counted(len(study.done(point)), 'seed')}: {level}.\n"
         f"{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}"
     )
 

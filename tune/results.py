@@ -23,6 +23,7 @@ from lima_ray.records.quality import Quality, read_qualities
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import Verdict, read_verdicts
 from lima_ray.results.intervals import Estimate, crossed_mean, paired_difference
+from lima_ray.results.statistics.verdict_table import points_in_both_orders
 from tune.space import Point, Sweep
 from tune.sweep_directory import ENDED, PROPOSED, SWEEP_FILE, read_sweep_file
 
@@ -32,6 +33,16 @@ Status = Literal["done", "failed", "stopped"]
 def mean(of: Callable[[Verdict], Any]) -> Callable[[list[Verdict]], float]:
     """Make a metric of something that each verdict has: a number, or whether something holds."""
     return lambda verdicts: float(np.mean([of(v) for v in verdicts]))
+
+
+def win_rate(verdicts: list[Verdict]) -> float:
+    """Return the mean over replies of 1 where both orders prefer it, 0.5 and 0; NaN of none."""
+    return float(np.mean(list(points_in_both_orders(verdicts).values()) or np.nan))
+
+
+def own_reply_stopped(verdict: Verdict) -> Any:
+    """Return whether a verdict's reply stopped; of a pair, the first."""
+    return verdict.stopped[0] if isinstance(verdict.stopped, tuple) else verdict.stopped
 
 
 def whole_dialogue(verdicts: list[Verdict]) -> float:
@@ -45,9 +56,10 @@ METRICS: dict[str, Callable[[list[Verdict]], float]] = {
     "grade": mean(lambda v: v.grade),
     "excellent": mean(lambda v: v.verdict == "excellent"),
     "accepted": mean(lambda v: v.verdict != "fail"),
-    "stopped": mean(lambda v: v.stopped),
+    "stopped": mean(own_reply_stopped),
     "safe": mean(lambda v: v.extra.get("safe", float("nan"))),
     "dialogues": whole_dialogue,
+    "win_rate": win_rate,
     "perplexity": mean(lambda v: v.verdict),  # losses
 }
 """Of the verdicts that were read on one prompt's replies."""
@@ -95,7 +107,7 @@ class Outcome:
 
     @cached_property
     def qualities(self) -> list[Quality]:
-        """Dev grades of each epoch, in order."""
+        """What the dev replies of each epoch are worth, in order."""
         found = read_qualities(self.run, self.run.recipe().select.judge_name)
         return [found[epoch] for epoch in sorted(found)]
 
@@ -193,16 +205,16 @@ class Study:
         return paired_difference(*pair)
 
     def best(self) -> Point | None:
-        """Return the point whose chosen epochs have the best dev grade, on average over seeds.
+        """Return the point whose chosen epochs' dev replies are worth most, on average over seeds.
 
-        Of equal grades the one more of whose replies stopped, then the first. The measuring prompts
+        Of equals the one more of whose replies stopped, then the first. The measuring prompts
         take no part in it, so that they stay a test. Points with fewer seeds done than others do
         not count.
         """
         return max(self.judged(), key=self.dev_rank, default=None)
 
     def judged(self) -> list[Point]:
-        """Return the points with as many seeds done as any, and dev grades."""
+        """Return the points with as many seeds done as any, and judged dev replies."""
         most = max((len(self.done(p)) for p in self.points), default=0)
         return [
             p
@@ -211,12 +223,12 @@ class Study:
         ]
 
     def dev_rank(self, point: Point) -> tuple[float, float]:
-        """Return what points are ranked by: grade, then the share that stopped, both rounded."""
-        return round(self.dev_grade(point), 9), round(self.dev_stopped(point), 9)
+        """Return what ranks a point: its dev value, then the share that stopped, both rounded."""
+        return round(self.dev_value(point), 9), round(self.dev_stopped(point), 9)
 
-    def dev_grade(self, point: Point) -> float:
-        """Return the mean dev grade of a point's chosen epochs, over its seeds that are done."""
-        return float(np.mean([o.chosen.grade for o in self.done(point) if o.chosen]))
+    def dev_value(self, point: Point) -> float:
+        """Return the mean grade, or win rate, of the dev replies of a point's chosen epochs."""
+        return float(np.mean([o.chosen.value for o in self.done(point) if o.chosen]))
 
     def dev_stopped(self, point: Point) -> float:
         """Return the share of dev replies of a point's chosen epochs that EOT ended."""

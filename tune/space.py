@@ -83,15 +83,20 @@ class Sweep(Section):
     asha_keep: int = Field(default=3, ge=2)
     """ASHA goes on with one point of so many at each rung."""
     metric: Literal[
-        "grade", "excellent", "accepted", "stopped", "safe", "dialogues", "perplexity"
+        "grade", "excellent", "accepted", "stopped", "safe", "dialogues", "win_rate", "perplexity"
     ] = "grade"
     """What the report compares: mean grade (1 to 6); the share of replies that are excellent,
     accepted (excellent or pass), stopped, or safe; or of dialogues accepted in every turn.
+    win_rate (0 to 1) compares each reply with a reference's: 1 where the judge prefers it in both
+    orders, 0 where it prefers the reference's in both, and 0.5 else.
     perplexity needs no judge: it compares the loss on dialogues never trained on (`prompts`, or the
     recipe's data.heldout), which does not track the quality of replies."""
     prompts: str = ""
     """Prompts that measure: a name of `files` or a path; empty takes the recipe's data.test, and
     for perplexity its data.heldout."""
+    reference: str | None = None
+    """Replies to those prompts that replies are compared with, by win_rate: a name of `files` or a
+    path; none takes the recipe's select.reference."""
     group: str = ""
     """Measure only the prompts of this group."""
     samples: int = Field(default=1, ge=1)

@@ -13,20 +13,27 @@ from typing import Any, Literal
 from filelock import BaseFileLock
 
 from lima_ray import train
-from lima_ray.config.differences import hashed_sampling
+from lima_ray.config.differences import hashed_sampling, hashed_select
 from lima_ray.config.errors import UserError, join_names
 from lima_ray.config.loading import with_absolute_paths
 from lima_ray.config.paths import absolute_reference, output_path
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.config.sections import Model, Train
 from lima_ray.data import training_data
-from lima_ray.data.examples import read_examples
+from lima_ray.data.examples import read_examples, read_prompts
 from lima_ray.judging import preflight
 from lima_ray.judging.registry import check_judge_answers
 from lima_ray.model.families import check_base_model, context_length, load_config
 from lima_ray.records.files import acquire_lock
 from lima_ray.records.run import Run
-from tune.measurement import Measurement, digest, measured_by_loss, read_measurement
+from tune.measurement import (
+    Measurement,
+    compared,
+    digest,
+    measured_by_loss,
+    read_measurement,
+    reference_hash,
+)
 from tune.space import Point, Sweep
 
 ID_DIGITS = 12
@@ -55,6 +62,8 @@ class Training:
     """Measured by the loss on dialogues, not by judged replies."""
     max_tokens: int = 0
     """Where a dialogue whose loss measures is cut."""
+    compared_with: str | None = None
+    """Replies of a reference, where the recipe's own do not measure."""
 
     @property
     def run(self) -> Run:
@@ -121,7 +130,9 @@ def prepare(sweep: Sweep, base: Recipe, points: list[Point]) -> list[PreparedTra
 
 def try_judges(trainings: list[Training]) -> None:
     """Ask each judge of what is left for one small verdict; refuse one that gives none."""
-    selects = [validate_recipe(one.recipe).select for one in trainings if one.needs_judge()]
+    left = [(validate_recipe(one.recipe), one) for one in trainings if one.needs_judge()]
+    selects = [recipe.select for recipe, _ in left]
+    selects += [compared(recipe, one.compared_with).select for recipe, one in left]
     for select in {str(select): select for select in selects}.values():
         check_judge_answers(select)
 
@@ -153,7 +164,8 @@ def prepare_one(
         )
     decides = [recipe.identity(), prepared.lineage["data"], prepared.lineage["base"]]
     judged = [contents(recipe.data.dev), contents(recipe.data.heldout)]
-    chooses = [judged, recipe.select.model_dump(), hashed_sampling(recipe.sampling)]
+    select = hashed_select(recipe.select, dev_reference(recipe))
+    chooses = [judged, select, hashed_sampling(recipe.sampling)]
     id = digest([*decides, *chooses, recipe.checkpoint.weights_from_epoch])[:ID_DIGITS]
     recipe = recipe.override({"name": id})
     card = prepared.data_card | {"recipe": {"from": sweep.recipe, "hash": recipe.hash()}}
@@ -170,6 +182,7 @@ def prepare_one(
         keep=sweep.keep,
         by_loss=measurement.by_loss,
         max_tokens=measurement.max_tokens,
+        compared_with=measurement.compared_with and absolute_reference(measurement.compared_with),
     )
     return training, prepared
 
@@ -187,6 +200,12 @@ def reserve(training: Training, prepared: train.PreparedRun) -> BaseFileLock:
         if run.latest_state() is None:  # grades of weights that are gone
             shutil.rmtree(run.path / "dev", ignore_errors=True)
     return held
+
+
+def dev_reference(recipe: Recipe) -> str:
+    """Return a hash of the replies that choose the epoch by comparison; empty where none do."""
+    dev, select = recipe.data.dev, recipe.select
+    return reference_hash(select, read_prompts(dev, "dev"), select.samples) if dev else ""
 
 
 def contents(reference: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lima_ray.config.sections import Sampling
+from lima_ray.config.sections import Sampling, Select
 
 REPLACED = {
     "sampling.max_tokens": "sampling.max_tokens is now sampling.context (prompt and reply "
@@ -61,3 +61,9 @@ def hashed_sampling(sampling: Sampling) -> dict[str, Any]:
     if fields["max_new_tokens"] is None:
         del fields["max_new_tokens"]
     return fields
+
+
+def hashed_select(select: Select, reference: str = "") -> dict[str, Any]:
+    """Return a selection as hashes know it, with the hash of what its reference says, if any."""
+    fields = select.model_dump(exclude={"reference"})
+    return fields | ({"reference": reference} if reference else {})

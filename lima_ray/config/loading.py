@@ -53,6 +53,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     """Return the recipe with base and files named as processes in other directories find them."""
     data = recipe.data
     named = {"model.base": recipe.model.base, "data.dev": data.dev, "data.heldout": data.heldout}
+    named |= {"select.reference": recipe.select.reference}
     return recipe.override(
         {name: value and absolute_reference(value) for name, value in named.items()}
     )

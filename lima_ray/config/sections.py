@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Metric = Literal["grade", "win_rate"]
+"""What the verdicts on a model's replies are counted as."""
 FINAL_FRACTION = 10
 """How much smaller the last step's learning rate is than the first's (LIMA section 3)."""
 
@@ -183,11 +185,20 @@ class Select(Section):
     """Base URL of the judge, such as http://localhost:8000/v1; OPENAI_API_KEY is its key."""
     endpoint_model: str = ""
     """Model asked there to judge."""
+    reference: str | None = None
+    """Replies to data.dev of another model (a directory of replies, or a table) that each reply is
+    compared with, in both orders; none has the endpoint's model grade replies from 1 to 6."""
+
+    @property
+    def metric(self) -> Metric:
+        """What the verdicts are counted as."""
+        return "win_rate" if self.reference else "grade"
 
     @property
     def judge_name(self) -> str:
         """Who judges, so that verdicts of different judges are never mixed."""
-        return self.endpoint_model if self.judge == "endpoint" else self.judge
+        name = self.endpoint_model if self.judge == "endpoint" else self.judge
+        return f"{name}, against a reference" if self.reference else name
 
 
 class Log(Section):

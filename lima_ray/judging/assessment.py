@@ -1,4 +1,4 @@
-"""An epoch assessed: its model replies to the dev prompts, and a judge grades the replies."""
+"""An epoch assessed: its model replies to the dev prompts, and a judge judges the replies."""
 
 import shutil
 import time
@@ -12,10 +12,12 @@ from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
 from lima_ray.config.loading import with_absolute_paths
 from lima_ray.config.recipe import Recipe, validate_recipe
+from lima_ray.config.sections import Metric
 from lima_ray.data.examples import read_prompts
 from lima_ray.generation.arguments import GenerationJob
 from lima_ray.generation.job import generate, identity
 from lima_ray.generation.reply_directory import read_settings
+from lima_ray.judging.asking.reference import expected_replies, hash_reference
 from lima_ray.judging.perplexity import perplexity
 from lima_ray.judging.registry import load_judge
 from lima_ray.records.files import write_json, write_jsonl
@@ -24,6 +26,9 @@ from lima_ray.records.reply import Reply
 from lima_ray.records.run import Run, model_name
 from lima_ray.records.verdict import Verdict
 from lima_ray.results import intervals
+from lima_ray.results.statistics.verdict_table import points_in_both_orders
+
+JOURNAL = "judgements.jsonl"
 
 
 def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
@@ -43,27 +48,47 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
     if is_outdated(run, epoch, recipe):
         shutil.rmtree(folder)
     replies, verdicts = generate_and_judge(model, dev_prompts(recipe), folder, recipe)
-    graded = [(v.id, v.grade) for v in verdicts if v.grade is not None]
-    if not graded:
-        raise UserError(f"the judge gave no readable verdict on the {len(verdicts)} replies")
-    prompts, grades = zip(*graded, strict=True)
-    low, high = intervals.mean_interval(grades, prompts)
+    judged = values_of(recipe.select.metric, verdicts)
+    if not judged:
+        raise UserError(f"the judge gave no readable verdict on the {len(replies)} replies")
+    prompts, values = zip(*judged, strict=True)
+    low, high = intervals.mean_interval(values, prompts)
+    unanswered = {(v.id, v.sample, v.turn) for v in verdicts if v.status == "unanswered"}
     quality = Quality(
         epoch=epoch,
-        grade=float(np.mean(grades)),
+        value=float(np.mean(values)),
         low=low,
         high=high,
         stopped=float(np.mean([r.stopped for r in replies])),
         replies=len(replies),
-        invalid=len(verdicts) - len(graded),
+        invalid=len(replies) - len(judged) - len(unanswered),
+        unanswered=len(unanswered),
         perplexity=perplexity(model, recipe) if recipe.data.heldout else None,
         judge=recipe.select.judge_name,
         seconds=time.perf_counter() - started,
         weights=weights,
+        metric=recipe.select.metric,
+        reference=reference_of(recipe),
     )
     write_json(folder / "quality.json", asdict(quality))
     problem_file(run, epoch).unlink(missing_ok=True)
     return quality
+
+
+def values_of(metric: Metric, verdicts: list[Verdict]) -> list[tuple[str, float]]:
+    """Return prompt and value of each reply whose verdicts were read."""
+    if metric == "grade":
+        return [(v.id, v.grade) for v in verdicts if v.grade is not None]
+    return [(str(pair[0]), points) for pair, points in points_in_both_orders(verdicts).items()]
+
+
+def reference_of(recipe: Recipe) -> str:
+    """Return a hash of what the dev replies are compared with; empty where they are graded."""
+    prompts, reference = dev_prompts(recipe), recipe.select.reference
+    if not reference:
+        return ""
+    rows = read_prompts(prompts.reference, prompts.split)
+    return hash_reference(reference, expected_replies(rows, prompts.samples))
 
 
 @dataclass(frozen=True)
@@ -80,11 +105,12 @@ def generate_and_judge(
 ) -> tuple[list[Reply], list[Verdict]]:
     """Have a model reply in this process, and the recipe's judge judge it.
 
-    Returns replies and verdicts, in the same order, which `out` keeps.
+    Returns replies and verdicts, which `out` keeps; what an endpoint answers stands there at once,
+    in a journal, so that it is not asked for again.
     """
     job = generation_job(model, prompts, out, recipe)
     replies = generate(job, in_process=True)
-    verdicts = load_judge(recipe.select.judge).judge(replies, recipe.select)
+    verdicts = load_judge(recipe.select.judge).judge(replies, recipe.select, out / JOURNAL)
     write_jsonl([verdict.to_json() for verdict in verdicts], out / "verdicts.jsonl")
     return replies, verdicts
 
@@ -104,6 +130,12 @@ def generation_job(model: Path, prompts: PromptSet, out: Path, recipe: Recipe) -
 def dev_prompts(recipe: Recipe) -> PromptSet:
     assert recipe.data.dev
     return PromptSet(recipe.data.dev, "dev", recipe.select.samples)
+
+
+def is_current(run: Run, quality: Quality, recipe: Recipe) -> bool:
+    """Return whether what is known of an epoch is of these prompts, weights and reference."""
+    same = quality.reference == reference_of(recipe)
+    return same and not is_outdated(run, quality.epoch, recipe)
 
 
 def is_outdated(run: Run, epoch: int, recipe: Recipe) -> bool:
@@ -136,7 +168,7 @@ def assess_during_training(checkpoint: Any, **kwargs: Any) -> dict[str, float]:
         if not known:
             raise
         return {}
-    return {"grade": quality.grade, "stopped": quality.stopped}
+    return {quality.metric: quality.value, "stopped": quality.stopped}
 
 
 def assess_remotely(run: Run, epoch: int, recipe: Recipe) -> Quality:

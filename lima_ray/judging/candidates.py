@@ -15,7 +15,7 @@ from lima_ray.curation.candidate import Candidate
 from lima_ray.judging.asking.judges import EndpointJudge
 from lima_ray.judging.asking.run import Asking
 from lima_ray.judging.asking.verdict_journal import VerdictJournal
-from lima_ray.judging.grade import grade_item
+from lima_ray.judging.endpoint import grade_item
 from lima_ray.records.reply import Reply
 
 

@@ -15,6 +15,7 @@ from lima_ray.data.examples import read_examples, read_prompts
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import prompt_ids
 from lima_ray.generation.scripts import Script, check_prompt_lengths
+from lima_ray.judging.asking.reference import check_compared, check_reference
 from lima_ray.judging.registry import check_judge_answers, check_prompts
 from lima_ray.model.families import context_length, load_config
 from lima_ray.records.example import Example
@@ -28,9 +29,10 @@ def check_selection(recipe: Recipe) -> None:
 
     Raises:
         UserError: no dev prompts, prompts that cannot be asked or that the judge cannot judge, no
-            endpoint, or a range that holds no kept epoch.
+            endpoint, a reference that lacks replies, or a range that holds no kept epoch.
     """
     select = recipe.select
+    check_compared(select)
     if select.judge == "none":
         return
     if not recipe.data.dev:
@@ -43,7 +45,9 @@ def check_selection(recipe: Recipe) -> None:
             "--select.endpoint_model NAME"
         )
     check_range(recipe)
-    check_prompts(read_prompts(recipe.data.dev, "dev"), "data.dev", select)
+    prompts = read_prompts(recipe.data.dev, "dev")
+    check_prompts(prompts, "data.dev", select)
+    check_reference(select, prompts, select.samples, "data.dev")
     if recipe.data.heldout:
         read_examples(recipe.data.heldout, "heldout")
 

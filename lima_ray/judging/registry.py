@@ -2,7 +2,7 @@
 
 check_prompts(prompts, "data.dev", recipe.select)   # before anything is trained
 check_judge_answers(recipe.select)
-verdicts = load_judge(recipe.select.judge).judge(replies, recipe.select)
+verdicts = load_judge(recipe.select.judge).judge(replies, recipe.select, journal_file)
 verdict = decide_exactly(item)
 """
 
@@ -10,9 +10,10 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.sections import Select
+from lima_ray.config.sections import Metric, Select
 from lima_ray.judging.questions.item import Item
 from lima_ray.records.example import Example
 from lima_ray.records.reply import Reply
@@ -23,19 +24,19 @@ from lima_ray.records.verdict import Verdict
 class Judge:
     """Who gives verdicts on replies, and how it is known beforehand that it can."""
 
-    judge: Callable[[list[Reply], Select], list[Verdict]]
-    """Verdicts on replies, in their order."""
+    judge: Callable[[list[Reply], Select, Path], list[Verdict]]
+    """Verdicts on replies, in their order; a judge that is paid keeps them in the journal too."""
     check_prompts: Callable[[list[Example]], None]
     """Raises `UserError` where it cannot judge replies to these prompts."""
-    check_answers: Callable[[str, str], None]
-    """Given endpoint and model, raises `UserError` where it does not answer."""
+    check_answers: Callable[[str, str, Metric], None]
+    """Given endpoint, model and metric, raises `UserError` where it does not answer."""
     decide: Callable[[Item], Verdict] | None = None
     """The verdict of rules on an item of any kind; none where a model is asked."""
 
 
 JUDGES = {
     "exact": "lima_ray.miniature.judge:JUDGE",
-    "endpoint": "lima_ray.judging.grade:JUDGE",
+    "endpoint": "lima_ray.judging.endpoint:JUDGE",
 }
 """Where each judge stands, by the name that `select.judge` has for it."""
 
@@ -63,10 +64,10 @@ def check_prompts(prompts: list[Example], field: str, select: Select) -> None:
 def check_judge_answers(select: Select) -> None:
     """Refuse a judge that gives no verdict on something small."""
     if select.judge != "none":
-        _check_answers(select.judge, select.endpoint, select.endpoint_model)
+        _check_answers(select.judge, select.endpoint, select.endpoint_model, select.metric)
 
 
 @lru_cache
-def _check_answers(judge: str, endpoint: str, model: str) -> None:
+def _check_answers(judge: str, endpoint: str, model: str, metric: Metric) -> None:
     """Check a judge once for all trainings of a sweep; one that failed is checked again."""
-    load_judge(judge).check_answers(endpoint, model)
+    load_judge(judge).check_answers(endpoint, model, metric)

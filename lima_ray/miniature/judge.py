@@ -276,4 +276,4 @@ def words_only(text: str) -> str:
     return " ".join(re.findall(r"[a-z]+", text.lower()))
 
 
-JUDGE = Judge(lambda replies, _: judge(replies), check_prompts, lambda *_: None, decide)
+JUDGE = Judge(lambda replies, *_: judge(replies), check_prompts, lambda *_: None, decide)

@@ -2,16 +2,22 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
+from lima_ray.config.sections import Metric
 from lima_ray.records.files import read_json
 from lima_ray.records.run import Run
+
+NEWER = {"metric": "grade", "unanswered": 0, "reference": ""}
+"""What files of earlier versions do not say."""
 
 
 @dataclass(frozen=True)
 class Quality:
     epoch: int
-    grade: float
-    """Mean grade, 1 to 6, over replies that have one."""
+    value: float
+    """Mean over the replies that have one: of grades, 1 to 6, or of wins against the reference, 0
+    to 1, as `metric` says."""
     low: float
     """Ends of its 95 % interval, over prompts."""
     high: float
@@ -19,22 +25,19 @@ class Quality:
     """Share of replies that EOT ended."""
     replies: int
     invalid: int
-    """Replies whose verdict could not be read; they have no grade."""
+    """Replies whose verdict could not be read, or of a pair's two verdicts one; they have no value,
+    nor do those that are unanswered."""
     perplexity: float | None
     """Of `data.heldout`; none where the recipe names no such rows."""
     judge: str
     seconds: float
     weights: str = ""
-    """Hash of the weights that replied; a grade counts for these alone."""
-
-    def describe(self) -> str:
-        perplexity = "" if self.perplexity is None else f", perplexity {self.perplexity:.3f}"
-        interval = f"[{self.low:.2f}, {self.high:.2f}]"
-        unread = f", {self.invalid} verdicts not readable" if self.invalid else ""
-        return (
-            f"epoch {self.epoch}: grade {self.grade:.2f} {interval}, "
-            f"{self.stopped:.0%} stop{perplexity}{unread}"
-        )
+    """Hash of the weights that replied; the value counts for these alone."""
+    metric: Metric = "grade"
+    unanswered: int = 0
+    """Replies on which the judge gave no answer."""
+    reference: str = ""
+    """Hash of the replies that they were compared with."""
 
 
 def read_qualities(run: Run, judge: str) -> dict[int, Quality]:
@@ -44,14 +47,20 @@ def read_qualities(run: Run, judge: str) -> dict[int, Quality]:
     """
     found = {}
     for file in run.path.glob("dev/*/quality.json"):
-        read = read_json(file)
-        if read is None or set(read) != {field.name for field in fields(Quality)}:
+        read = _upgrade(read_json(file) or {})
+        if set(read) != {field.name for field in fields(Quality)}:
             continue  # cut off by a full disk; the epoch is judged again
         quality = Quality(**read)
         now = run.lineage(run.epoch_dir(quality.epoch)).get("weights", quality.weights)
         if quality.judge == judge and quality.weights == now:
             found[quality.epoch] = quality
     return found
+
+
+def _upgrade(read: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file of any version holds, as it is written today."""
+    now = {"value" if name == "grade" else name: value for name, value in read.items()}
+    return NEWER | now
 
 
 def problem_file(run: Run, epoch: int) -> Path:

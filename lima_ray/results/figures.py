@@ -1,4 +1,4 @@
-"""Figures of a run: its loss, and its epochs by grade and perplexity."""
+"""Figures of a run: its loss, and its epochs by what their replies are worth and perplexity."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import numpy as np
 
 from lima_ray.records.quality import Quality
 from lima_ray.records.run import Run
+from lima_ray.results.metric_unit import JUDGED
 
 mpl.use("Agg")
 
@@ -37,21 +38,25 @@ def draw_loss_curve(run: Run) -> Path:
 
 
 def draw_epoch_curves(run: Run, qualities: list[Quality], chosen: int) -> Path:
-    """Draw each epoch's grade on the dev prompts and its held-out perplexity, to `epochs.png`.
+    """Draw what each epoch's dev replies are worth, and its held-out perplexity, to `epochs.png`.
 
     The two are LIMA's figure 9 (appendix B): does quality rise while perplexity rises too? Epochs,
     at least one, are in order; `chosen` is exported.
     """
     x = [q.epoch for q in qualities]
-    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    axis.fill_between(
-        x, [q.low for q in qualities], [q.high for q in qualities], color="tab:blue", alpha=0.15
+    unit = JUDGED[qualities[0].metric]
+    low, value, high = (
+        [unit.factor * getattr(q, name) for q in qualities] for name in ("low", "value", "high")
     )
-    axis.plot(x, [q.grade for q in qualities], "o-", color="tab:blue")
+    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    axis.fill_between(x, low, high, color="tab:blue", alpha=0.15)
+    axis.plot(x, value, "o-", color="tab:blue")
     axis.axvline(chosen, color="gray", linestyle=":", linewidth=1)
     title = f"{run.path.name}: epoch {chosen} is exported"
-    axis.set(xlabel="epoch", title=title, ylim=(1, 6.1), xticks=x)
-    axis.set_ylabel("grade of dev replies, 1 to 6, with 95 % interval", color="tab:blue")
+    top = unit.highest + 0.02 * (unit.highest - unit.lowest)  # room for a marker
+    axis.set(xlabel="epoch", title=title, ylim=(unit.lowest, top), xticks=x)
+    said = f"dev replies: {unit.name}, {unit.scale}, with 95 % interval"
+    axis.set_ylabel(said, color="tab:blue")
     sides = [axis]
     if any(q.perplexity is not None for q in qualities):
         right = axis.twinx()

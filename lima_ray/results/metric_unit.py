@@ -3,7 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from lima_ray.config.sections import Metric
+from lima_ray.records.quality import Quality
 from lima_ray.results.intervals import Estimate
+from lima_ray.results.units import counted
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,14 @@ class Unit:
         """Write a level of the metric in this unit."""
         return self.text(self.factor * value)
 
+    @property
+    def sign(self) -> str:
+        """What stands after a number."""
+        return " %" if self.scale == "%" else ""
+
     def with_sign(self, value: float) -> str:
         """Write a level with its sign, where it has one: `83.0 %`."""
-        return self.number(value) + (" %" if self.scale == "%" else "")
+        return self.number(value) + self.sign
 
     def text(self, value: float) -> str:
         """Write a number that is in this unit already."""
@@ -62,6 +70,30 @@ class Unit:
 
 def percent(noun: str) -> Unit:
     return Unit(f"share of {noun}", noun, "%", 100, 1, 0, 100)
+
+
+GRADE = Unit("mean grade", "grade", "1 to 6", 1, 2, 1, 6)
+WIN_RATE = Unit("win rate against the reference", "win rate", "%", 100, 1, 0, 100)
+JUDGED: dict[Metric, Unit] = {"grade": GRADE, "win_rate": WIN_RATE}
+"""Of what a judge's verdicts on replies are counted as."""
+
+
+def describe_epoch(quality: Quality) -> str:
+    """Write what the dev prompts showed of an epoch, in a line."""
+    unit = JUDGED[quality.metric]
+    low, high = unit.number(quality.low), unit.number(quality.high)
+    told = [
+        f"{unit.noun} {unit.number(quality.value)} [{low}, {high}]{unit.sign}",
+        f"{quality.stopped:.0%} stop",
+        "" if quality.perplexity is None else f"perplexity {quality.perplexity:.3f}",
+        f"{counted(quality.invalid, 'reply', 'replies')} not readably judged"
+        if quality.invalid
+        else "",
+        f"{counted(quality.unanswered, 'reply', 'replies')} without an answer"
+        if quality.unanswered
+        else "",
+    ]
+    return f"epoch {quality.epoch}: {', '.join(filter(None, told))}"
 
 
 def format_p(p: float) -> str:

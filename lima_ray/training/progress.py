@@ -6,6 +6,7 @@ from lima_ray.config.display import ProgressDisplay
 from lima_ray.config.recipe import Recipe
 from lima_ray.records.quality import read_problems, read_qualities
 from lima_ray.records.run import Run
+from lima_ray.results.metric_unit import describe_epoch
 from lima_ray.training.failures import read_failures
 from lima_ray.training.schedule import Schedule
 
@@ -70,7 +71,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         ):
             if epoch not in self.judged:
                 self.judged.add(epoch)
-                self.display.print(quality.describe())
+                self.display.print(describe_epoch(quality))
         for epoch, problem in read_problems(self.run).items():
             if self.problems.get(epoch) != problem:
                 self.problems[epoch] = problem

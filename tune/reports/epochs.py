@@ -14,9 +14,9 @@ from tune.space import Point
 class Epoch:
     number: int
     """Counted from 1."""
-    grade: Estimate
-    """Of the dev replies, over seeds and dev prompts."""
-    grades_S: np.ndarray
+    value: Estimate
+    """Grade or win rate of the dev replies, over seeds and dev prompts."""
+    values_S: np.ndarray
     """Mean of each seed."""
     stopped: float
     """Share of dev replies that EOT ended."""
@@ -32,12 +32,12 @@ def epochs(study: Study, point: Point) -> list[Epoch]:
     found = []
     for number in common:
         qualities = [qualities[number] for qualities in by_seed]
-        grades_SP = np.array([dev_grades_P(outcome, number) for outcome in done])
+        values_SP = np.array([dev_values_P(outcome, number) for outcome in done])
         found.append(
             Epoch(
                 number=number,
-                grade=crossed_mean(grades_SP),
-                grades_S=np.nanmean(grades_SP, axis=1),
+                value=crossed_mean(values_SP),
+                values_S=np.nanmean(values_SP, axis=1),
                 stopped=float(np.mean([q.stopped for q in qualities])),
                 perplexity_S=np.array([q.perplexity for q in qualities], dtype=float),
             )
@@ -45,7 +45,7 @@ def epochs(study: Study, point: Point) -> list[Epoch]:
     return found
 
 
-def dev_grades_P(outcome: Outcome, epoch: int) -> np.ndarray:
-    """Return the mean grade (P) of an epoch's replies to each dev prompt, by id; NaN if unread."""
+def dev_values_P(outcome: Outcome, epoch: int) -> np.ndarray:
+    """Return the mean value (P) of an epoch's replies to each dev prompt, by id; NaN if unread."""
     verdicts = read_verdicts(outcome.run.dev_dir(epoch) / "verdicts.jsonl")
-    return by_prompt(verdicts, METRICS["grade"])
+    return by_prompt(verdicts, METRICS[outcome.run.recipe().select.metric])

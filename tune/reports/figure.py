@@ -1,7 +1,7 @@
 """The picture of a study, in the form of the paper's: which chart it is, its title and its frame.
 
 what varies                            picture
-epochs, where the study compares them  grade and perplexity over epochs (LIMA's figure 9)
+epochs, where the study compares them  value and perplexity over epochs (LIMA's figure 9)
 one axis of names                      bars (figure 5)
 one axis of numbers                    a line (figure 6)
 one axis, a few points audited         stacked bars of excellent, pass and fail (figure 7)
@@ -18,11 +18,12 @@ import numpy as np
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lima_ray.results.intervals import Estimate
+from lima_ray.results.metric_unit import Unit
 from lima_ray.results.units import counted
 from tune.reports.charts import BLUE, GREY, INK, VERMILION, bars, line, margin, places, stacked
 from tune.reports.epochs import Epoch, epochs
 from tune.reports.multi_axis_charts import heat_map, parallel
-from tune.reports.wording import AUDIT, GRADE, audited, paper, paper_level, unit_of
+from tune.reports.wording import AUDIT, audited, dev_unit, paper, paper_level, unit_of
 from tune.results import Study
 
 mpl.use("Agg")
@@ -90,9 +91,11 @@ def draw_points(study: Study, path: Path) -> Path:
 
 
 def draw_epochs(study: Study, name: str, found: list[Epoch], path: Path) -> Path:
-    what = "dev grade and held-out perplexity" + (f", {name}" if len(study.points) > 1 else "")
-    words = [basis([epoch.grade for epoch in found], "dev prompt"), "thin lines are seeds"]
-    return framed(lambda _, axes: curves(found, axes), study, what, words, path)
+    unit = dev_unit(study)
+    what = f"dev {unit.noun} and held-out perplexity"
+    what += f", {name}" if len(study.points) > 1 else ""
+    words = [basis([epoch.value for epoch in found], "dev prompt"), "thin lines are seeds"]
+    return framed(lambda _, axes: curves(found, unit, axes), study, what, words, path)
 
 
 def framed(chart: Chart, study: Study, what: str, words: list[str], path: Path) -> Path:
@@ -121,16 +124,16 @@ def chart_of(study: Study) -> Chart:
     return line if axes and places(study, axes[0]) else bars
 
 
-def curves(found: list[Epoch], axes: Any) -> None:
-    """Draw dev grade and held-out perplexity over epochs (LIMA's figure 9), seeds thin."""
+def curves(found: list[Epoch], unit: Unit, axes: Any) -> None:
+    """Draw dev values and held-out perplexity over epochs (LIMA's figure 9), seeds thin."""
     x = [epoch.number for epoch in found]
     seeds: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.4}
-    ends = [GRADE.ends(epoch.grade) for epoch in found]
+    ends = [unit.ends(epoch.value) for epoch in found]
     axes.fill_between(x, *zip(*ends, strict=True), color=BLUE, alpha=0.15, linewidth=0)
-    axes.plot(x, [epoch.grades_S for epoch in found], color=BLUE, **seeds)
-    axes.plot(x, [epoch.grade.mean for epoch in found], "o-", color=BLUE, linewidth=2)
-    axes.set_ylabel(f"dev {GRADE.heading}", color=BLUE)
-    axes.set(xlabel="epoch", xticks=x, ylim=(GRADE.lowest, GRADE.highest))
+    axes.plot(x, [unit.factor * epoch.values_S for epoch in found], color=BLUE, **seeds)
+    axes.plot(x, [unit.factor * epoch.value.mean for epoch in found], "o-", color=BLUE, linewidth=2)
+    axes.set_ylabel(f"dev {unit.heading}", color=BLUE)
+    axes.set(xlabel="epoch", xticks=x, ylim=(unit.lowest, unit.highest))
     perplexity_ES = np.array([epoch.perplexity_S for epoch in found])
     if np.isnan(perplexity_ES).any():
         return

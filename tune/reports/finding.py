@@ -14,8 +14,8 @@ import numpy as np
 from lima_ray.results.intervals import Estimate, paired_difference
 from lima_ray.results.metric_unit import format_p
 from lima_ray.results.units import counted
-from tune.reports.epochs import dev_grades_P
-from tune.reports.wording import GRADE, group, matches, unit_of
+from tune.reports.epochs import dev_values_P
+from tune.reports.wording import dev_unit, group, matches, unit_of
 from tune.results import Outcome, Study
 from tune.space import Expectation, Point
 
@@ -102,21 +102,23 @@ def of_epochs(study: Study) -> Finding:
     if not known or len(known) < len(rises):
         return Finding("not resolved", "Held-out perplexity is not known of every epoch.")
 
-    def grades_SP(epoch: dict[str, int]) -> np.ndarray:
-        """Return dev grades at an epoch of each training, mean over points."""
-        by_point = [[dev_grades_P(outcome, epoch[outcome.id]) for outcome in own] for own in done]
+    def dev_values_SP(epoch: dict[str, int]) -> np.ndarray:
+        """Return what dev replies are worth at an epoch of each training, mean over points."""
+        by_point = [[dev_values_P(outcome, epoch[outcome.id]) for outcome in own] for own in done]
         return np.mean(by_point, axis=0)
 
     last = {id: one.last for id, one in known.items()}
     lowest = {id: one.lowest for id, one in known.items()}
-    found = paired_difference(grades_SP(last), grades_SP(lowest))
+    found = paired_difference(dev_values_SP(last), dev_values_SP(lowest))
+    unit = dev_unit(study)
+    change = f"{unit.change(found)}{unit.sign}"
     ratios = [one.ratio for one in known.values()]
     rising = sum(ratio > 1 for ratio in ratios)
     sentence = (
         f"Held-out perplexity is lowest at epoch {', '.join(map(str, lowest.values()))} and "
         f"{100 * np.mean(ratios) - 100:.1f} % higher at the last, epoch {max(last.values())} "
         f"(higher in {rising} of {counted(len(ratios), 'training')}); from the one to the other "
-        f"the dev grade changes by {GRADE.change(found)}, {basis(found, 'dev prompt')}."
+        f"the dev {unit.noun} changes by {change}, {basis(found, 'dev prompt')}."
     )
     if not rising or sign(found) == "disagrees":
         return Finding("disagrees", sentence)

@@ -118,7 +118,10 @@ def judging(study: Study, prompts: str) -> Iterator[str]:
     yield f"for each of {counted(len({v.id for _, v in verdicts}), 'prompt')}"
     yield f"({prompts}{of_group}),"
     yield f"temperature {sampling.temperature}, top-p {sampling.top_p}, repetition penalty"
-    yield f"{sampling.repetition_penalty}, judged by {select.judge_name}."
+    reference = sweep.file(sweep.reference) or select.reference
+    against = f" against {reference} in both orders" if reference else ""
+    judge = select.endpoint_model if select.judge == "endpoint" else select.judge
+    yield f"{sampling.repetition_penalty}, judged by {judge}{against}."
     if unread := Counter(study.point_of(o).name for o, v in verdicts if not v.was_read):
         counts = ", ".join(f"{count} of {name}" for name, count in unread.items())
         yield f"{counted(unread.total(), 'verdict')} could not be read and are left out: {counts}."

@@ -15,10 +15,10 @@ from tune.axis import short
 from tune.reports.epochs import epochs
 from tune.reports.wording import (
     AUDIT,
-    GRADE,
     UNITS,
     audit,
     audited,
+    dev_unit,
     group,
     matches,
     paper,
@@ -32,7 +32,6 @@ Row = dict[str, str]
 INTERVAL = "[95 %]"
 AUDITS = f"{' / '.join(AUDIT)}, %"
 STOP, DIFFERENCE, P, CHOSEN = "stop, %", f"difference {INTERVAL}", "p", "epochs chosen"
-DEV = "dev grade"
 PERPLEXITY = (
     "perplexity is the exponential of the loss, lower is likelier text; it does not track the "
     "quality of replies (LIMA appendix B)"
@@ -41,7 +40,7 @@ PERPLEXITY = (
 
 def point_rows(study: Study) -> list[Row]:
     """Make a row for each point, done or not; columns that no row fills are left out."""
-    unit, audits = unit_of(study), audited(study)
+    unit, dev, audits = unit_of(study), dev_unit(study), audited(study)
     differences = [compared(study, point) for point in study.points]
     adjusted = holm_adjustment([found.p if found else float("nan") for found in differences])
     rows = []
@@ -59,7 +58,7 @@ def point_rows(study: Study) -> list[Row]:
             row[DIFFERENCE] = unit.change(found) if found else ""
             row[P] = format_p(p)
             judged = [o.chosen for o in done if o.chosen]
-            row[DEV] = GRADE.text(study.dev_grade(point)) if judged else ""
+            row[dev_heading(study)] = dev.with_sign(study.dev_value(point)) if judged else ""
             row[CHOSEN] = ", ".join(str(quality.epoch) for quality in judged)
         row["paper"] = published(paper(study, point))
         rows.append(row)
@@ -67,13 +66,13 @@ def point_rows(study: Study) -> list[Row]:
 
 
 def epoch_rows(study: Study) -> list[Row]:
-    """Make a row for each epoch of each point: its dev grade over seeds."""
-    rows = []
+    """Make a row for each epoch of each point: what its dev replies are worth over seeds."""
+    rows, unit = [], dev_unit(study)
     for point in study.points:
         for epoch in epochs(study, point):
             row = {short(axis): text for axis, text in point.labels.items()}
             row["epoch"] = str(epoch.number)
-            row[f"dev {GRADE.heading} {INTERVAL}"] = GRADE.level(epoch.grade)
+            row[f"dev {unit.heading} {INTERVAL}"] = unit.level(epoch.value)
             row[STOP] = UNITS["stopped"].number(epoch.stopped)
             known = ~np.isnan(epoch.perplexity_S)
             row["held-out perplexity"] = (
@@ -81,6 +80,10 @@ def epoch_rows(study: Study) -> list[Row]:
             )
             rows.append(row)
     return filled(rows)
+
+
+def dev_heading(study: Study) -> str:
+    return f"dev {dev_unit(study).noun}"
 
 
 def filled(rows: list[Row]) -> list[Row]:
@@ -135,8 +138,9 @@ def best(study: Study, file: str) -> list[str]:
     point = study.best()
     if point is None:
         return []
-    grade = GRADE.text(study.dev_grade(point))
-    sentences = [f"Best on the dev prompts: {point.name}, grade {grade}; {file} is its recipe."]
+    dev = dev_unit(study)
+    level = f"{dev.noun} {dev.with_sign(study.dev_value(point))}"
+    sentences = [f"Best on the dev prompts: {point.name}, {level}; {file} is its recipe."]
     sentences += tie(study, point)
     unit = unit_of(study)
     first = max(study.judged(), key=lambda p: unit.rank(study.estimate(p).mean))
@@ -151,10 +155,10 @@ def best(study: Study, file: str) -> list[str]:
 
 
 def tie(study: Study, point: Point) -> list[str]:
-    """Say what decided between the best point and others of an equal dev grade."""
+    """Say what decided between the best point and others whose dev replies are worth as much."""
     ranks = {p.name: study.dev_rank(p) for p in study.judged()}
-    grade, stopped = ranks.pop(point.name)
-    equal = {name: rank[1] for name, rank in ranks.items() if rank[0] == grade}
+    value, stopped = ranks.pop(point.name)
+    equal = {name: rank[1] for name, rank in ranks.items() if rank[0] == value}
     if not equal:
         return []
     share = UNITS["stopped"].number
@@ -162,7 +166,7 @@ def tie(study: Study, point: Point) -> list[str]:
     if stopped in equal.values():
         why = f"as many of its dev replies stop ({share(stopped)} %), and it comes first"
     others = "; ".join(f"{name} ({share(other)} % stop)" for name, other in equal.items())
-    return [f"The dev grade is the same of {others}. Of {point.name} {why}."]
+    return [f"The dev {dev_unit(study).noun} is the same of {others}. Of {point.name} {why}."]
 
 
 def shares(values: list[float]) -> str:

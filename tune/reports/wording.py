@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from lima_ray.results.metric_unit import Unit, percent
+from lima_ray.results.metric_unit import JUDGED, Unit, percent
 from tune.axis import label, short
 from tune.results import Study
 from tune.space import Point
@@ -12,9 +12,8 @@ AUDIT = ("excellent", "pass", "fail")
 """Verdicts of an audit, best first."""
 LOSS = Unit("loss on held-out dialogues", "loss", "nats a token", 1, 3, 0, math.inf, True)
 """The logarithm of perplexity, whose differences and intervals are those of a mean."""
-GRADE = Unit("mean grade", "grade", "1 to 6", 1, 2, 1, 6)
 UNITS = {
-    "grade": GRADE,
+    **JUDGED,
     "excellent": percent("excellent replies"),
     "accepted": percent("accepted replies"),
     "stopped": percent("replies that stop"),
@@ -27,6 +26,11 @@ UNITS = {
 
 def unit_of(study: Study) -> Unit:
     return UNITS[study.sweep.metric]
+
+
+def dev_unit(study: Study) -> Unit:
+    """Return the unit of what chooses epochs and points: the verdicts on dev replies."""
+    return JUDGED[study.recipe.select.metric]
 
 
 def group(labels: dict[str, Any]) -> str:

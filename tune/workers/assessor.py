@@ -14,6 +14,7 @@ from lima_ray.model.export_check import check_export
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.quality import read_qualities
 from lima_ray.records.verdict import Verdict
+from tune.measurement import compared
 from tune.training import Training
 from tune.workers.training_queue import get
 
@@ -37,8 +38,8 @@ class Assessor:
                     choose_and_measure(training)
                     get(queue.training_measured.remote(training.id))
                 else:
-                    grade = grade_epoch(training, todo.epoch)
-                    get(queue.epoch_assessed.remote(training.id, todo.epoch, grade))
+                    value = judge_epoch(training, todo.epoch)
+                    get(queue.epoch_assessed.remote(training.id, todo.epoch, value))
             except UserError as error:
                 get(queue.assessment_failed.remote(todo, str(error)))
             except Exception:
@@ -46,11 +47,11 @@ class Assessor:
             gc.collect()
 
 
-def grade_epoch(training: Training, epoch: int) -> float:
-    """Return the mean grade of an epoch's dev replies; one judged before is not judged again."""
+def judge_epoch(training: Training, epoch: int) -> float:
+    """Return the mean value of an epoch's dev replies; one judged before is not judged again."""
     recipe = validate_recipe(training.recipe)
     known = read_qualities(training.run, recipe.select.judge_name).get(epoch)
-    return (known or assessment.assess(training.run, epoch, recipe)).grade
+    return (known or assessment.assess(training.run, epoch, recipe)).value
 
 
 def choose_and_measure(training: Training) -> None:
@@ -74,7 +75,7 @@ def measure_replies(training: Training) -> None:
     Raises:
         UserError: the judge did not answer on some; their verdicts are removed, to be asked again.
     """
-    recipe = validate_recipe(training.recipe)
+    recipe = compared(validate_recipe(training.recipe), training.compared_with)
     prompts = assessment.PromptSet(training.prompts, "test", training.samples)
     _, verdicts = assessment.generate_and_judge(
         training.run.export_dir, prompts, training.measured, recipe

@@ -11,6 +11,7 @@ from ray.exceptions import RayError
 
 from lima_ray.config.display import ProgressDisplay
 from lima_ray.records.run import Run
+from lima_ray.results.metric_unit import JUDGED
 from lima_ray.results.units import format_duration
 from tune.cost import Cost
 from tune.pace import measure_pace
@@ -79,14 +80,16 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
     def ended_line(self, training: dict[str, Any]) -> str:
         default = f"point {training['point'] + 1}"
         name = self.names.get((training["point"], training["seed"]), default)
-        grade = ""
-        if training["grade"] is not None:
+        dev = ""
+        if training["dev_value"] is not None:
+            unit = JUDGED[training["metric"]]
+            value = unit.with_sign(training["dev_value"])
             which = "epoch" if training["state"] == "done" else "last epoch"
-            grade = f", dev grade {training['grade']:.2f} of {which} {training['of_epoch']}"
+            dev = f", dev {unit.noun} {value} of {which} {training['of_epoch']}"
         error = f": {training['error'].strip().splitlines()[-1]}" if training["error"] else ""
         spent = format_duration(time.monotonic() - self.clock_s)
         count = f"{len(self.ended)}/{self.total}"
-        return f"{count} after {spent}  {name}: {training['state']}{grade}{error}"
+        return f"{count} after {spent}  {name}: {training['state']}{dev}{error}"
 
     def status_line(self, status: list[dict[str, Any]]) -> str:
         """Describe the trainings under way, and when all may be done."""

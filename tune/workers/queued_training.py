@@ -34,8 +34,8 @@ class QueuedTraining:
     error: str = ""
     epoch: int = 0
     """Epochs trained."""
-    grades: dict[int, float] = field(default_factory=dict)
-    """Mean dev grade of each judged epoch."""
+    dev_values: dict[int, float] = field(default_factory=dict)
+    """Mean grade or win rate of the dev replies of each judged epoch."""
     to_assess: set[int] = field(default_factory=set)
     """Epochs whose weights are saved and not judged yet."""
     chosen: int | None = None
@@ -46,7 +46,7 @@ class QueuedTraining:
     def read(cls, training: Training) -> "QueuedTraining":
         """Read from a training's files how far earlier starts have brought it."""
         known = read_qualities(training.run, validate_recipe(training.recipe).select.judge_name)
-        queued = cls(training, grades={epoch: found.grade for epoch, found in known.items()})
+        queued = cls(training, dev_values={epoch: found.value for epoch, found in known.items()})
         if training.is_measured():
             queued.state, queued.chosen = "done", training.run.export_epoch()
         elif training.is_trained():
@@ -62,21 +62,22 @@ class QueuedTraining:
         return any(number == point for number, _ in self.served)
 
     def status(self) -> list[dict[str, Any]]:
-        """Return its state for each point and seed, with the chosen or the last epoch's grade."""
-        graded = self.chosen or max(self.grades, default=None)
+        """Return its state for each point and seed, with the chosen or the last epoch's value."""
+        judged = self.chosen or max(self.dev_values, default=None)
         status = {
             "id": self.training.id,
             "state": self.state,
             "epoch": self.epoch,
-            "grade": self.grades.get(graded) if graded else None,
-            "of_epoch": graded,
+            "dev_value": self.dev_values.get(judged) if judged else None,
+            "metric": validate_recipe(self.training.recipe).select.metric,
+            "of_epoch": judged,
             "error": self.error,
         }
         return [status | {"point": point, "seed": seed} for point, seed in sorted(self.served)]
 
 
-def mean_grades(trainings: list[QueuedTraining]) -> dict[int, float]:
-    """Return mean dev grades by epoch, of the epochs that all trainings under way have."""
-    alive = [queued.grades for queued in trainings if queued.state not in ("failed", "waiting")]
+def mean_dev_values(trainings: list[QueuedTraining]) -> dict[int, float]:
+    """Return mean dev values by epoch, of the epochs that all trainings under way have."""
+    alive = [queued.dev_values for queued in trainings if queued.state not in ("failed", "waiting")]
     common = set.intersection(*map(set, alive)) if alive else set()
-    return {n: float(np.mean([grades[n] for grades in alive])) for n in sorted(common)}
+    return {n: float(np.mean([values[n] for values in alive])) for n in sorted(common)}

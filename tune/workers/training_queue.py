@@ -1,7 +1,7 @@
-"""The queue of a sweep: trainings for warm workers, assessments for assessors, grades for Tune.
+"""The queue of a sweep: trainings for warm workers, assessments for assessors, values for Tune.
 
 One Ray actor. Worker groups (training_worker.py) take the next training from it, assessors
-(assessor.py) the next epoch to judge or training to measure, Tune's trials the grades of their
+(assessor.py) the next epoch to judge or training to measure, Tune's trials the values of their
 point. It writes how each training ended to the sweep's journal.
 """
 
@@ -17,7 +17,7 @@ import ray
 
 from tune.sweep_directory import SweepJournal
 from tune.training import Training
-from tune.workers.queued_training import Assessment, QueuedTraining, State, mean_grades
+from tune.workers.queued_training import Assessment, QueuedTraining, State, mean_dev_values
 
 WAIT_S = 5.0
 """How long a call waits for an answer; the caller then calls again."""
@@ -79,19 +79,19 @@ class TrainingQueue:
             self.waiting.append(queued)
         return queued
 
-    async def wait_for_grades(self, point: int, known: int) -> tuple[dict[int, float], bool]:
-        """Return a point's mean dev grades by epoch, and whether all its trainings have ended.
+    async def wait_for_dev_values(self, point: int, known: int) -> tuple[dict[int, float], bool]:
+        """Return a point's mean dev values by epoch, and whether all its trainings have ended.
 
         An epoch counts once all seeds under way have it. The answer waits a while for more epochs
         than the caller knows.
         """
 
-        def grades() -> tuple[dict[int, float], bool]:
+        def values() -> tuple[dict[int, float], bool]:
             own = [queued for queued in self.trainings.values() if queued.serves(point)]
-            return mean_grades(own), all(queued.ended for queued in own)
+            return mean_dev_values(own), all(queued.ended for queued in own)
 
-        await self._wait_for(lambda: (now := grades())[1] or len(now[0]) > known)
-        return grades()
+        await self._wait_for(lambda: (now := values())[1] or len(now[0]) > known)
+        return values()
 
     async def cancel(self, point: int) -> None:
         """Stop trainings that only this point needs, at their next epoch."""
@@ -139,7 +139,7 @@ class TrainingQueue:
         queued.epoch = epoch
         if queued.cancelled:
             return "stop"
-        queued.grades.pop(epoch, None)  # of weights that these have replaced
+        queued.dev_values.pop(epoch, None)  # of weights that these have replaced
         self._assess(queued, epoch)
         await self._notify()
         return "go on"
@@ -189,10 +189,10 @@ class TrainingQueue:
         self.in_assessors[assessor] = assessment = self.assessments.popleft()
         return assessment
 
-    async def epoch_assessed(self, id: str, epoch: int, grade: float) -> None:
-        """Take the mean grade of an epoch's dev replies."""
+    async def epoch_assessed(self, id: str, epoch: int, value: float) -> None:
+        """Take the mean value of an epoch's dev replies."""
         if queued := self.trainings.get(id):
-            queued.grades[epoch] = grade
+            queued.dev_values[epoch] = value
             queued.to_assess.discard(epoch)
             self._measure(queued)
         await self._notify()
@@ -252,7 +252,7 @@ class TrainingQueue:
         """Queue the assessment of an epoch, once; without a judge, not at all."""
         if queued.training.recipe["select"]["judge"] == "none":
             return
-        if epoch not in queued.grades and epoch not in queued.to_assess:
+        if epoch not in queued.dev_values and epoch not in queued.to_assess:
             queued.to_assess.add(epoch)
             self.assessments.append(Assessment(queued.training, epoch))
 

@@ -1,8 +1,8 @@
 """The Tune part of a sweep: what proposes points, what stops them early, and one trial a point.
 
 A trial is a light driver: it submits its point's trainings, one for each seed, to the queue and
-reports the mean dev grade of each epoch to Tune as judges give it. Tune optimises dev grades alone;
-the prompts that measure stay a test.
+reports the dev value of each epoch, mean grade or win rate, to Tune as judges give it. Tune
+optimises that alone; the prompts that measure stay a test.
 """
 
 import importlib.util
@@ -20,6 +20,7 @@ from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.records.quality import read_qualities
+from lima_ray.results.metric_unit import JUDGED
 from tune.measurement import read_measurement
 from tune.results import Study
 from tune.space import Sweep, point
@@ -28,9 +29,7 @@ from tune.workers.training_queue import get
 
 TRIAL_FAILURES = 2
 """Restarts of a trial's driver; trainings that failed are retried by the queue."""
-OBJECTIVE = "grade"
-LOWEST_GRADE = 1.0
-"""Reported to a searcher of a point whose trainings all failed."""
+OBJECTIVE = "dev_value"
 LOCKS: list[Any] = []
 """Of the trainings that this process has reserved; they end with it."""
 
@@ -51,7 +50,7 @@ class TrialContext:
 
 
 def run_trial(config: dict[str, Any], context: TrialContext) -> None:
-    """Run one point and report to Tune: the grade of each epoch, then of the chosen ones.
+    """Run one point and report to Tune: the value of each epoch, then of the chosen ones.
 
     Args:
         config: `number` of a point made before the start, or what a searcher chose on each axis.
@@ -64,13 +63,15 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     ray.get(queue.submit.remote(trainings))
     known, last, ended = 0, 0, False
     while not ended:
-        grades, ended = get(queue.wait_for_grades.remote(number, known))
-        for epoch in (epoch for epoch in grades if epoch > last):
-            tune.report({"epoch": epoch, OBJECTIVE: grades[epoch], "point": number})
+        values, ended = get(queue.wait_for_dev_values.remote(number, known))
+        for epoch in (epoch for epoch in values if epoch > last):
+            tune.report({"epoch": epoch, OBJECTIVE: values[epoch], "point": number})
             last = epoch
-        known = len(grades)
-    chosen = [g for training in trainings if (g := chosen_grade(training)) is not None]
-    mean = sum(chosen) / len(chosen) if chosen else LOWEST_GRADE
+        known = len(values)
+    chosen = [v for training in trainings if (v := chosen_value(training)) is not None]
+    unit = JUDGED[context.base.select.metric]
+    # Of a point whose trainings all failed a searcher is told the lowest there is.
+    mean = sum(chosen) / len(chosen) if chosen else unit.lowest / unit.factor
     tune.report({"epoch": last, OBJECTIVE: mean, "point": number})
 
 
@@ -91,13 +92,13 @@ def add_proposed(chosen: dict[str, Any], context: TrialContext) -> tuple[int, li
     return number, [training for training, _ in prepared]
 
 
-def chosen_grade(training: Training) -> float | None:
-    """Return the dev grade of a training's chosen epoch; none where it did not end well."""
+def chosen_value(training: Training) -> float | None:
+    """Return the dev value of a training's chosen epoch; none where it did not end well."""
     if not training.is_measured():
         return None
     qualities = read_qualities(training.run, validate_recipe(training.recipe).select.judge_name)
     quality = qualities.get(training.run.export_epoch())
-    return quality.grade if quality else None
+    return quality.value if quality else None
 
 
 class CancelStopped(tune.Callback):
@@ -174,7 +175,7 @@ def optuna_search(sweep: Sweep, study: Study) -> Any:
         mode="max",
         seed=len(study.proposed),  # the same seed would propose the same points again
         points_to_evaluate=[chosen[p.number] for p in known] or None,
-        evaluated_rewards=[study.dev_grade(p) for p in known] or None,
+        evaluated_rewards=[study.dev_value(p) for p in known] or None,
     )
 
 
@@ -187,10 +188,10 @@ def check_search(sweep: Sweep) -> None:
 
 
 def check_scheduler(sweep: Sweep, base: Recipe) -> None:
-    """Refuse ASHA where it would never compare two points, or has no grades to compare."""
+    """Refuse ASHA where it would never compare two points, or has no verdicts to compare."""
     if (sweep.asha or sweep.search == "optuna") and base.select.judge == "none":
         raise UserError(
-            f"{sweep.name}: asha and optuna go by the grades of dev replies, and select.judge is "
+            f"{sweep.name}: asha and optuna go by the verdicts on dev replies, and select.judge is "
             "none"
         )
     first = max(sweep.asha_from_epoch, base.checkpoint.weights_from_epoch)

@@ -46,7 +46,11 @@ def settings_of(reference: str) -> dict[str, Any] | None:
     return read_settings(path.parent) if path.name == REPLIES_FILE else None
 
 
-def check_not_judged(judges: Sequence[EndpointJudge], judged: Sequence[Judged]) -> None:
+def check_not_judged(
+    judges: Sequence[EndpointJudge],
+    judged: Sequence[Judged],
+    way_out: str = "; --allow_self allows it",
+) -> None:
     """Refuse a judge whose own replies it would judge.
 
     A server of ours tells the revision of each model, which is the hash of its weights, so it is
@@ -60,7 +64,7 @@ def check_not_judged(judges: Sequence[EndpointJudge], judged: Sequence[Judged]) 
                 shown = ", ".join(sorted(one.names))
                 raise UserError(
                     f"the judge {judge.annotator.name} would judge its own replies ({shown}); a "
-                    "model prefers its own. Take another judge; --allow_self allows it"
+                    f"model prefers its own. Take another judge{way_out}"
                 )
 
 

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lima_ray.config.errors import SHOWN_ERRORS, UserError, join_names
 from lima_ray.data.examples import normalise_text
@@ -35,13 +35,16 @@ Row = dict[str, Any]
 
 
 def read_models(
-    references: Sequence[str], prompts: Sequence[Example] = ()
+    references: Sequence[str],
+    prompts: Sequence[Example] = (),
+    others: Literal["refuse", "keep"] = "refuse",
 ) -> dict[str, list[Reply]]:
     """Return replies by the name of their model, in the order given.
 
     Args:
         references: `NAME=PATH` each, or PATH alone, whose replies name their model.
-        prompts: what the models were asked; where given, replies to others are refused.
+        prompts: what the models were asked.
+        others: what to do with replies to other prompts than those, where any are given.
 
     Raises:
         UserError: nothing there, two models of one name, a reply twice, an unknown prompt.
@@ -67,7 +70,7 @@ def read_models(
             raise UserError(f"two models are called {name}; give each a name: NAME={path}")
         check_places(replies, path)
         found[name] = replies
-    if prompts:
+    if prompts and others == "refuse":
         check_prompts(found, {row.id for row in prompts})
     return found
 

@@ -113,6 +113,21 @@ def points_by_prompt(found: Sequence[Comparison], system: str, other: str) -> di
     return prompt_means([POINTS[one.outcome] for one in read], [one.prompt for one in read])
 
 
+def points_in_both_orders(verdicts: Iterable[Verdict]) -> dict[tuple[object, ...], float]:
+    """Return what the first model of each pair gets, of one judge's verdicts in both orders.
+
+    1 where both orders prefer it, 0 where both prefer the other, and 0.5 for ties and for orders
+    that disagree; a pair of which an order was not read is left out.
+    """
+    points: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    for verdict in verdicts:
+        one = _comparison(verdict).seen_from(verdict.models[0])
+        if one.outcome in POINTS:
+            points[one.pair].append(POINTS[one.outcome])
+    both = {pair: own for pair, own in points.items() if len(own) == 2}
+    return {pair: first if first == second else 0.5 for pair, (first, second) in both.items()}
+
+
 def strengths(
     found: Sequence[Comparison],
     order: bool = True,

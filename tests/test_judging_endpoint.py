@@ -1,11 +1,12 @@
 """Grading by a model behind an endpoint: a real server on this machine."""
 
+from pathlib import Path
 from typing import Any
 
 from chat_server import ChatServer, Response, refused, said
 
 from lima_ray.judging.asking.judges import EndpointJudge
-from lima_ray.judging.grade import grade
+from lima_ray.judging.endpoint import grade_item, judge_items
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Verdict
 
@@ -17,18 +18,19 @@ def reply(id: str, *turns: str, **more: Any) -> Reply:
     return Reply(id, turns[:-1], model="lima", reply=turns[-1], **fields)
 
 
-def test_replies_are_graded_with_all_turns_of_their_dialogue(server: ChatServer) -> None:
-    def judge(question: str) -> str:
+def test_replies_are_graded_with_all_turns_of_their_dialogue(
+    server: ChatServer, tmp_path: Path
+) -> None:
+    def grading(question: str) -> str:
         return "no idea" if "Paris" in question else "It costs $5.\n2"
 
-    server.grading = judge
-    verdicts = grade(
-        [
-            reply("a", "hi", "hello $x", "why?", "so", system="Be kind"),
-            reply("b", "where?", "Paris", stopped=False, extra={"group": "towns"}),
-        ],
-        EndpointJudge(model="judge", url=server.url, backoff_s=0.01),
-    )
+    server.grading = grading
+    replies = [
+        reply("a", "hi", "hello $x", "why?", "so", system="Be kind"),
+        reply("b", "where?", "Paris", stopped=False, extra={"group": "towns"}),
+    ]
+    judge = EndpointJudge(model="judge", url=server.url, backoff_s=0.01)
+    verdicts = judge_items(list(map(grade_item, replies)), judge, tmp_path / "journal.jsonl")
     common = {"kind": "grade", "annotator": "judge", "models": ["lima"], "sample": 1}
     first = {"id": "a", **common, "turn": 1, "stopped": True}
     second = {"id": "b", **common, "turn": 0, "stopped": False, "group": "towns"}
@@ -45,7 +47,9 @@ def test_replies_are_graded_with_all_turns_of_their_dialogue(server: ChatServer)
     assert server.requests[0]["temperature"] == 0
 
 
-def test_a_judge_that_is_cut_off_or_silent_gives_no_grade(server: ChatServer) -> None:
+def test_a_judge_that_is_cut_off_or_silent_gives_no_grade(
+    server: ChatServer, tmp_path: Path
+) -> None:
     replies = [reply(name, f"{name}?", "x") for name in ("cut", "silent", "good")]
     original, server.grading = server.answer, lambda question: "1"
 
@@ -56,9 +60,8 @@ def test_a_judge_that_is_cut_off_or_silent_gives_no_grade(server: ChatServer) ->
         return refused(500) if "silent?" in question else original(body)
 
     server.answer = answer
-    verdicts = grade(
-        replies, EndpointJudge(model="judge", url=server.url, retries=1, backoff_s=0.01)
-    )
+    judge = EndpointJudge(model="judge", url=server.url, retries=1, backoff_s=0.01)
+    verdicts = judge_items(list(map(grade_item, replies)), judge, tmp_path / "journal.jsonl")
     assert [v.verdict for v in verdicts] == [None, None, 1]
     assert [v.status for v in verdicts] == ["unreadable", "unanswered", "read"]
     assert [v.explanation for v in verdicts] == ["First,\n1", "500 x no", ""]
