@@ -14,21 +14,26 @@ from lima_ray.judging.report.sections.section import Section
 from lima_ray.judging.report.tables import Cell
 from lima_ray.records.quality import Quality, read_qualities
 from lima_ray.records.run import Run
+from lima_ray.results.metric_unit import JUDGED
 from lima_ray.results.page.blocks import Block, Details, Heading, Picture, Preformatted, Table, text
 from lima_ray.results.page.pictures import EDGE_IN, WIDTH_IN, Colours, draw_picture, place
 
 PANEL_IN, LABEL_IN, LEFT_IN = 1.3, 0.5, 0.55
 """Height of a panel, of what stands below it, and width of what stands left of it."""
+EPOCH_COLUMNS = (
+    *("metric", "value", "low", "high", "stopped", "perplexity"),
+    *("replies", "invalid", "judge"),
+)
 
 
 def run_section(paths: Sequence[Path], folder: Path) -> Section | None:
-    """Return the epochs of runs by grade and perplexity (LIMA appendix B); none without runs."""
+    """Return the epochs of runs by quality and perplexity (LIMA appendix B); none without runs."""
     if not paths:
         return None
     blocks: list[Block] = [
         Heading("Quality against perplexity"),
         text(
-            "Each epoch's replies to the dev prompts as they were graded, and the perplexity of "
+            "Each epoch's replies to the dev prompts as they were judged, and the perplexity of "
             "held-out replies, which does not track quality (LIMA appendix B)."
         ),
     ]
@@ -46,7 +51,7 @@ def run_section(paths: Sequence[Path], folder: Path) -> Section | None:
         chosen = run.lineage(run.export_dir).get("epoch")
         picture = draw_picture(
             partial(draw_epochs, qualities, chosen),
-            f"Grade and perplexity of the epochs of {path.name}",
+            f"Quality and perplexity of the epochs of {path.name}",
             folder,
             f"epochs-{number + 1}",
         )
@@ -56,7 +61,7 @@ def run_section(paths: Sequence[Path], folder: Path) -> Section | None:
 
 
 def draw_epochs(qualities: Sequence[Quality], chosen: int | None, colours: Colours) -> Figure:
-    """Draw grade with its interval above, perplexity below; a line marks the exported epoch."""
+    """Draw what replies are worth, with its interval, and perplexity below; mark the export."""
     epochs = [one.epoch for one in qualities]
     perplexities = [one.perplexity for one in qualities]
     panels = 1 if None in perplexities else 2
@@ -66,10 +71,15 @@ def draw_epochs(qualities: Sequence[Quality], chosen: int | None, colours: Colou
         top = EDGE_IN + panel * (PANEL_IN + LABEL_IN)
         axes = place(figure, LEFT_IN, top, WIDTH_IN - LEFT_IN - EDGE_IN, PANEL_IN)
         if panel == 0:
-            ends = [one.low for one in qualities], [one.high for one in qualities]
-            axes.fill_between(epochs, *ends, color=colours.bar, alpha=0.25, linewidth=0)
-            axes.plot(epochs, [one.grade for one in qualities], "o-", color=colours.bar)
-            axes.set(ylabel="grade, 1 to 6", ylim=(1, 6.1))
+            unit = JUDGED[qualities[0].metric]
+            low, value, high = (
+                [unit.factor * getattr(one, name) for one in qualities]
+                for name in ("low", "value", "high")
+            )
+            axes.fill_between(epochs, low, high, color=colours.bar, alpha=0.25, linewidth=0)
+            axes.plot(epochs, value, "o-", color=colours.bar)
+            top = unit.highest + 0.02 * (unit.highest - unit.lowest)  # room for a marker
+            axes.set(ylabel=unit.heading, ylim=(unit.lowest, top))
         else:
             values = [value if value is not None else math.nan for value in perplexities]
             axes.plot(epochs, values, "s--", color=colours.result)
@@ -122,28 +132,29 @@ def _read_sweep(path: Path) -> dict[str, object]:
 
 
 def _table(qualities: Sequence[Quality], chosen: int | None) -> Table:
-    lines = []
+    lines, unit = [], JUDGED[qualities[0].metric]
     for one in qualities:
         perplexity = "-" if one.perplexity is None else f"{one.perplexity:.3f}"
-        interval = "" if math.isnan(one.low) else f" [{one.low:.2f}, {one.high:.2f}]"
+        low, high = unit.number(one.low), unit.number(one.high)
+        interval = "" if math.isnan(one.low) else f" [{low}, {high}]"
         exported = "exported" if one.epoch == chosen else ""
         lines.append(
             [
                 str(one.epoch),
                 exported,
-                f"{one.grade:.2f}{interval}",
+                unit.number(one.value) + interval,
                 f"{100 * one.stopped:.0f}",
                 perplexity,
                 f"{one.replies:,}",
                 f"{one.invalid:,}",
             ]
         )
-    headings = ["epoch", "", "grade, 1 to 6", "stop, %", "perplexity", "replies", "not read"]
+    headings = ["epoch", "", unit.heading, "stop, %", "perplexity", "replies", "not read"]
     return Table(headings, lines, text_columns=2)
 
 
 def _cells(run: str, one: Quality, chosen: int | None) -> dict[str, Cell]:
     cells: dict[str, Cell] = {"run": run, "epoch": one.epoch, "exported": one.epoch == chosen}
-    for name in ("grade", "low", "high", "stopped", "perplexity", "replies", "invalid", "judge"):
+    for name in EPOCH_COLUMNS:
         cells[name] = getattr(one, name)
     return cells
