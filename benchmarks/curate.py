@@ -235,8 +235,10 @@ def measure_zst(work: Path, megabytes: int) -> None:
         folder.mkdir(exist_ok=True)
         path, size = write_submissions(folder / "RS_2018-01.zst", megabytes, one_in)
         print(f"RS_2018-01.zst, {size / MB:.0f} MB of JSON, 1 in {one_in} of the subreddit")
+        # Stories are comments: without a file of them the reader refuses the submissions.
+        (folder / "RC_2018-01.zst").write_bytes(zstandard.compress(b""))
         reader = RedditReader(Reddit(kind="reddit", path="."), folder, seed=0)
-        tasks = reader.tasks(0, [])
+        tasks = [task for task in reader.tasks(0, []) if path.name in str(task.arguments)]
         compare(
             size,
             {
