@@ -24,7 +24,7 @@ from lima_ray.curation.review.page import build_page
 from lima_ray.curation.review.queue import CLAIM_S, ChangedError, ReviewItem, ReviewQueue
 from lima_ray.curation.review.server import serve_review
 from lima_ray.curation.review.similarity import Neighbours
-from lima_ray.curation.review.window import Place, Window
+from lima_ray.curation.review.window import ReviewPlace, Window
 from lima_ray.curation.selection.selectors import Row
 from lima_ray.web.annotation import server
 from lima_ray.web.annotation.names import NamedSessionStore
@@ -241,8 +241,8 @@ def test_window_skips_goes_back_and_returns_to_what_was_skipped(tmp_path: Path) 
 
 
 def test_place_of_a_browser_is_read_with_care() -> None:
-    place = Place("cooking/1", "2026", "cooking", "kept", "cooking/2", 7)
-    assert Place.parse(place.to_text()) == place
+    place = ReviewPlace("cooking/1", "2026", "cooking", "kept", "cooking/2", 7)
+    assert ReviewPlace.parse(place.to_text()) == place
     for text in (
         "",
         "[]",
@@ -252,7 +252,7 @@ def test_place_of_a_browser_is_read_with_care() -> None:
         "{",
         "[" * 100_000,
     ):
-        assert Place.parse(text) == Place()
+        assert ReviewPlace.parse(text) == ReviewPlace()
 
 
 def test_near_repeats_come_first() -> None:

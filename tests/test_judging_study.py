@@ -25,7 +25,7 @@ from lima_ray.judging.study import rendering
 from lima_ray.judging.study.checks import EMPTY, Check, check_item, passes
 from lima_ray.judging.study.design import MOST_LEAD, StudyDesign
 from lima_ray.judging.study.folder import VERDICTS, begin, export_verdicts, open_store
-from lima_ray.judging.study.handlers import AWAY, Place, StudyHandlers
+from lima_ray.judging.study.handlers import AWAY, StudyHandlers, StudyPlace
 from lima_ray.judging.study.page import build_page
 from lima_ray.judging.study.queue import Settings, StudyQueue
 from lima_ray.judging.study.status import agreements, figures
@@ -350,11 +350,11 @@ def test_owner_sees_grades(tmp_path: Path) -> None:
 
 
 def test_place_of_a_browser_is_read_with_care() -> None:
-    assert Place.parse(Place(7, 6, 9).to_text()) == Place(7, 6, 9)
+    assert StudyPlace.parse(StudyPlace(7, 6, 9).to_text()) == StudyPlace(7, 6, 9)
     for text in ("", "[]", "{", '{"id": "7"}', '{"id": -1}', '{"id": true}', '{"id": 1e99}'):
-        assert Place.parse(text) == Place()
+        assert StudyPlace.parse(text) == StudyPlace()
     for text in ("[" * 100_000, f'{{"id": {2**40}}}', '{"serial": null}'):
-        assert Place.parse(text) == Place()
+        assert StudyPlace.parse(text) == StudyPlace()
 
 
 def test_texts_of_others_are_no_markup() -> None:

@@ -9,7 +9,7 @@ import gradio as gr
 from lima_ray.curation.review.decisions import Decision, Verdict
 from lima_ray.curation.review.queue import ChangedError, ReviewQueue
 from lima_ray.curation.review.rendering import SAID
-from lima_ray.curation.review.window import Place, Window
+from lima_ray.curation.review.window import ReviewPlace, Window
 from lima_ray.web.annotation.names import NamedSessionStore, NamePrompt
 from lima_ray.web.annotation.rendering import clean
 from lima_ray.web.database import DatabaseError
@@ -32,7 +32,7 @@ class ReviewHandlers:
         name = request.session_hash or ""
         window = self.windows.get(name)
         if window is None or window.owner != session.owner:
-            said = Place.parse(place)
+            said = ReviewPlace.parse(place)
             window = Window(self.queue, name, session.owner, self.reviewer(session), said)
             if said.id in self.queue.items:
                 window.trail, window.at = [said.id], 0
@@ -81,7 +81,7 @@ class ReviewHandlers:
     def keep(self, request: gr.Request, place: str, note: str) -> Window:
         """Keep the candidate as shown; the reviewer's own edit stays one."""
         window = self.window_of(request, place)
-        own = self.queue.own(Place.parse(place).id, window.reviewer)
+        own = self.queue.own(ReviewPlace.parse(place).id, window.reviewer)
         edited = own.turns if own and own.verdict == "edit" else None
         return self.decide(window, place, "edit" if edited else "keep", note, edited)
 
@@ -92,7 +92,7 @@ class ReviewHandlers:
     def save(self, request: gr.Request, place: str, note: str, *texts: str) -> Window:
         """Keep the candidate with the turns as edited."""
         window = self.window_of(request, place)
-        item = self.queue.items.get(Place.parse(place).id)
+        item = self.queue.items.get(ReviewPlace.parse(place).id)
         if item is None:
             return self.decide(window, place, "edit", note)
         before = item.candidate.turns
@@ -115,7 +115,7 @@ class ReviewHandlers:
         turns: tuple[str, ...] | None = None,
     ) -> Window:
         """Write a decision on what the browser showed, and go on."""
-        said, note = Place.parse(place), clean(note)[:MAX_NOTE_CHARACTERS].strip()
+        said, note = ReviewPlace.parse(place), clean(note)[:MAX_NOTE_CHARACTERS].strip()
         if not window.reviewer or said.id not in self.queue.items:
             window.notice = "" if window.reviewer else "Give your name first; nothing was saved."
             return window

@@ -1,11 +1,11 @@
 """A browser window of the review: what it shows, what it showed, and what comes next."""
 
-import json
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, get_args
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 from lima_ray.curation.review.decisions import Decision
 from lima_ray.curation.review.queue import ReviewQueue, View
+from lima_ray.web.annotation.place import Place
 
 VIEWS: dict[str, View] = {
     "To decide": "open",
@@ -18,8 +18,8 @@ VIEWS: dict[str, View] = {
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a window shows, as the browser keeps it: a server that was restarted goes on with it."""
+class ReviewPlace(Place):
+    """The candidate that a window shows, and by which filters."""
 
     id: str = ""
     """Of the candidate; empty where none is left."""
@@ -33,21 +33,11 @@ class Place:
     serial: int = 0
     """Number of the answer, for which the browser waits."""
 
-    @classmethod
-    def parse(cls, text: str) -> "Place":
-        """Read what a browser says; what is no place begins anew."""
-        try:
-            said: dict[str, Any] = json.loads(text)
-            place = cls(**{name: said[name] for name in cls.__dataclass_fields__ if name in said})
-        except (ValueError, TypeError, RecursionError):
-            return cls()
-        texts = (place.id, place.seen, place.source, place.saved)
-        fits = all(isinstance(one, str) for one in texts) and isinstance(place.serial, int)
-        return place if fits and place.view in get_args(View) else cls()
-
-    def to_text(self) -> str:
-        """Return what `parse` reads."""
-        return json.dumps(asdict(self))
+    @property
+    def fits(self) -> bool:
+        texts = (self.id, self.seen, self.source, self.saved)
+        strings = all(isinstance(one, str) for one in texts)
+        return strings and isinstance(self.serial, int) and self.view in get_args(View)
 
 
 @dataclass
@@ -60,11 +50,11 @@ class Window:
     owner: str
     """Of its session."""
     reviewer: str
-    place: Place = field(default_factory=Place)
+    place: ReviewPlace = field(default_factory=ReviewPlace)
     trail: list[str] = field(default_factory=list)
     """Candidates shown, in order."""
     at: int = -1
-    """Place in the trail."""
+    """ReviewPlace in the trail."""
     skipped: list[str] = field(default_factory=list)
     notice: str = ""
 

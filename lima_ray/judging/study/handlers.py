@@ -4,10 +4,8 @@ Nothing of a window is kept here: the browser says which question it shows, and 
 was answered. So a server that was restarted goes on, and several may serve one study.
 """
 
-import json
 import logging
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import gradio as gr
 
@@ -15,6 +13,7 @@ from lima_ray.config.errors import UserError
 from lima_ray.judging.study.queue import StudyQueue
 from lima_ray.judging.study.store import Assignment
 from lima_ray.web.annotation.names import NamePrompt
+from lima_ray.web.annotation.place import Place
 from lima_ray.web.annotation.rendering import clean
 from lima_ray.web.database import DatabaseError
 from lima_ray.web.sessions import Session
@@ -25,8 +24,8 @@ log = logging.getLogger("lima_ray")
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a window shows, as the browser keeps it."""
+class StudyPlace(Place):
+    """The question that a window shows."""
 
     id: int = 0
     """Number of the question in the annotator's queue; 0 where none is left."""
@@ -35,20 +34,9 @@ class Place:
     serial: int = 0
     """Number of the server's answer, for which the browser waits."""
 
-    @classmethod
-    def parse(cls, text: str) -> "Place":
-        """Read what a browser says; what is no place begins anew."""
-        try:
-            said: dict[str, Any] = json.loads(text)
-            place = cls(**{name: said[name] for name in cls.__dataclass_fields__ if name in said})
-        except (ValueError, TypeError, RecursionError):
-            return cls()
-        fits = all(type(one) is int and 0 <= one < 2**31 for one in vars(place).values())
-        return place if fits else cls()
-
-    def to_text(self) -> str:
-        """Return what `parse` reads."""
-        return json.dumps(asdict(self))
+    @property
+    def fits(self) -> bool:
+        return all(type(one) is int and 0 <= one < 2**31 for one in vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,7 @@ class Screen:
 
     annotator: str = ""
     """Empty where a name is asked for."""
-    place: Place = field(default_factory=Place)
+    place: StudyPlace = field(default_factory=StudyPlace)
     assignment: Assignment | None = None
     """None where all is answered."""
     notice: str = ""
@@ -75,7 +63,7 @@ class StudyHandlers:
         """Show the question that the address names, else the first to answer."""
         asked = dict(request.query_params).get("n", "")
         number = int(asked) if asked.isdecimal() and len(asked) < 9 else 0
-        return self.again(request, Place(number).to_text())
+        return self.again(request, StudyPlace(number).to_text())
 
     def again(self, request: gr.Request, place: str) -> Screen:
         """Show how things stand, to a browser that missed an answer."""
@@ -182,7 +170,7 @@ class StudyHandlers:
 
     def screen(self, request: gr.Request, place: str) -> Screen:
         """Return what the window showed, whose answer is the next."""
-        said = Place.parse(place)
+        said = StudyPlace.parse(place)
         said = replace(said, serial=said.serial + 1, saved=0)
         try:
             return Screen(self.names.name_of(session_of(request)), said)
