@@ -11,7 +11,6 @@ from uuid import NAMESPACE_URL, uuid5
 from lima_ray.config.errors import UserError
 from lima_ray.judging.forms.tasks import KnownItems, is_person, verdicts_by_item
 from lima_ray.judging.questions.item import Item
-from lima_ray.judging.questions.verdicts import Annotator, record_verdict
 from lima_ray.judging.questions.wording import material
 from lima_ray.records.verdict import Verdict
 
@@ -68,17 +67,9 @@ def read_records(rows: Sequence[Any], items: Sequence[Item], where: str) -> list
             names = {user_id(name): name for name in names}
         except (AttributeError, KeyError, TypeError) as error:
             raise UserError(f"{place} is no record of Argilla: {error!r}") from error
-        if not given:
-            continue
-        item = known.find(row.get("id"), place)
-        for user, value in given:
-            annotator = Annotator(names.get(str(user), str(user)))
-            try:
-                found.append(
-                    record_verdict(item, annotator, value, explanation=comments.get(user) or "")
-                )
-            except UserError as error:
-                raise UserError(f"{place}: {error}") from error
+        if given:
+            said = [(names.get(str(u), str(u)), value, comments.get(u) or "") for u, value in given]
+            found += known.record(row.get("id"), said, place)
     return found
 
 

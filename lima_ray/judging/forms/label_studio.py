@@ -11,7 +11,6 @@ from xml.sax.saxutils import quoteattr
 from lima_ray.config.errors import UserError
 from lima_ray.judging.forms.tasks import KnownItems, is_person, verdicts_by_item
 from lima_ray.judging.questions.item import Item
-from lima_ray.judging.questions.verdicts import Annotator, record_verdict
 from lima_ray.judging.questions.wording import load_wording, material
 from lima_ray.records.verdict import Verdict
 
@@ -91,14 +90,8 @@ def read_tasks(rows: Sequence[Any], items: Sequence[Item], where: str) -> list[V
             key = row["data"].get("key")
         except (AttributeError, KeyError, TypeError, IndexError) as error:
             raise UserError(f"{place} is no task of Label Studio: {error!r}") from error
-        if not given:
-            continue
-        item = known.find(key, place)
-        for name, choice, comment in given:
-            try:
-                found.append(record_verdict(item, Annotator(name), choice, explanation=comment))
-            except UserError as error:
-                raise UserError(f"{place}: {error}") from error
+        if given:
+            found += known.record(key, given, place)
     return found
 
 

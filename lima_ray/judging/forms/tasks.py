@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from lima_ray.config.errors import UserError
 from lima_ray.judging.questions.item import Item
-from lima_ray.judging.questions.verdicts import judged_item, latest
+from lima_ray.judging.questions.verdicts import Annotator, judged_item, latest, record_verdict
 from lima_ray.records.verdict import Verdict
 
 PERSON = "person"
@@ -41,3 +41,24 @@ class KnownItems:
             f"{where} is about {key!r}, no question on these replies; give the models, kind and "
             "orders that the tasks were written with, and the same replies"
         )
+
+    def record(
+        self, key: object, given: Iterable[tuple[str, object, str]], where: str
+    ) -> list[Verdict]:
+        """Return the verdicts that people gave on the item of a task.
+
+        Args:
+            given: annotator, choice and comment of each.
+            where: names the task in messages.
+
+        Raises:
+            UserError: a task of another item, or a choice that is no verdict.
+        """
+        item = self.find(key, where)
+        try:
+            return [
+                record_verdict(item, Annotator(name), choice, explanation=comment)
+                for name, choice, comment in given
+            ]
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
