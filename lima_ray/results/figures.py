@@ -7,7 +7,7 @@ import numpy as np
 
 from lima_ray.records.quality import Quality
 from lima_ray.records.run import Run
-from lima_ray.results.metric_unit import JUDGED
+from lima_ray.results.metric_unit import JUDGED, in_unit
 
 mpl.use("Agg")
 
@@ -45,16 +45,13 @@ def draw_epoch_curves(run: Run, qualities: list[Quality], chosen: int) -> Path:
     """
     x = [q.epoch for q in qualities]
     unit = JUDGED[qualities[0].metric]
-    low, value, high = (
-        [unit.factor * getattr(q, name) for q in qualities] for name in ("low", "value", "high")
-    )
+    low, value, high = in_unit(qualities, unit)
     figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
     axis.fill_between(x, low, high, color="tab:blue", alpha=0.15)
     axis.plot(x, value, "o-", color="tab:blue")
     axis.axvline(chosen, color="gray", linestyle=":", linewidth=1)
     title = f"{run.path.name}: epoch {chosen} is exported"
-    top = unit.highest + 0.02 * (unit.highest - unit.lowest)  # room for a marker
-    axis.set(xlabel="epoch", title=title, ylim=(unit.lowest, top), xticks=x)
+    axis.set(xlabel="epoch", title=title, ylim=unit.axis_limits, xticks=x)
     said = f"dev replies: {unit.name}, {unit.scale}, with 95 % interval"
     axis.set_ylabel(said, color="tab:blue")
     sides = [axis]

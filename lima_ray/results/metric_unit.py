@@ -1,6 +1,7 @@
 """The unit in which a metric is written: levels and differences with their intervals, p-values."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lima_ray.config.sections import Metric
@@ -26,6 +27,11 @@ class Unit:
     def rank(self, level: float) -> float:
         """Return a number that is highest for the best level."""
         return -level if self.lower_is_better else level
+
+    @property
+    def axis_limits(self) -> tuple[float, float]:
+        """The ends of what is possible, with room for a marker on the highest."""
+        return self.lowest, self.highest + 0.02 * (self.highest - self.lowest)
 
     @property
     def heading(self) -> str:
@@ -76,6 +82,15 @@ GRADE = Unit("mean grade", "grade", "1 to 6", 1, 2, 1, 6)
 WIN_RATE = Unit("win rate against the reference", "win rate", "%", 100, 1, 0, 100)
 JUDGED: dict[Metric, Unit] = {"grade": GRADE, "win_rate": WIN_RATE}
 """Of what a judge's verdicts on replies are counted as."""
+
+
+def in_unit(qualities: Sequence[Quality], unit: Unit) -> tuple[list[float], ...]:
+    """Return the low ends, values and high ends of epochs, in a unit."""
+    low, value, high = (
+        [unit.factor * getattr(quality, name) for quality in qualities]
+        for name in ("low", "value", "high")
+    )
+    return low, value, high
 
 
 def describe_epoch(quality: Quality) -> str:

@@ -14,7 +14,7 @@ from lima_ray.judging.report.sections.section import Section
 from lima_ray.judging.report.tables import Cell
 from lima_ray.records.quality import Quality, read_qualities
 from lima_ray.records.run import Run
-from lima_ray.results.metric_unit import JUDGED
+from lima_ray.results.metric_unit import JUDGED, in_unit
 from lima_ray.results.page.blocks import Block, Details, Heading, Picture, Preformatted, Table, text
 from lima_ray.results.page.pictures import EDGE_IN, WIDTH_IN, Colours, draw_picture, place
 
@@ -72,14 +72,10 @@ def draw_epochs(qualities: Sequence[Quality], chosen: int | None, colours: Colou
         axes = place(figure, LEFT_IN, top, WIDTH_IN - LEFT_IN - EDGE_IN, PANEL_IN)
         if panel == 0:
             unit = JUDGED[qualities[0].metric]
-            low, value, high = (
-                [unit.factor * getattr(one, name) for one in qualities]
-                for name in ("low", "value", "high")
-            )
+            low, value, high = in_unit(qualities, unit)
             axes.fill_between(epochs, low, high, color=colours.bar, alpha=0.25, linewidth=0)
             axes.plot(epochs, value, "o-", color=colours.bar)
-            top = unit.highest + 0.02 * (unit.highest - unit.lowest)  # room for a marker
-            axes.set(ylabel=unit.heading, ylim=(unit.lowest, top))
+            axes.set(ylabel=unit.heading, ylim=unit.axis_limits)
         else:
             values = [value if value is not None else math.nan for value in perplexities]
             axes.plot(epochs, values, "s--", color=colours.result)
