@@ -73,7 +73,8 @@ def main(command: CurateCommand) -> None:
             out / LOCK, f"{out} is in use by another process: end its review page, or wait for it"
         )
     try:
-        check_same_choices(curation, out, command.overwrite)
+        if not command.overlaps:  # which writes no dataset
+            check_same_choices(curation, out, command.overwrite)
         curate(curation, out, command)
     finally:
         remove_if_empty(out)

@@ -251,6 +251,18 @@ def test_selectors_are_compared(
     assert not (tmp_path / "out" / "train.jsonl").exists()
 
 
+def test_selectors_are_compared_beside_a_dataset_of_other_choices(
+    dumps: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    args = (recipe, "--inputs", dumps, "--out", out, "--workers", 0)
+    curate(*args)
+    made = (out / "train.jsonl").read_bytes()
+    curate(*args, "--sources.cooking.rows", 3, "--overlaps")
+    assert "cooking: 3 of 7 candidates" in capsys.readouterr().out
+    assert (out / "train.jsonl").read_bytes() == made
+
+
 def test_rows_are_the_same_over_ray(dumps: Path, recipe: Path, tmp_path: Path) -> None:
     here, ray = tmp_path / "here", tmp_path / "ray"
     curate(recipe, "--inputs", dumps, "--out", here, "--workers", 0)

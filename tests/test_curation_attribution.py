@@ -221,7 +221,8 @@ def test_a_licence_has_the_address_of_its_text(name: str, url: str) -> None:
         (["CC BY-NC-SA 3.0", "CC BY-NC 4.0"], "CC BY-NC-SA 3.0"),
         (["CC BY 3.0", "CC BY 4.0"], "CC BY 4.0"),
         (["Apache-2.0", "Apache-2.0"], "Apache-2.0"),
-        (["Apache-2.0", "MIT"], "CC BY 4.0"),
+        (["Apache-2.0", "MIT", "CC0 1.0"], "Apache-2.0 and MIT"),
+        (["Apache-2.0", "CC BY 3.0"], "CC BY 3.0"),
         (["CC0 1.0", "PDDL"], "CC0 1.0"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,19 @@ def largest_file(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_part_that_is_damaged_is_named(tmp_path: Path) -> None:
+    write_rows(tmp_path, 3)
+    [part] = parts_of(curation_of(tmp_path), tmp_path / "work")
+    file = part.folder / "candidates.parquet"
+    file.write_bytes(file.read_bytes()[:-20])
+    said = f"{re.escape(str(file))} cannot be read: .*. Remove {re.escape(str(part.folder))}, and"
+    with pytest.raises(UserError, match=said):
+        list(part.candidates())
+    file.unlink()
+    with pytest.raises(UserError, match=said):
+        part.read()
 
 
 def test_a_full_disk_is_said_and_leaves_no_half_of_a_part(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from lima_ray.config.errors import UserError
+from lima_ray.config.terminal import printable
 from lima_ray.records.example import Example
 from lima_ray.records.files import read_json, write_json
 
@@ -233,28 +235,50 @@ class Part:
 
     def read(self, table: str = "candidates", columns: Sequence[str] | None = None) -> pa.Table:
         """Return a table of the part, or some of its columns."""
-        return parquet.read_table(self.folder / f"{table}.parquet", columns=columns)
+        with self.open(table) as file:
+            return file.read(columns)
 
     def take(self, rows: Sequence[int], table: str = "candidates") -> pa.Table:
         """Return rows of a table by number, in the order asked for; only their groups are read."""
-        file = parquet.ParquetFile(self.folder / f"{table}.parquet")
-        sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
-        starts_G = np.cumsum([0, *sizes])
-        rows_N = np.asarray(rows, dtype=np.int64)
-        group_N = np.searchsorted(starts_G, rows_N, side="right") - 1
-        groups = np.unique(group_N)
-        # Where each group that is read starts among those.
-        read_from = dict(
-            zip(groups.tolist(), np.cumsum([0, *(sizes[g] for g in groups)]), strict=False)
-        )
-        at = [
-            read_from[g] + row - starts_G[g]
-            for g, row in zip(group_N.tolist(), rows_N, strict=True)
-        ]
-        return file.read_row_groups(groups.tolist()).take(pa.array(at, pa.int64()))
+        with self.open(table) as file:
+            sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+            starts_G = np.cumsum([0, *sizes])
+            rows_N = np.asarray(rows, dtype=np.int64)
+            group_N = np.searchsorted(starts_G, rows_N, side="right") - 1
+            groups = np.unique(group_N)
+            # Where each group that is read starts among those.
+            read_from = dict(
+                zip(groups.tolist(), np.cumsum([0, *(sizes[g] for g in groups)]), strict=False)
+            )
+            at = [
+                read_from[g] + row - starts_G[g]
+                for g, row in zip(group_N.tolist(), rows_N, strict=True)
+            ]
+            return file.read_row_groups(groups.tolist()).take(pa.array(at, pa.int64()))
 
     def candidates(self) -> Iterator[Candidate]:
         """Yield its candidates in order, some in memory at a time."""
-        file = parquet.ParquetFile(self.folder / "candidates.parquet")
-        for batch in file.iter_batches(ROWS_PER_GROUP):
+        for batch in self.batches("candidates"):
             yield from map(Candidate.from_row, batch.to_pylist())
+
+    def batches(self, table: str) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a table in order, some in memory at a time."""
+        with self.open(table) as file:
+            yield from file.iter_batches(ROWS_PER_GROUP)
+
+    @contextmanager
+    def open(self, table: str) -> Iterator[parquet.ParquetFile]:
+        """Open a table of the part.
+
+        Raises:
+            UserError: it is missing, or not as it was written.
+        """
+        path = self.folder / f"{table}.parquet"
+        try:
+            with parquet.ParquetFile(path) as file:
+                yield file
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(
+                f"{path} cannot be read: {printable(str(error))}. Remove {self.folder}, and the "
+                "same command makes it again"
+            ) from error

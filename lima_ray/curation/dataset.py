@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import parquet
 
 from lima_ray.config.errors import UserError
 from lima_ray.curation.candidate import Candidate, Part, Table
@@ -225,8 +224,7 @@ def write_dropped(pools: Sequence[SourcePool], path: Path) -> None:
     try:
         for pool in pools:
             for part in pool.parts:
-                file = parquet.ParquetFile(part.folder / "dropped.parquet")
-                for batch in file.iter_batches():
+                for batch in part.batches("dropped"):
                     names = pa.repeat(pool.name, batch.num_rows)
                     rows = pa.Table.from_batches([batch])
                     table.extend(rows.add_column(0, DROPPED.field("source"), names))

@@ -69,8 +69,8 @@ def whole_licence(said: Iterable[str]) -> WholeLicence:
     """Return the licence that a dataset of such rows can carry, or what stands against one.
 
     CC BY-SA from version 2.0 on lets an adaptation carry a later version of the same licence, never
-    other terms; so one family with share-alike decides, and two exclude each other. Rows under one
-    licence alone, such as Apache-2.0, carry that.
+    other terms; so one family with share-alike decides, and two exclude each other. Rows under
+    licences that ask for a notice alone, such as Apache-2.0 and MIT, carry all of these.
 
     Args:
         said: what each row says of its licence; empty where it says nothing.
@@ -104,7 +104,9 @@ def whole_licence(said: Iterable[str]) -> WholeLicence:
     kinds = [term for term in ("BY", "NC", "SA") if term in terms]
     if not kinds:
         return WholeLicence("CC0 1.0" if found else "", ())
-    if len(found) == 1 and not found[0].version:
-        return WholeLicence(found[0].name, ())
+    if kinds == ["BY"] and not any(licence.version for licence in found):
+        # Each of them asks for its own notice and for nothing of the others' rows.
+        named = [licence.name for licence in found if licence.terms]
+        return WholeLicence(" and ".join(named), ())
     deciding = [lic.version for lic in alike or found if lic.version]
     return WholeLicence(f"CC {'-'.join(kinds)} {max(deciding, default=NEWEST)}", ())
