@@ -6,16 +6,19 @@ A switch is turned on by its name alone and off by `no_` before its name (`--dry
 
 import difflib
 import inspect
+import io
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
+from functools import partial
 from itertools import zip_longest
 from typing import Any, get_type_hints
 
 import tyro
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from lima_ray.config.differences import REPLACED
-from lima_ray.config.errors import UserError
+from lima_ray.config.errors import UserError, describe_invalid, dotted
 
 Flags = dict[str, bool]
 """Flags without their dashes, and whether each is a switch."""
@@ -63,12 +66,13 @@ def parse(
         default: a section that holds what stands where a flag is not given.
 
     Raises:
-        UserError: an unknown flag, with the nearest right one.
+        UserError: an unknown flag, with the nearest right one, or a value that its field refuses.
         ValidationError: flags that do not agree with each other.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     known = dict(find_flags(what))
-    return tyro.cli(
+    read = partial(
+        tyro.cli,
         what,
         default=default,
         args=normalise_switches(args, known),
@@ -77,6 +81,39 @@ def parse(
         config=(tyro.conf.FlagConversionOff,),
         use_underscores=True,
     )
+    if not (inspect.isclass(what) and issubclass(what, BaseModel)):
+        return read()
+    try:
+        with redirect_stderr(io.StringIO()):
+            return read()
+    except SystemExit as exit:
+        if exit.code:
+            refuse_value(exit)
+    return read()  # which ends as before, and is heard
+
+
+def refuse_value(exit: SystemExit) -> None:
+    """Say which flag's value its field refuses, where that is why tyro ended; else do nothing.
+
+    Tyro shows pydantic's own message, with the name of our class and without that of the flag.
+
+    Raises:
+        UserError: the flag and the value.
+    """
+    error, section = exit.__context__, ""
+    while error is not None and not isinstance(error, ValidationError):
+        found = getattr(error, "arg", "")
+        section = found if isinstance(found, str) else ""
+        error = error.__context__
+    if error is None:
+        return
+    prefix = section.removeprefix("recipe").lstrip(".")
+
+    def flag_of(keys: Sequence[int | str]) -> str:
+        return f"--{dotted([*([prefix] if prefix else []), *keys])}" if keys else ""
+
+    said = describe_invalid(error, "command line", lambda name, _: name, flag_of)
+    raise UserError(said) from None
 
 
 def find_flags(what: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
