@@ -31,7 +31,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lima_ray.config.errors import UserError
+from lima_ray.config.errors import SHOWN_ERRORS, UserError, join_names
 from lima_ray.config.terminal import printable
 from lima_ray.curation import dataset
 from lima_ray.curation.arguments import CurateCommand
@@ -41,7 +41,13 @@ from lima_ray.curation.dataset import SourcePool
 from lima_ray.curation.funnel import Funnel
 from lima_ray.curation.pipeline import remove_unused, run_stages
 from lima_ray.curation.recipe import Curation, Selector
-from lima_ray.curation.review.decisions import Decision, Outcome, read_decisions, resolve
+from lima_ray.curation.review.decisions import (
+    Decision,
+    Outcome,
+    read_decisions,
+    resolve,
+    reviewers_of,
+)
 from lima_ray.curation.review.queue import ReviewItem
 from lima_ray.curation.review.server import PAGE, serve_review
 from lima_ray.curation.selection.embedding import load_embedder
@@ -213,8 +219,13 @@ def write_dataset(
     Raises:
         UserError: too few rows, unless what there is is to be taken.
     """
-    refused = frozenset(id for id, outcome in decisions.items() if outcome.verdict == "drop")
-    chosen = {pool.name: dataset.choose(curation, pool, refused, grades) for pool in pools}
+    refused = {id: said.describe() for id, said in decisions.items() if said.verdict == "drop"}
+    divided = {id: said.describe() for id, said in decisions.items() if said.verdict == "undecided"}
+    if divided:
+        shown = join_names([f"{id} ({said})" for id, said in divided.items()], SHOWN_ERRORS)
+        print(f"reviewers are equally divided, so these stay; --lead NAME decides: {shown}")
+    taken = frozenset(refused)
+    chosen = {pool.name: dataset.choose(curation, pool, taken, grades) for pool in pools}
     filters = {name: make_reader(s, curation).filters for name, s in curation.sources.items()}
     funnels = dataset.funnels_of(pools, filters, chosen, refused)
     short = dataset.check_enough(curation, funnels, chosen)
@@ -232,11 +243,13 @@ def write_dataset(
     made["versions"]["python"] = platform.python_version()
     made["edited"] = [c.id for those in rows.values() for c in those if c.id in turns]
     made |= {"too_few": short} if short else {}
+    made |= {"reviewers": reviewers_of(decisions)} if decisions else {}
+    made |= {"equally_divided": divided} if divided else {}
     with explain_write_errors(out, "--out"):
         # The largest first: on a disk that fills up, the rows and their card stay as they were.
         dataset.write_dropped(pools, out / "dropped.parquet")
         write_examples([c.to_example() for those in rows.values() for c in those], file)
-        names = read_author_names(curation, rows)
+        names = read_author_names(curation, rows, keep_damaged=command.damaged == "keep")
         write_card(curation, funnels, rows, file, out, made=made, names=names)
     print_summary(funnels, file, out)
 

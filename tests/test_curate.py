@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
+import py7zr
 import pytest
 import yaml
 from pyarrow import parquet
@@ -212,7 +214,10 @@ def test_a_missing_file_of_prompts_is_said_first(
             "dumps/x: no such file or folder; give the dump's place by `inputs` and `path`\n  ",
         ),
         ("sources: {a: {kind: examples, path: a.txt}}", "a.txt ends in '.txt'; data files end in"),
-        ("sources: {a-b: {kind: examples, path: test.jsonl, only: [x]}}", "a-b: 0 rows; other_"),
+        (
+            "sources: {a-b: {kind: examples, path: test.jsonl, only: [x]}}",
+            "a-b: 0 rows; of 1, other_source took 1",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_said_before_work_starts(
@@ -226,19 +231,80 @@ def test_a_wrong_recipe_is_said_before_work_starts(
     assert said in capsys.readouterr().err
 
 
-def test_what_people_decided_is_taken_in(dumps: Path, recipe: Path, tmp_path: Path) -> None:
+def test_what_people_decided_is_taken_in(
+    dumps: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     (out / "review").mkdir(parents=True)
     decision = {"id": "cooking/21", "verdict": "drop", "reviewer": "ana", "at": "2026-01-01"}
     edit = decision | {"id": "cooking/19", "verdict": "edit", "turns": ["Which pan?", "Copper."]}
-    lines = "".join(f"{json.dumps(d)}\n" for d in (decision, edit))
+    divided = [
+        decision | {"id": "cooking/17", "verdict": verdict, "reviewer": name}
+        for verdict, name in (("keep", "ana"), ("drop", "ben"))
+    ]
+    lines = "".join(f"{json.dumps(d)}\n" for d in (decision, edit, *divided))
     (out / "review" / "decisions.jsonl").write_text(lines, encoding="utf-8")
     curate(recipe, "--inputs", dumps, "--out", out, "--workers", 0)
     rows = read_rows(out)
     assert [r["id"] for r in rows] == [f"cooking/{2 * n + 1}" for n in (9, 8, 7, 6, 5)]
     assert rows[0]["conversations"] == ["Which pan?", "Copper."]
     reasons = parquet.read_table(out / "dropped.parquet").to_pylist()
-    assert {"source": "cooking", "id": "cooking/21", "reason": "review", "detail": ""} in reasons
+    dropped = {"source": "cooking", "id": "cooking/21", "reason": "review", "detail": "ana drop"}
+    assert dropped in reasons
+    said = "equally divided, so these stay; --lead NAME decides: cooking/17 (ana keep, ben drop)"
+    assert said in capsys.readouterr().out
+    made = json.loads((out / "data_card.json").read_text(encoding="utf-8"))["made"]
+    assert made["reviewers"] == {"ana": 3, "ben": 1}
+    assert made["equally_divided"] == {"cooking/17": "ana keep, ben drop"}
+    curate(recipe, "--inputs", dumps, "--out", out, "--workers", 0, "--lead", "ben")
+    assert "cooking/17" not in [r["id"] for r in read_rows(out)]
+
+
+def test_a_cut_archive_is_curated_up_to_the_cut(dumps: Path, recipe: Path, tmp_path: Path) -> None:
+    folder = next(dumps.rglob("Posts.xml")).parent
+    archive = folder.with_name(f"{folder.name}.7z")
+    users = '<users><row Id="7" DisplayName="Ann" /></users>'
+    with py7zr.SevenZipFile(archive, "w", filters=[{"id": py7zr.FILTER_BZIP2}]) as packed:
+        packed.write(folder / "Posts.xml", "Posts.xml")
+        packed.writestr(users, "Users.xml")
+    archive.write_bytes(archive.read_bytes()[:-40])
+    shutil.rmtree(folder)
+    out = tmp_path / "out"
+    args = (recipe, "--inputs", dumps, "--out", out, "--workers", 0, "--too_few", "take")
+    with pytest.raises(SystemExit):
+        curate(*args)
+    assert not (out / "train.jsonl").exists()
+    curate(*args, "--damaged", "keep")
+    assert read_rows(out)
+    assert "curate recipe.yaml --damaged keep" in (out / "card.md").read_text(encoding="utf-8")
+
+
+def test_a_source_of_no_rows_is_left_out(dumps: Path, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit):
+        curate(recipe, "--inputs", dumps, "--out", out, "--sources.cooking.rows", 0)
+    tree = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    tree["sources"]["more"] = {"kind": "wikihow", "path": "nowhere"}
+    recipe.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    curate(recipe, "--inputs", dumps, "--out", out, "--workers", 0, "--sources.more.rows", 0)
+    assert len(read_rows(out)) == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--workers", -1), "command line: --workers is -1: input should be greater than or"),
+        (("--sources.cooking.min_chars", 9999), "min_chars 9999 is above max_chars"),
+        (("--sources.cooking.written_before", "tomorrow"), "write a day as 2022-11-30, or null"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(
+    flags: tuple[object, ...], said: str, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        curate(recipe, *flags)
+    told = capsys.readouterr().err
+    assert said in told and "pydantic" not in told
 
 
 def test_selectors_are_compared(

@@ -91,7 +91,7 @@ def test_the_funnel_adds_up_and_every_row_has_one_reason(folder: Path) -> None:
     pools = pools_of(curation, folder / "work")
     chosen = {pool.name: dataset.choose(curation, pool) for pool in pools}
     filters = {n: make_reader(s, curation).filters for n, s in curation.sources.items()}
-    funnels = dataset.funnels_of(pools, filters, chosen, frozenset())
+    funnels = dataset.funnels_of(pools, filters, chosen, {})
     assert [len(ids) for ids in chosen.values()] == [3, 1]
     for funnel in funnels:
         assert funnel.seen - sum(funnel.dropped.values()) == funnel.chosen
@@ -142,7 +142,7 @@ def test_a_row_that_is_there_again_counts_and_another_of_its_id_is_refused(tmp_p
     )
     write_rows(tmp_path / "own.jsonl", [again] * 3)
     pools = pools_of(curation, tmp_path / "work")
-    (funnel,) = dataset.funnels_of(pools, {"own": ()}, {"own": ["r1"]}, frozenset())
+    (funnel,) = dataset.funnels_of(pools, {"own": ()}, {"own": ["r1"]}, {})
     assert (funnel.seen, funnel.dropped["duplicate"], funnel.chosen) == (3, 2, 1)
     write_rows(tmp_path / "own.jsonl", [again, ("r1", "Question 2?", text(2))])
     with pytest.raises(UserError, match="own has two different rows with the id r1"):
@@ -168,9 +168,9 @@ def test_too_few_rows_are_said_with_what_took_most(folder: Path) -> None:
     pools = pools_of(curation, folder / "work")
     chosen = {pool.name: dataset.choose(curation, pool) for pool in pools}
     filters = {n: make_reader(s, curation).filters for n, s in curation.sources.items()}
-    funnels = dataset.funnels_of(pools, filters, chosen, frozenset())
+    funnels = dataset.funnels_of(pools, filters, chosen, {})
     (line,) = dataset.check_enough(curation, funnels, chosen)
-    assert line == "second: 3 rows, 6 fewer than the 9 asked for; contaminated took 1 of 4"
+    assert line == "second: 3 rows, 6 fewer than the 9 asked for; of 4, contaminated took 1"
 
 
 def test_one_row_of_two_sources_is_refused(folder: Path) -> None:

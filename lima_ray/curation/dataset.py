@@ -49,8 +49,8 @@ class SourcePool:
     """Part and row of each candidate."""
     later: list[tuple[str, str, str]] = field(default_factory=list)
     """Id, reason and detail of each candidate that is a repeat or a leak; ids may repeat."""
-    unchosen: dict[str, str] = field(default_factory=dict)
-    """Reason of each row that is not chosen, by id."""
+    unchosen: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Reason and detail of each row that is not chosen, by id."""
     embedder: Embedder = embed
     """Of texts, for the selector `spread`."""
 
@@ -190,8 +190,8 @@ def check_enough(
         what = f" of r/{section.subreddit}" if isinstance(section, Reddit) else ""
         took = f"; the dump holds none{what}"
         if funnel.seen:
-            most = max(funnel.dropped, key=lambda name: funnel.dropped[name])
-            took = f"; {most} took {funnel.dropped[most]:,} of {funnel.seen:,}"
+            takers = [f"{name} took {n:,}" for name, n in funnel.dropped.items() if n]
+            took = f"; of {funnel.seen:,}, {', '.join(takers)}" if takers else "; there are no more"
         lines.append(f"{funnel.source}: {count:,} rows{asked}{took}")
     return lines
 
@@ -200,18 +200,26 @@ def funnels_of(
     pools: Sequence[SourcePool],
     filters: Mapping[str, Sequence[str]],
     chosen: Mapping[str, Sequence[str]],
-    refused: frozenset[str],
+    refused: Mapping[str, str],
 ) -> list[Funnel]:
-    """Return every source's funnel, and note the reason of each candidate that is not chosen."""
+    """Return every source's funnel, and note the reason of each candidate that is not chosen.
+
+    Args:
+        pools: of the sources.
+        filters: names of each source's own, in order.
+        chosen: ids of each source's rows.
+        refused: ids that people dropped, with who did.
+    """
     funnels = []
     for pool in pools:
         taken = set(chosen[pool.name])
         pool.unchosen = {
-            row.id: "review" if row.id in refused else "not_chosen"
+            row.id: ("review", refused[row.id]) if row.id in refused else ("not_chosen", "")
             for row in pool.rows
             if row.id not in taken
         }
-        counts = Counter([*(reason for _, reason, _ in pool.later), *pool.unchosen.values()])
+        counts = Counter(reason for _, reason, _ in pool.later)
+        counts.update(reason for reason, _ in pool.unchosen.values())
         later = {reason: counts[reason] for reason in LATER}
         funnels.append(count_funnel(pool.name, filters[pool.name], pool.parts, later, len(taken)))
     return funnels
@@ -228,7 +236,7 @@ def write_dropped(pools: Sequence[SourcePool], path: Path) -> None:
                     names = pa.repeat(pool.name, batch.num_rows)
                     rows = pa.Table.from_batches([batch])
                     table.extend(rows.add_column(0, DROPPED.field("source"), names))
-            unchosen = ((id, reason, "") for id, reason in pool.unchosen.items())
+            unchosen = ((id, *said) for id, said in pool.unchosen.items())
             for id, reason, detail in chain(pool.later, unchosen):
                 table.add({"source": pool.name, "id": id, "reason": reason, "detail": detail})
         table.close()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from datetime import date
 from functools import partial
@@ -20,6 +21,7 @@ CURATION_RECIPES = RECIPES / "curate"
 BEFORE_CHATGPT = date(2022, 11, 30)
 """From this day on, people posted what a model had written."""
 
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 Selector = Literal["score", "random", "longest", "spread", "graded"]
 
 
@@ -36,8 +38,8 @@ class SourceSection(Section):
     """File or folder of the dump, relative to `inputs`."""
     source: str
     """What the rows' `source` says."""
-    rows: int | None = Field(default=None, ge=1)
-    """Rows to choose; none takes every candidate."""
+    rows: int | None = Field(default=None, ge=0)
+    """Rows to choose; none takes every candidate, 0 leaves the source out."""
     choose: Selector = "score"
     """Which candidates of a group: of highest score, at random, longest, spread over embeddings, or
     graded best by a model."""
@@ -46,6 +48,22 @@ class SourceSection(Section):
     is by their size, 3 the paper's for sites, .inf gives all the same."""
     written_before: date | None = BEFORE_CHATGPT
     """Drop what was written on this day or later; null keeps it, and the card tells its share."""
+
+    @field_validator("written_before", mode="before")
+    @classmethod
+    def _a_day(cls, said: object) -> object:
+        """Refuse a text that is no day, in words that say what one is."""
+        if isinstance(said, str) and not DAY.fullmatch(said):
+            raise ValueError("write a day as 2022-11-30, or null")
+        return said
+
+    @model_validator(mode="after")
+    def _some_length(self) -> Self:
+        """Refuse lengths that no text has."""
+        least, most = getattr(self, "min_chars", 0), getattr(self, "max_chars", None)
+        if most is not None and least > most:
+            raise ValueError(f"min_chars {least} is above max_chars {most}, so no text fits")
+        return self
 
 
 class StackExchange(SourceSection):
@@ -236,6 +254,12 @@ def load_curation(reference: str, changes: dict[str, Any] | None = None) -> Cura
     path, tree = read_yaml(reference, CURATION_RECIPES, "curation recipe")
     for name, value in (changes or {}).items():
         set_value(tree, name, value)
+    if isinstance(sources := tree.get("sources"), dict):
+        tree["sources"] = {
+            name: section
+            for name, section in sources.items()
+            if not isinstance(section, dict) or section.get("rows") != 0
+        }
     tree["name"] = tree.get("name") or path.stem
     if not tree.get("out"):
         tree["out"] = str(Path("data") / str(tree["name"]))
@@ -243,7 +267,8 @@ def load_curation(reference: str, changes: dict[str, Any] | None = None) -> Cura
         return Curation.model_validate(tree)
     except ValidationError as error:
         unknown = partial(describe_unknown_key, tree)
-        raise UserError(describe_invalid(error, str(path), unknown, name_field)) from error
+        where = f"{path} with the flags" if changes else str(path)
+        raise UserError(describe_invalid(error, where, unknown, name_field)) from error
 
 
 def name_field(keys: Sequence[int | str]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lima_ray.curation.candidate import Candidate
 from lima_ray.curation.dumps import sevenzip
+from lima_ray.curation.dumps.damage import DumpError
 from lima_ray.curation.dumps.ranges import Range, read_blocks, split
 from lima_ray.curation.recipe import Curation, StackExchange
 from lima_ray.curation.sources.sites import find_sites
@@ -14,15 +15,20 @@ USERS = "users.xml"
 
 
 def read_author_names(
-    curation: Curation, chosen: Mapping[str, Sequence[Candidate]]
+    curation: Curation, chosen: Mapping[str, Sequence[Candidate]], keep_damaged: bool = False
 ) -> dict[str, str]:
     """Return the display names of the rows' authors by the address of their profile.
 
     Users.xml is looked for beside the posts, or in the same archive; an author whose site has none,
     or whose account is gone, is left out.
 
+    Args:
+        curation: the recipe.
+        chosen: the rows of each source.
+        keep_damaged: of a file that is damaged, take what stands before that.
+
     Raises:
-        DumpError: a Users.xml is damaged.
+        DumpError: a Users.xml is damaged, and that is not to be kept.
     """
     found: dict[str, str] = {}
     for name, section in curation.sources.items():
@@ -32,7 +38,7 @@ def read_author_names(
             profile = f"https://{site.host}/users/"
             wanted = wanted_ids(chosen[name], profile)
             if wanted:
-                names = user_names(users_files(map(Path, site.files)), wanted)
+                names = user_names(users_files(map(Path, site.files)), wanted, keep_damaged)
                 found |= {f"{profile}{id}": name for id, name in names.items()}
     return found
 
@@ -58,7 +64,9 @@ def users_files(posts_files: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
-def user_names(files: Sequence[Path], wanted: Collection[int]) -> dict[int, str]:
+def user_names(
+    files: Sequence[Path], wanted: Collection[int], keep_damaged: bool = False
+) -> dict[int, str]:
     """Return the display names of some users of a site; those who are not there are left out.
 
     Files are read in blocks until all are found; only the names that are wanted are in memory.
@@ -66,18 +74,25 @@ def user_names(files: Sequence[Path], wanted: Collection[int]) -> dict[int, str]
     Args:
         files: Users.xml, or archives that hold it.
         wanted: ids.
+        keep_damaged: of a file that is damaged, take what stands before that.
 
     Raises:
-        DumpError: a file is damaged.
+        DumpError: a file is damaged, and that is not to be kept.
         UserError: a file that is not there, or an archive that cannot be read.
     """
     missing, names = set(wanted), dict[int, str]()
-    ranges = (piece for file in files for piece in users_ranges(file))
-    blocks = (block for piece in ranges for _, block in read_blocks(piece))
-    while missing and (block := next(blocks, None)) is not None:
-        found = names_in(block, missing)
-        names |= found
-        missing -= found.keys()
+    for file in files:
+        if not missing:
+            break
+        try:
+            blocks = (block for piece in users_ranges(file) for _, block in read_blocks(piece))
+            while missing and (block := next(blocks, None)) is not None:
+                found = names_in(block, missing)
+                names |= found
+                missing -= found.keys()
+        except DumpError:
+            if not keep_damaged:
+                raise
     return names
 
 

@@ -16,7 +16,7 @@ def provenance_blocks(facts: Mapping[str, Any]) -> Iterator[Block]:
         "The value of ", Code("recipe"), f" in {CARD} is the whole recipe: saved as recipe.yaml "
         "(JSON is YAML), it makes the same rows of the same dumps."
     )  # fmt: skip
-    yield Preformatted("python -m lima_ray.curate recipe.yaml")
+    yield Preformatted(f"python -m lima_ray.curate recipe.yaml{flags_of(facts)}")
     file = facts["rows_file"]
     rows: list[list[Inline]] = [
         ["rows", Code(file["name"])],
@@ -27,6 +27,12 @@ def provenance_blocks(facts: Mapping[str, Any]) -> Iterator[Block]:
     ]
     rows += [[name, describe_value(value)] for name, value in facts["made"].items() if value]
     yield Table(["what", "value"], rows, text_columns=2)
+
+
+def flags_of(facts: Mapping[str, Any]) -> str:
+    """Return the flags that the command needs to make the same rows once more."""
+    damaged = any(source["damage"] for source in facts["sources"].values())
+    return " --too_few take" * bool(facts["made"].get("too_few")) + " --damaged keep" * damaged
 
 
 def describe_value(value: Any) -> str:

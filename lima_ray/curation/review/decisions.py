@@ -5,7 +5,7 @@ The journal `decisions.jsonl` only grows. A reviewer's last decision on a candid
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -90,6 +90,10 @@ class Outcome:
         """Whether two reviewers decided differently."""
         return len({decision.choice for decision in self.decisions}) > 1
 
+    def describe(self) -> str:
+        """Return who decided what, such as `anna drop, ben keep`."""
+        return ", ".join(f"{said.reviewer} {said.verdict}" for said in self.decisions)
+
 
 def read_decisions(folder: Path) -> list[Decision]:
     """Return the decisions of a review's folder in their order; none where nobody decided.
@@ -116,6 +120,12 @@ def resolve(decisions: Iterable[Decision], lead: str = "") -> dict[str, Outcome]
         lead: name of the reviewer who decides ties.
     """
     return {id: outcome_of(by, lead) for id, by in standing(decisions).items()}
+
+
+def reviewers_of(outcomes: Mapping[str, Outcome]) -> dict[str, int]:
+    """Return the reviewers with the number of candidates that each decided on."""
+    names = (decision.reviewer for one in outcomes.values() for decision in one.decisions)
+    return dict(sorted(Counter(names).items()))
 
 
 def standing(decisions: Iterable[Decision]) -> Standing:

@@ -26,6 +26,8 @@ def take_census(path: Path) -> str:
     Raises:
         UserError: there is none.
     """
+    if not path.exists():
+        raise UserError(f"--census {path}: no such file or folder")
     if path.is_file():
         name = Path(path.name.lower())
         of_file = [count for names, count in CENSUSES.items() if any(map(name.match, names))]

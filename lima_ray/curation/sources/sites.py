@@ -84,9 +84,11 @@ def in_set(wanted: str, names: Sequence[str]) -> list[str]:
     sets = site_sets()
     known = frozenset().union(*sets.values())
     strange = sorted(name for name in names if name not in known and not is_meta(name))
-    if strange:
+    metas = sum(map(is_meta, names))
+    if strange or metas:
+        said = ([join_names(strange)] if strange else []) + ([f"{metas} meta sites"] * bool(metas))
         print(
-            f"left out: {join_names(strange)}, neither STEM nor other by {LIST.name}; name them "
+            f"left out: {' and '.join(said)}, neither STEM nor other by {LIST.name}; name them "
             "under `sites` to take them"
         )
     return [name for name in names if name in sets[wanted]]

@@ -114,10 +114,11 @@ class StackExchangeReader:
 
     def keep_whole(self, candidate: Candidate, out: PartWriter) -> None:
         """Write a candidate of which no turn is empty, as one of pictures alone is."""
-        if all(candidate.turns):
-            out.keep(candidate)
+        empty = [number for number, turn in enumerate(candidate.turns, start=1) if not turn]
+        if empty:
+            out.drop(candidate.id, "empty", f"turn {empty[0]} has no text")
         else:
-            out.drop(candidate.id, "empty", "a turn has no text")
+            out.keep(candidate)
 
     def candidate(
         self, id: str, row: dict[str, str], answer: dict[str, str], site: Site
