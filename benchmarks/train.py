@@ -1,6 +1,7 @@
 """Training speed against TRL's SFTTrainer: same base, rows, steps, precision and optimizer.
 
     python -m benchmarks.train [--lima rows.json] [--rounds 3] [--steps 4] [--out DIR]
+    python -m benchmarks.train --precisions fp32 mixed --hidden 384 --layers 8 --vocab 8192
 
 The contenders run in turn, round after round, each as a whole process; TRL in an environment of
 its own, made on the first call (`--trl_python` names one that exists). Prints supervised tokens a
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -58,6 +59,8 @@ TRL_FORMS: dict[str, dict[str, Any]] = {
 """Ways to run TRL on the same steps: padded as it comes; rows of a step sorted by length first;
 packed without padding; one row at a time, which pads nothing."""
 BATCH = 32
+Contender = tuple[str, str]
+"""`ours` or a form of TRL, and its precision."""
 
 
 def main(
@@ -71,6 +74,7 @@ def main(
     workers: int = 0,
     tokens_per_micro_batch: int = 2048,
     forms: tuple[str, ...] = tuple(TRL_FORMS),
+    precisions: tuple[Literal["fp32", "mixed"], ...] = ("fp32",),
     trl_python: str = "",
 ) -> None:
     """Compare, print and draw.
@@ -87,6 +91,7 @@ def main(
             uses all cores.
         tokens_per_micro_batch: our token budget.
         forms: which of TRL's forms to run.
+        precisions: of both sides; mixed keeps weights in fp32 and multiplies in bf16, TRL's `bf16`.
         trl_python: a Python that has TRL; empty makes an environment.
     """
     out = out.absolute()
@@ -110,14 +115,21 @@ def main(
     load_model(recipe, tokenizer, torch.device("cpu")).float().save_pretrained(start)
     tokenizer.save_pretrained(start)
     supervised = [int(rows.supervised_R[s.rows].sum()) for s in plan]
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in ("ours", *forms)}
+    contenders = [(form, precision) for precision in precisions for form in ("ours", *forms)]
+    results: dict[Contender, list[dict[str, Any]]] = {contender: [] for contender in contenders}
     for number in range(rounds):
-        results["ours"].append(run_ours(recipe, out, number))
-        for form in forms:
-            results[form].append(run_trl(python, form, recipe, rows, plan, out, cores))
+        for form, precision in contenders:
+            same = recipe.override({"train.precision": precision})
+            results[form, precision].append(
+                run_ours(same, out, number)
+                if form == "ours"
+                else run_trl(python, form, same, rows, plan, out, cores)
+            )
         print(
             f"round {number + 1}: "
-            + ", ".join(f"{name} {speed(r[-1], supervised):,.0f}/s" for name, r in results.items()),
+            + ", ".join(
+                f"{' '.join(name)} {speed(r[-1], supervised):,.0f}/s" for name, r in results.items()
+            ),
             flush=True,
         )
     report(results, supervised, out)
@@ -195,6 +207,7 @@ def run_trl(
     (out / "rows.json").write_text(json.dumps(encoded))
     optim, schedule = recipe.optim, Schedule.of(recipe, len(rows))
     config = {
+        "bf16": recipe.train.precision == "mixed",
         "rows": str(out / "rows.json"),
         "base": str(out / "start"),
         "out": str(out / "trl"),
@@ -237,21 +250,33 @@ def speed(result: dict[str, Any], supervised: list[int]) -> float:
     return sum(supervised[1:]) / sum(result["seconds"][1:])
 
 
-def report(results: dict[str, list[dict[str, Any]]], supervised: list[int], out: Path) -> None:
+def report(
+    results: dict[Contender, list[dict[str, Any]]], supervised: list[int], out: Path
+) -> None:
     """Print medians and ratios, and draw the loss curves."""
     speeds = {name: [speed(r, supervised) for r in runs] for name, runs in results.items()}
-    print(f"\n{'':14}{'supervised tok/s':>18}{'peak GiB':>10}{'ours is':>10}  (each round)")
-    for name, values in speeds.items():
-        ratios = [ours / theirs for ours, theirs in zip(speeds["ours"], values, strict=True)]
-        peak = max(r["peak_gib"] for r in results[name])
+    print(f"\n{'':20}{'supervised tok/s':>18}{'peak GiB':>10}{'ours is':>10}  (each round)")
+    for (form, precision), values in speeds.items():
+        of_same = speeds["ours", precision]
+        ratios = [ours / theirs for ours, theirs in zip(of_same, values, strict=True)]
+        peak = max(r["peak_gib"] for r in results[form, precision])
         each = ", ".join(f"{r:.2f}" for r in ratios)
-        print(f"{name:14}{np.median(values):18,.0f}{peak:10.2f}{np.median(ratios):9.2f}x  ({each})")
-    ours = np.array(results["ours"][0]["losses"])
+        print(
+            f"{f'{form} {precision}':20}{np.median(values):18,.0f}{peak:10.2f}"
+            f"{np.median(ratios):9.2f}x  ({each})"
+        )
+    first, *others = dict.fromkeys(precision for _, precision in results)
+    for other in others:
+        pairs = zip(speeds["ours", other], speeds["ours", first], strict=True)
+        ratios = [one / another for one, another in pairs]
+        print(f"ours in {other} is {np.median(ratios):.2f}x ours in {first}")
+    ours = np.array(results["ours", first][0]["losses"])
     figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for name, runs in results.items():
-        losses = np.array(runs[0]["losses"])
-        print(f"losses of {name}: largest difference to ours {np.abs(losses - ours).max():.2e}")
-        axis.plot(range(1, len(losses) + 1), losses, "o-", alpha=0.7, label=name)
+        losses, said = np.array(runs[0]["losses"]), " ".join(name)
+        apart = np.abs(losses - ours).max()
+        print(f"losses of {said}: largest difference to ours in {first} {apart:.2e}")
+        axis.plot(range(1, len(losses) + 1), losses, "o-", alpha=0.7, label=said)
     axis.set(
         xlabel="optimizer step",
         ylabel="nats per supervised token",

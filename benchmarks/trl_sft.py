@@ -67,7 +67,7 @@ def main(config: dict) -> None:
             max_grad_norm=config["clip_norm"],
             gradient_checkpointing=False,
             use_cpu=True,
-            bf16=False,
+            bf16=config["bf16"],
             logging_steps=1,
             save_strategy="no",
             report_to=[],

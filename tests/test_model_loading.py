@@ -15,8 +15,9 @@ from lima_ray.data.encoding import encode
 from lima_ray.data.examples import read_examples
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
+from lima_ray.model import cpu_layers
 from lima_ray.model.flops import step_flops
-from lima_ray.model.loading import load_model
+from lima_ray.model.loading import choose_precision, describe_kernels, load_model
 from lima_ray.model.loss import forward_packed
 from lima_ray.model.residual_dropout import residual_dropout_rates
 from lima_ray.records.lineage import check_base
@@ -67,6 +68,50 @@ def test_eval_is_the_untouched_model(recipe: Recipe, base_dir: Path) -> None:
         evaluated = logits(model, rows, 0)
         model.train()
         assert not torch.allclose(logits(model, rows, 0), evaluated, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "point", [{}, {"train.activation_checkpointing": True}, {"model.lora_rank": 4}]
+)
+def test_mixed_precision_is_fp32_within_the_rounding_of_bf16(
+    recipe: Recipe, point: dict[str, Any]
+) -> None:
+    found = {}
+    for precision in ("fp32", "mixed"):
+        same = point | {"train.precision": precision, "model.residual_dropout": 0.0}
+        torch.manual_seed(0)
+        _, rows, model = loaded(recipe.override(same))
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:  # begins at zero, which hides lora_A from the gradient
+                torch.nn.init.normal_(parameter, std=0.02)
+        loss, _ = forward_packed(model, (0, 3, 5), rows)
+        loss.backward()
+        named = model.named_parameters()
+        gradients = {name: p.grad for name, p in named if p.grad is not None}
+        assert {g.dtype for g in gradients.values()} == {torch.float32}
+        with torch.no_grad():
+            evaluated = logits(model.eval(), rows, 0)
+        assert describe_kernels(model)["precision"] == {"fp32": "float32"}.get(precision, "mixed")
+        found[precision] = loss.item(), gradients, evaluated
+    (loss, gradients, evaluated), (mixed_loss, mixed_gradients, mixed_evaluated) = found.values()
+    assert torch.equal(mixed_evaluated, evaluated)
+    assert mixed_loss != loss
+    assert mixed_loss == pytest.approx(loss, rel=0.01)
+    assert mixed_gradients.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        error = (mixed_gradients[name] - gradient).norm() / gradient.norm()
+        assert error < 0.05, (name, error)
+
+
+def test_auto_multiplies_in_bf16_where_the_processor_does(recipe: Recipe) -> None:
+    auto = recipe.override({"train.precision": "auto"})
+    here = "mixed" if cpu_layers.multiplies_bf16() else "fp32"
+    assert choose_precision(auto, CPU) == here
+    gpu = torch.device("cuda")
+    assert choose_precision(auto, gpu) == "bf16"
+    assert choose_precision(auto.override({"train.zero_stage": 0}), gpu) == "fp32"
+    with pytest.raises(UserError, match="mixed is for a CPU"):
+        choose_precision(recipe.override({"train.precision": "mixed"}), gpu)
 
 
 def test_checkpointed_layers_draw_the_same_dropout(recipe: Recipe) -> None:

@@ -105,9 +105,10 @@ class Train(Section):
 
     tokens_per_micro_batch: int = Field(default=8192, ge=2)
     """Tokens of one forward pass on one worker; rows are packed without padding up to this."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Number format of the weights in use; auto is bf16 on GPU, fp32 on CPU and ZeRO 0.
-    AdamW keeps fp32 weights in any case."""
+    precision: Literal["auto", "bf16", "mixed", "fp32"] = "auto"
+    """Number format: bf16 of the weights in use, fp32, or mixed, which keeps weights in fp32 and
+    multiplies in bf16, on a CPU alone. auto is bf16 on a GPU but for ZeRO 0, mixed on a CPU that
+    multiplies bf16 itself, else fp32. AdamW keeps fp32 weights in any case."""
     zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"
     """DeepSpeed ZeRO: what is split over workers. 1 optimizer, 2 and gradients, 3 and weights;
     auto is 2, and 0 for one worker in fp32."""

@@ -26,8 +26,7 @@ from lima_ray.base import llama_config, train_tokenizer
 from lima_ray.config.errors import exit_on_user_error
 from lima_ray.data.rows import Rows
 from lima_ray.miniature.prose import documents
-from lima_ray.model import attention
-from lima_ray.model import cpu_layers as fast
+from lima_ray.model import attention, cpu_layers
 from lima_ray.model.loss import forward_packed
 from lima_ray.records.files import make_readable
 
@@ -72,8 +71,8 @@ def pretrain(
     config._attn_implementation = attention.PACKED
     torch.manual_seed(seed)
     model: Any = LlamaForCausalLM(config)
-    fast.install(model)
-    bf16 = torch.cpu._is_avx512_bf16_supported()  # products in bf16 are 4 times as fast there
+    cpu_layers.install(model)
+    bf16 = cpu_layers.multiplies_bf16()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.1, fused=True
     )

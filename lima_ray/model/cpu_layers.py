@@ -1,10 +1,12 @@
-"""Rotary embedding and RMSNorm in few passes over memory, for training a Llama on CPU.
+"""What makes training on a CPU faster: fewer passes over memory, and products in bf16.
 
-On a CPU these cost as much as a good part of the matrix products, since `transformers` writes each
-as a chain of small operations whose gradients allocate and fill whole tensors. Here each is one
-autograd function with its gradient written out. On a GPU, Liger's kernels do the same.
+Rotary embedding and RMSNorm cost as much as a good part of the matrix products, since
+`transformers` writes each as a chain of small operations whose gradients allocate and fill whole
+tensors. Here each is one autograd function with its gradient written out. On a GPU, Liger's
+kernels do the same.
 """
 
+from functools import wraps
 from typing import Any
 
 import torch
@@ -100,3 +102,30 @@ def install(model: nn.Module) -> None:
             module.forward = lambda x, norm=module: Normalise.apply(  # pyright: ignore
                 x, norm.weight, norm.variance_epsilon
             )
+
+
+def multiplies_bf16() -> bool:
+    """Return whether this CPU multiplies bf16 itself: AVX512-BF16, AMX; 4 times as fast as fp32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def multiply_in_bf16(model: nn.Module, keep_casts: bool = True) -> None:
+    """Let a model of fp32 weights compute matrix products and attention in bf16 while it trains.
+
+    Sums over the products, the norms, the residual stream, gradients of the weights and the loss
+    stay fp32. In evaluation everything is fp32, so that what is compared with a saved model is.
+
+    Args:
+        keep_casts: keep a weight's bf16 form until the forward ends, for layers that share it.
+    """
+    forward = model.forward
+
+    @wraps(forward)
+    def mixed(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(
+            "cpu", torch.bfloat16, enabled=model.training, cache_enabled=keep_casts
+        ):
+            return forward(*args, **kwargs)
+
+    model.forward = mixed
+    model.precision = "mixed"  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]

@@ -81,6 +81,9 @@ def load_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> Ca
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = False
     add_residual_dropout(model, recipe.model.residual_dropout)
+    if choose_precision(recipe, device) == "mixed":
+        # Cast weights kept until the forward ends would be a whole model beside ZeRO 3's share.
+        cpu_layers.multiply_in_bf16(model, keep_casts=recipe.train.zero_stage != 3)
     if recipe.model.lora_rank:
         model = add_lora(model, recipe.model)
     if recipe.train.activation_checkpointing:
@@ -96,7 +99,7 @@ def describe_kernels(model: nn.Module) -> dict[str, Any]:
     names = {attention.PACKED: "packed", attention.VARLEN: "varlen"}
     kind = str(config._attn_implementation)
     return {
-        "precision": dtype_name(next(model.parameters()).dtype),
+        "precision": getattr(model, "precision", dtype_name(next(model.parameters()).dtype)),
         "attention": names.get(kind, kind),
         "liger": any(m.forward.__module__.startswith("liger_kernel") for m in model.modules()),
     }
@@ -108,8 +111,20 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def choose_dtype(recipe: Recipe, device: torch.device) -> torch.dtype:
-    auto = "bf16" if device.type == "cuda" and recipe.train.zero_stage else "fp32"
-    return DTYPES[auto if recipe.train.precision == "auto" else recipe.train.precision]
+    """Return the number format of the weights in use."""
+    return DTYPES["bf16" if choose_precision(recipe, device) == "bf16" else "fp32"]
+
+
+def choose_precision(recipe: Recipe, device: torch.device) -> str:
+    """Return the `train.precision` that `auto` stands for on a device, or that is asked for."""
+    asked = recipe.train.precision
+    if asked == "mixed" and device.type != "cpu":
+        raise UserError(f"train.precision mixed is for a CPU; on {device.type} bf16 is the same")
+    if asked != "auto":
+        return asked
+    if device.type == "cpu":
+        return "mixed" if cpu_layers.multiplies_bf16() else "fp32"
+    return "bf16" if recipe.train.zero_stage else "fp32"
 
 
 def choose_attention(model: Model, device: torch.device, dtype: torch.dtype, config: Any) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from lima_ray.config.recipe import Recipe
+from lima_ray.model.loading import choose_dtype
 
 OPTIMIZER_BYTES = 12
 """fp32 master weight and AdamW's two averages, per trained parameter."""
@@ -20,7 +21,7 @@ def resolve_zero_stage(recipe: Recipe, workers: int, device: torch.device) -> Re
         return recipe
     # One worker has nobody to split anything with: stage 0 does without DeepSpeed's fp32 copy of
     # the weights. In bf16 that copy is what AdamW steps on, so there it is stage 2 as for several.
-    fp32 = train.precision == "fp32" or (train.precision == "auto" and device.type == "cpu")
+    fp32 = choose_dtype(recipe, device) == torch.float32
     alone = workers == 1 and fp32 and not train.offload_optimizer
     return recipe.override({"train.zero_stage": 0 if alone else 2})
 
