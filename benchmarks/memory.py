@@ -3,10 +3,11 @@
     python -m benchmarks.memory [--hidden 768] [--layers 12] [--vocab 8192] [--cases zero,workers]
     python -m benchmarks.memory --gpu docs/benchmarks/gpu-training.json
 
-Each case runs in processes of its own on the CPU, in fp32 or bf16: a random base, three steps of
-full micro-batches, one thread each. The planned figure is of tensors; what a process had before it
-loaded the model (its fixed cost) is told apart and taken off its peak. `--gpu` compares with peaks
-of a GPU that `benchmarks.gpu` recorded, of the settings that a recipe can name.
+Each case runs in processes of its own on the CPU, in fp32 or bf16: a random base, two steps of full
+micro-batches, one thread each (AdamW's averages are there from the second on). The planned figure
+is of tensors; what a process had before it loaded the model (its fixed cost) is told apart and
+taken off its peak. `--gpu` compares with peaks of a GPU that `benchmarks.gpu` recorded, of the
+settings that a recipe can name.
 """
 
 import json
@@ -33,6 +34,7 @@ from lima_ray.data.examples import write_examples
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.planning.lengths import load_of_steps
+from lima_ray.planning.measuring import peak_bytes, reset_peak
 from lima_ray.planning.memory import Load, plan_memory
 from lima_ray.planning.shape import ModelShape, base_config, read_shape, shape_of
 from lima_ray.records.example import Example
@@ -40,8 +42,8 @@ from lima_ray.training.loop import build_engine, train_step
 from lima_ray.training.schedule import plan_epoch
 
 GIB = 2**30
-STEPS = 3
-BUDGET = 1024
+STEPS = 2
+BUDGET = 512
 """Tokens of a micro-batch."""
 ON, LORA = "train.activation_checkpointing", "model.lora_rank"
 CASES: dict[str, list[dict[str, Any]]] = {
@@ -110,15 +112,15 @@ def prepare(root: Path, hidden: int, layers: int, vocab: int) -> Recipe:
     (root / "words.txt").write_text("\n".join(words))
     base.build(str(root / "words.txt"), root / "base", hidden, layers, vocab=vocab)
     rows = []
-    for number in range(32):
+    for number in range(8):
         text = " ".join(generator.choice(words, 200))
         rows.append(Example((text[:100], text[100:]), id=str(number)))
     write_examples(rows, root / "train.jsonl")
     recipe = validate_recipe(
         {
-            "data": {"train": str(root / "train.jsonl"), "max_tokens": 256},
+            "data": {"train": str(root / "train.jsonl"), "max_tokens": 128},
             "model": {"base": str(root / "base"), "residual_dropout": 0.0},
-            "optim": {"batch_examples": 16},
+            "optim": {"batch_examples": 8},
             "train": {"precision": "fp32", "tokens_per_micro_batch": BUDGET},
         }
     )
@@ -129,7 +131,7 @@ def prepare(root: Path, hidden: int, layers: int, vocab: int) -> Recipe:
 
 
 def measure(recipe: Recipe, rows_file: Path) -> tuple[Load, float, float]:
-    """In a process group: the largest micro-batch, the peak beyond the fixed cost, and that cost."""
+    """In a process group: the largest micro-batch, the peak over the fixed cost, and that."""
     import deepspeed
     from peft import get_peft_model
 
@@ -137,18 +139,12 @@ def measure(recipe: Recipe, rows_file: Path) -> tuple[Load, float, float]:
     rows, tokenizer = Rows.load(rows_file), load_tokenizer(recipe.model.base)
     workers, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
     plan = (plan_epoch(recipe, rows, 0, workers) * STEPS)[:STEPS]
-    Path("/proc/self/clear_refs").write_text("5")  # a new peak begins
-    before = resident("VmRSS")
-    engine = build_engine(recipe, tokenizer, torch.device("cpu"))
+    device = torch.device("cpu")
+    before = reset_peak(device)
+    engine = build_engine(recipe, tokenizer, device)
     for step in plan:
         train_step(engine, step, rows, 1e-5)
-    return load_of_steps(plan, rows, rank), resident("VmHWM") - before, before
-
-
-def resident(what: str) -> int:
-    """Return bytes of this process that are in memory, now or at most."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith(what)).split()[1]) << 10
+    return load_of_steps(plan, rows, rank), peak_bytes(device) - before, before
 
 
 def recorded_on_gpu(file: Path) -> Iterator[tuple[str, float, float]]:

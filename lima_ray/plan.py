@@ -23,6 +23,7 @@ import logging
 
 from rich.console import Console
 
+from lima_ray.config.errors import UserError
 from lima_ray.config.loading import load_recipe
 from lima_ray.planning.arguments import PlanCommand
 from lima_ray.planning.display import print_llamas, print_plan
@@ -33,6 +34,8 @@ from lima_ray.planning.hardware import (
     this_machine,
 )
 from lima_ray.planning.lengths import find_lengths
+from lima_ray.planning.measurement import keep_measurement
+from lima_ray.planning.measuring import measure_candidates
 from lima_ray.planning.report import Plan, make_plan
 from lima_ray.planning.shape import read_shape
 
@@ -47,7 +50,16 @@ def plan(command: PlanCommand) -> Plan:
     recipe = command.recipe
     shape = read_shape(recipe)
     rows = find_lengths(recipe, command.rows, command.tokens_per_row)
-    return make_plan(recipe, shape, rows, find_hardware(command))
+    hardware = find_hardware(command)
+    made = make_plan(recipe, shape, rows, hardware)
+    if not command.measure:
+        return made
+    if rows is None:
+        raise UserError("--measure needs the rows' lengths; give --rows and --tokens_per_row")
+    ways = [made.own, *(one for one in made.candidates if one.recipe != made.own.recipe)]
+    for number, measured in measure_candidates(ways, rows).items():
+        keep_measurement(ways[number], shape, hardware, measured)
+    return make_plan(recipe, shape, rows, hardware)
 
 
 def find_hardware(command: PlanCommand) -> Hardware:

@@ -16,7 +16,7 @@ if __name__ == "__main__":  # arguments first: the imports below take seconds
     sys.exit(run_command("train"))
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import psutil
@@ -36,6 +36,7 @@ from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import describe_template
 from lima_ray.judging import assessment, preflight
 from lima_ray.model.families import check_base_model
+from lima_ray.planning.auto import resolve_auto
 from lima_ray.records.files import explain_write_errors, make_readable
 from lima_ray.records.lineage import check_base, hash_arrays, hash_base
 from lima_ray.records.run import Run
@@ -60,10 +61,14 @@ def fit(recipe: Recipe) -> Run:
     """
     phases = Phases(psutil.Process().create_time())
     phases.done("imports")
-    job = prepare(recipe)
+    run = Run(recipe.run_dir)
+    job = prepare(run.with_own_choices(recipe))
     print(describe_template(job.tokenizer))
-    with Run(recipe.run_dir).locked():
-        run = job.initialise()
+    with run.locked():
+        if not run.is_begun() or not job.recipe.is_resolved():
+            job = job.resolved()
+        recipe = job.recipe
+        job.initialise()
         if not is_finished(run, job.schedule):
             run.check_states()
             job.write()
@@ -102,6 +107,14 @@ class PreparedRun:
     def lineage(self) -> dict[str, str]:
         """Hashes of data, base and recipe."""
         return {part: made["hash"] for part, made in self.data_card.items()}
+
+    def resolved(self) -> "PreparedRun":
+        """Join Ray and resolve each `auto` by what fits there; print what it stands for."""
+        recipe, told = resolve_auto(self.recipe, self.rows)
+        if told:
+            print(told, flush=True)
+        card = self.data_card | {"recipe": {"from": recipe.name, "hash": recipe.hash()}}
+        return replace(self, recipe=recipe, data_card=card)
 
     def initialise(self) -> Run:
         """Make the run's directory this recipe's; refuse one that holds something else."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,13 +11,14 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lima_ray.config import sections
 from lima_ray.config.differences import flatten
-from lima_ray.config.errors import UserError, describe_invalid
+from lima_ray.config.errors import UserError, describe_invalid, dotted
 from lima_ray.config.flags import did_you_mean
 from lima_ray.config.paths import output_path
 from lima_ray.config.sections import Section
 
 FREE_TO_CHANGE = ("train.tokens_per_micro_batch", "train.activation_checkpointing", "data.heldout")
 """Fields that a run may change when it goes on: they change rounding alone, or no weights."""
+TYPES = ("int", "bool", "constrained-int", "literal['auto']")
 DEFAULT_BUDGET = int(sections.Train.model_fields["tokens_per_micro_batch"].default)
 
 
@@ -100,6 +102,10 @@ class Recipe(Section):
             f"train.{name}" for name, value in self.train if value == "auto" and name != "precision"
         ]
 
+    def is_resolved(self) -> bool:
+        """Return whether it can train; workers themselves resolve the ZeRO stage."""
+        return not set(self.unresolved()) - {"train.zero_stage"}
+
     def override(self, point: dict[str, Any]) -> "Recipe":
         """Return a copy with dotted names replaced, such as `{"optim.learning_rate": 3e-5}`."""
         tree = self.model_dump()
@@ -141,7 +147,12 @@ def validate_recipe(tree: dict[str, Any], origin: str = "recipe") -> Recipe:
 
 def describe_errors(error: ValidationError, origin: str) -> str:
     """Say what is wrong with each field, a line each, and the nearest right name."""
-    return describe_invalid(error, origin, describe_unknown_key)
+    return describe_invalid(error, origin, describe_unknown_key, field_name)
+
+
+def field_name(keys: Sequence[int | str]) -> str:
+    """Return the dotted name of a field; pydantic adds the type it tried, where it has several."""
+    return dotted([key for key in keys if key not in TYPES])
 
 
 def describe_unknown_key(name: str, value: object) -> str:

@@ -9,7 +9,7 @@ from lima_ray.config.recipe import Recipe
 from lima_ray.planning.candidates import Candidate, plan_recipe
 from lima_ray.planning.hardware import CARDS, GIB, PROCESS_GIB, named_hardware
 from lima_ray.planning.lengths import find_lengths
-from lima_ray.planning.report import Plan, gib, make_plan
+from lima_ray.planning.report import Plan, describe_way, gib, make_plan
 from lima_ray.planning.shape import read_shape
 from lima_ray.results.units import format_bytes, format_duration
 
@@ -179,14 +179,3 @@ def llama_row(recipe: Recipe) -> list[str]:
     fastest = ["none: more machines" if one is None else describe_way(one) for one in plans]
     name = recipe.name.removeprefix("lima-").upper()
     return [f"LLaMA {name}", *(f"{one.peak / GIB:.0f}" for one in ways), *fastest]
-
-
-def describe_way(one: Candidate) -> str:
-    """Return how a candidate computes, in words."""
-    train = one.recipe.train
-    parts = [f"ZeRO {train.zero_stage}"]
-    parts += ["checkpointing"] * bool(train.activation_checkpointing)
-    parts += ["AdamW offloaded"] * bool(train.offload_optimizer)
-    parts += ["weights offloaded"] * bool(train.offload_params)
-    parts.append(f"{train.tokens_per_micro_batch:,} tokens")
-    return ", ".join(parts)

@@ -31,6 +31,7 @@ PROCESS_GIB = 1.65
 """GiB of a GPU that a process takes beside its tensors: CUDA's context and the collectives' buffers
 (an H200's, by the out-of-memory errors in docs/benchmarks/gpu-training.json)."""
 ACCELERATOR = "accelerator_type:"
+THIS_DEVICE = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Node:
     gpus: int
     card: str
     """Name of its GPUs; empty without any."""
-    gpu_bytes: float
-    """Memory of one GPU that tensors can have."""
+    gpu_bytes: float | None
+    """Memory of one GPU that tensors can have; none where it is not known."""
     cores: float
     host_bytes: float | None
     """Memory beside the GPUs'; none where it is not known."""
@@ -78,7 +79,8 @@ class Hardware:
     def bytes_of_worker(self, workers: int) -> float | None:
         """Return the memory that a worker's tensors can have: a GPU's, or a share of a node's."""
         if self.is_gpu:
-            return min(node.gpu_bytes for node in self.nodes if node.is_gpu)
+            known = [node.gpu_bytes for node in self.nodes if node.is_gpu]
+            return None if None in known else min(k for k in known if k is not None)
         return self.host_bytes_of_worker(workers)
 
     def host_bytes_of_worker(self, workers: int) -> float | None:
@@ -114,11 +116,16 @@ def this_machine() -> Hardware:
     """Return this machine without GPUs."""
     cores = len(os.sched_getaffinity(0))
     memory = psutil.virtual_memory().available
-    return Hardware((Node(0, "", 0, cores, memory),), f"this machine: {cores} cores")
+    return Hardware((Node(0, "", None, cores, memory),), f"this machine: {cores} cores")
 
 
 def cluster_hardware(card_gib: float | None, device: str = "auto") -> Hardware:
-    """Join the Ray cluster and look at its nodes; at their GPUs unless the device is `cpu`."""
+    """Join the Ray cluster and look at its nodes.
+
+    Args:
+        card_gib: memory of a GPU whose card is not listed.
+        device: `cpu` looks at no GPUs; `gpu` takes it that there will be some.
+    """
     import ray
 
     connect()
@@ -128,6 +135,8 @@ def cluster_hardware(card_gib: float | None, device: str = "auto") -> Hardware:
     nodes = tuple(read_node(resources, card_gib) for resources in found)
     if any(node.is_gpu for node in nodes):
         nodes = tuple(node for node in nodes if node.is_gpu)
+    elif device == "gpu":  # machines that come when they are asked for
+        nodes = (Node(1, "GPU", None, 0, None),)
     kinds = Counter((node.gpus, node.card, node.cores) for node in nodes)
     told = [
         f"{count} node{'s' * (count > 1)} of "
@@ -138,20 +147,16 @@ def cluster_hardware(card_gib: float | None, device: str = "auto") -> Hardware:
 
 
 def read_node(resources: dict[str, float], card_gib: float | None) -> Node:
-    """Return a node by Ray's resources of it; refuse GPUs whose memory is not known."""
+    """Return a node by Ray's resources of it; a card that is not listed has unknown memory."""
     gpus = int(resources.get("GPU", 0))
     memory = resources.get("memory", 0) + resources.get("object_store_memory", 0)
     cores = resources.get("CPU", 0)
     if not gpus:
-        return Node(0, "", 0, cores, memory)
+        return Node(0, "", None, cores, memory)
     card = next((r.removeprefix(ACCELERATOR) for r in resources if r.startswith(ACCELERATOR)), "")
     known = max((name for name in CARDS if name in card), key=len, default="")
-    if card_gib is None and not known:
-        raise UserError(
-            f"the memory of the cluster's GPUs ({card or 'of no name'}) is not listed; give it: "
-            "--gpu_gib 48"
-        )
-    own = tensor_bytes(CARDS[known] if card_gib is None else card_gib)
+    listed = CARDS.get(known) if card_gib is None else card_gib
+    own = None if listed is None else tensor_bytes(listed)
     return Node(gpus, card or "GPU", own, cores, memory)
 
 

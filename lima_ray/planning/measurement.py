@@ -13,6 +13,7 @@ from lima_ray.planning.hardware import Hardware
 from lima_ray.planning.shape import ModelShape
 from lima_ray.records.files import read_json, write_json
 
+SIZES = ("parameters", "trained", "layers", "hidden", "query", "key", "mlp")
 DECIDES = ("torch", "transformers", "deepspeed", "peft")
 """Packages whose version decides a measurement."""
 
@@ -21,13 +22,14 @@ def measurement_key(candidate: Candidate, shape: ModelShape, on: Hardware) -> di
     """Return what decides the figures of a candidate."""
     recipe = candidate.recipe
     return {
-        "config": shape.config.to_diff_dict(),
+        "family": shape.config.model_type,
+        "sizes": [getattr(shape, name) for name in SIZES] + [shape.config.vocab_size],
         "train": recipe.train.model_dump(exclude={"precision"}) | {"bf16": candidate.bf16},
         "model": recipe.model.model_dump(include={"lora_rank", "attention", "liger"}),
         "dropout": recipe.model.residual_dropout > 0,
         "rows": [recipe.data.max_tokens, recipe.optim.batch_examples],
         "workers": recipe.cluster.workers,
-        "card": on.card or [node.cores for node in on.nodes],
+        "card": on.card or [f"{node.cores:g} cores" for node in on.nodes],
         "packages": {name: version(name) for name in DECIDES},
     }
 
@@ -47,7 +49,9 @@ def with_measurement(candidate: Candidate, shape: ModelShape, on: Hardware) -> C
     return replace(candidate, measured=Measured(kept["peak_bytes"], kept["flops_per_s"]))
 
 
-def keep(candidate: Candidate, shape: ModelShape, on: Hardware, measured: Measured) -> None:
+def keep_measurement(
+    candidate: Candidate, shape: ModelShape, on: Hardware, measured: Measured
+) -> None:
     key = measurement_key(candidate, shape, on)
     write_json(
         cache_folder() / file_of(key),

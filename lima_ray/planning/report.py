@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lima_ray.config.errors import UserError
 from lima_ray.config.paths import output_path
 from lima_ray.config.recipe import Recipe
 from lima_ray.planning.candidates import FIELDS, Candidate, choose, plan_candidates
@@ -113,25 +112,15 @@ def plan_ways(
     return [with_measurement(one, shape, on) for one in planned]
 
 
-def resolve(recipe: Recipe, shape: ModelShape, rows: RowLengths | None, on: Hardware) -> Recipe:
-    """Return a recipe with each `auto` of `train` resolved: the fastest way that fits.
-
-    Raises:
-        UserError: no way fits; it names the smallest.
-    """
-    found = plan_ways(recipe, shape, rows, on, recipe.unresolved())
-    chosen = choose(found)
-    if chosen is None and found[0].verdict == "unknown":
-        chosen = found[0]
-    if chosen is None:
-        least = min(found, key=lambda one: one.peak)
-        raise UserError(
-            f"nothing that {', '.join(recipe.unresolved())} may be fits: the smallest needs "
-            f"{gib(least.peak)} of {gib(least.has or 0)} GiB of a worker. Use more "
-            "--cluster.workers, or --model.lora_rank 16, or larger cards; "
-            "python -m lima_ray.plan tells what fits"
-        )
-    return chosen.recipe
+def describe_way(one: Candidate) -> str:
+    """Return how a candidate computes, in words."""
+    train = one.recipe.train
+    parts = [f"ZeRO {train.zero_stage}"]
+    parts += ["checkpointing"] * bool(train.activation_checkpointing)
+    parts += ["AdamW offloaded"] * bool(train.offload_optimizer)
+    parts += ["weights offloaded"] * bool(train.offload_params)
+    parts.append(f"{train.tokens_per_micro_batch:,} tokens")
+    return ", ".join(parts)
 
 
 def gib(count: float) -> str:

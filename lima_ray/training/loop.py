@@ -158,6 +158,8 @@ def build_engine(
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     recipe = resolve_zero_stage(recipe, dist.get_world_size(), device)
+    if recipe.unresolved():
+        raise ValueError(f"{', '.join(recipe.unresolved())} is auto; resolve it first")
     bf16 = choose_dtype(recipe, device) == torch.bfloat16
     config = deepspeed_config(recipe, bf16=bf16, universal=universal)
     torch.manual_seed(recipe.seed)
