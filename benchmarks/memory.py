@@ -43,7 +43,7 @@ from lima_ray.training.schedule import plan_epoch
 
 GIB = 2**30
 STEPS = 2
-BUDGET = 512
+BUDGET = 256
 """Tokens of a micro-batch."""
 ON, LORA = "train.activation_checkpointing", "model.lora_rank"
 CASES: dict[str, list[dict[str, Any]]] = {
@@ -120,7 +120,7 @@ def prepare(root: Path, hidden: int, layers: int, vocab: int) -> Recipe:
         {
             "data": {"train": str(root / "train.jsonl"), "max_tokens": 128},
             "model": {"base": str(root / "base"), "residual_dropout": 0.0},
-            "optim": {"batch_examples": 8},
+            "optim": {"batch_examples": 4},
             "train": {"precision": "fp32", "tokens_per_micro_batch": BUDGET},
         }
     )

@@ -1,6 +1,6 @@
 """How long a recipe's rows are: encoded where data and base are at hand, else LIMA's or told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,8 +21,8 @@ TABLE_1 = {
     "authors": (200, 40, 334),
 }
 """LIMA's Table 1: rows, mean tokens of prompt and reply, by source."""
-PACKED_EPOCHS = 3
-"""Epochs whose micro-batches are looked at for the largest."""
+PACKED_EPOCHS, MANY = 3, 10_000
+"""Epochs whose micro-batches are looked at for the largest; one of so many rows."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class RowLengths:
     supervised_R: np.ndarray
     source: str
     """Where they are from, for people."""
+    loads: dict[tuple[int, ...], Load] = field(default_factory=dict)
+    """The largest micro-batches that were found, by what decides them."""
 
     def __len__(self) -> int:
         return len(self.lengths_R)
@@ -82,13 +84,20 @@ def lima_lengths() -> tuple[np.ndarray, np.ndarray]:
     return prompts_R, replies_R
 
 
-def largest_load(recipe: Recipe, rows: RowLengths | Rows | None, workers: int) -> Load:
+def largest_load(recipe: Recipe, rows: RowLengths | None, workers: int) -> Load:
     """Return the largest micro-batch of a training; a full one where rows are not known."""
     if rows is None:
         return Load(recipe.token_budget, recipe.token_budget)
-    epochs = range(min(PACKED_EPOCHS, recipe.optim.epochs))
-    steps = [step for epoch in epochs for step in plan_epoch(recipe, rows, epoch, workers)]
-    return load_of_steps(steps, rows)
+    batch, epochs = recipe.optim.batch_examples, min(PACKED_EPOCHS, recipe.optim.epochs)
+    decides = (recipe.token_budget, workers, batch, epochs, recipe.seed)
+    if decides not in rows.loads:
+        steps = [
+            step
+            for epoch in range(epochs if len(rows) < MANY else 1)
+            for step in plan_epoch(recipe, rows, epoch, workers)
+        ]
+        rows.loads[decides] = load_of_steps(steps, rows)
+    return rows.loads[decides]
 
 
 def load_of_steps(steps: list[Step], rows: RowLengths | Rows, rank: int | None = None) -> Load:

@@ -13,6 +13,7 @@ with measured peaks.
 from dataclasses import dataclass, field
 
 from lima_ray.config.recipe import Recipe
+from lima_ray.model.attention import head_width
 from lima_ray.planning.shape import ModelShape
 from lima_ray.training.zero import OPTIMIZER_BYTES, bucket_size
 
@@ -171,12 +172,13 @@ class WorkerMemory:
         return self.width * (buffers * bucket + min(bucket, trained))
 
     def activations(self) -> float:
-        """What all layers keep for the backward pass, and the last norm."""
+        """What all layers keep for the backward pass, with the last norm and the positions."""
         tokens, hidden = self.load.tokens, self.shape.hidden
         each = self.width * hidden * tokens
         if not self.recipe.train.activation_checkpointing:
             each = self.layer()
-        return each * self.shape.layers + 2 * self.width * hidden * tokens
+        norm_and_positions = 2 * hidden + 2 * head_width(self.shape.config)
+        return each * self.shape.layers + self.width * norm_and_positions * tokens
 
     def layer(self) -> float:
         """What one layer keeps for its backward pass, where nothing is recomputed.
