@@ -43,8 +43,6 @@ from lima_ray.training.schedule import plan_epoch
 
 GIB = 2**30
 STEPS = 2
-BUDGET = 256
-"""Tokens of a micro-batch."""
 ON, LORA = "train.activation_checkpointing", "model.lora_rank"
 CASES: dict[str, list[dict[str, Any]]] = {
     "zero": [{"train.zero_stage": stage} for stage in range(4)],
@@ -67,6 +65,7 @@ def main(
     hidden: int = 768,
     layers: int = 12,
     vocab: int = 8192,
+    tokens: int = 256,
     cases: str = ",".join(CASES),
     gpu: str = "",
 ) -> None:
@@ -76,6 +75,7 @@ def main(
         hidden: width of the random base.
         layers: its layers.
         vocab: its tokens.
+        tokens: of a micro-batch; a step has two.
         cases: which groups of cases to run, with commas between.
         gpu: a file of `benchmarks.gpu training` to compare with instead.
     """
@@ -86,7 +86,7 @@ def main(
         return
     with TemporaryDirectory() as folder:
         root = Path(folder)
-        recipe = prepare(root, hidden, layers, vocab)
+        recipe = prepare(root, hidden, layers, vocab, tokens)
         for group in cases.split(","):
             for case in CASES[group]:
                 tried = recipe.override(case)
@@ -104,7 +104,7 @@ def show(name: str, planned: float, measured: float, fixed: str = "") -> None:
     print(f"{name:64}{planned / GIB:9.2f}{measured / GIB:10.2f}{ratio:7.2f}  {fixed}", flush=True)
 
 
-def prepare(root: Path, hidden: int, layers: int, vocab: int) -> Recipe:
+def prepare(root: Path, hidden: int, layers: int, vocab: int, tokens: int) -> Recipe:
     """Make a random base whose vocabulary is full, and rows that fill micro-batches."""
     generator = np.random.default_rng(0)
     letters = list("abcdefghijklmnopqrstuvwxyz")
@@ -118,10 +118,10 @@ def prepare(root: Path, hidden: int, layers: int, vocab: int) -> Recipe:
     write_examples(rows, root / "train.jsonl")
     recipe = validate_recipe(
         {
-            "data": {"train": str(root / "train.jsonl"), "max_tokens": 128},
+            "data": {"train": str(root / "train.jsonl"), "max_tokens": tokens // 2},
             "model": {"base": str(root / "base"), "residual_dropout": 0.0},
             "optim": {"batch_examples": 4},
-            "train": {"precision": "fp32", "tokens_per_micro_batch": BUDGET},
+            "train": {"precision": "fp32", "tokens_per_micro_batch": tokens},
         }
     )
     training_data.load(recipe)[2].save(root / "rows")
