@@ -34,7 +34,7 @@ from lima_ray.data.examples import write_examples
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.planning.lengths import load_of_steps
-from lima_ray.planning.measuring import peak_bytes, reset_peak
+from lima_ray.planning.measurement import peak_bytes, reset_peak
 from lima_ray.planning.memory import Load, plan_memory
 from lima_ray.planning.shape import ModelShape, base_config, read_shape, shape_of
 from lima_ray.records.example import Example

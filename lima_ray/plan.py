@@ -34,8 +34,7 @@ from lima_ray.planning.hardware import (
     this_machine,
 )
 from lima_ray.planning.lengths import find_lengths
-from lima_ray.planning.measurement import keep_measurement
-from lima_ray.planning.measuring import measure_candidates
+from lima_ray.planning.measurement import keep_measurement, measure_candidates
 from lima_ray.planning.report import Plan, make_plan
 from lima_ray.planning.shape import read_shape
 
