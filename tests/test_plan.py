@@ -1,10 +1,12 @@
 """`lima_ray.plan`: every shipped recipe, what fits where, flags to paste, `auto`, and refusals."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ray_cluster
 
 from lima_ray import plan, train
 from lima_ray.config.command_line import COMMANDS, parse_arguments, run_command
@@ -28,6 +30,12 @@ from lima_ray.records.run import Run
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measurements that this machine keeps are not seen."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with ray_cluster(cpus=4):
+        yield
 
 
 def planned(*args: str) -> Plan:
@@ -131,7 +139,9 @@ def test_auto_takes_the_fastest_that_fits_and_keeps_what_is_set() -> None:
     assert kept.tokens_per_micro_batch == 8192
 
 
-def test_auto_is_resolved_before_a_run_and_kept_when_it_goes_on(recipe: Recipe) -> None:
+def test_auto_is_resolved_before_a_run_and_kept_when_it_goes_on(
+    cluster: None, recipe: Recipe
+) -> None:
     asked = recipe.override(
         {
             "train.activation_checkpointing": "auto",
@@ -154,7 +164,7 @@ def test_auto_is_resolved_before_a_run_and_kept_when_it_goes_on(recipe: Recipe) 
     assert Run(run.path.with_name("new")).with_own_choices(asked) == asked
 
 
-def test_a_run_that_began_before_auto_was_resolved_goes_on(recipe: Recipe) -> None:
+def test_a_run_that_began_before_auto_was_resolved_goes_on(cluster: None, recipe: Recipe) -> None:
     recipe = recipe.override({"optim.epochs": 1})
     run = train.fit(recipe)
     run.recipe().override({"train.zero_stage": "auto"}).save(run.recipe_file)
@@ -213,7 +223,7 @@ def test_rows_may_be_told_where_the_data_is_not_at_hand() -> None:
 
 @pytest.mark.slow
 def test_three_steps_are_measured_on_the_clusters_workers(
-    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cluster: None, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = recipe.override({"cluster.workers": 2})
     recipe.save(tmp_path / "tiny.yaml")
