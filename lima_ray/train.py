@@ -46,7 +46,7 @@ from lima_ray.training.progress import TrainingProgress
 from lima_ray.training.schedule import Schedule
 from lima_ray.training.signals import raise_on_signals, run_in_thread
 from lima_ray.training.trackers import check_tracker
-from lima_ray.training.worker import train_worker
+from lima_ray.training.worker import LEFT, train_worker
 
 COLLECTIVE_TIMEOUT_S = 1800
 
@@ -198,15 +198,16 @@ def run_workers(
         if assessed
         else None,
     )
-    try:
-        result = trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise UserError(
-            f"training failed more than cluster.max_failures {asked.max_failures} times. What is "
-            f"saved is in {run.path}; the same command goes on from there. The last error was:\n"
-            f"{error}"
-        ) from error
-    returned = result.return_value or {}
+    returned = {LEFT: ""}
+    while LEFT in returned:  # they begin again on the nodes that stay, or on new ones
+        try:
+            returned = trainer.fit().return_value or {}
+        except ray.train.TrainingFailedError as error:
+            raise UserError(
+                f"training failed more than cluster.max_failures {asked.max_failures} times. What "
+                f"is saved is in {run.path}; the same command goes on from there. The last error "
+                f"was:\n{error}"
+            ) from error
     if "error" in returned:
         raise UserError(returned["error"])
 
