@@ -41,7 +41,7 @@ POLL_S = 0.2
 
 
 class NodeError(RuntimeError):
-    """A node ended, or did not join in time; the message has the end of its log."""
+    """A node did not join in time; the message has the end of its log."""
 
 
 @dataclass
@@ -164,6 +164,8 @@ class LocalCluster:
             "RAY_USAGE_STATS_ENABLED": "0",
             "CUDA_VISIBLE_DEVICES": "",
             "DS_ACCELERATOR": "cpu",
+            # Else it ends workers for the memory that others on this machine take.
+            "RAY_memory_monitor_refresh_ms": "0",
         } | self.variables
 
     def start_head(self) -> None:
@@ -223,13 +225,18 @@ class LocalCluster:
         return self.list_nodes()[node.name]["node_id"]
 
     def _wait_for(self, node: Node) -> None:
+        """Wait until a node has joined; one that gave up is started again, as by a supervisor."""
         deadline = time.monotonic() + START_S
         while self.list_nodes().get(node.name, {}).get("state") != "ALIVE":
             ended = node.process is None or node.process.poll() is not None
-            if ended or time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 said = node.log.read_text(errors="replace")[-2000:]
-                what = "ended" if ended else f"did not join within {START_S:.0f} s"
-                raise NodeError(f"{node.name} {what}; {node.log} ends:\n{said}")
+                raise NodeError(
+                    f"{node.name} did not join within {START_S:.0f} s; {node.log} ends:\n{said}"
+                )
+            if ended:  # Ray itself waits for 30 s, which a busy machine may exceed
+                node.kill()
+                node.start()
             time.sleep(POLL_S)
 
     def close(self) -> None:
