@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 import ray
 import ray.train
+from ray.exceptions import RayActorError
 from ray.train.torch import TorchConfig, TorchTrainer
 from transformers import PreTrainedTokenizerFast
 
@@ -40,7 +41,7 @@ from lima_ray.records.files import explain_write_errors, make_readable
 from lima_ray.records.lineage import check_base, hash_arrays, hash_base
 from lima_ray.records.run import Run
 from lima_ray.results.figures import draw_loss_curve
-from lima_ray.training.failures import FailureLog
+from lima_ray.training.failures import FailureLog, describe_exception
 from lima_ray.training.phases import Phases
 from lima_ray.training.progress import TrainingProgress
 from lima_ray.training.schedule import Schedule
@@ -207,6 +208,12 @@ def run_workers(
                 f"training failed more than cluster.max_failures {asked.max_failures} times. What "
                 f"is saved is in {run.path}; the same command goes on from there. The last error "
                 f"was:\n{error}"
+            ) from error
+        except RayActorError as error:  # on this command's own node, or on the head
+            raise UserError(
+                f"Ray's controller of the training was lost ({describe_exception(error)}). What is "
+                f"saved is in {run.path}; the same command goes on from there, once the cluster is "
+                "up"
             ) from error
     if "error" in returned:
         raise UserError(returned["error"])

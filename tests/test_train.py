@@ -9,10 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from conftest import dialogues, ray_cluster
@@ -65,6 +67,29 @@ def test_a_killed_worker_changes_nothing(recipe: Recipe) -> None:
     assert [s["loss"] for s in run.steps()] == [s["loss"] for s in whole.steps()]
     for file in ("model.safetensors", "tokenizer.json", "config.json"):
         assert (run.export_dir / file).read_bytes() == (whole.export_dir / file).read_bytes()
+
+
+def test_a_lost_controller_ends_with_the_way_on(recipe: Recipe) -> None:
+    """As where the head dies, which it runs on."""
+    recipe = recipe.override({"checkpoint.state_every_steps": 2, "optim.epochs": 8})
+    run = Run(recipe.run_dir)
+
+    def kill_the_controller() -> None:
+        wait_for(run, "step", 3)
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if "ray::TrainController" in process.cmdline()[0]:
+                    process.kill()
+
+    killer = threading.Thread(target=kill_the_controller)
+    killer.start()
+    with pytest.raises(UserError, match=r"controller .* was lost .*the same command goes on"):
+        train.fit(recipe)
+    killer.join()
+    train.fit(recipe)
+    steps = run.steps()
+    assert [s["step"] for s in steps] == list(range(1, 25))
+    assert [m["step"] for m in run.metrics() if m["kind"] == "start"][-1] >= 2
 
 
 def test_the_export_is_the_trained_model_and_needs_transformers_alone(

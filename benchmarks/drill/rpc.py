@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from benchmarks.drill import serving, sweep, trainings
-from benchmarks.drill.nodes import local_cluster
+from benchmarks.drill.nodes import LocalCluster, local_cluster
 from benchmarks.drill.outcome import Fault, Outcome, expect
 
 LOST_PERCENT = 5
@@ -25,6 +25,14 @@ VARIABLES = {
 }
 
 
+def expect_losses_of_replies(cluster: LocalCluster) -> str:
+    """Refuse a cluster whose processes did not take the faults; say how many did."""
+    logs = [file for file in cluster.folder.glob("*/session_*/logs/*") if file.is_file()]
+    told = sum("RpcFailureManager seed" in file.read_text(errors="replace") for file in logs)
+    expect(told > 0, f"no process of Ray's took RAY_testing_rpc_failure; {len(logs)} logs")
+    return f"{told} processes of Ray's lost replies"
+
+
 def train(folder: Path) -> Outcome:
     whole = trainings.reference(folder.parents[1])
     with local_cluster(variables=VARIABLES) as cluster:
@@ -37,7 +45,9 @@ def train(folder: Path) -> Outcome:
             training.kill()
         starts = len(training.records("start"))
         held = trainings.expect_same(training, whole)
-    return Outcome(f"nothing; {starts} start{'s' * (starts != 1)}", None, held)
+        took = expect_losses_of_replies(cluster)
+    lost = "nothing" if starts == 1 else f"{starts - 1} restarts"
+    return Outcome(lost, None, f"{held}; {took}")
 
 
 def run_sweep(folder: Path) -> Outcome:
@@ -48,7 +58,8 @@ def run_sweep(folder: Path) -> Outcome:
         one.begin()
         one.finish()
         held = sweep.expect_same(one, whole)
-    return Outcome("nothing", None, held)
+        took = expect_losses_of_replies(cluster)
+    return Outcome("nothing", None, f"{held}; {took}")
 
 
 def serve(folder: Path) -> Outcome:
@@ -58,8 +69,9 @@ def serve(folder: Path) -> Outcome:
         answered = [app.answers() for _ in range(100)]
         seconds = time.monotonic() - began
         expect(answered[-1], "the last request was not answered")
+        took = expect_losses_of_replies(app.cluster)
     lost = answered.count(False)
-    return Outcome(f"{lost} of 100 requests", None, f"100 requests in {seconds:.0f} s")
+    return Outcome(f"{lost} of 100 requests", None, f"asked one by one in {seconds:.0f} s; {took}")
 
 
 FAULTS = [
