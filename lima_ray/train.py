@@ -15,7 +15,9 @@ if __name__ == "__main__":  # arguments first: the imports below take seconds
 
     sys.exit(run_command("train"))
 
+import errno
 import math
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -204,11 +206,7 @@ def run_workers(
         try:
             returned = trainer.fit().return_value or {}
         except ray.train.TrainingFailedError as error:
-            raise UserError(
-                f"training failed more than cluster.max_failures {asked.max_failures} times. What "
-                f"is saved is in {run.path}; the same command goes on from there. The last error "
-                f"was:\n{error}"
-            ) from error
+            raise UserError(explain_failure(error, run, asked.max_failures)) from error
         except RayActorError as error:  # on this command's own node, or on the head
             raise UserError(
                 f"Ray's controller of the training was lost ({describe_exception(error)}). What is "
@@ -217,6 +215,17 @@ def run_workers(
             ) from error
     if "error" in returned:
         raise UserError(returned["error"])
+
+
+def explain_failure(error: Exception, run: Run, max_failures: int) -> str:
+    """Return what a user needs to know of a training that Ray Train gave up."""
+    kept = f"What is saved is in {run.path}; the same command goes on from there"
+    if os.strerror(errno.ENOSPC) in str(error):
+        return f"no room is left on the disk of {run.path}; make some. {kept}"
+    return (
+        f"training failed more than cluster.max_failures {max_failures} times. {kept}. The last "
+        f"error was:\n{error}"
+    )
 
 
 def assesses_during_training(recipe: Recipe, gpus: bool) -> bool:

@@ -177,7 +177,13 @@ def test_a_finished_run_is_left_alone_and_another_recipe_refused(recipe: Recipe)
     assert run.metrics_file.read_text() == before
 
 
-def test_a_full_disk_keeps_the_last_state(recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("room", "told"),
+    [(1 << 19, r"no room for the resume state of step \d: it needs"), (0, "no room")],
+)
+def test_a_full_disk_keeps_the_last_state(
+    recipe: Recipe, tmp_path: Path, room: int, told: str
+) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)]
@@ -186,9 +192,9 @@ def test_a_full_disk_keeps_the_last_state(recipe: Recipe, tmp_path: Path) -> Non
     try:
         recipe = recipe.override({"runs_dir": str(disk), "checkpoint.weights_from_epoch": 3})
         run = Run(recipe.run_dir)
-        ballast = threading.Thread(target=fill_after_first_state, args=(run, disk))
+        ballast = threading.Thread(target=fill_after_first_state, args=(run, disk, room))
         ballast.start()
-        with pytest.raises(UserError, match=r"no room for the resume state of step \d: it needs"):
+        with pytest.raises(UserError, match=told):
             train.fit(recipe)
         ballast.join()
         state = run.latest_state()
@@ -200,11 +206,12 @@ def test_a_full_disk_keeps_the_last_state(recipe: Recipe, tmp_path: Path) -> Non
         subprocess.run(["umount", str(disk)], check=False)
 
 
-def fill_after_first_state(run: Run, disk: Path) -> None:
+def fill_after_first_state(run: Run, disk: Path, room: int) -> None:
     """Leave less room than a second state needs."""
     wait_for(run, "save", 1)
-    free = shutil.disk_usage(disk).free
-    (disk / "ballast").write_bytes(bytes(max(0, free - (1 << 19))))
+    with (disk / "ballast").open("wb", buffering=0) as out, suppress(OSError):
+        while free := max(0, shutil.disk_usage(disk).free - room):
+            out.write(bytes(free))
 
 
 @pytest.mark.parametrize(

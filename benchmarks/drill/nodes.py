@@ -34,7 +34,7 @@ import psutil
 from benchmarks.servers import ROOT, beside, free_port
 
 HOST = "127.0.0.1"
-START_S = 180.0
+START_S = 300.0
 """How long a node may take to join; seconds on a quiet machine."""
 OBJECT_STORE_BYTES = 100 * 2**20
 POLL_S = 0.2

@@ -46,7 +46,8 @@ def fill_disk(folder: Path) -> Outcome:
             take_all_room(ballast)
             status = training.wait()
             expect(status == USER_ERROR, f"status {status} on a full disk:\n{training.said}")
-            (message,) = [line for line in training.said.splitlines() if "no room" in line][-1:]
+            told = [line for line in training.said.splitlines() if "no room" in line]
+            expect(bool(told), f"the full disk is not told of:\n{training.said}")
             state = training.run.latest_state()
             expect(state is not None, "no state is left")
             ballast.unlink()
@@ -58,8 +59,9 @@ def fill_disk(folder: Path) -> Outcome:
             held = expect_same(training, whole)
         finally:
             training.kill()
-    told = f"{held}; it said: {message.strip()}"
-    return Outcome(describe_lost(went_on.lost), went_on.seconds, told)
+    return Outcome(
+        describe_lost(went_on.lost), went_on.seconds, f"{held}; the error names the disk"
+    )
 
 
 def take_all_room(ballast: Path) -> None:
