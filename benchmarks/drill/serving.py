@@ -69,8 +69,11 @@ class Served:
         return "broken"
 
     def replicas(self) -> dict[str, int]:
-        """Return ids and processes of the engine's replicas that Serve says are running."""
-        apps = self.cluster.get("/api/serve/applications/")["applications"]
+        """Return ids and processes of the engine's running replicas; none while Serve is silent."""
+        try:
+            apps = self.cluster.get("/api/serve/applications/")["applications"]
+        except (OSError, ValueError, KeyError):
+            return {}
         found = apps.get("lima", {}).get("deployments", {}).get("Engine", {}).get("replicas", [])
         return {one["replica_id"]: one["pid"] for one in found if one["state"] == "RUNNING"}
 
