@@ -15,13 +15,16 @@ if __name__ == "__main__":  # arguments first: the imports below take seconds
 
     sys.exit(run_command("train"))
 
+import errno
 import math
+import os
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import psutil
 import ray
 import ray.train
+from ray.exceptions import RayActorError
 from ray.train.torch import TorchConfig, TorchTrainer
 from transformers import PreTrainedTokenizerFast
 
@@ -41,13 +44,13 @@ from lima_ray.records.files import explain_write_errors, make_readable
 from lima_ray.records.lineage import check_base, hash_arrays, hash_base
 from lima_ray.records.run import Run
 from lima_ray.results.figures import draw_loss_curve
-from lima_ray.training.failures import FailureLog
+from lima_ray.training.failures import FailureLog, describe_exception
 from lima_ray.training.phases import Phases
 from lima_ray.training.progress import TrainingProgress
 from lima_ray.training.schedule import Schedule
 from lima_ray.training.signals import raise_on_signals, run_in_thread
 from lima_ray.training.trackers import check_tracker
-from lima_ray.training.worker import train_worker
+from lima_ray.training.worker import LEFT, train_worker
 
 COLLECTIVE_TIMEOUT_S = 1800
 
@@ -211,17 +214,31 @@ def run_workers(
         if assessed
         else None,
     )
-    try:
-        result = trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise UserError(
-            f"training failed more than cluster.max_failures {asked.max_failures} times. What is "
-            f"saved is in {run.path}; the same command goes on from there. The last error was:\n"
-            f"{error}"
-        ) from error
-    returned = result.return_value or {}
+    returned = {LEFT: ""}
+    while LEFT in returned:  # they begin again on the nodes that stay, or on new ones
+        try:
+            returned = trainer.fit().return_value or {}
+        except ray.train.TrainingFailedError as error:
+            raise UserError(explain_failure(error, run, asked.max_failures)) from error
+        except RayActorError as error:  # on this command's own node, or on the head
+            raise UserError(
+                f"Ray's controller of the training was lost ({describe_exception(error)}). What is "
+                f"saved is in {run.path}; the same command goes on from there, once the cluster is "
+                "up"
+            ) from error
     if "error" in returned:
         raise UserError(returned["error"])
+
+
+def explain_failure(error: Exception, run: Run, max_failures: int) -> str:
+    """Return what a user needs to know of a training that Ray Train gave up."""
+    kept = f"What is saved is in {run.path}; the same command goes on from there"
+    if os.strerror(errno.ENOSPC) in str(error):
+        return f"no room is left on the disk of {run.path}; make some. {kept}"
+    return (
+        f"training failed more than cluster.max_failures {max_failures} times. {kept}. The last "
+        f"error was:\n{error}"
+    )
 
 
 def assesses_during_training(recipe: Recipe, gpus: bool) -> bool:

@@ -36,8 +36,13 @@ FORWARDED = (
     "MLFLOW_TRACKING_URI",
 )
 """What workers on other nodes need of the driver's environment."""
-HEALTH_CHECK_S = "0.5"
-"""How often Ray Train polls its workers; its default of 2 s would hold up short epochs."""
+TRAIN_DEFAULTS = {
+    # How often Ray Train polls its workers; its default of 2 s would hold up short epochs.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # How often it asks for nodes that are about to be taken away; some clouds tell 30 s before.
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+}
+"""Ray Train's environment where it is not set otherwise."""
 
 
 def set_ray_defaults() -> None:
@@ -68,7 +73,8 @@ def connect(dashboard: bool = False) -> None:
     """Join the cluster of RAY_ADDRESS or this node, or start one, with the dashboard if asked."""
     import ray
 
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
+    for name, value in TRAIN_DEFAULTS.items():
+        os.environ.setdefault(name, value)
     if not ray.is_initialized():
         check_address()
         set_ray_defaults()
