@@ -33,7 +33,8 @@ reproduce: $(READY)  ## the paper's ablations on the miniature: about 45 minutes
 test: $(READY)  ## the tests, without those marked slow
 	@$(BIN)/python -m pytest -q
 
-check: $(READY)  ## ruff and pyright
+check: $(READY)  ## ruff and pyright, and known advisories on the versions of constraints.txt
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
+	@$(BIN)/python .ci/audit.py

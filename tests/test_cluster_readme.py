@@ -66,7 +66,8 @@ def test_secrets_that_manifests_name_are_made_in_the_guide() -> None:
     }
     text = "".join(file.read_text() for file in (CLUSTER / "kuberay").rglob("*.yaml"))
     assert set(re.findall(r"secretName: ([\w-]+)", text)) == set(made)
-    assert set(re.findall(r"/etc/lima/(\w+)", text)) <= made["lima-secrets"] | {"netrc"}
+    optional = {"netrc", "openai_api_key"}
+    assert set(re.findall(r"/etc/lima/(\w+)", text)) <= made["lima-secrets"] | optional
     assert re.findall(r"secretKeyRef: \{name: (\S+), key: (\w+)\}", text) == [
         ("lima-postgres", "password")
     ]

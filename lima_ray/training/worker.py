@@ -17,12 +17,13 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
     """Run one worker of the group: load, resume where there is a state, train, save.
 
     Args:
-        config: `recipe` (plain values), `run` (path), `phases` (of the driver), `lineage`, and
-            `assess` for epochs judged meanwhile.
+        config: `recipe` (plain values), `run` (path), `phases` (of the driver), `lineage`,
+            `secrets`, and `assess` for epochs judged meanwhile.
 
     Returns:
         `{"error": message}` for what a user has to mend; retrying would not help there.
     """
+    config["secrets"].enter_environment()
     phases = Phases(**config["phases"])
     phases.done("workers")
     import ray.train
