@@ -16,7 +16,7 @@ from benchmarks.drill.nodes import LocalCluster, local_cluster
 from lima_ray.config.secrets.reading import SECRETS
 from lima_ray.web.passwords import login_line
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 CANARIES = {name: f"sk-canary-{number}" for number, name in enumerate(SECRETS)}
 CANARIES["MLFLOW_TRACKING_URI"] = "https://me:sk-canary-uri@mlflow.invalid"
 CANARIES["OTHER_KEY"] = "sk-canary-other"

@@ -29,7 +29,7 @@ from benchmarks.drill.nodes import LocalCluster, local_cluster
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import read_verdicts
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 KEY = "sk-of-a-file"
 
 

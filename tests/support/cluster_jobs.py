@@ -17,6 +17,14 @@ from sweeps import PROMPTS, ROOT, ROWS
 from benchmarks.drill.nodes import LocalCluster
 
 EMPTY: Mapping[str, str] = {}
+OF_RAY = (
+    "DashboardAgent",
+    "RuntimeEnvAgent",
+    "IDLE",
+    "_AutoscalingCoordinatorActor",
+    "_StatsActor",
+)
+"""Processes of Ray's own, which stay when a job has ended."""
 OWN = ("OPENAI_API_KEY", "HF_TOKEN", "WANDB_API_KEY", "RAY_ADDRESS", "RAY_AUTH_MODE")
 
 
@@ -31,7 +39,7 @@ def run(
     cluster: LocalCluster,
     command: Sequence[str | Path],
     more: Mapping[str, str] = EMPTY,
-    timeout_s: float = 300,
+    timeout_s: float = 600,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of the project as a driver of the cluster, beside its head."""
     return subprocess.run(
@@ -49,7 +57,7 @@ def submit(
     cluster: LocalCluster,
     *command: str | Path,
     flags: Sequence[str] = (),
-    timeout_s: float = 300,
+    timeout_s: float = 600,
 ) -> subprocess.CompletedProcess[str]:
     """Submit a command as the README does, and wait for its end."""
     job = ["ray", "job", "submit", "--working-dir", ".", *flags, "--", *command]
@@ -59,7 +67,8 @@ def submit(
 def in_use(cluster: LocalCluster) -> list[str]:
     """Return what of a cluster is taken: actors, placement groups, cores, and their processes."""
     rows = cluster.get("/api/v0/actors?limit=10000")["data"]["result"]["result"]
-    found = [f"{one['class_name']} {one['state']}" for one in rows if one["state"] != "DEAD"]
+    left = [one for one in rows if one["state"] != "DEAD" and one["class_name"] not in OF_RAY]
+    found = [f"{one['class_name']} {one['state']}" for one in left]
     rows = cluster.get("/api/v0/placement_groups?limit=10000")["data"]["result"]["result"]
     found += [f"{one['name']} {one['state']}" for one in rows if one["state"] != "REMOVED"]
     usage = cluster.get("/api/cluster_status")["data"]["clusterStatus"]["loadMetricsReport"][
@@ -70,7 +79,8 @@ def in_use(cluster: LocalCluster) -> list[str]:
         for process in node.processes():
             with suppress(psutil.Error):
                 title = " ".join(process.cmdline())
-                if title.startswith("ray::") and not title.startswith("ray::IDLE"):
+                kind = title.removeprefix("ray::").partition(".")[0]
+                if title.startswith("ray::") and not kind.startswith(OF_RAY):
                     found.append(title)
     return found
 
@@ -102,10 +112,12 @@ def train(folder: Path, name: str, **fields: object) -> list[str]:
 
 
 @contextmanager
-def deployed(cluster: LocalCluster, folder: Path, args: dict[str, Any]) -> Iterator[str]:
+def deployed(
+    cluster: LocalCluster, folder: Path, args: dict[str, Any], host: str = "127.0.0.1"
+) -> Iterator[str]:
     """Serve a model by `serve deploy` until the block ends, and yield its URL."""
     port = free_port()
-    config = write_config(folder, args, port)
+    config = write_config(folder, args, port, host)
     try:
         ended = run(cluster, ["serve", "deploy", config])
         assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -115,10 +127,10 @@ def deployed(cluster: LocalCluster, folder: Path, args: dict[str, Any]) -> Itera
         run(cluster, ["serve", "shutdown", "--yes"])
 
 
-def write_config(folder: Path, args: dict[str, Any], port: int) -> Path:
+def write_config(folder: Path, args: dict[str, Any], port: int, host: str = "127.0.0.1") -> Path:
     """Write what `serve deploy` takes: one proxy, since all nodes are on one machine."""
     app = {"name": "lima", "import_path": "serve.app:build", "args": args}
-    at = {"proxy_location": "HeadOnly", "http_options": {"host": "127.0.0.1", "port": port}}
+    at = {"proxy_location": "HeadOnly", "http_options": {"host": host, "port": port}}
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(at | {"applications": [app]}))
     return path

@@ -1,14 +1,17 @@
 """Keys and tokens on their way to workers: from memory to memory.
 
 Ray shows a job's and a worker's `runtime_env` to whoever holds the cluster's token, on the
-dashboard and by `ray list`, and its GCS keeps the arguments of an actor's constructor, on a disk
-where it is told to. So neither carries a secret. Workers get a reference, and with it ask the
-driver for the values, whose memory alone holds them.
+dashboard and by `ray list`. Its GCS keeps the arguments of an actor's constructor, on a disk where
+it is told to, and a small object that such an argument refers to may be put in its place. The
+object store spills to disk. So none of them carries a secret: an actor holds them, workers get its
+handle, and its calls go from process to process.
 """
 
+import asyncio
 import json
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from lima_ray.config.errors import join_names
@@ -20,10 +23,10 @@ JOB_CONFIG_ENV = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 @dataclass(frozen=True)
 class SharedSecrets:
-    """A driver's secrets as its workers get them: passed on as a reference, which shows nothing."""
+    """A driver's secrets as its workers get them: passed on as a handle, which shows nothing."""
 
-    reference: Any = None
-    """Ray's, to the values by variable; none where the driver has no secret."""
+    holder: Any = None
+    """A `SecretsHolder`'s handle; none where the driver has no secret."""
 
     @classmethod
     def of_driver(cls, *variables: str) -> "SharedSecrets":
@@ -31,19 +34,47 @@ class SharedSecrets:
         import ray
 
         values = {name: read_secret(name) for name in {*SECRETS, *variables}}
-        values = {name: value for name, value in values.items() if value}
-        if not values:
-            return cls()
-        # A task's small return stays in its caller's memory; `ray.put` would write it into the
-        # object store, which spills to disk.
-        return cls(ray.remote(_same).options(num_cpus=0).remote(values))
+        given = frozenset((name, value) for name, value in values.items() if value)
+        own = ray.get_runtime_context()
+        return cls(_start_holder(given, own.get_node_id(), own.get_job_id()) if given else None)
 
     def enter_environment(self) -> None:
         """Set the variables in this worker's process, where libraries look for them."""
         import ray
 
-        if self.reference is not None:
-            os.environ.update(ray.get(self.reference))
+        if self.holder is not None:
+            os.environ.update(ray.get(self.holder.tell.remote()))
+
+
+class SecretsHolder:
+    """An actor whose memory holds secrets; it ends with its driver."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.given = asyncio.Event()
+
+    async def hold(self, values: dict[str, str]) -> None:
+        self.values = values
+        self.given.set()
+
+    async def tell(self) -> dict[str, str]:
+        """Return the secrets, once they have come; another process may ask before that."""
+        await self.given.wait()
+        return self.values
+
+
+@lru_cache(maxsize=8)
+def _start_holder(values: frozenset[tuple[str, str]], node: str, job: str) -> Any:
+    """Start a holder beside the driver, and return its handle."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    del job  # of another cluster or job, it is another holder
+    beside = NodeAffinitySchedulingStrategy(node, soft=True)
+    actor: Any = ray.remote(SecretsHolder).options(num_cpus=0, scheduling_strategy=beside)
+    holder = actor.remote()
+    holder.hold.remote(dict(values))
+    return holder
 
 
 def warn_of_shown_secrets() -> None:
@@ -57,7 +88,3 @@ def warn_of_shown_secrets() -> None:
             "(OPENAI_API_KEY_FILE, HF_TOKEN_PATH, NETRC name one)",
             flush=True,
         )
-
-
-def _same(values: dict[str, str]) -> dict[str, str]:
-    return values
