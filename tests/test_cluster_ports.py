@@ -37,6 +37,12 @@ ROLES = {
     "ray-dashboard": "dashboard",
 }
 """Who listens, by a part of its command."""
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""What keeps a Ray of one machine on its loopback, `ray start` too."""
+SERVE = {f"GET {path} 200" for path in ("/-/healthz", "/-/routes", "/docs", "/health")}
+SERVE |= {"GET / 307", "GET /openapi.json 200", "GET /ready 200"}
+"""What our server answers without a key or a login: nothing of models or conversations."""
+HEALTH = {"GET /api/healthz 200", "GET /api/local_raylet_healthz 200"}
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +71,16 @@ def sourced() -> dict[str, str]:
 
 
 @contextmanager
-def started(node_ip: str = "", nodes: int = 0) -> Iterator[LocalCluster]:
-    """Start a head as the guide does, with HAProxy's files and ports apart from others'."""
+def started(nodes: int = 0, **more: str) -> Iterator[LocalCluster]:
+    """Start a head as the guide does, with files and ports apart from those of others."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    more |= {f"{one}_METRIC_PORT": str(free_port()) for one in ("AUTOSCALER", "DASHBOARD")}
+    more["RAY_raylet_start_wait_time_s"] = "180"
     own = {"METRICS_PORT": free_port(), "STATS_PORT": free_port()}
     own |= {"CONFIG_FILE_LOC": folder / "haproxy.cfg", "SOCKET_PATH": folder / "admin.sock"}
     own |= {"SERVER_STATE_BASE": folder, "SERVER_STATE_FILE": folder / "server-state"}
     variables = sourced() | {f"RAY_SERVE_HAPROXY_{name}": str(one) for name, one in own.items()}
-    cluster = LocalCluster(folder, variables, head_cpus=4)
-    cluster.head.command += [f"--node-ip-address={node_ip}"] if node_ip else []
+    cluster = LocalCluster(folder, variables | more, head_cpus=4)
     try:
         cluster.start_head()
         if nodes:
@@ -119,18 +126,28 @@ def answers(cluster: LocalCluster, other: OtherMachine, host: str) -> dict[str, 
     return dict(found)
 
 
-def test_one_machine_opens_the_port_of_serve_alone(
+def test_one_machine_opens_the_ports_of_serve_alone(
     other: OtherMachine, tmp_path: Path, brief_dir: Path
 ) -> None:
-    with started("127.0.0.1") as cluster, serving(cluster, tmp_path, brief_dir):
+    with started(**LOOPBACK) as cluster, serving(cluster, tmp_path, brief_dir):
         found = answers(cluster, other, other.host)
     print(found)
-    assert found == {}
+    assert found == {"HAProxy": SERVE, "worker": SERVE}
 
 
-def test_machines(other: OtherMachine, tmp_path: Path, brief_dir: Path) -> None:
+def test_machines_open_ports_that_ask_for_the_token_and_metrics(
+    other: OtherMachine, tmp_path: Path, brief_dir: Path
+) -> None:
     with started(nodes=1) as cluster, serving(cluster, tmp_path, brief_dir):
         address = next(iter(cluster.list_nodes().values()))["node_ip"]
         found = answers(cluster, other, address)
     print(found)
-    assert found == {}
+    silent = ("GCS", "raylet", "dashboard", "Ray client", "runtime environments")
+    metrics = {"GET of any path 200"}
+    assert {role: said for role, said in found.items() if role not in silent} == {
+        "HAProxy": SERVE,
+        "worker": SERVE,
+        "agent": metrics | HEALTH,
+        "autoscaler": metrics,
+    }
+    assert all(not found.get(role) for role in silent)

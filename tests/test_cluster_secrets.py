@@ -7,7 +7,7 @@ import httpx2 as httpx
 import pytest
 import ray_dumps
 from chat_server import ChatServer, refused, serving
-from cluster_jobs import deployed, environment, python, run, train
+from cluster_jobs import NO_OOM_KILLER, deployed, environment, python, run, train
 from judge_server import JudgeServer
 from judged import reply, write_replies
 from sweeps import quick_sweep
@@ -29,7 +29,7 @@ ENVIRONMENT = CANARIES | {"HF_HOME": SHOWN}
 def cluster() -> Iterator[LocalCluster]:
     """A head and two nodes that write down all that Ray can."""
     told = {"RAY_enable_export_api_write": "1", "RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
-    with local_cluster(variables=told) as running:
+    with local_cluster(variables=told | NO_OOM_KILLER) as running:
         running.add_nodes(2, cpus=2)
         yield running
 
@@ -53,6 +53,16 @@ def test_of_a_training_with_a_judge(cluster: LocalCluster, tmp_path: Path) -> No
         ended = run(cluster, train(tmp_path, "it", **fields), ENVIRONMENT)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert {h["Authorization"] for h in server.headers} == {f"Bearer {CANARIES['OPENAI_API_KEY']}"}
+    look(cluster, tmp_path, ended.stdout, ended.stderr)
+
+
+def test_of_a_tracker(cluster: LocalCluster, tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    fields = {"log.tracker": "wandb", "select.judge": "none", "optim.epochs": 1}
+    offline = ENVIRONMENT | {"WANDB_MODE": "offline"}
+    ended = run(cluster, train(tmp_path, "tracked", **fields), offline)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert list((tmp_path / "runs" / "tracked" / "wandb").glob("offline-run-*/*.wandb"))
     look(cluster, tmp_path, ended.stdout, ended.stderr)
 
 

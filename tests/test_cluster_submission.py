@@ -11,6 +11,7 @@ import pytest
 import yaml
 from chat_server import serving
 from cluster_jobs import (
+    NO_OOM_KILLER,
     deployed,
     in_use,
     python,
@@ -38,7 +39,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """A head that takes no work, and two nodes of two cores; the judge's key is a file of each."""
     key = tmp_path_factory.mktemp("secrets") / "key"
     key.write_text(KEY)
-    with local_cluster(variables={"OPENAI_API_KEY_FILE": str(key)}) as running:
+    with local_cluster(variables=NO_OOM_KILLER | {"OPENAI_API_KEY_FILE": str(key)}) as running:
         running.add_nodes(2, cpus=2)
         yield running
 
@@ -73,8 +74,8 @@ def test_a_training(cluster: LocalCluster, tmp_path: Path) -> None:
 def test_a_training_with_a_mistake(cluster: LocalCluster, tmp_path: Path) -> None:
     said = refused(cluster, *train(tmp_path, "wrong", **{"data.train": "no-such.jsonl"}))
     assert "no-such.jsonl" in said and not (tmp_path / "runs" / "wrong").exists()
-    said = refused(cluster, *train(tmp_path, "large", **{"cluster.workers": 64}))
-    assert "64 workers need 64 CPUs; the cluster of 3 nodes has 4 CPUs" in said
+    said = refused(cluster, *train(tmp_path, "large", **{"cluster.workers": 32}))
+    assert "32 workers need 32 CPUs; the cluster of 3 nodes has 4 CPUs" in said
 
 
 def test_a_sweep(cluster: LocalCluster, tmp_path: Path) -> None:

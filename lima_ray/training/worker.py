@@ -23,7 +23,6 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
     Returns:
         `{"error": message}` for what a user has to mend; retrying would not help there.
     """
-    config["secrets"].enter_environment()
     phases = Phases(**config["phases"])
     phases.done("workers")
     import ray.train
@@ -46,6 +45,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
         )
 
     try:
+        config["secrets"].enter_environment()
         train(recipe, run, torch.device(get_device()), phases, config["lineage"], report)
     except UserError as error:
         return {"error": str(error)}

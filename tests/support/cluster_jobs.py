@@ -25,6 +25,8 @@ OF_RAY = (
     "_StatsActor",
 )
 """Processes of Ray's own, which stay when a job has ended."""
+NO_OOM_KILLER = {"RAY_memory_monitor_refresh_ms": "0"}
+"""Ray's, which ends workers for what others on this machine take."""
 OWN = ("OPENAI_API_KEY", "HF_TOKEN", "WANDB_API_KEY", "RAY_ADDRESS", "RAY_AUTH_MODE")
 
 
@@ -32,7 +34,8 @@ def environment(cluster: LocalCluster, more: Mapping[str, str] = EMPTY) -> dict[
     """Return what a command on a cluster has, without this machine's own secrets."""
     kept = {name: value for name, value in os.environ.items() if name not in OWN}
     beside = f"{Path(sys.executable).parent}:{kept['PATH']}"
-    return kept | cluster.environment | {"PATH": beside, "PYTHONPATH": str(ROOT)} | dict(more)
+    path = os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH")]))
+    return kept | cluster.environment | {"PATH": beside, "PYTHONPATH": path} | dict(more)
 
 
 def run(

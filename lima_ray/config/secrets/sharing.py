@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from lima_ray.config.errors import join_names
+from lima_ray.config.errors import UserError, join_names
 from lima_ray.config.secrets.reading import SECRETS, read_secret
 
 JOB_CONFIG_ENV = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -39,11 +39,22 @@ class SharedSecrets:
         return cls(_start_holder(given, own.get_node_id(), own.get_job_id()) if given else None)
 
     def enter_environment(self) -> None:
-        """Set the variables in this worker's process, where libraries look for them."""
+        """Set the variables in this worker's process, where libraries look for them.
+
+        Raises:
+            UserError: the holder has died.
+        """
         import ray
 
-        if self.holder is not None:
+        if self.holder is None:
+            return
+        try:
             os.environ.update(ray.get(self.holder.tell.remote()))
+        except ray.exceptions.RayActorError as error:
+            raise UserError(
+                f"the process that held the command's keys has died ({error}); what is saved is "
+                "kept, and the same command goes on there"
+            ) from error
 
 
 class SecretsHolder:
