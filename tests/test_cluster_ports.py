@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster_jobs import deployed
+from cluster_jobs import BUSY_MACHINE, deployed
 from namespace import OtherMachine, other_machine
 
 from benchmarks.drill.nodes import LocalCluster
@@ -75,12 +75,11 @@ def started(nodes: int = 0, **more: str) -> Iterator[LocalCluster]:
     """Start a head as the guide does, with files and ports apart from those of others."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     more |= {f"{one}_METRIC_PORT": str(free_port()) for one in ("AUTOSCALER", "DASHBOARD")}
-    more["RAY_raylet_start_wait_time_s"] = "180"
     own = {"METRICS_PORT": free_port(), "STATS_PORT": free_port()}
     own |= {"CONFIG_FILE_LOC": folder / "haproxy.cfg", "SOCKET_PATH": folder / "admin.sock"}
     own |= {"SERVER_STATE_BASE": folder, "SERVER_STATE_FILE": folder / "server-state"}
     variables = sourced() | {f"RAY_SERVE_HAPROXY_{name}": str(one) for name, one in own.items()}
-    cluster = LocalCluster(folder, variables | more, head_cpus=4)
+    cluster = LocalCluster(folder, variables | BUSY_MACHINE | more, head_cpus=4)
     try:
         cluster.start_head()
         if nodes:

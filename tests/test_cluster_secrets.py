@@ -7,7 +7,7 @@ import httpx2 as httpx
 import pytest
 import ray_dumps
 from chat_server import ChatServer, refused, serving
-from cluster_jobs import NO_OOM_KILLER, deployed, environment, python, run, train
+from cluster_jobs import BUSY_MACHINE, deployed, environment, python, run, train
 from judge_server import JudgeServer
 from judged import reply, write_replies
 from sweeps import quick_sweep
@@ -29,7 +29,7 @@ ENVIRONMENT = CANARIES | {"HF_HOME": SHOWN}
 def cluster() -> Iterator[LocalCluster]:
     """A head and two nodes that write down all that Ray can."""
     told = {"RAY_enable_export_api_write": "1", "RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
-    with local_cluster(variables=told | NO_OOM_KILLER) as running:
+    with local_cluster(variables=told | BUSY_MACHINE) as running:
         running.add_nodes(2, cpus=2)
         yield running
 

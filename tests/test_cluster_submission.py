@@ -11,7 +11,7 @@ import pytest
 import yaml
 from chat_server import serving
 from cluster_jobs import (
-    NO_OOM_KILLER,
+    BUSY_MACHINE,
     deployed,
     in_use,
     python,
@@ -39,7 +39,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """A head that takes no work, and two nodes of two cores; the judge's key is a file of each."""
     key = tmp_path_factory.mktemp("secrets") / "key"
     key.write_text(KEY)
-    with local_cluster(variables=NO_OOM_KILLER | {"OPENAI_API_KEY_FILE": str(key)}) as running:
+    with local_cluster(variables=BUSY_MACHINE | {"OPENAI_API_KEY_FILE": str(key)}) as running:
         running.add_nodes(2, cpus=2)
         yield running
 

@@ -25,8 +25,8 @@ OF_RAY = (
     "_StatsActor",
 )
 """Processes of Ray's own, which stay when a job has ended."""
-NO_OOM_KILLER = {"RAY_memory_monitor_refresh_ms": "0"}
-"""Ray's, which ends workers for what others on this machine take."""
+BUSY_MACHINE = {"RAY_memory_monitor_refresh_ms": "0", "RAY_raylet_start_wait_time_s": "180"}
+"""Ray ends no worker for the memory that others on this machine take, and waits for slow nodes."""
 OWN = ("OPENAI_API_KEY", "HF_TOKEN", "WANDB_API_KEY", "RAY_ADDRESS", "RAY_AUTH_MODE")
 
 
