@@ -27,10 +27,9 @@ ENVIRONMENT = CANARIES | {"HF_HOME": SHOWN}
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    """A head and two nodes that write down all that Ray can."""
+    """A node that writes down all that Ray can."""
     told = {"RAY_enable_export_api_write": "1", "RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
-    with local_cluster(variables=told | BUSY_MACHINE) as running:
-        running.add_nodes(2, cpus=2)
+    with local_cluster(head_cpus=4, variables=told | BUSY_MACHINE) as running:
         yield running
 
 
@@ -66,7 +65,7 @@ def test_of_a_tracker(cluster: LocalCluster, tmp_path: Path) -> None:
     look(cluster, tmp_path, ended.stdout, ended.stderr)
 
 
-def test_of_judges_on_every_node(cluster: LocalCluster, tmp_path: Path) -> None:
+def test_of_judges(cluster: LocalCluster, tmp_path: Path) -> None:
     for model in ("a", "b"):
         write_replies(tmp_path / model, [reply(model, f"p{n}") for n in range(6)])
     command = python("lima_ray.judge", *(f"{model}={tmp_path / model}" for model in ("a", "b")))
