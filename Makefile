@@ -36,7 +36,8 @@ test: $(READY)  ## the tests, without those marked slow
 drill: $(READY)  ## kill workers, nodes, heads, replicas ...; table in cluster/README.md, 30 minutes
 	@$(BIN)/python -m benchmarks.drill --write
 
-check: $(READY)  ## ruff and pyright
+check: $(READY)  ## ruff and pyright, and known advisories on the versions of constraints.txt
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
+	@$(BIN)/python .ci/audit.py

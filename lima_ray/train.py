@@ -34,6 +34,7 @@ from lima_ray.config.command_line import RecipeCommand
 from lima_ray.config.errors import UserError
 from lima_ray.config.loading import with_absolute_paths
 from lima_ray.config.recipe import Recipe
+from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import describe_template
@@ -184,6 +185,7 @@ def run_workers(
     environment = cluster.worker_environment(gpus, cpus) | cluster.forwarded_environment()
     assessed = assesses_during_training(recipe, gpus)
     everything = with_absolute_paths(recipe).model_dump()
+    secrets = SharedSecrets.of_driver()
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
@@ -192,6 +194,7 @@ def run_workers(
             "phases": asdict(phases),
             "lineage": lineage,
             "assess": assessed,
+            "secrets": secrets,
         },
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ray.train.ScalingConfig(
@@ -207,7 +210,7 @@ def run_workers(
         validation_config=ray.train.ValidationConfig(
             fn=assessment.assess_during_training,
             task_config=ray.train.ValidationTaskConfig(
-                {"run": str(run.path), "recipe": everything}
+                {"run": str(run.path), "recipe": everything, "secrets": secrets}
             ),
             ray_remote_kwargs=cluster.task_options(gpus),
         )

@@ -20,8 +20,8 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
     """Run one worker of the group: load, resume where there is a state, train, save.
 
     Args:
-        config: `recipe` (plain values), `run` (path), `phases` (of the driver), `lineage`, and
-            `assess` for epochs judged meanwhile.
+        config: `recipe` (plain values), `run` (path), `phases` (of the driver), `lineage`,
+            `secrets`, and `assess` for epochs judged meanwhile.
 
     Returns:
         `{"error": message}` for what a user has to mend; retrying would not help there. `{LEFT:
@@ -50,6 +50,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
 
     device, lineage = torch.device(get_device()), config["lineage"]
     try:
+        config["secrets"].enter_environment()
         ended = train(recipe, run, device, phases, lineage, report, about_to_leave=is_notified)
     except UserError as error:
         return {"error": str(error)}

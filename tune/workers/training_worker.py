@@ -23,6 +23,7 @@ from lima_ray import train
 from lima_ray.config.cluster import forwarded_environment, worker_environment
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import validate_recipe
+from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.training.phases import Phases
 from tune.training import Training
 from tune.workers.training_queue import get
@@ -43,7 +44,16 @@ class EarlyStop(Exception):
 class TrainingWorkers:
     """A Ray actor that holds one worker group."""
 
-    def run(self, queue: Any, group: int, workers: int, cpus: int, gpus: float, path: Path) -> None:
+    def run(
+        self,
+        queue: Any,
+        group: int,
+        workers: int,
+        cpus: int,
+        gpus: float,
+        path: Path,
+        secrets: SharedSecrets,
+    ) -> None:
         """Train what the `TrainingQueue` behind a handle gives, until it closes.
 
         Args:
@@ -51,10 +61,11 @@ class TrainingWorkers:
             cpus: CPU cores of each.
             gpus: GPUs of each, a half where it shares one with an assessor, or none.
             path: directory for Ray Train's own files.
+            secrets: of the sweep's driver.
         """
         TorchTrainer(
             train_from_queue,
-            train_loop_config={"queue": queue, "group": group},
+            train_loop_config={"queue": queue, "group": group, "secrets": secrets},
             torch_config=TorchConfig(timeout_s=train.COLLECTIVE_TIMEOUT_S),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers,
@@ -73,7 +84,12 @@ class TrainingWorkers:
 
 
 def train_from_queue(config: dict[str, Any]) -> None:
-    """Train what the queue gives, in each worker of a group; `config` has `queue` and `group`."""
+    """Train what the queue gives, in each worker of a group.
+
+    Args:
+        config: `queue`, `group` and `secrets`.
+    """
+    config["secrets"].enter_environment()
     phases = Phases(time.time())
     import torch
 
