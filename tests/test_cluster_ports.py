@@ -71,15 +71,15 @@ def sourced() -> dict[str, str]:
 
 
 @contextmanager
-def started(nodes: int = 0, **more: str) -> Iterator[LocalCluster]:
+def started(more: dict[str, str], nodes: int = 0) -> Iterator[LocalCluster]:
     """Start a head as the guide does, with files and ports apart from those of others."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
-    more |= {f"{one}_METRIC_PORT": str(free_port()) for one in ("AUTOSCALER", "DASHBOARD")}
+    ports = {f"{one}_METRIC_PORT": str(free_port()) for one in ("AUTOSCALER", "DASHBOARD")}
     own = {"METRICS_PORT": free_port(), "STATS_PORT": free_port()}
     own |= {"CONFIG_FILE_LOC": folder / "haproxy.cfg", "SOCKET_PATH": folder / "admin.sock"}
     own |= {"SERVER_STATE_BASE": folder, "SERVER_STATE_FILE": folder / "server-state"}
     variables = sourced() | {f"RAY_SERVE_HAPROXY_{name}": str(one) for name, one in own.items()}
-    cluster = LocalCluster(folder, variables | BUSY_MACHINE | more, head_cpus=4)
+    cluster = LocalCluster(folder, variables | BUSY_MACHINE | more | ports, head_cpus=4)
     try:
         cluster.start_head()
         if nodes:
@@ -128,7 +128,7 @@ def answers(cluster: LocalCluster, other: OtherMachine, host: str) -> dict[str, 
 def test_one_machine_opens_the_ports_of_serve_alone(
     other: OtherMachine, tmp_path: Path, brief_dir: Path
 ) -> None:
-    with started(**LOOPBACK) as cluster, serving(cluster, tmp_path, brief_dir):
+    with started(LOOPBACK) as cluster, serving(cluster, tmp_path, brief_dir):
         found = answers(cluster, other, other.host)
     assert found == {"HAProxy": SERVE, "worker": SERVE}
 
@@ -136,7 +136,7 @@ def test_one_machine_opens_the_ports_of_serve_alone(
 def test_machines_open_ports_that_ask_for_the_token_and_metrics(
     other: OtherMachine, tmp_path: Path, brief_dir: Path
 ) -> None:
-    with started(nodes=1) as cluster, serving(cluster, tmp_path, brief_dir):
+    with started({}, nodes=1) as cluster, serving(cluster, tmp_path, brief_dir):
         address = next(iter(cluster.list_nodes().values()))["node_ip"]
         found = answers(cluster, other, address)
     silent = ("GCS", "raylet", "Ray client", "runtime environments")

@@ -45,12 +45,13 @@ class SharedSecrets:
             UserError: the holder has died.
         """
         import ray
+        from ray.exceptions import RayActorError
 
         if self.holder is None:
             return
         try:
             os.environ.update(ray.get(self.holder.tell.remote()))
-        except ray.exceptions.RayActorError as error:
+        except RayActorError as error:
             raise UserError(
                 f"the process that held the command's keys has died ({error}); what is saved is "
                 "kept, and the same command goes on there"
