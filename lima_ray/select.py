@@ -33,9 +33,9 @@ from lima_ray.config.recipe import Recipe
 from lima_ray.data.examples import read_prompts
 from lima_ray.judging import preflight
 from lima_ray.judging.asking.budget import confirm
+from lima_ray.judging.asking.forecast import forecast_selection
 from lima_ray.judging.assessment import assess_remotely, is_current
 from lima_ray.judging.choice import Selection, SelectionOptions
-from lima_ray.judging.forecast import forecast_selection
 from lima_ray.judging.registry import check_judge_answers
 from lima_ray.model import export_check
 from lima_ray.records.quality import Quality, read_qualities

@@ -26,7 +26,8 @@ from lima_ray.config.loading import load_recipe
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.data.examples import read_examples, write_examples
-from lima_ray.judging import assessment, preflight
+from lima_ray.judging import assessment
+from lima_ray.judging.asking.forecast import tell_training
 from lima_ray.judging.choice import SelectionOptions, parse_selection
 from lima_ray.judging.perplexity import dialogue_losses, perplexity
 from lima_ray.records.files import read_json, write_json
@@ -264,7 +265,7 @@ def test_calls_tokens_and_money_are_told_before_a_judge_is_asked(
         assert server.number == 18
         asked = sum(len(one["messages"][-1]["content"]) for one in server.requests)
         assert 0.5 < (int(tokens.replace(",", "")) / 2) / (asked / 4) < 2
-        preflight.check_prompts_and_judge(recipe, AutoTokenizer.from_pretrained(run.tokenizer_dir))
+        tell_training(recipe)
         told = capsys.readouterr().out
         assert "to choose the epoch, judge-4: 18 calls" in told
     with pytest.raises(UserError, match="one price alone tells no cost"):

@@ -60,6 +60,14 @@ def forecast_selection(run: Run, recipe: Recipe, epochs: Sequence[int]) -> Estim
     return estimate(judge, items, earlier)
 
 
+def tell_training(recipe: Recipe) -> None:
+    """Print what judging all epochs that a training keeps will take."""
+    kept = min(recipe.checkpoint.weights_from_epoch, recipe.optim.epochs)
+    epochs = range(kept, recipe.optim.epochs + 1)
+    if forecast := forecast_selection(Run(recipe.run_dir), recipe, epochs):
+        print(f"to choose the epoch, {forecast.describe()}", flush=True)
+
+
 def read_known(folder: Path) -> list[Reply]:
     """Return the replies of an epoch that are there; a line that a kill cut off is none."""
     file = folder / REPLIES_FILE
