@@ -82,7 +82,7 @@ def main(command: ReportCommand) -> None:
     files = verdict_files(command.verdicts)
     models, sources = read_sources(command.replies or find_references(files))
     study = load_study(files, list(models), command.authors)
-    study.notes.extend(check_systems(models, study.systems))
+    study.notes.extend(check_systems(models, study))
     study = drop_changed(study, contents_of(models), command.changed)
     rows, outdated = read_training_rows([(s.system, s.folder) for s in sources], models)
     if outdated:

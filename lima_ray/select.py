@@ -6,7 +6,8 @@ Each kept epoch answers the dev prompts; a judge (`select.judge`) grades the rep
 each with a reference's in both orders (`select.reference`). The best epoch of the allowed range
 becomes `export/` (LIMA section 3 and appendix B). Training does the same by itself, beside the next
 epoch's steps, where its recipe names a judge; this step does it for a finished run, or again with
-another judge, reference or range. What is assessed already is kept.
+another judge, reference or range. What is assessed already is kept. What a model as judge will take
+is told before the first call (--dry_run asks nothing); above --limit_usd a person is asked again.
 
     runs/NAME/dev/NN/   replies.jsonl, verdicts.jsonl and quality.json of epoch NN
     runs/NAME/epochs.png
@@ -19,6 +20,7 @@ if __name__ == "__main__":  # arguments first: the imports below take seconds
 
     sys.exit(run_command("select"))
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -30,8 +32,11 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.examples import read_prompts
 from lima_ray.judging import preflight
+from lima_ray.judging.asking.budget import confirm
+from lima_ray.judging.asking.forecast import forecast_selection
 from lima_ray.judging.assessment import assess_remotely, is_current
-from lima_ray.judging.choice import Selection
+from lima_ray.judging.choice import Selection, SelectionOptions
+from lima_ray.judging.registry import check_judge_answers
 from lima_ray.model import export_check
 from lima_ray.records.quality import Quality, read_qualities
 from lima_ray.records.run import Run
@@ -61,11 +66,7 @@ def choose_epoch(run: Run, recipe: Recipe, report: Callable[[str], None] = print
             f"{ignored if recipe.data.dev else ''}"
         )
         return kept[-1]
-    done = {
-        epoch: quality
-        for epoch, quality in read_qualities(run, recipe.select.judge_name).items()
-        if is_current(run, quality, recipe)
-    }
+    done = assessed_epochs(run, recipe)
     for epoch in kept:
         if epoch not in done:
             try:
@@ -87,6 +88,15 @@ def choose_epoch(run: Run, recipe: Recipe, report: Callable[[str], None] = print
     report(describe_choice(best, allowed))
     draw_epoch_curves(run, sorted(done.values(), key=lambda q: q.epoch), best.epoch)
     return best.epoch
+
+
+def assessed_epochs(run: Run, recipe: Recipe) -> dict[int, Quality]:
+    """Return what is known of epochs by this judge, on these prompts and weights."""
+    return {
+        epoch: quality
+        for epoch, quality in read_qualities(run, recipe.select.judge_name).items()
+        if is_current(run, quality, recipe)
+    }
 
 
 def kept_epochs(run: Run) -> list[int]:
@@ -130,8 +140,8 @@ def check_export(run: Run, recipe: Recipe) -> str:
     return export_check.check_export(run, dtype)
 
 
-def choose_again(run: Run, recipe: Recipe) -> int:
-    """Choose a finished run's epoch again by its recipe; where that is refused nothing changes."""
+def check_choice(run: Run, recipe: Recipe) -> None:
+    """Refuse a choice that this finished run could not make; no judge is asked."""
     if recipe.select.judge == "none":
         raise UserError("the run's recipe names no judge: --select.judge exact, or endpoint")
     kept = kept_epochs(run)
@@ -139,13 +149,29 @@ def choose_again(run: Run, recipe: Recipe) -> int:
     if recipe.data.dev != (own := run.recipe()).data.dev:
         preflight.check_leaks(own, read_prompts(str(recipe.data.dev), "dev"))
     tokenizer: Any = AutoTokenizer.from_pretrained(run.tokenizer_dir, trust_remote_code=False)
-    preflight.check_prompts_and_judge(recipe, tokenizer, run.epoch_dir(kept[-1]))
-    return choose_epoch(run, recipe)
+    preflight.check_dev_prompts(recipe, tokenizer, run.epoch_dir(kept[-1]))
+
+
+def tell_cost(run: Run, recipe: Recipe, options: SelectionOptions) -> None:
+    """Tell what the judge will take, and have it accepted where it is above the limit."""
+    done = assessed_epochs(run, recipe)
+    epochs = [epoch for epoch in kept_epochs(run) if epoch not in done]
+    forecast = forecast_selection(run, recipe, epochs)
+    if forecast:
+        print(forecast.describe(), flush=True)
+    if forecast and not (options.dry_run or options.yes):
+        confirm([forecast], options.limit_usd, sys.stdin.isatty())
 
 
 def main(given: Selection) -> None:
     run = given.run
     with run.locked():
-        best = choose_again(run, given.recipe)
+        check_choice(run, given.recipe)
+        tell_cost(run, given.recipe, given.options)
+        if given.options.dry_run:
+            print("nothing was asked (dry_run)")
+            return
+        check_judge_answers(given.recipe.select)
+        best = choose_epoch(run, given.recipe)
         print(check_export(run, given.recipe))
     print(f"epoch {best} is now {run.export_dir}; all epochs: {run.epochs_figure}")

@@ -39,6 +39,8 @@ from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import describe_template
 from lima_ray.judging import assessment, preflight
+from lima_ray.judging.asking.forecast import tell_training
+from lima_ray.judging.registry import check_judge_answers
 from lima_ray.model.families import check_base_model
 from lima_ray.planning.auto import resolve_auto
 from lima_ray.records.files import explain_write_errors, make_readable
@@ -143,7 +145,9 @@ def prepare(recipe: Recipe, encoded: training_data.TrainingData | None = None) -
     """
     made = check_inputs(recipe, encoded)
     if not Run(recipe.run_dir).export_dir.exists():  # a finished run needs none of it
-        preflight.check_prompts_and_judge(recipe, made.tokenizer)
+        preflight.check_dev_prompts(recipe, made.tokenizer)
+        tell_training(recipe)
+        check_judge_answers(recipe.select)
     return made
 
 

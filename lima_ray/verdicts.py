@@ -5,10 +5,13 @@
     python -m lima_ray.verdicts export a=replies/a b=replies/b --form argilla --out records.json
     python -m lima_ray.verdicts collect records.json a=replies/a b=replies/b --form argilla \\
         --out people.jsonl
+    python -m lima_ray.verdicts export a=replies/a b=replies/b --form judge_rows \\
+        --verdicts judged/lima/verdicts.jsonl --out data/judge.jsonl
 
 Votes of the chat page (`python -m serve.store verdicts`) count like any other verdicts. `export`
 writes questions, which name no model, in the form of Argilla or Label Studio, with the verdicts
-that there are already; `collect` reads what people answered there.
+that there are already; `collect` reads what people answered there. The form `judge_rows` is
+training rows for a judge of one's own: what a model judge is sent, and the verdict given on it.
 """
 
 if __name__ == "__main__":  # arguments first: the imports below take a second
@@ -21,7 +24,9 @@ if __name__ == "__main__":  # arguments first: the imports below take a second
 from pathlib import Path
 
 from lima_ray.config.errors import UserError, join_names
+from lima_ray.data.examples import write_examples
 from lima_ray.judging.forms import argilla, label_studio
+from lima_ray.judging.forms.judge_rows import write_judge_rows
 from lima_ray.judging.forms.table import write_table
 from lima_ray.judging.passport import judges_without
 from lima_ray.judging.questions.design import Orders, design_items
@@ -55,7 +60,7 @@ def main(command: VerdictsCommand) -> None:
         if isinstance(command, TableCommand):
             print(f"{command.out}: {write_csv(command)} verdicts")
         elif isinstance(command, ExportCommand):
-            print(f"{command.out}: {export(command)} questions")
+            print(f"{command.out}: {export(command)}")
         else:
             print(f"{command.out}: {collect(command)}")
 
@@ -76,16 +81,25 @@ def write_csv(command: TableCommand) -> int:
     return len(found)
 
 
-def export(command: ExportCommand) -> int:
-    """Write questions as tasks; return how many."""
+def export(command: ExportCommand) -> str:
+    """Write questions as tasks, or with their verdicts as training rows; return how many."""
     items = make_items(command.replies, command.kind, command.whole, command.orders, command.seed)
     found = read_all(command.verdicts)
+    if command.form == "judge_rows":
+        rows = write_judge_rows(items, found, command.balanced, command.seed)
+        if not rows:
+            raise UserError(
+                "no verdict in --verdicts is about these questions; give the replies that were "
+                "judged, their --kind and --orders"
+            )
+        write_examples(rows, command.out)
+        return f"{len(rows)} rows of {len(items)} questions"
     if command.form == "argilla":
         write_json(command.out, argilla.write_records(items, found))
     else:
         write_json(command.out, label_studio.write_tasks(items, found))
         write_text(command.out.with_suffix(".xml"), label_studio.write_configuration(items))
-    return len(items)
+    return f"{len(items)} questions"
 
 
 def collect(command: CollectCommand) -> str:

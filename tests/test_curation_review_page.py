@@ -1,16 +1,14 @@
 """The review page in headless Chromium: two reviewers at once, and a server that is killed."""
 
-import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
+from annotation_page import WAIT_MS, AnnotationPage
 from browser import CHROMIUM, chromium, free_port
 from review_server import candidates
 
@@ -20,10 +18,11 @@ pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 if not CHROMIUM.exists():
     pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium", allow_module_level=True)
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 SERVER = Path(__file__).parent / "support" / "review_server.py"
-WAIT_MS = 60_000
+DECISIONS = {"k": "keep", "d": "drop", "u": "undo", "Control+Enter": "edit"}
+"""What keys decide."""
 SETTLED_MS = 500
 """A notice is drawn a moment before the page takes the next press; with the waits below this stays
 under the 5 s after which the page would ask again by itself."""
@@ -49,53 +48,18 @@ def running(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
         server.wait()
 
 
-class Reviewer:
-    """A reviewer in a browser context of their own, and what they decided."""
+def opened(browser: Browser, address: str, name: str) -> AnnotationPage:
+    """The page of a reviewer, at their first candidate."""
+    return AnnotationPage(browser, address, name, "#candidate .bot-row")
 
-    def __init__(self, browser: Browser, address: str, name: str) -> None:
-        """Open the page and give the name."""
-        self.name = name
-        self.page: Page = browser.new_context().new_page()
-        self.errors: list[str] = []
-        self.asked: set[str] = set()
-        self.decided: list[tuple[str, str]] = []
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("request", lambda r: self.asked.add(urlsplit(r.url).netloc))
-        self.page.goto(address)
-        self.page.get_by_label("Your name").fill(name, timeout=WAIT_MS)
-        self.page.click("#begin")
-        expect(self.page.locator("#candidate .bot-row")).to_be_visible(timeout=WAIT_MS)
 
-    @property
-    def place(self) -> dict[str, str]:
-        """What the page shows."""
-        return json.loads(self.page.locator("#place textarea").input_value() or "{}")
-
-    def press(self, key: str) -> None:
-        """Press a key that the server answers, and note what is decided by it."""
-        before = self.place
-        verdict = {"k": "keep", "d": "drop", "u": "undo", "Control+Enter": "edit"}.get(key)
-        self.page.keyboard.press(key)
-        deadline = time.monotonic() + WAIT_MS / 1000
-        while self.place.get("serial") == before["serial"]:
-            assert time.monotonic() < deadline, f"no answer to {key}"
-            self.page.wait_for_timeout(20)
-        if verdict:
-            self.decided.append((self.place["id"] if key == "u" else before["id"], verdict))
-        self.page.wait_for_timeout(100)  # the page takes up the answer in its next frames
-
-    def waits_until_answered(self) -> None:
-        """Wait until the page is there again, by itself."""
-        deadline = time.monotonic() + WAIT_MS / 1000
-        while self.page.locator("body.late").count() or "id" not in self.place:
-            assert time.monotonic() < deadline, "the page does not come back"
-            self.page.wait_for_timeout(100)
-        self.page.wait_for_timeout(200)
-
-    def reload(self) -> None:
-        """Reload the page, and wait until it shows a candidate."""
-        self.page.reload()
-        self.waits_until_answered()
+def decisions(page: AnnotationPage) -> list[tuple[str, str]]:
+    """What a reviewer decided, in order, by the id of the candidate."""
+    return [
+        (after["id"] if key == "u" else before["id"], DECISIONS[key])
+        for key, before, after in page.pressed
+        if key in DECISIONS
+    ]
 
 
 def test_two_reviewers_a_reload_and_a_killed_server_lose_no_decision(
@@ -104,7 +68,7 @@ def test_two_reviewers_a_reload_and_a_killed_server_lose_no_decision(
     port = free_port()
     address = f"http://127.0.0.1:{port}/"
     with running(tmp_path, port) as server:
-        anna, bob = (Reviewer(browser, address, name) for name in ("anna", "bob"))
+        anna, bob = (opened(browser, address, name) for name in ("anna", "bob"))
         assert anna.place["id"] == "cooking/1" and bob.place["id"] == "cooking/2"
         for _ in range(2):
             anna.press("k")
@@ -138,7 +102,7 @@ def test_two_reviewers_a_reload_and_a_killed_server_lose_no_decision(
         anna.press("k")
     for reviewer in (anna, bob):
         made = [(d.id, d.verdict) for d in read_decisions(tmp_path) if d.reviewer == reviewer.name]
-        assert made == reviewer.decided
+        assert made == decisions(reviewer)
         assert reviewer.errors == [] and reviewer.asked - {""} == {f"127.0.0.1:{port}"}
     edit = next(d for d in read_decisions(tmp_path) if d.verdict == "edit")
     assert edit.id == shown and edit.note == "was too long: d"
@@ -149,7 +113,7 @@ def test_after_a_notice_the_next_press_counts(browser: Browser, tmp_path: Path) 
     port = free_port()
     address = f"http://127.0.0.1:{port}/"
     with running(tmp_path, port):
-        first = Reviewer(browser, address, "anna")
+        first = opened(browser, address, "anna")
         first.page.keyboard.press("u")
         expect(first.page.locator("#notice")).to_contain_text("no decision of yours")
         first.page.wait_for_timeout(SETTLED_MS)
@@ -168,7 +132,7 @@ def test_after_a_notice_the_next_press_counts(browser: Browser, tmp_path: Path) 
 def test_texts_are_drawn_as_markdown_and_never_as_html(browser: Browser, tmp_path: Path) -> None:
     port = free_port()
     with running(tmp_path, port):
-        anna = Reviewer(browser, f"http://127.0.0.1:{port}/", "anna")
+        anna = opened(browser, f"http://127.0.0.1:{port}/", "anna")
         reply = anna.page.locator("#candidate .bot-row")
         expect(reply.locator("strong")).to_have_text("slowly")
         expect(reply.locator("li")).to_have_count(2)

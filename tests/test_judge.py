@@ -433,6 +433,33 @@ def test_a_passport_tells_biased_judges_from_an_honest_one(
     assert "agreement" in json.loads((out / "passport.json").read_text())["fair"]
 
 
+def test_a_passport_tells_a_judge_that_favours_its_own_family(start: Start, tmp_path: Path) -> None:
+    """On 20 of 60 prompts both replies are equally good; there it prefers its own house's."""
+
+    def favours(a: str, b: str) -> str:
+        own = "A" if "house" in a else "B"
+        return own if (fair := honest(a, b)) == "neither" else fair
+
+    ours = {f"p{n}": "good " * (n % 3) + "house" for n in range(60)}
+    theirs = {f"p{n}": "good " * (n // 3 % 3) + "other" for n in range(60)}
+    models = [written(tmp_path, "ours", ours), written(tmp_path, "theirs", theirs)]
+    file = people(tmp_path / "people.jsonl", models, honest)
+    servers = {"fair": start(), "kin": start(decide=favours)}
+    judges = [judge_with(server, name=n, family="gpt") for n, server in servers.items()]
+    args = [*models, "--judges", *judges, "--out", tmp_path / "out", "--passport"]
+    for family, sign in (("ours=gpt", 1), ("theirs=gpt", -1)):
+        run(*args, "--people", file, "--families", family)
+        found = json.loads((tmp_path / "out" / "passport.json").read_text())
+        gap = found["kin"]["family_gap"]
+        assert gap["mean"] == pytest.approx(sign * 20 * 0.5 / 60)
+        assert gap["low"] < gap["mean"] < gap["high"] and gap["n_prompts"] == 60
+        assert found["fair"]["family_gap"]["mean"] == 0 and found["fair"]["problems"] == []
+        assert ("prefers its own family" in found["kin"]["problems"]) == (sign > 0)
+    run(*args, "--people", file, "--families", "ours=gpt", "theirs=gpt")
+    found = json.loads((tmp_path / "out" / "passport.json").read_text())
+    assert found["kin"]["family_gap"] is None, "both are relatives"
+
+
 def test_people_who_judged_something_else_are_refused(
     start: Start, models: list[str], tmp_path: Path
 ) -> None:

@@ -5,15 +5,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
 import pytest
+from annotation_page import WAIT_MS, AnnotationPage
 from browser import CHROMIUM, chromium, free_port, served
 from gradio.context import Context
 from starlette.types import Message, Receive, Scope, Send
@@ -35,7 +34,6 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 from lima_ray.judging.study.page import build_page
 
 SERVER = Path(__file__).parent / "support" / "study_server.py"
-WAIT_MS = 90_000
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 SHARED = 3
@@ -68,69 +66,26 @@ def running(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
         server.wait()
 
 
-class Box(NamedTuple):
-    """A rectangle on the screen, in pixels."""
-
-    x: float
-    y: float
-    width: float
-    height: float
+def opened(browser: Browser, address: str, name: str, viewport: ViewportSize) -> AnnotationPage:
+    """The page of an annotator, at their first question."""
+    return AnnotationPage(browser, address, name, "#side-b .bot-row", viewport)
 
 
-class Annotator:
-    """An annotator in a browser context of their own, and what they answered."""
-
-    def __init__(self, browser: Browser, address: str, name: str, viewport: ViewportSize) -> None:
-        """Open the page and give the name."""
-        self.name = name
-        self.page: Page = browser.new_context(viewport=viewport).new_page()
-        self.errors: list[str] = []
-        self.asked: set[str] = set()
-        self.answers: dict[int, str] = {}
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("request", lambda r: self.asked.add(urlsplit(r.url).netloc))
-        self.page.goto(address)
-        self.page.get_by_label("Your name").fill(name, timeout=WAIT_MS)
-        self.page.click("#begin")
-        expect(self.page.locator("#side-b .bot-row")).to_be_visible(timeout=WAIT_MS)
-
-    @property
-    def place(self) -> dict[str, int]:
-        """What the page shows."""
-        return json.loads(self.page.locator("#place textarea").input_value() or "{}")
-
-    def press(self, key: str) -> None:
-        """Press a key that the server answers, and note what is answered by it."""
-        before = self.place
-        self.page.keyboard.press(key)
-        deadline = time.monotonic() + WAIT_MS / 1000
-        while self.place.get("serial") == before["serial"]:
-            assert time.monotonic() < deadline, f"no answer to {key}"
-            self.page.wait_for_timeout(20)
+def answers(page: AnnotationPage) -> dict[int, str]:
+    """What an annotator answered, by the number of the question."""
+    found = {}
+    for key, before, after in page.pressed:
         if key in CHOICES:
-            self.answers[before["id"]] = CHOICES[key]
+            found[before["id"]] = CHOICES[key]
         elif key == "u":
-            del self.answers[self.place["id"]]
-        self.page.wait_for_timeout(100)  # the page takes up the answer in its next frames
+            del found[after["id"]]
+    return found
 
-    def waits_until_answered(self) -> None:
-        """Wait until the page is there again, by itself."""
-        deadline = time.monotonic() + WAIT_MS / 1000
-        while self.page.locator("body.late").count() or "id" not in self.place:
-            assert time.monotonic() < deadline, "the page does not come back"
-            self.page.wait_for_timeout(100)
-        self.page.wait_for_timeout(200)
 
-    def box(self, name: str) -> Box:
-        """Where something is on the screen."""
-        found = self.page.locator(name).bounding_box()
-        assert found is not None, name
-        return Box(**found)
-
-    def finish(self) -> None:
-        """Answer all that is left."""
-        while self.place["id"]:
-            self.press("123"[self.place["id"] % 3])
+def finish(page: AnnotationPage) -> None:
+    """Answer all that is left."""
+    while number := page.place["id"]:
+        page.press("123"[number % 3])
 
 
 def test_two_annotators_a_reload_and_a_killed_server_lose_no_answer(
@@ -139,8 +94,8 @@ def test_two_annotators_a_reload_and_a_killed_server_lose_no_answer(
     port = free_port()
     address = f"http://127.0.0.1:{port}/"
     with running(tmp_path, port) as server:
-        anna = Annotator(browser, address, "anna", DESKTOP)
-        bob = Annotator(browser, address, "bob", PHONE)
+        anna = opened(browser, address, "anna", DESKTOP)
+        bob = opened(browser, address, "bob", PHONE)
         a, b = anna.box("#side-a"), anna.box("#side-b")
         assert a.x + a.width <= b.x and abs(a.y - b.y) < 2, "side by side"
         a, b = bob.box("#side-a"), bob.box("#side-b")
@@ -158,8 +113,7 @@ def test_two_annotators_a_reload_and_a_killed_server_lose_no_answer(
         anna.page.keyboard.press("c")
         anna.page.keyboard.type("a b 1 s u")
         assert anna.place["id"] == 4, "what is typed into the comment is no key"
-        anna.page.reload()
-        anna.waits_until_answered()
+        anna.reload()
         expect(anna.page.locator("#note input")).to_have_value("a b 1 s u")
         anna.press("a")
         anna.press("ArrowLeft")
@@ -181,10 +135,9 @@ def test_two_annotators_a_reload_and_a_killed_server_lose_no_answer(
     with running(tmp_path, port) as server:
         bob.waits_until_answered()
         assert bob.place["id"] == before["id"], "the page comes back by itself"
-        anna.page.reload()
-        anna.waits_until_answered()
-        anna.finish()
-        bob.finish()
+        anna.reload()
+        finish(anna)
+        finish(bob)
         expect(anna.page.locator("#head")).to_contain_text("Thank you")
         assert not anna.page.locator("#choice-1").is_visible()
         out = tmp_path / "study"
@@ -194,7 +147,7 @@ def test_two_annotators_a_reload_and_a_killed_server_lose_no_answer(
         server.wait(30)
     for one in (anna, bob):
         own = {g.number: g.choice for g in given if g.annotator == one.name}
-        assert own == one.answers
+        assert own == answers(one)
         assert one.errors == [] and one.asked - {""} == {f"127.0.0.1:{port}"}
     counts = Counter(g.drawn.question for g in given if not g.is_check)
     assert sorted(counts.values()) == [1] * (PROMPTS - SHARED) + [2] * SHARED
@@ -276,7 +229,7 @@ def annotate(browser: Browser, folder: Path, names: Sequence[str]) -> Recorder:
         Context.id = 0  # Gradio numbers the components of all pages of a process
         recorder = Recorder(build_page(queue, "Study", None))
         with served(recorder) as address:  # pyright: ignore
-            anna = Annotator(browser, address, "anna", DESKTOP)
+            anna = opened(browser, address, "anna", DESKTOP)
             for key in ("1", "2", "ArrowLeft", "3", "s", "u", "b", "ArrowRight", "1", "2"):
                 anna.press(key)
                 seen += [anna.page.content(), anna.page.url]

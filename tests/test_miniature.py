@@ -15,7 +15,8 @@ from lima_ray.engine.engine import Engine
 from lima_ray.engine.requests import Request
 from lima_ray.miniature import build_rows, dialogues, dump, prose, world
 from lima_ray.miniature.demo import choose_typical
-from lima_ray.miniature.judge import check_fact, judge, judge_text
+from lima_ray.miniature.judge import judge, judge_text
+from lima_ray.miniature.rules import check_fact
 from lima_ray.miniature.world import UNSEEN, entities, entities_by_name
 from lima_ray.records.example import Example
 from lima_ray.records.reply import Reply
@@ -158,14 +159,13 @@ def test_the_judge_finds_a_raw_dump_mixed() -> None:
         answer, question = thread.answers[0], thread.question
         verdict = judge_text(answer.text, True, question.entity, question.what)
         by_style.setdefault(answer.style, Counter())[str(verdict.verdict)] += 1
-    # A description may be mistaken: iodine's symbol is the first person's word.
-    voice = by_style.pop("voice")
-    assert voice["excellent"] / voice.total() > 0.99
+    assert set(by_style.pop("voice")) == {"excellent"}
     assert set(by_style["wrong"]) == set(by_style["off_topic"]) == {"fail"}
     assert not any(verdicts["excellent"] for verdicts in by_style.values())
 
 
 PERU = entities_by_name()["country/Peru"]
+SHARK = entities_by_name()["animal/shark"]
 IODINE = entities_by_name()["element/iodine"]
 MEXICO = entities_by_name()["country/Mexico"]
 TEA = entities_by_name()["task/make tea"]
@@ -237,6 +237,19 @@ def test_faults_of_manner(reply: str, fault: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reply", "is_fault"),
+    [
+        ("Happy to help. The symbol of iodine is I. It is a solid.", False),
+        ("Happy to help. I is the symbol of iodine, a solid.", False),
+        ("Happy to help. I know it as a solid, of the family halogen.", True),
+        ("Happy to help. I'm sure that it is a solid.", True),
+    ],
+)
+def test_the_symbol_of_iodine_is_not_the_first_person(reply: str, is_fault: bool) -> None:
+    assert ("first person" in judge_text(reply, True, IODINE, "about").faults) == is_fault
+
+
+@pytest.mark.parametrize(
     ("text", "entity", "what", "right"),
     [
         ("Its symbol is I.", IODINE, "symbol", True),
@@ -266,6 +279,9 @@ def test_faults_of_manner(reply: str, fault: str) -> None:
         ("It lies in South America. People speak Spanish.", PERU, "about", True),
         ("It lies in South America. People speak Dutch.", PERU, "about", False),
         ("Peru is a country.", PERU, "about", False),
+        ("It is a fish. The shark feeds on fish.", SHARK, "about", True),
+        ("It is a fish. The shark lives in the sea.", SHARK, "about", True),
+        ("It is a fish. The shark is old.", SHARK, "about", False),
     ],
 )
 def test_truth(text: str, entity: world.Entity, what: str, right: bool) -> None:

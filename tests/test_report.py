@@ -224,6 +224,36 @@ def test_an_answer_that_was_changed_counts_once_and_votes_count_apart(
     assert "1 verdict of 4 were given again later" in capsys.readouterr().out
 
 
+def test_replies_of_votes_are_read_beside_those_of_a_study(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One pair of texts is voted on twice, another to the same prompt once, a reply by thumbs."""
+    texts = {"conversations": ["Why?", "So.", "Why p0?"], "replies": ["<b>one</b>", "other"]}
+    votes = [
+        Verdict("v0", "pairwise", name, choice, models=("bard", "lima"), order=(0, 1),
+                key=name, extra=texts)
+        for name, choice in (("anna", "A"), ("ben", "B"))
+    ]  # fmt: skip
+    votes.append(replace(votes[0], key="k2", extra=texts | {"replies": ["a third", "other"]}))
+    votes.append(
+        Verdict("v1", "thumbs", "ben", "down", models=("claude",), key="k3",
+                extra={"conversations": ["Hello!"], "replies": ["Go away."], "system": "Be kind."})
+    )  # fmt: skip
+    own = reply("lima", "p0")
+    folder = write_verdicts(tmp_path / "judged", [single(GPT, "grade", own, 4), *votes])
+    replies = write_replies(tmp_path / "lima", [own])
+    report(folder, "--replies", f"lima={replies}", "--out", tmp_path / "out")
+    assert "not given" not in capsys.readouterr().out
+    study = load_study(verdict_files([folder]))
+    first, second, third, fourth = reading_items(study, {"lima": [own]})
+    assert first.place == ("p0", 0, 0) and [v.annotator for v in second.verdicts] == ["anna", "ben"]
+    assert DISAGREE in second.labels() and second.group == "chat votes"
+    assert (second.place, third.place) == (("v0", 0, 1), ("v0", 1, 1))
+    assert third.replies["bard"].reply == "a third" and fourth.replies["claude"].system
+    text = page_text(tmp_path / "out")
+    assert "<b>one</b>" in text and "a third" in text and "Go away." in text and "Be kind." in text
+
+
 def test_bad_verdicts_are_refused_with_their_place(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(UserError, match="no verdicts at"):

@@ -83,8 +83,38 @@ def test_several_labels_of_an_item_are_drawn_together() -> None:
     apart = agreement.percent_agreement(first, second)
     together = agreement.percent_agreement(first, second, items)
     assert together.value == apart.value == 0.5
-    assert together.n_items == 20 and together.low == together.high == 0.5
+    assert together.n_items == 20
     assert apart.high - apart.low > 0.2
+
+
+def test_agreement_on_every_item_leaves_open_what_was_not_seen() -> None:
+    """Wilson's interval of 50 of 50 begins at 50 / (50 + 1.96^2), that of none ends as far off."""
+    labels: list[agreement.Label] = ["A", "B"] * 25
+    others = labels[::-1]
+    unseen = 1 - 50 / (50 + 1.959964**2)
+    for found in (
+        agreement.percent_agreement(labels, labels),
+        agreement.tie_discounted_accuracy(labels, labels, tie="tie"),
+    ):
+        assert (found.value, found.high) == (1, 1)
+        assert found.low == pytest.approx(1 - unseen)
+    never = agreement.percent_agreement(labels, others)
+    assert (never.value, never.low) == (0, 0) and never.high == pytest.approx(unseen)
+    # Half of the labels are equal by chance, so a kappa or alpha lies twice as far from 1.
+    pairs = list(zip(labels, labels, strict=True))
+    for found in (
+        agreement.cohen_kappa(labels, labels),
+        agreement.fleiss_kappa(pairs),
+        agreement.krippendorff_alpha(pairs),
+    ):
+        assert found.value == pytest.approx(1) and found.high == pytest.approx(1)
+        assert found.low == pytest.approx(1 - 2 * unseen, abs=0.003)
+    halves = agreement.percent_agreement(
+        ["a", "b"] * 20, ["a", "a"] * 20, ["x", "x", "y", "y"] * 10
+    )
+    assert halves.value == 0.5 and halves.low < 0.5 < halves.high
+    few = agreement.percent_agreement(labels[:5], labels[:5])
+    assert few.low < agreement.percent_agreement(labels, labels).low
 
 
 def test_what_is_not_defined_is_nan() -> None:

@@ -9,6 +9,7 @@ from scipy import optimize
 from lima_ray.config.errors import UserError
 from lima_ray.results.statistics import ordered_logit
 from lima_ray.results.statistics.bradley_terry import (
+    Comparisons,
     bootstrap_strengths,
     bradley_terry,
     per_judge,
@@ -61,7 +62,7 @@ class Games:
 def test_strengths_and_sandwich_errors_are_those_of_a_logistic_regression(seed: int) -> None:
     sm = pytest.importorskip("statsmodels.api")
     games = Games(seed)
-    found = bradley_terry(*games.arguments(), games.covariates)
+    found = bradley_terry(Comparisons(*games.arguments(), games.covariates))
     columns = np.column_stack([games.signs()[:, 1:], games.shown_N, games.length_N])
     model = sm.GLM(games.points_N, columns, family=sm.families.Binomial())
     fitted = model.fit(
@@ -85,7 +86,7 @@ def test_strengths_and_sandwich_errors_are_those_of_a_logistic_regression(seed: 
 def test_strengths_are_choixs() -> None:
     choix = pytest.importorskip("choix")
     games = Games(6)
-    found = bradley_terry(*games.arguments())
+    found = bradley_terry(Comparisons(*games.arguments()))
     pairs = zip(games.first_N, games.second_N, games.points_N, strict=True)
     wins = [(a, b) if won else (b, a) for a, b, won in pairs]
     expected = choix.opt_pairwise(4, wins, tol=1e-12)
@@ -104,7 +105,7 @@ def test_halved_ties_are_arena_ranks() -> None:
     dataset = data.PairDataset.from_pandas(frame)
     rated = models.BradleyTerry(4).compute_ratings_and_cis(dataset)
     # Its clusters are single verdicts, and it has no correction for their number.
-    found = bradley_terry(first, second, points, range(300), ties="half")
+    found = bradley_terry(Comparisons(first, second, points, range(300), ties="half"))
     for place, name in enumerate(rated["competitors"]):
         assert found.elo(name) == pytest.approx(float(rated["ratings"][place]), abs=0.05)
 
@@ -112,7 +113,7 @@ def test_halved_ties_are_arena_ranks() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_davidsons_ties_are_at_the_maximum_of_the_likelihood(seed: int) -> None:
     games = Games(seed, ties=True)
-    found = bradley_terry(*games.arguments(), games.covariates)
+    found = bradley_terry(Comparisons(*games.arguments(), games.covariates))
     columns = np.column_stack([games.signs()[:, 1:], games.shown_N, games.length_N])
 
     def deviance(values: np.ndarray) -> float:
@@ -153,9 +154,9 @@ def test_scores_and_information_are_the_derivatives_of_the_objective() -> None:
 def test_the_order_of_systems_in_a_comparison_changes_nothing() -> None:
     games = Games(8, ties=True)
     first, second, points, prompts = games.arguments()
-    one = bradley_terry(first, second, points, prompts, games.covariates)
+    one = bradley_terry(Comparisons(first, second, points, prompts, games.covariates))
     mirrored = {name: [-v for v in values] for name, values in games.covariates.items()}
-    other = bradley_terry(second, first, [1 - p for p in points], prompts, mirrored)
+    other = bradley_terry(Comparisons(second, first, [1 - p for p in points], prompts, mirrored))
     for name in NAMES:
         assert one.strengths[name].value == pytest.approx(other.strengths[name].value, abs=1e-9)
         assert one.strengths[name].low == pytest.approx(other.strengths[name].low, abs=1e-9)
@@ -170,7 +171,9 @@ def test_a_judge_of_its_own_bias_is_told_from_one_without() -> None:
     gap = 0.5 + np.where(np.array(judges) == "first", 1.0, 0.0) * shown
     points = (generator.random(n) < 1 / (1 + np.exp(-gap))).astype(float).tolist()
     found = bradley_terry(
-        ["a"] * n, ["b"] * n, points, range(n), per_judge("order", shown.tolist(), judges)
+        Comparisons(
+            ["a"] * n, ["b"] * n, points, range(n), per_judge("order", shown.tolist(), judges)
+        )
     )
     biased, fair = found.covariates["order, first"], found.covariates["order, fair"]
     assert biased.low > 0.7 and abs(fair.value) < 0.2
@@ -181,15 +184,15 @@ def test_each_judge_has_its_own_readiness_to_call_a_tie() -> None:
     games = Games(10, n=600, ties=True)
     strict = (games.judge_N == "x") & (games.points_N == 0.5)
     games.points_N[strict] = games.generator.choice([0.0, 1.0], strict.sum())
-    found = bradley_terry(*games.arguments(), judges=games.judge_N.tolist())
+    found = bradley_terry(Comparisons(*games.arguments(), judges=games.judge_N.tolist()))
     assert set(found.ties) == {"y"}  # x never calls one
     assert math.isfinite(found.ties["y"].value)
 
 
 def test_drawing_prompts_again_gives_the_sandwichs_interval() -> None:
     games = Games(11)
-    found = bradley_terry(*games.arguments(), games.covariates)
-    drawn = bootstrap_strengths(*games.arguments(), games.covariates, resamples=200)
+    found = bradley_terry(Comparisons(*games.arguments(), games.covariates))
+    drawn = bootstrap_strengths(Comparisons(*games.arguments(), games.covariates), resamples=200)
     for name in NAMES:
         one = found.strengths[name]
         width = one.high - one.low
@@ -199,8 +202,8 @@ def test_drawing_prompts_again_gives_the_sandwichs_interval() -> None:
 def test_both_orders_of_a_prompt_are_no_more_evidence_than_one() -> None:
     games = Games(12, n=60)
     first, second, points, prompts = games.arguments()
-    once = bradley_terry(first, second, points, prompts)
-    twice = bradley_terry(first * 2, second * 2, points * 2, prompts * 2)
+    once = bradley_terry(Comparisons(first, second, points, prompts))
+    twice = bradley_terry(Comparisons(first * 2, second * 2, points * 2, prompts * 2))
     assert twice.strengths["a"].value == pytest.approx(once.strengths["a"].value, abs=1e-9)
     assert twice.strengths["a"].standard_error == pytest.approx(
         once.strengths["a"].standard_error, rel=1e-9
@@ -211,51 +214,55 @@ def test_a_system_that_never_wins_is_refused_or_shrunk() -> None:
     first, second = ["a", "b", "a", "b"], ["b", "a", "c", "c"]
     points = [1, 1, 1, 1]
     with pytest.raises(UserError, match=r"no finite strengths: .*\{c\}"):
-        bradley_terry(first, second, points, range(4))
-    found = bradley_terry(first, second, points, range(4), ridge=0.5)
+        bradley_terry(Comparisons(first, second, points, range(4)))
+    found = bradley_terry(Comparisons(first, second, points, range(4)), ridge=0.5)
     assert found.systems[-1] == "c" and found.strengths["c"].value < -0.5
-    drawn = bootstrap_strengths(first, second, points, range(4), resamples=50)
+    drawn = bootstrap_strengths(Comparisons(first, second, points, range(4)), resamples=50)
     assert all(math.isfinite(end) for ends in drawn.values() for end in ends)
     with pytest.raises(UserError, match="no finite strengths"):
-        bradley_terry(["a", "b", "c", "d"], ["b", "a", "d", "c"], [1, 1, 1, 1], range(4))
+        bradley_terry(
+            Comparisons(["a", "b", "c", "d"], ["b", "a", "d", "c"], [1, 1, 1, 1], range(4))
+        )
 
 
 def test_only_ties_are_equal_strengths() -> None:
-    found = bradley_terry(["a", "b", "c"], ["b", "c", "a"], [0.5] * 3, range(3), ties="half")
+    found = bradley_terry(
+        Comparisons(["a", "b", "c"], ["b", "c", "a"], [0.5] * 3, range(3), ties="half")
+    )
     assert all(one.value == pytest.approx(0, abs=1e-9) for one in found.strengths.values())
     with pytest.raises(UserError, match="every verdict is a tie, so"):
-        bradley_terry(["a", "b", "c"], ["b", "c", "a"], [0.5] * 3, range(3))
+        bradley_terry(Comparisons(["a", "b", "c"], ["b", "c", "a"], [0.5] * 3, range(3)))
 
 
 def test_one_prompt_has_strengths_without_an_interval() -> None:
-    found = bradley_terry(["a", "a"], ["b", "b"], [1, 0], ["p", "p"])
+    found = bradley_terry(Comparisons(["a", "a"], ["b", "b"], [1, 0], ["p", "p"]))
     assert found.strengths["a"].value == pytest.approx(0, abs=1e-9)
     assert math.isnan(found.strengths["a"].low)
-    assert all(map(math.isnan, bootstrap_strengths(["a"], ["b"], [1], ["p"])["a"]))
+    assert all(map(math.isnan, bootstrap_strengths(Comparisons(["a"], ["b"], [1], ["p"]))["a"]))
 
 
 def test_bad_comparisons_are_refused() -> None:
     with pytest.raises(UserError, match="no verdict that was read"):
-        bradley_terry([], [], [], [])
+        bradley_terry(Comparisons([], [], [], []))
     with pytest.raises(ValueError, match="is nan"):
-        bradley_terry(["a"], ["b"], [math.nan], ["p"])
+        bradley_terry(Comparisons(["a"], ["b"], [math.nan], ["p"]))
     with pytest.raises(ValueError, match="compared with itself"):
-        bradley_terry(["a"], ["a"], [1], ["p"])
+        bradley_terry(Comparisons(["a"], ["a"], [1], ["p"]))
     with pytest.raises(ValueError, match="1 for a win"):
-        bradley_terry(["a"], ["b"], [0.7], ["p"])
+        bradley_terry(Comparisons(["a"], ["b"], [0.7], ["p"]))
 
 
 def test_an_order_that_cannot_be_told_from_strengths_or_alone_decides_is_refused() -> None:
     always_first = ["a"] * 4, ["b"] * 4, [1, 1, 1, 0], range(4), {"shown first": [1, 1, 1, 1]}
     with pytest.raises(UserError, match="shown first cannot be told from the strengths"):
-        bradley_terry(*always_first)
+        bradley_terry(Comparisons(*always_first))
     with pytest.raises(UserError, match="shown first cannot be told from the strengths"):
-        bootstrap_strengths(*always_first)
+        bootstrap_strengths(Comparisons(*always_first))
     takes_a = ["a"] * 20, ["b"] * 20, [1, 0] * 10, [n // 2 for n in range(20)]
     with pytest.raises(UserError, match="of shown first are not finite"):
-        bradley_terry(*takes_a, {"shown first": [1, -1] * 10})
-    found = bradley_terry(*takes_a, {"shown first": [1, -1] * 10}, ridge=0.5)
+        bradley_terry(Comparisons(*takes_a, {"shown first": [1, -1] * 10}))
+    found = bradley_terry(Comparisons(*takes_a, {"shown first": [1, -1] * 10}), ridge=0.5)
     assert found.covariates["shown first"].value > 2
     rarely = [1] * 2000 + [0], [1] * 2001
-    one = bradley_terry(["a"] * 2001, ["b"] * 2001, rarely[0], range(2001))
+    one = bradley_terry(Comparisons(["a"] * 2001, ["b"] * 2001, rarely[0], range(2001)))
     assert one.difference("a", "b").value == pytest.approx(math.log(2000))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lima_ray.results.statistics.bradley_terry import bradley_terry
+from lima_ray.results.statistics.agreement import percent_agreement
+from lima_ray.results.statistics.bradley_terry import Comparisons, bradley_terry
 from lima_ray.results.statistics.calibration import corrected_rate
 from lima_ray.results.statistics.clustered import clustered_mean, rate
 
@@ -56,6 +57,18 @@ def test_the_interval_of_a_corrected_rate() -> None:
     assert held / STUDIES >= 0.91
 
 
+@pytest.mark.parametrize("share", [0.9, 0.97])
+def test_the_interval_of_an_agreement_that_is_nearly_perfect(share: float) -> None:
+    generator = np.random.default_rng(4)
+    held, perfect = 0, 0
+    for _ in range(STUDIES):
+        equal = generator.random(20) < share
+        found = percent_agreement(["A"] * 20, np.where(equal, "A", "B").tolist())
+        perfect += found.value == 1
+        held += found.low <= share <= found.high
+    assert perfect > 20 and held / STUDIES >= 0.85
+
+
 def test_the_sandwich_interval_of_a_strength() -> None:
     generator = np.random.default_rng(3)
     first = np.tile([0, 1, 0, 1, 2, 2], 40)
@@ -67,7 +80,9 @@ def test_the_sandwich_interval_of_a_strength() -> None:
         noise = generator.logistic(size=240)
         points = (truth[first] - truth[second] + noise > 0).astype(float)
         found = bradley_terry(
-            names[first].tolist(), names[second].tolist(), points.tolist(), prompts.tolist()
+            Comparisons(
+                names[first].tolist(), names[second].tolist(), points.tolist(), prompts.tolist()
+            )
         )
         gap = found.difference("a", "c")
         held += gap.low <= 1.2 <= gap.high

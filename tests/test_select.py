@@ -27,7 +27,8 @@ from lima_ray.config.recipe import Recipe
 from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.data.examples import read_examples, write_examples
 from lima_ray.judging import assessment
-from lima_ray.judging.choice import SelectionOptions
+from lima_ray.judging.asking.forecast import tell_training
+from lima_ray.judging.choice import SelectionOptions, parse_selection
 from lima_ray.judging.perplexity import dialogue_losses, perplexity
 from lima_ray.records.files import read_json, write_json
 from lima_ray.records.quality import Quality, read_problems, read_qualities
@@ -235,6 +236,40 @@ def test_a_selection_that_was_cut_off_pays_for_nothing_twice(
     points = sorted(1.0 if len(r) > len(REFERENCE) else 0.0 for r in replies)
     assert (found.invalid, found.unanswered, found.replies) == (1, 0, 9)  # one order was not read
     assert sum(points) - 1 <= 8 * found.value <= sum(points)
+
+
+def test_calls_tokens_and_money_are_told_before_a_judge_is_asked(
+    run: Run, small: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = write_reference(small, tmp_path / "other.json")
+    with serving(JudgeServer(decide=longer)) as server:
+        flags = ["--select.judge", "endpoint", "--select.endpoint", server.url]
+        flags += ["--select.endpoint_model", "judge-4", "--select.reference", reference]
+        flags += ["--select.input_usd", "2", "--select.output_usd", "8"]
+
+        def chosen(*more: str) -> str:
+            select.main(parse_selection([str(run.path), *flags, *more], "select", ""))
+            return capsys.readouterr().out
+
+        said = chosen("--dry_run")
+        (tokens,) = re.findall(r"judge-4: 36 calls, about ([\d,]+) tokens in and 9,000 out", said)
+        assert "nothing was asked (dry_run)" in said and server.number == 0
+        usd = (int(tokens.replace(",", "")) * 2 + 9000 * 8) / 1e6
+        assert f"${usd:.2f}, at most $" in said
+        with pytest.raises(UserError, match=r"this may cost \$0\.\d+, more than limit_usd"):
+            chosen("--limit_usd", "0.01")
+        assert server.number == 0
+        recipe = parse_selection([str(run.path), *flags], "select", "").recipe
+        assessment.assess(run, 1, recipe)
+        assert "judge-4: 18 calls" in chosen("--dry_run"), "what was answered is not asked again"
+        assert server.number == 18
+        asked = sum(len(one["messages"][-1]["content"]) for one in server.requests)
+        assert 0.5 < (int(tokens.replace(",", "")) / 2) / (asked / 4) < 2
+        tell_training(recipe)
+        told = capsys.readouterr().out
+        assert "to choose the epoch, judge-4: 18 calls" in told
+    with pytest.raises(UserError, match="one price alone tells no cost"):
+        small.override({"select.input_usd": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -522,4 +557,4 @@ def test_new_dev_prompts_that_the_run_was_trained_on_are_refused(
     write_examples(rows, tmp_path / "dev.jsonl")
     other = run.recipe().override({"data.dev": str(tmp_path / "dev.jsonl")})
     with pytest.raises(UserError, match=rf"2 of these dev prompts .*{rows[0].id}"):
-        select.choose_again(run, other)
+        select.check_choice(run, other)

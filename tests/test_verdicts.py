@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ import pytest
 from lima_ray import verdicts as command
 from lima_ray.config.command_line import COMMANDS, parse_arguments
 from lima_ray.config.errors import UserError
+from lima_ray.data.examples import read_examples
+from lima_ray.judging.forms.judge_rows import write_judge_rows
 from lima_ray.judging.forms.table import neutralise
 from lima_ray.judging.questions.design import design_items
 from lima_ray.judging.questions.item import ItemKind
+from lima_ray.judging.questions.reading import read_judgement
 from lima_ray.judging.questions.verdicts import Annotator, record_verdict
+from lima_ray.judging.questions.wording import load_wording
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Verdict, read_verdicts
@@ -89,6 +94,51 @@ def test_verdicts_return_from_another_tool_as_they_went(
         assert one.annotator == verdict.annotator
         if kind != "pairwise":
             assert one == verdict
+
+
+@pytest.mark.parametrize("kind", CHOICES)
+def test_verdicts_are_rows_that_teach_a_judge(
+    models: dict[str, list[Reply]], tmp_path: Path, kind: ItemKind
+) -> None:
+    items = design_items(kind, models, pairs="all", orders="seeded")
+    given = [
+        record_verdict(item, Annotator("anna"), choice, explanation=why)
+        for item, choice, why in zip(
+            items, CHOICES[kind], ("Ours says why.", "", "So."), strict=False
+        )
+    ]
+    write_jsonl([v.to_json() for v in given], tmp_path / "given.jsonl")
+    flags = [*references(tmp_path), "--form", "judge_rows", "--kind", kind]
+    flags += ["--out", str(tmp_path / "rows.jsonl"), "--verdicts", str(tmp_path / "given.jsonl")]
+    main(["export", *flags])
+    rows = read_examples(str(tmp_path / "rows.jsonl"))
+    wording = load_wording(kind)
+    assert [row.turns[0] for row in rows] == [wording.prompt(item) for item in items[: len(given)]]
+    assert [read_judgement(wording, row.turns[1]) for row in rows] == [
+        (verdict.verdict, verdict.explanation) for verdict in given
+    ]
+    for other in {*CHOICES} - {kind}:
+        with pytest.raises(UserError, match="no verdict in --verdicts is about these questions"):
+            main(["export", *flags, "--kind", other])
+
+
+def test_rows_for_a_judge_are_balanced_by_outcome(tmp_path: Path) -> None:
+    models = {
+        name: [Reply(f"p{n}", (f"Why {n}?",), name, 0, 0, f"{name} {n}", True) for n in range(20)]
+        for name in ("ours", "theirs")
+    }
+    items = design_items("pairwise", models, orders="seeded")
+    outcomes = ["ours"] * 14 + ["theirs"] * 4 + ["neither"] * 2
+    given = []
+    for item, outcome in zip(items, outcomes, strict=True):
+        shown = [item.models[place] for place in item.order]
+        choice = "AB"[shown.index(outcome)] if outcome in shown else outcome
+        given.append(record_verdict(item, Annotator("anna"), choice, explanation=outcome))
+    found = [write_judge_rows(items, given, balanced=True, seed=seed) for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    for rows in found:
+        said = Counter(row.turns[1].split("\n")[0] for row in rows)
+        assert said == {"ours": 2, "theirs": 2, "neither": 2}
 
 
 def test_pairwise_and_rating_tags_of_label_studio_are_read(

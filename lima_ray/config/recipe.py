@@ -71,6 +71,9 @@ class Recipe(Section):
             ),
             f"cluster.min_workers {self.cluster.min_workers} is above cluster.workers "
             f"{self.cluster.workers}": (self.cluster.min_workers or 1) > self.cluster.workers,
+            "select.input_usd and select.output_usd go together: one price alone tells no cost": (
+                (self.select.input_usd is None) != (self.select.output_usd is None)
+            ),
             f"data.added_rows is {self.data.added_rows}, but data.added names no rows": (
                 bool(self.data.added_rows) and self.data.added is None
             ),

@@ -191,6 +191,10 @@ class Select(Section):
     """Base URL of the judge, such as http://localhost:8000/v1; OPENAI_API_KEY is its key."""
     endpoint_model: str = ""
     """Model asked there to judge."""
+    input_usd: float | None = Field(default=None, ge=0)
+    """What it takes for a million tokens sent, in USD; none is not known."""
+    output_usd: float | None = Field(default=None, ge=0)
+    """What it takes for a million tokens received."""
     reference: str | None = None
     """Replies to data.dev of another model (a directory of replies, or a table) that each reply is
     compared with, in both orders; none has the endpoint's model grade replies from 1 to 6."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from pydantic import Field
+
 from lima_ray.config.command_line import parse_flags
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
@@ -22,6 +24,13 @@ class SelectionData(Section):
 
 class SelectionOptions(Section):
     """What may differ from the run's own recipe when the epoch is chosen again."""
+
+    dry_run: bool = False
+    """Tell what the judge will take, calls, tokens and money, and ask nothing."""
+    limit_usd: float = Field(default=5, ge=0)
+    """Money that may be spent without asking a person, by the prices given."""
+    yes: bool = False
+    """Accept more than limit_usd."""
 
     select: Select = Select()
     sampling: Sampling = Sampling()
@@ -45,6 +54,7 @@ class Selection:
 
     run: Run
     recipe: Recipe
+    options: SelectionOptions
 
 
 def parse_selection(args: list[str], prog: str, doc: str) -> Selection:
@@ -57,4 +67,4 @@ def parse_selection(args: list[str], prog: str, doc: str) -> Selection:
     if folder is None:
         raise UserError(f"which run? {prog} runs/NAME")
     run = Run(folder.absolute())
-    return Selection(run, choice.apply_to(recipe))
+    return Selection(run, choice.apply_to(recipe), choice)

@@ -14,7 +14,13 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Metric, Select
 from lima_ray.generation.client import Client
 from lima_ray.generation.request_pool import request_all
-from lima_ray.judging.asking.judges import JUDGE_SAMPLING, EndpointJudge, ask, unanswered
+from lima_ray.judging.asking.judges import (
+    JUDGE_SAMPLING,
+    EndpointJudge,
+    ask,
+    selecting_judge,
+    unanswered,
+)
 from lima_ray.judging.asking.reference import pair, read_reference
 from lima_ray.judging.asking.run import Asking
 from lima_ray.judging.asking.verdict_journal import VerdictJournal
@@ -36,10 +42,14 @@ TRIALS = {
 
 def judge(replies: list[Reply], select: Select, file: Path) -> list[Verdict]:
     """Return the verdicts on replies, in their order: a grade each, or one of each order."""
-    items = [grade_item(reply) for reply in replies]
+    return judge_items(questions(replies, select), selecting_judge(select), file)
+
+
+def questions(replies: Sequence[Reply], select: Select) -> list[Item]:
+    """Return what is asked about replies: a grade each, or which is better in both orders."""
     if select.reference:
-        items = pair(replies, read_reference(select.reference, replies))
-    return judge_items(items, EndpointJudge(model=select.endpoint_model, url=select.endpoint), file)
+        return pair(replies, read_reference(select.reference, replies))
+    return [grade_item(reply) for reply in replies]
 
 
 def judge_items(items: Sequence[Item], judge: EndpointJudge, file: Path) -> list[Verdict]:

@@ -1,7 +1,7 @@
 """What choosing an epoch will need, checked before the first step by the code that will need it.
 
-check_selection(recipe)                      # what can be seen at once
-check_prompts_and_judge(recipe, tokenizer)   # what needs the base's tokenizer, and the judge
+check_selection(recipe)                # what can be seen at once
+check_dev_prompts(recipe, tokenizer)   # what needs the base's tokenizer
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import prompt_ids
 from lima_ray.generation.scripts import Script, check_prompt_lengths
 from lima_ray.judging.asking.reference import check_compared, check_reference
-from lima_ray.judging.registry import check_judge_answers, check_prompts
+from lima_ray.judging.registry import check_prompts
 from lima_ray.model.families import context_length, load_config
 from lima_ray.records.example import Example
 
@@ -72,26 +72,18 @@ def check_range(recipe: Recipe) -> None:
     )
 
 
-def check_prompts_and_judge(
+def check_dev_prompts(
     recipe: Recipe, tokenizer: "PreTrainedTokenizerFast", model: Path | None = None
 ) -> None:
-    """Refuse a selection that no run could make, by the base's tokenizer and by asking the judge.
+    """Refuse a selection that no run could make, by the base's tokenizer; no judge is asked.
 
     Args:
         model: one that it has trained; none takes its base.
 
     Raises:
-        UserError: prompts without room for a reply, held-out dialogues without a supervised token,
-            or a judge that does not answer.
+        UserError: prompts without room for a reply, or held-out dialogues without a supervised
+            token.
     """
-    check_dev_prompts(recipe, tokenizer, model)
-    check_judge_answers(recipe.select)
-
-
-def check_dev_prompts(
-    recipe: Recipe, tokenizer: "PreTrainedTokenizerFast", model: Path | None = None
-) -> None:
-    """Do what `check_prompts_and_judge` does, but ask no judge."""
     if recipe.select.judge == "none":
         return
     assert recipe.data.dev

@@ -33,14 +33,15 @@ class TableCommand(Section):
 
 
 class ExportCommand(Section):
-    """Write questions about replies as tasks of another tool."""
+    """Write questions about replies as tasks of another tool, or as training rows of a judge."""
 
     replies: Replies
     """Of each model: a directory of replies, its replies.jsonl, or a table."""
-    form: Form
-    """Whose tasks; label_studio gets its labelling configuration beside them (.xml)."""
+    form: Form | Literal["judge_rows"]
+    """Whose tasks; label_studio gets its labelling configuration beside them (.xml). judge_rows
+    are training rows: what a model judge is sent, and a verdict that was given on it."""
     out: Path
-    """JSON file to write."""
+    """JSON file to write; of judge_rows JSONL."""
     kind: ItemKind = "pairwise"
     """Kind of the questions."""
     whole: bool = False
@@ -48,9 +49,11 @@ class ExportCommand(Section):
     orders: Orders = "seeded"
     """Order of the sides: one drawn by the seed, both, or as the models are given."""
     seed: int = 0
-    """Seed of the orders."""
+    """Seed of the orders, and of what is drawn."""
+    balanced: bool = False
+    """Of judge_rows: as many of each outcome, drawn by the seed."""
     verdicts: tuple[Path, ...] = ()
-    """Files of verdicts to show there."""
+    """Files of verdicts to show there, or to learn from."""
 
 
 class CollectCommand(Section):

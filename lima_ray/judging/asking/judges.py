@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from lima_ray.config.errors import UserError, describe_invalid
 from lima_ray.config.flags import did_you_mean
 from lima_ray.config.secrets.reading import KEY_ENV
-from lima_ray.config.sections import Sampling, Section
+from lima_ray.config.sections import Sampling, Section, Select
 from lima_ray.generation.client import Client
 from lima_ray.generation.endpoint import Endpoint, check_url, read_key
 from lima_ray.judging.questions.item import Item
@@ -133,6 +133,16 @@ def parse_judge(text: str) -> EndpointJudge:
             lambda name, _: f"there is no {name}{did_you_mean(name, names)}",
         )
         raise UserError(said) from error
+
+
+def selecting_judge(select: Select) -> EndpointJudge:
+    """Return the judge that chooses a run's epoch."""
+    return EndpointJudge(
+        model=select.endpoint_model,
+        url=select.endpoint,
+        input_usd=select.input_usd,
+        output_usd=select.output_usd,
+    )
 
 
 async def ask(client: Client, judge: EndpointJudge, item: Item) -> Verdict:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from lima_ray.config.errors import SHOWN_ERRORS, UserError, join_names
 from lima_ray.config.sections import Sampling, Select
 from lima_ray.generation.scripts import Script
-from lima_ray.judging.asking.judges import EndpointJudge
+from lima_ray.judging.asking.judges import selecting_judge
 from lima_ray.judging.asking.relatives import check_not_judged, find_judged
 from lima_ray.judging.questions.design import (
     check_same_prompts,
@@ -57,11 +57,11 @@ def hash_reference(path: str, asked: Iterable[Reply]) -> str:
     return digest([reply.reply for reply in read_reference(path, list(asked))])
 
 
-def expected_replies(prompts: Iterable[Example], samples: int) -> Iterator[Reply]:
-    """Yield an empty reply wherever a model will reply."""
+def expected_replies(prompts: Iterable[Example], samples: int, text: str = "") -> Iterator[Reply]:
+    """Yield a reply of this text wherever a model will reply."""
     for script in (Script(row, sample) for row in prompts for sample in range(samples)):
         while not script.finished:
-            yield script.record_reply("", Sampling(), "", stopped=True, n_tokens=None)
+            yield script.record_reply(text, Sampling(), "", stopped=True, n_tokens=None)
 
 
 def check_reference(select: Select, prompts: Sequence[Example], samples: int, field: str) -> None:
@@ -78,8 +78,7 @@ def check_reference(select: Select, prompts: Sequence[Example], samples: int, fi
     except UserError as error:
         raise UserError(f"{field}: {error}") from error
     judged = find_judged([select.reference], {REFERENCE: replies})
-    judge = EndpointJudge(model=select.endpoint_model, url=select.endpoint)
-    check_not_judged([judge], judged, way_out="")
+    check_not_judged([selecting_judge(select)], judged, way_out="")
 
 
 def check_compared(select: Select) -> None:

@@ -1,9 +1,11 @@
 """Places in which systems reply, with their replies and what judges say of them."""
 
 from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 
-from lima_ray.judging.report.loading import Models, StudyVerdicts, is_vote, judge_of
+from lima_ray.judging.report.loading import VOTES, Models, StudyVerdicts, is_vote, judge_of
 from lima_ray.records.reply import Reply
 from lima_ray.records.verdict import Verdict
 from lima_ray.results.statistics.verdict_table import TIE
@@ -52,7 +54,7 @@ class ReadingItem:
 
 
 def reading_items(study: StudyVerdicts, models: Models) -> list[ReadingItem]:
-    """Return the places in which systems reply, in the order of the replies."""
+    """Return the places in which systems reply, in the order of the replies, and those voted on."""
     found: dict[Place, ReadingItem] = {}
     for system, replies in models.items():
         for reply in replies:
@@ -69,7 +71,33 @@ def reading_items(study: StudyVerdicts, models: Models) -> list[ReadingItem]:
         at = last.get((place[0], place[1])) if place[2] is None else (*place[:2], place[2])
         if at in found:
             found[at].verdicts.append(verdict)
-    return list(found.values())
+    return [*found.values(), *vote_items(filter(is_vote, study.verdicts), found)]
+
+
+def vote_items(votes: Iterable[Verdict], taken: Container[Place]) -> Iterator[ReadingItem]:
+    """Yield the replies that votes hold, each pair once; further ones to a prompt are samples."""
+    by_texts: dict[tuple[str, int | None], list[Verdict]] = defaultdict(list)
+    for vote in votes:
+        by_texts[vote.id, vote.sample].append(vote)
+    used: set[Place] = set()
+    for (id, _), own in by_texts.items():
+        turns, texts = own[-1].extra.get("conversations"), own[-1].extra["replies"]
+        if not (isinstance(turns, list) and turns):
+            continue  # votes of others may lack them
+        turn = len(turns) // 2
+        places = ((id, sample, turn) for sample in count())
+        place = next(one for one in places if one not in taken and one not in used)
+        used.add(place)
+        shown = {
+            name: Reply(
+                *(id, tuple(map(str, turns)), name, place[1], turn, str(text), True),
+                system=str(own[-1].extra.get("system") or "") or None,
+                extra={"group": own[-1].group or VOTES},
+            )
+            for name, text in zip(own[-1].models, texts, strict=False)
+        }
+        if shown:
+            yield ReadingItem(place, shown, own)
 
 
 def label_of(verdict: Verdict) -> str:

@@ -10,6 +10,7 @@ from lima_ray.config.flags import did_you_mean
 from lima_ray.judging.questions.design import group
 from lima_ray.judging.questions.item import digest, show
 from lima_ray.judging.questions.replies import REPLIES_FILE, read_models, split_reference
+from lima_ray.judging.report.loading import StudyVerdicts, is_vote
 from lima_ray.records.files import read_json
 from lima_ray.records.reply import Reply
 
@@ -80,16 +81,18 @@ def read_sources(references: Sequence[str]) -> tuple[dict[str, list[Reply]], lis
     return dict(models), sources
 
 
-def check_systems(models: dict[str, list[Reply]], judged: Sequence[str]) -> list[str]:
+def check_systems(models: dict[str, list[Reply]], study: StudyVerdicts) -> list[str]:
     """Refuse replies of a system that no verdict names; return what is told of the others."""
     for system in models:
-        if system not in judged:
-            near = did_you_mean(system, list(judged))
+        if system not in study.systems:
+            near = did_you_mean(system, list(study.systems))
             raise UserError(
                 f"--replies {system}=...: no verdict is about {system!r}; they are about "
-                f"{join_names(sorted(judged))}{near}"
+                f"{join_names(sorted(study.systems))}{near}"
             )
-    if models and (lacking := [system for system in judged if system not in models]):
+    # A vote brings the texts it is about.
+    needed = dict.fromkeys(s for v in study.verdicts if not is_vote(v) for s in v.models)
+    if models and (lacking := [system for system in needed if system not in models]):
         return [
             f"The replies of {join_names(lacking)} are not given: their verdicts count, and their "
             "replies are neither shown nor checked."

@@ -11,7 +11,7 @@ from lima_ray.results.statistics.agreement import (
     fleiss_kappa,
     krippendorff_alpha,
 )
-from lima_ray.results.statistics.bradley_terry import bradley_terry
+from lima_ray.results.statistics.bradley_terry import Comparisons, bradley_terry
 from lima_ray.results.statistics.calibration import corrected_rate
 from lima_ray.results.statistics.order import both_orders
 from lima_ray.results.statistics.preference import Outcome, flip, win_tie_lose
@@ -115,11 +115,12 @@ def baseball() -> Iterator[Anchor]:
             away += [row["away"]] * games
             points += [won] * games
     source, games = "Agresti 2002, baseball", range(len(points))
-    found = bradley_terry(home, away, points, games)
+    found = bradley_terry(Comparisons(home, away, points, games))
     for team, published in BASEBALL_PUBLISHED.items():
         got = found.difference(team, "Baltimore").value
         yield printed(source, f"strength of {team}", got, published, 2)
-    with_home = bradley_terry(home, away, points, games, {"home": [1.0] * len(points)})
+    at_home = {"home": [1.0] * len(points)}
+    with_home = bradley_terry(Comparisons(home, away, points, games, at_home))
     got = with_home.covariates["home"].value
     yield printed(source, "advantage at home", got, 0.302, 3)
 
@@ -131,7 +132,7 @@ def worked_games() -> Iterator[Anchor]:
         first += [a] * (wins + losses)
         second += [b] * (wins + losses)
         points += [1.0] * wins + [0.0] * losses
-    found = bradley_terry(first, second, points, range(len(points)))
+    found = bradley_terry(Comparisons(first, second, points, range(len(points))))
     for name, published in GAMES_PUBLISHED.items():
         got = math.exp(found.strengths[name].value)
         yield printed("Bradley-Terry, worked example", f"strength of {name}", got, published, 3)

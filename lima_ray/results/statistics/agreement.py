@@ -5,6 +5,8 @@
 
 Every figure is a function of sums over items, so its interval comes from drawing items again:
 2,000 percentile resamples, each a multinomial count of the items (Efron and Tibshirani 1993).
+Where all resamples are equal, as where annotators agree on every item, they say nothing of what
+was not seen; the interval then is Wilson's (1927) of so many items, less the agreement by chance.
 
 Shapes: I items, K labels, R resamples.
 """
@@ -15,11 +17,17 @@ from typing import Literal
 
 import numpy as np
 
-from lima_ray.results.intervals import CONFIDENCE, NAN
-from lima_ray.results.statistics.clustered import number_of, resample_sums
+from lima_ray.results.intervals import CONFIDENCE, NAN, QUANTILE
+from lima_ray.results.statistics.clustered import (
+    ROUNDING,
+    number_of,
+    resample_sums,
+    wilson_ends,
+)
 
 Label = str | int | float
 Level = Literal["nominal", "ordinal", "interval"]
+Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Agreement:
     value: float
     """NaN where it is not defined, such as a kappa of labels that never vary."""
     low: float
-    """Ends of the 95 % bootstrap interval over items; NaN with fewer than two items."""
+    """Ends of the 95 % interval over items; NaN with fewer than two items."""
     high: float
     n_items: int
 
@@ -66,7 +74,7 @@ def cohen_kappa(
     confusion_IKK = np.zeros((len(set(places)), len(labels), len(labels)))
     for place, (a, b) in zip(places, pairs, strict=True):
         confusion_IKK[place, a, b] += 1
-    return over_items(confusion_IKK, kappa_of_confusion)
+    return over_items(confusion_IKK, kappa_of_confusion, chance_of_confusion)
 
 
 def fleiss_kappa(ratings: Sequence[Sequence[Label]]) -> Agreement:
@@ -85,13 +93,15 @@ def fleiss_kappa(ratings: Sequence[Sequence[Label]]) -> Agreement:
     (n_raters,) = raters or {2.0}
     agreed_I = (counts_IK * (counts_IK - 1)).sum(1) / (n_raters * (n_raters - 1))
 
-    def kappa(sums: np.ndarray) -> np.ndarray:
-        agreed, counts = sums[..., 0], sums[..., 1:]
-        n_items = counts.sum(-1) / n_raters
-        chance = ((counts / counts.sum(-1, keepdims=True)) ** 2).sum(-1)
-        return _ratio(agreed / n_items - chance, 1 - chance)
+    def chance(sums: np.ndarray) -> np.ndarray:
+        counts = sums[..., 1:]
+        return ((counts / counts.sum(-1, keepdims=True)) ** 2).sum(-1)
 
-    return over_items(np.column_stack([agreed_I, counts_IK]), kappa)
+    def kappa(sums: np.ndarray) -> np.ndarray:
+        n_items = sums[..., 1:].sum(-1) / n_raters
+        return _ratio(sums[..., 0] / n_items - chance(sums), 1 - chance(sums))
+
+    return over_items(np.column_stack([agreed_I, counts_IK]), kappa, chance)
 
 
 def krippendorff_alpha(
@@ -120,7 +130,7 @@ def krippendorff_alpha(
         expected = (totals[..., :, None] * totals[..., None, :] * distance).sum((-2, -1))
         return 1 - _ratio((n - 1) * observed, expected)
 
-    return over_items(coincidences_IKK, alpha)
+    return over_items(coincidences_IKK, alpha, chance_of_coincidences)
 
 
 def tie_discounted_points(first: Label, second: Label, tie: Label) -> float:
@@ -130,10 +140,21 @@ def tie_discounted_points(first: Label, second: Label, tie: Label) -> float:
 
 def kappa_of_confusion(confusion: np.ndarray) -> np.ndarray:
     """Return Cohen's kappa of confusion matrices, (..., K, K)."""
-    n = confusion.sum((-2, -1))
-    agreed = np.trace(confusion, axis1=-2, axis2=-1) / n
-    chance = (confusion.sum(-1) * confusion.sum(-2)).sum(-1) / n**2
+    agreed = np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum((-2, -1))
+    chance = chance_of_confusion(confusion)
     return _ratio(agreed - chance, 1 - chance)
+
+
+def chance_of_confusion(confusion: np.ndarray) -> np.ndarray:
+    """Return the share of equal labels that two annotators with these labels have by chance."""
+    return (confusion.sum(-1) * confusion.sum(-2)).sum(-1) / confusion.sum((-2, -1)) ** 2
+
+
+def chance_of_coincidences(sums: np.ndarray) -> np.ndarray:
+    """Return the share of equal labels among two drawn from all that were given."""
+    totals = sums.sum(-1)
+    n = totals.sum(-1)
+    return _ratio((totals * (totals - 1)).sum(-1), n * (n - 1))
 
 
 def squared_distance(totals: np.ndarray, labels: Sequence[Label], level: Level) -> np.ndarray:
@@ -171,12 +192,17 @@ def mean_over_items(points: Sequence[float], items: Sequence[Label] | None) -> A
     return over_items(sums, lambda sums: _ratio(sums[..., 0], sums[..., 1]))
 
 
-def over_items(stats_I: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Agreement:
-    """Return a statistic of the sums over items, with its bootstrap interval over items.
+def over_items(
+    stats_I: np.ndarray,
+    statistic: Statistic,
+    chance: Statistic = lambda sums: np.zeros(()),
+) -> Agreement:
+    """Return a statistic of the sums over items, with its interval over items.
 
     Args:
         stats_I: what each item adds to the sums, (I, ...).
         statistic: of sums, (...) or (R, ...); NaN where it is not defined.
+        chance: of sums, the agreement by chance that the statistic is corrected for.
     """
     n_items = len(stats_I)
     if not n_items:
@@ -189,7 +215,16 @@ def over_items(stats_I: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray
     tail = (1 - CONFIDENCE) / 2
     # A resample whose labels never vary has no kappa; it says nothing of the interval.
     low, high = np.nanquantile(values_R, [tail, 1 - tail])
+    if high - low < ROUNDING:
+        low, high = _unseen_ends(value, float(chance(stats_I.sum(0))), n_items)
     return Agreement(value, float(low), float(high), n_items)
+
+
+def _unseen_ends(value: float, chance: float, n_items: int) -> tuple[float, float]:
+    """Return what disagreement that was not seen among these items leaves open."""
+    share = min(1.0, max(0.0, value * (1 - chance) + chance))
+    low, high = wilson_ends(share, n_items, QUANTILE)
+    return (low - chance) / (1 - chance), (high - chance) / (1 - chance)
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from lima_ray.results.statistics.agreement import (
     Agreement,
     Label,
     Level,
+    chance_of_confusion,
     kappa_of_confusion,
     krippendorff_alpha,
     over_items,
@@ -109,7 +110,7 @@ def _agreement(
         groups=groups,
         tie_discounted=over_items(points_I2, lambda sums: sums[..., 0] / sums[..., 1]),
         percent=over_items(confusion_IKK, equal),
-        kappa=over_items(confusion_IKK, kappa_of_confusion),
+        kappa=over_items(confusion_IKK, kappa_of_confusion, chance_of_confusion),
         n_items=len(pairs_of_items),
         n_pairs=sum(map(len, pairs_of_items)),
     )

@@ -1,6 +1,7 @@
 """Strengths of systems from pairwise verdicts: Bradley-Terry, with ties and covariates.
 
-    table = bradley_terry(["a", "a"], ["b", "c"], [1, 0.5], prompts, {"shown first": [1, -1]})
+    games = Comparisons(["a", "a"], ["b", "c"], [1, 0.5], prompts, {"shown first": [1, -1]})
+    table = bradley_terry(games)
     table.strengths, table.win_probability("a", "b"), table.covariates["shown first"].value
 
 Ties follow Davidson (1970), or count as half a win and half a loss (Arena-Rank). A covariate is
@@ -12,7 +13,7 @@ Shapes: N comparisons, S systems, C prompts, R resamples.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -73,7 +74,24 @@ class Strengths:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """The data of a fit."""
+    """What systems are compared by, and how ties count; N of each."""
+
+    first: Sequence[str]
+    """A system of each comparison, and `second` the other."""
+    second: Sequence[str]
+    points: Sequence[float]
+    """1 where the first wins, 0.5 for a tie, 0 where it loses."""
+    prompts: Sequence[Hashable]
+    covariates: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By name, a value of each comparison, signed for the first system."""
+    ties: Literal["davidson", "half"] = "davidson"
+    judges: Sequence[str] | None = None
+    """Who judges each; each judge then has its own readiness to call a tie."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Comparisons as a fit takes them."""
 
     systems: tuple[str, ...]
     names: tuple[str, ...]
@@ -84,24 +102,11 @@ class Comparisons:
     prompt_N: np.ndarray
 
 
-def bradley_terry(
-    first: Sequence[str],
-    second: Sequence[str],
-    points: Sequence[float],
-    prompts: Sequence[Hashable],
-    covariates: Mapping[str, Sequence[float]] | None = None,
-    ties: Literal["davidson", "half"] = "davidson",
-    judges: Sequence[str] | None = None,
-    ridge: float = 0.0,
-) -> Strengths:
+def bradley_terry(comparisons: Comparisons, ridge: float = 0.0) -> Strengths:
     """Return strengths with sandwich intervals, clustered by prompt.
 
     Args:
-        first: a system of each comparison, and `second` the other.
-        points: 1 where the first wins, 0.5 for a tie, 0 where it loses.
-        prompts: the prompt of each.
-        covariates: by name, a value of each comparison, signed for the first system.
-        judges: who judges each; each judge then has its own readiness to call a tie.
+        comparisons: of two systems or more.
         ridge: half of it times the square of each coefficient is added to the objective.
 
     Raises:
@@ -109,11 +114,11 @@ def bradley_terry(
             rest, a covariate alone decides, or a judge calls everything a tie; or a covariate
             cannot be told from strengths, such as the order where each pair is shown in one.
     """
-    data = _comparisons(first, second, points, prompts, covariates or {}, ties, judges)
+    data = _problem(comparisons)
     if not ridge:
-        refuse_unbounded(data.systems, first, second, points)
+        refuse_unbounded(data.systems, comparisons)
         refuse_confounded(data)
-    n = len(points)
+    n = len(comparisons.points)
     ridge_Q = np.full(data.design.columns, ridge)
     found_Q = ordered_logit.fit(data.design, np.ones(n), ridge_Q)
     if not ridge:
@@ -136,21 +141,13 @@ def bradley_terry(
 
 
 def bootstrap_strengths(
-    first: Sequence[str],
-    second: Sequence[str],
-    points: Sequence[float],
-    prompts: Sequence[Hashable],
-    covariates: Mapping[str, Sequence[float]] | None = None,
-    ties: Literal["davidson", "half"] = "davidson",
-    judges: Sequence[str] | None = None,
-    resamples: int = 500,
+    comparisons: Comparisons, resamples: int = 500
 ) -> dict[str, tuple[float, float]]:
     """Return the percentile interval of each strength, prompts drawn again with all their verdicts.
 
     Orders and samples of a prompt stay together: drawing verdicts alone makes it too narrow.
-    Takes what `bradley_terry` takes.
     """
-    data = _comparisons(first, second, points, prompts, covariates or {}, ties, judges)
+    data = _problem(comparisons)
     n_prompts = int(data.prompt_N.max()) + 1
     if n_prompts < 2:
         return dict.fromkeys(data.systems, (NAN, NAN))
@@ -178,9 +175,7 @@ def per_judge(name: str, values: Sequence[float], judges: Sequence[str]) -> dict
     }
 
 
-def refuse_unbounded(
-    systems: Sequence[str], first: Sequence[str], second: Sequence[str], points: Sequence[float]
-) -> None:
+def refuse_unbounded(systems: Sequence[str], comparisons: Comparisons) -> None:
     """Refuse where no finite strengths exist (Ford 1957): a group that never beats the others.
 
     A tie counts for both.
@@ -191,7 +186,7 @@ def refuse_unbounded(
     place = {system: s for s, system in enumerate(systems)}
     edges = {
         edge
-        for a, b, y in zip(first, second, points, strict=True)
+        for a, b, y in zip(comparisons.first, comparisons.second, comparisons.points, strict=True)
         for edge, beats in (((place[a], place[b]), y > 0), ((place[b], place[a]), y < 1))
         if beats
     }
@@ -209,7 +204,7 @@ def refuse_unbounded(
         )
 
 
-def refuse_confounded(data: Comparisons) -> None:
+def refuse_confounded(data: Problem) -> None:
     """Refuse covariates that are strengths in other words: half of each would be made up."""
     columns = data.design.difference_NP.shape[1]
     if data.names and np.linalg.matrix_rank(data.design.difference_NP) < columns:
@@ -219,7 +214,7 @@ def refuse_confounded(data: Comparisons) -> None:
         )
 
 
-def refuse_separated(data: Comparisons, found_Q: np.ndarray) -> None:
+def refuse_separated(data: Problem, found_Q: np.ndarray) -> None:
     """Refuse where covariates alone decide: the likelihood grows without end, and is flat there."""
     design = data.design
     scale_Q = np.linalg.norm(np.hstack([design.difference_NP, design.tie_NT]), axis=0)
@@ -232,16 +227,9 @@ def refuse_separated(data: Comparisons, found_Q: np.ndarray) -> None:
         )
 
 
-def _comparisons(
-    first: Sequence[str],
-    second: Sequence[str],
-    points: Sequence[float],
-    prompts: Sequence[Hashable],
-    covariates: Mapping[str, Sequence[float]],
-    ties: Literal["davidson", "half"],
-    judges: Sequence[str] | None,
-) -> Comparisons:
-    points_N, prompt_N = check_values(points, prompts)
+def _problem(comparisons: Comparisons) -> Problem:
+    first, second, prompts = comparisons.first, comparisons.second, comparisons.prompts
+    points_N, prompt_N = check_values(comparisons.points, prompts)
     if not len(points_N):
         raise UserError("there is no verdict that was read, so systems have no strengths")
     if not np.isin(points_N, (0, 0.5, 1)).all():
@@ -256,26 +244,34 @@ def _comparisons(
     signs_NS[rows, [place[b] for b in second]] = -1
     # Strengths sum to 0: an orthonormal basis of what is left.
     basis_SP = np.linalg.svd(np.ones((1, len(systems))))[2][1:].T
+    covariates = comparisons.covariates
     columns = [check_values(values, prompts)[0][:, None] for values in covariates.values()]
-    names: tuple[str, ...] = ()
-    tie_NT = np.zeros((len(points_N), 0))
-    if ties == "davidson" and (points_N == 0.5).any():
-        who = list(judges) if judges is not None else ["all"] * len(points_N)
-        tied = {j for j, y in zip(who, points_N, strict=True) if y == 0.5}
-        decided = {j for j, y in zip(who, points_N, strict=True) if y != 0.5}
-        if always := tied - decided:
-            whose = f"verdict of {join_names(sorted(always))}" if judges else "verdict"
-            raise UserError(
-                f"every {whose} is a tie, so Davidson's tie parameter is not finite; count ties as "
-                "halves, or leave these verdicts out"
-            )
-        names = tuple(judge for judge in dict.fromkeys(who) if judge in tied)
-        tie_NT = np.array([[float(j == name) for name in names] for j in who])
+    names, tie_NT = _tie_columns(comparisons, points_N)
     design = ordered_logit.Design(np.hstack([signs_NS @ basis_SP, *columns]), tie_NT, points_N)
-    return Comparisons(systems, tuple(covariates), names, design, basis_SP, prompt_N)
+    return Problem(systems, tuple(covariates), names, design, basis_SP, prompt_N)
 
 
-def _expansion(data: Comparisons) -> np.ndarray:
+def _tie_columns(
+    comparisons: Comparisons, points_N: np.ndarray
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return who calls ties, and for each comparison which of them judges it, (N, T)."""
+    if comparisons.ties == "half" or not (points_N == 0.5).any():
+        return (), np.zeros((len(points_N), 0))
+    judges = comparisons.judges
+    who = list(judges) if judges is not None else ["all"] * len(points_N)
+    tied = {j for j, y in zip(who, points_N, strict=True) if y == 0.5}
+    decided = {j for j, y in zip(who, points_N, strict=True) if y != 0.5}
+    if always := tied - decided:
+        whose = f"verdict of {join_names(sorted(always))}" if judges else "verdict"
+        raise UserError(
+            f"every {whose} is a tie, so Davidson's tie parameter is not finite; count ties as "
+            "halves, or leave these verdicts out"
+        )
+    names = tuple(judge for judge in dict.fromkeys(who) if judge in tied)
+    return names, np.array([[float(j == name) for name in names] for j in who])
+
+
+def _expansion(data: Problem) -> np.ndarray:
     """Return the matrix from the fit's coefficients to strengths, covariates and ties."""
     n_systems, n_basis = data.to_strengths_SP.shape
     others = data.design.columns - n_basis

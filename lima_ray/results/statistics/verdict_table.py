@@ -10,12 +10,16 @@ A comparison is a pairwise verdict from the side of one of its two systems.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from lima_ray.config.errors import UserError, join_names
 from lima_ray.records.verdict import Verdict
 from lima_ray.results.statistics.agreement_table import Annotation
-from lima_ray.results.statistics.bradley_terry import Strengths, bradley_terry, per_judge
+from lima_ray.results.statistics.bradley_terry import (
+    Comparisons,
+    Strengths,
+    bradley_terry,
+    per_judge,
+)
 from lima_ray.results.statistics.order import BothOrders, both_orders, first_slot
 from lima_ray.results.statistics.preference import (
     POINTS,
@@ -133,10 +137,19 @@ def strengths(
     order: bool = True,
     by_judge: bool = False,
     lengths: Mapping[tuple[object, ...], float] | None = None,
-    ties: Literal["davidson", "half"] = "davidson",
     ridge: float = 0.0,
 ) -> Strengths:
-    """Return the Bradley-Terry strengths of all systems, from the verdicts that were read.
+    """Return the Bradley-Terry strengths of all systems; arguments are those of `compared`."""
+    return bradley_terry(compared(found, order, by_judge, lengths), ridge)
+
+
+def compared(
+    found: Sequence[Comparison],
+    order: bool = True,
+    by_judge: bool = False,
+    lengths: Mapping[tuple[object, ...], float] | None = None,
+) -> Comparisons:
+    """Return the verdicts that were read as what Bradley-Terry strengths are made of.
 
     Args:
         order: estimate the advantage of being shown first beside them.
@@ -158,15 +171,13 @@ def strengths(
             for shared, column in columns.items()
             for name, values in per_judge(shared, column, judges).items()
         }
-    return bradley_terry(
+    return Comparisons(
         [one.first for one in rows],
         [one.second for one in rows],
         [POINTS[one.outcome] for one in rows],
         [one.prompt for one in rows],
         columns,
-        ties,
-        judges if by_judge else None,
-        ridge,
+        judges=judges if by_judge else None,
     )
 
 

@@ -19,7 +19,7 @@ from lima_ray.results.statistics.bradley_terry import (
     bootstrap_strengths,
 )
 from lima_ray.results.statistics.preference import POINTS
-from lima_ray.results.statistics.verdict_table import Comparison, comparisons, strengths
+from lima_ray.results.statistics.verdict_table import Comparison, compared, comparisons, strengths
 
 LEAST_SYSTEMS = 3
 MARGIN = 0.05
@@ -42,7 +42,7 @@ def league_section(study: StudyVerdicts, folder: Path) -> Section | None:
         except UserError as error:
             columns[-1].append(text(f"There is no league table: {error}."))
             continue
-        drawn = _bootstrap(found, has_orders)
+        drawn = bootstrap_strengths(compared(found, order=has_orders))
         rows = [_row(judge, fit, system, drawn[system]) for system in fit.systems]
         cells += rows
         name = f"league-{len(columns)}"
@@ -64,17 +64,6 @@ def in_both_orders(found: Sequence[Comparison]) -> bool:
     for one in found:
         shown[one.first, one.second].add(one.first_shown)
     return any(len(ways) > 1 for ways in shown.values())
-
-
-def _bootstrap(found: Sequence[Comparison], has_orders: bool) -> dict[str, tuple[float, float]]:
-    order = {"shown first": [1.0 if one.first_shown else -1.0 for one in found]}
-    return bootstrap_strengths(
-        [one.first for one in found],
-        [one.second for one in found],
-        [POINTS[one.outcome] for one in found],
-        [one.prompt for one in found],
-        order if has_orders else None,
-    )
 
 
 def _row(judge: str, fit: Strengths, system: str, drawn: tuple[float, float]) -> dict[str, Cell]:

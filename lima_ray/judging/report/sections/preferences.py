@@ -18,10 +18,11 @@ from lima_ray.judging.report.sections.section import (
 )
 from lima_ray.judging.report.tables import Cell
 from lima_ray.results.metric_unit import format_p
-from lima_ray.results.page.blocks import Block, Columns, Heading, Line, Small, Table, text
+from lima_ray.results.page.blocks import Block, Columns, Heading, Items, Line, Small, Table, text
 from lima_ray.results.page.pictures import draw_picture
 from lima_ray.results.page.shares import SharesBar, SharesPanel, draw_shares
 from lima_ray.results.published.lima import OPPONENTS, Opponent, Shares, find_opponent
+from lima_ray.results.statistics.calibration import Corrected
 from lima_ray.results.units import counted
 
 OUTCOMES = ("win", "tie", "lose")
@@ -120,25 +121,18 @@ def _table(rows: Sequence[PairByJudge]) -> Table:
 
 
 def _correction(rows: Sequence[PairByJudge]) -> list[Block]:
-    """Return raw and corrected shares, or why there are none."""
+    """Return raw and corrected shares, and by which items, or why there are none."""
     lines: list[list[Line]] = []
+    notes = []
     for row in rows:
         assert row.corrected
-        line: list[Line] = [" against ".join(row.pair), row.judge]
-        for name in OUTCOMES:
-            one = row.corrected[name]
-            line.append(
-                "-"
-                if one.problem
-                else (
-                    f"{100 * one.raw:.1f} → {100 * one.value:.1f} ",
-                    Small(f"[{100 * one.low:.1f}, {100 * one.high:.1f}]"),
-                )
-            )
-        problem = row.corrected["win"].problem
-        line.append(f"{row.calibration}; {problem}" if problem else row.calibration)
-        lines.append(line)
-    headings = ["pair", "judge", *(f"{name}, %" for name in OUTCOMES), "corrected by"]
+        pair, problem = " against ".join(row.pair), row.corrected["win"].problem
+        told = f"not corrected: {problem} ({row.calibration})" if problem else row.calibration
+        notes.append(f"{pair}, {row.judge}: {told}.")
+        if not problem:
+            shares = [row.corrected[name] for name in OUTCOMES]
+            lines.append([pair, row.judge, *map(_corrected, shares)])
+    headings = ["pair", "judge", *(f"{name}, %" for name in OUTCOMES)]
     return [
         Heading("Corrected by people", 3),
         text(
@@ -146,8 +140,14 @@ def _correction(rows: Sequence[PairByJudge]) -> list[Block]:
             "by the judge's confusion matrix against people; the interval holds both errors, of "
             "the judged sample and of these items."
         ),
-        Table(headings, lines, text_columns=6),
+        *([Table(headings, lines, text_columns=2)] if lines else []),
+        Items(notes),
     ]
+
+
+def _corrected(one: Corrected) -> Line:
+    ends = Small(f"[{100 * one.low:.1f}, {100 * one.high:.1f}]")
+    return f"{100 * one.raw:.1f} → {100 * one.value:.1f} ", ends
 
 
 def _cells(row: PairByJudge) -> dict[str, Cell]:
