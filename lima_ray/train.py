@@ -16,11 +16,8 @@ if __name__ == "__main__":  # arguments first: the imports below take seconds
     sys.exit(run_command("train"))
 
 import math
-import os
 import shutil
-import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -37,7 +34,7 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.loading import with_absolute_paths
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.storage import changing_files, whole_folders
-from lima_ray.config.storage.working_copy import location, reference, storage_folder
+from lima_ray.config.storage.working_copy import rays_folder, reference
 from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import describe_template
@@ -185,7 +182,7 @@ def run_workers(
     environment = cluster.worker_environment(gpus, cpus) | cluster.forwarded_environment()
     assessed = assesses_during_training(recipe, gpus)
     everything = with_absolute_paths(recipe).model_dump()
-    rays = rays_folder(run)
+    rays = rays_folder(run.path)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
@@ -231,17 +228,6 @@ def run_workers(
     returned = result.return_value or {}
     if "error" in returned:
         raise UserError(returned["error"])
-
-
-def rays_folder(run: Run) -> Path:
-    """Return where Ray Train keeps its own notes: the run's directory, or one of this node alone.
-
-    What it would find again at the next start is known from the run's files, so of a run in a
-    bucket they may be lost with the node; a name used before would resume the notes beside it.
-    """
-    if location(run.path) is None:
-        return run.path
-    return storage_folder() / "ray" / f"{os.getpid()}-{time.time_ns()}" / run.path.name
 
 
 def assesses_during_training(recipe: Recipe, gpus: bool) -> bool:

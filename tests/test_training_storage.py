@@ -115,9 +115,9 @@ def test_workers_without_a_common_disk_resume_exactly(
         assert run.kept_epochs() == [1, 2, 3]
         for epoch in run.kept_epochs():
             weights = whole_folders.fetch(run.epoch_dir(epoch)) / "model.safetensors"
-            assert weights.read_bytes() == (
-                there.epoch_dir(epoch) / "model.safetensors"
-            ).read_bytes()
+            assert (
+                weights.read_bytes() == (there.epoch_dir(epoch) / "model.safetensors").read_bytes()
+            )
 
 
 def open_afresh(recipe: Recipe) -> Run:

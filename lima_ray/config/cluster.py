@@ -34,8 +34,15 @@ FORWARDED = (
     "WANDB_API_KEY",
     "WANDB_MODE",
     "MLFLOW_TRACKING_URI",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
 )
-"""What workers on other nodes need of the driver's environment."""
+"""What workers on other nodes need of the driver's environment. Keys of buckets are not among it:
+each node has a role or files of its own, and Ray's dashboard would show them."""
+NODE_ID_LABEL = "ray.io/node-id"
+"""Which Ray gives every node, so that work can be kept on one."""
 HEALTH_CHECK_S = "0.5"
 """How often Ray Train polls its workers; its default of 2 s would hold up short epochs."""
 

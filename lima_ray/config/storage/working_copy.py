@@ -9,6 +9,7 @@ writes, and holds the lease, has a copy of its own; readers on the same machine 
 """
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +73,17 @@ def reading_copy(path: Path) -> Path:
     """Return the readers' copy of what a path mirrors; any other path as it is."""
     at = location(path)
     return local_path(str(at), "read") if at else path
+
+
+def rays_folder(folder: Path) -> Path:
+    """Return where Ray Train and Ray Tune keep notes of what is in a folder: there, if all see it.
+
+    Of a working copy it is a new folder of this node alone. What Ray would find again at the next
+    start is known from our own files, and notes of an earlier start would not fit them.
+    """
+    if location(folder) is None:
+        return folder
+    return storage_folder() / "ray" / f"{os.getpid()}-{time.time_ns()}" / folder.name
 
 
 def is_own(file: Path) -> bool:
