@@ -25,8 +25,9 @@ from lima_ray.generation.job import generate
 from lima_ray.records.example import Example
 from lima_ray.records.run import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 OUTAGE_S = 60.0
+"""Longer than pyarrow itself tries again."""
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ class Objects:
     before: Callable[[str, str], None] = lambda method, name: None
     """Called with each request's method and `bucket/key`; what it raises breaks the connection."""
     requests: list[tuple[str, str]] = field(default_factory=list)
+    down: bool = False
 
 
 class S3Server:
@@ -51,21 +52,24 @@ class S3Server:
         return f"s3://{BUCKET}/{name}?endpoint_override={self.endpoint}&scheme=http"
 
     def names(self, below: str = "") -> list[str]:
-        """Return the names of the bucket's objects below a folder."""
+        """Return what follows a prefix in the bucket's names, without pyarrow's marks of folders."""
         start = f"{BUCKET}/{below}"
-        return sorted(n[len(start) :] for n in list(self.objects.by_name) if n.startswith(start))
+        names = [name for name in list(self.objects.by_name) if not name.endswith("/")]
+        return sorted(name[len(start) :] for name in names if name.startswith(start))
 
     def start(self) -> None:
+        self.objects.down = False
         handler = type("Handler", (S3Handler,), {"objects": self.objects})
         self.server = QuietServer(("127.0.0.1", self.port), handler)
         self.port = self.server.server_port
         self.thread = threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
         self.thread.start()
 
     def stop(self) -> None:
-        """Refuse connections from now on, also those that are open."""
+        """Refuse connections from now on, and requests on those that are open."""
+        self.objects.down = True
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
@@ -87,6 +91,8 @@ class S3Handler(QuietHandler):
         self.query = {k: v[0] for k, v in parse_qs(parts.query, keep_blank_values=True).items()}
         body = self.read_body()
         self.objects.requests.append((self.command, self.name))
+        if self.objects.down:  # on a connection from before
+            raise ConnectionError
         self.objects.before(self.command, self.name)
         if problem := self.refusal():
             self.fail(*problem)
