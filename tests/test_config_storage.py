@@ -235,7 +235,7 @@ def test_one_resolver_reads_what_a_url_names(store: S3Server) -> None:
     assert resolve(store.url("nothing")) is None
     with pytest.raises(UserError, match="there is nothing at s3://"):
         readable_path(Path(store.url("nothing")))
-    with pytest.raises(UserError, match=r"s3://b/out is no folder: .* Runs, sweeps and datasets"):
+    with pytest.raises(UserError, match=r"s3://b/out is no folder: .* sweeps and datasets to s3"):
         output_path(Path("s3://b/out"))
 
 

@@ -61,8 +61,8 @@ def output_path(path: Path) -> Path:
     if ADDRESS.match(str(path)):
         address = str(path).replace(":/", "://", 1)
         raise UserError(
-            f"{address} is no folder: these results go to a local or shared file system. Runs, "
-            "sweeps and datasets alone go to s3:// and gs://"
+            f"{address} is no folder: results go to a local or shared file system; runs, sweeps "
+            "and datasets to s3:// and gs:// too. Mount the bucket or share, and name its folder"
         )
     path = path.expanduser()
     inside_job = "runtime_resources" in Path.cwd().parts

@@ -22,12 +22,11 @@ from torch import distributed as dist
 from lima_ray.config.errors import UserError
 from lima_ray.config.storage import changing_files, whole_folders
 from lima_ray.config.storage.bucket import Checksum
-from lima_ray.config.storage.working_copy import location
+from lima_ray.config.storage.working_copy import location, name_disk
 from lima_ray.model.export import check_disk_space, folder_bytes
 from lima_ray.model.parameters import count_elements
 from lima_ray.records.files import write_json
 from lima_ray.records.run import MANIFEST, Run, SavedState
-from lima_ray.training.disks import leads_disk
 from lima_ray.training.state_files import ChecksumEngine, find_damaged, restrict_unpickling
 from lima_ray.training.zero import OPTIMIZER_BYTES
 
@@ -36,6 +35,18 @@ OF_WORKER = re.compile(r"zero_pp_rank_(\d+)_")
 """In the name of a file that one worker alone writes and reads."""
 DAMAGED_PREFIX = "damaged-"
 """How the name of a state's folder begins that is not as it was written."""
+
+
+def leads_disk(folder: Path) -> bool:
+    """Return whether this worker is the first of those that see a folder; all call it together.
+
+    Of a working copy each node has its own; any other folder is one that all see.
+    """
+    if location(folder) is None:
+        return dist.get_rank() == 0
+    names: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(names, name_disk(folder))
+    return names.index(names[dist.get_rank()]) == dist.get_rank()
 
 
 def save_state(engine: Any, run: Run, step: int, keep: int) -> int:

@@ -34,7 +34,6 @@ from lima_ray.records.files import read_json
 from lima_ray.records.lineage import hash_base
 from lima_ray.records.run import Run
 from lima_ray.training import checkpoint
-from lima_ray.training.disks import leads_disk
 from lima_ray.training.metrics import MetricsLog, StepResult
 from lima_ray.training.phases import Phases
 from lima_ray.training.schedule import Schedule, plan_epoch, step_seed
@@ -151,7 +150,7 @@ def save_epoch(
 
 def fetch_inputs(run: Run) -> None:
     """Bring a run's rows and tokenizer from its bucket to each disk."""
-    if leads_disk(run.path):
+    if checkpoint.leads_disk(run.path):
         changing_files.pull(run.rows_file)
         whole_folders.fetch(run.tokenizer_dir)
     dist.barrier()

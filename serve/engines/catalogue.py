@@ -86,9 +86,9 @@ def relatives(path: Path) -> dict[str, Path]:
     return found | ({"base": path} if path else {})
 
 
-def examples_of(given: str) -> list[str]:
+def examples_of(given: str | Path) -> list[str]:
     """Return test or dev prompts to try; never a run's training rows: anyone may read these."""
-    path = local_path(given, "read") if is_url(given) else Path(given)
+    path = local_path(str(given), "read") if is_url(str(given)) else Path(given)
     for parent in path.parents[:2]:
         pull(parent / "recipe.yaml")
     run = next((Run(p) for p in path.parents[:2] if Run(p).recipe_file.exists()), None)

@@ -52,7 +52,7 @@ class S3Server:
         return f"s3://{BUCKET}/{name}?endpoint_override={self.endpoint}&scheme=http"
 
     def names(self, below: str = "") -> list[str]:
-        """Return what follows a prefix in the bucket's names, without pyarrow's marks of folders."""
+        """Return what follows a prefix in names, but of what pyarrow marks as folders."""
         start = f"{BUCKET}/{below}"
         names = [name for name in list(self.objects.by_name) if not name.endswith("/")]
         return sorted(name[len(start) :] for name in names if name.startswith(start))

@@ -86,6 +86,20 @@ def rays_folder(folder: Path) -> Path:
     return storage_folder() / "ray" / f"{os.getpid()}-{time.time_ns()}" / folder.name
 
 
+def name_disk(folder: Path) -> str:
+    """Return a name that a folder's disk has had since somebody asked first."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file, trial = folder / ".disk.lock", partial_name(folder / "disk")
+    trial.write_text(uuid.uuid4().hex)
+    try:
+        os.link(trial, file)  # of several at once one succeeds
+    except FileExistsError:
+        pass
+    finally:
+        trial.unlink()
+    return file.read_text()
+
+
 def is_own(file: Path) -> bool:
     """Return whether a file is this disk's own: a lock, a note, a file being written."""
     return file.name.endswith((COPY_SUFFIX, ".partial", ".lock")) or file.name == "lock"
