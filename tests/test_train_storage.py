@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from conftest import ray_cluster
+from ray.cluster_utils import Cluster
 from s3_server import KEY, S3Server, s3_server
 
 from lima_ray import train
@@ -138,3 +140,26 @@ def test_a_kill_in_mid_upload_loses_nothing(
     assert [m["step"] for m in run.metrics() if m["kind"] == "start"] == [0, 2]
     assert [s["loss"] for s in run.steps()] == [s["loss"] for s in whole.steps()]
     assert [state.step for state in run.states()] == [9, 8]
+
+
+def test_nodes_of_a_cluster_need_no_common_disk(
+    recipe: Recipe, store: S3Server, tmp_path: Path
+) -> None:
+    """The driver's node has no room for workers; each of two others has one, and its own disk."""
+    ray.shutdown()
+    cluster = Cluster()
+    for number, cpus in enumerate((0, 1, 1)):
+        disk = {CACHE: str(tmp_path / f"node-{number}")}
+        cluster.add_node(num_cpus=cpus, env_vars=disk, node_ip_address="127.0.0.1")
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(CACHE, str(tmp_path / "node-0"))
+            ray.init(cluster.address, log_to_driver=False)
+            point = {"cluster.workers": 2, "runs_dir": store.url("runs"), "name": "spread"}
+            run = train.fit(recipe.override(point | {"train.zero_stage": 3}))
+            assert len(run.steps()) == 9 and run.has_export()
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    held = [{file.name for file in (tmp_path / f"node-{n}").rglob("*.pt")} for n in range(3)]
+    assert held[0] == set() and held[1] and held[2] and not held[1] & held[2]
