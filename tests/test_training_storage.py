@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from process_group import in_process_group
@@ -118,6 +119,20 @@ def test_workers_without_a_common_disk_resume_exactly(
             assert (
                 weights.read_bytes() == (there.epoch_dir(epoch) / "model.safetensors").read_bytes()
             )
+
+
+def test_another_number_of_workers_goes_on_from_the_store(
+    recipe: Recipe, store: S3Server, tmp_path: Path
+) -> None:
+    """The states of two nodes are converted on the disk of a third."""
+    point = {"train.zero_stage": 2, "model.residual_dropout": 0.0}
+    plain = prepare(recipe, str(tmp_path / "plain"), "one", **point)
+    stored = prepare(recipe, store.url("moved"), "one", **point)
+    disks = [str(tmp_path / name) for name in ("a", "b")]
+    in_process_group(2, train_all, [stored], disks, STOP_AFTER)
+    in_process_group(1, train_all, [plain, stored], [str(tmp_path / "c")], 0)
+    np.testing.assert_allclose(losses(stored), losses(plain), rtol=1e-4)
+    assert (open_afresh(stored).states()[0].step, open_afresh(stored).states()[0].workers) == (9, 1)
 
 
 def open_afresh(recipe: Recipe) -> Run:

@@ -197,6 +197,8 @@ class Run:
     def export(self, epoch: int) -> None:
         """Make an epoch's weights (from 1) the run's model, by hard links where the disk can."""
         if location(self.path):
+            if read_manifest(self.epoch_dir(epoch)) == read_manifest(self.export_dir):
+                return  # a reader may be at it
             whole_folders.copy_published(self.epoch_dir(epoch), self.export_dir)
             if not whole_folders.is_here(self.epoch_dir(epoch)):
                 return
