@@ -82,8 +82,8 @@ def relatives(path: Path) -> dict[str, Path]:
         return {}
     found = {model_name(run.epoch_dir(e)): run.epoch_dir(e) for e in run.kept_epochs()}
     base = run.recipe().model.base
-    path = local_path(base, "read") if is_url(base) else resolve(base)
-    return found | ({"base": path} if path else {})
+    there = local_path(base, "read") if is_url(base) else resolve(base)
+    return found | ({"base": there} if there else {})
 
 
 def examples_of(given: str | Path) -> list[str]:

@@ -142,12 +142,15 @@ class S3Handler(QuietHandler):
             self.fail(404, "NoSuchKey")
         else:
             content, written = found
-            stamp = {"Last-Modified": formatdate(written, usegmt=True), "ETag": etag(content)}
+            stamp: dict[str, str] = {
+                "Last-Modified": formatdate(written, usegmt=True),
+                "ETag": etag(content),
+            }
             if "Range" in self.headers:
-                first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+                start, _, last = str(self.headers["Range"]).removeprefix("bytes=").partition("-")
                 end = min(int(last or len(content)), len(content) - 1)
-                stamp["Content-Range"] = f"bytes {first}-{end}/{len(content)}"
-                self.respond(206, stamp, content[int(first) : end + 1])
+                stamp["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
+                self.respond(206, stamp, content[int(start) : end + 1])
             else:
                 self.respond(200, stamp, content)
 
