@@ -147,7 +147,7 @@ class S3Handler(QuietHandler):
                 "ETag": etag(content),
             }
             if "Range" in self.headers:
-                start, _, last = str(self.headers["Range"]).removeprefix("bytes=").partition("-")
+                start, last = self.headers["Range"].removeprefix("bytes=").split("-")
                 end = min(int(last or len(content)), len(content) - 1)
                 stamp["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
                 self.respond(206, stamp, content[int(start) : end + 1])
