@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat reproduce test check
+.PHONY: help setup demo chat reproduce test drill check
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,11 @@ reproduce: $(READY)  ## the paper's ablations on the miniature: about 45 minutes
 test: $(READY)  ## the tests, without those marked slow
 	@$(BIN)/python -m pytest -q
 
-check: $(READY)  ## ruff and pyright
+drill: $(READY)  ## kill workers, nodes, heads, replicas ...; table in cluster/README.md, 30 minutes
+	@$(BIN)/python -m benchmarks.drill --write
+
+check: $(READY)  ## ruff and pyright, and known advisories on the versions of constraints.txt
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
+	@$(BIN)/python .ci/audit.py

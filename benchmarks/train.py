@@ -29,6 +29,7 @@ from lima_ray.data import packing, training_data
 from lima_ray.data.examples import read_examples, write_examples
 from lima_ray.data.rows import Rows
 from lima_ray.model.loading import load_model
+from lima_ray.planning.lengths import TABLE_1
 from lima_ray.records.example import Example
 from lima_ray.records.run import Run
 from lima_ray.training.schedule import Schedule
@@ -38,14 +39,6 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 TRL = ("trl==1.16.0", "transformers==5.23.0", "torch==2.13.0")
-TABLE_1 = {
-    "stackexchange": (400, 118, 526),
-    "wikihow": (200, 12, 1811),
-    "writingprompts": (150, 34, 274),
-    "nlp": (50, 236, 92),
-    "authors": (200, 40, 334),
-}
-"""LIMA's Table 1: rows, mean tokens of prompt and reply, by source."""
 TRL_FORMS: dict[str, dict[str, Any]] = {
     "padded": {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4},
     "sorted": {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4},

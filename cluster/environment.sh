@@ -12,7 +12,8 @@ export RAY_AUTH_MODE=token
 RAY_SERVE_HAPROXY_BINARY_PATH=$(python -m serve.haproxy) || return 1
 export RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_HAPROXY_BINARY_PATH
 
-# Bases of the hub are fetched once, to where every node sees them. The token (`hf auth login`) stays a
-# file, so that it is in no runtime_env.
+# Bases of the hub are fetched once, to where every node sees them. Its token (`hf auth login`) and the key
+# of an endpoint that judges are files.
 export HF_HOME="${HF_HOME:-${LIMA_SHARED:-/shared}/huggingface}"
 export HF_TOKEN_PATH="${HF_TOKEN_PATH:-$HOME/.cache/huggingface/token}"
+export OPENAI_API_KEY_FILE="${OPENAI_API_KEY_FILE:-$HOME/.config/lima_ray/openai_api_key}"

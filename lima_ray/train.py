@@ -15,15 +15,18 @@ if __name__ == "__main__":  # arguments first: the imports below take seconds
 
     sys.exit(run_command("train"))
 
+import errno
 import math
+import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from shlex import quote
 from typing import Any
 
 import psutil
 import ray
 import ray.train
+from ray.exceptions import RayActorError
 from ray.train.torch import TorchConfig, TorchTrainer
 from transformers import PreTrainedTokenizerFast
 
@@ -33,6 +36,7 @@ from lima_ray.config.command_line import RecipeCommand
 from lima_ray.config.errors import UserError
 from lima_ray.config.loading import with_absolute_paths
 from lima_ray.config.recipe import Recipe
+from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.config.storage import changing_files, whole_folders
 from lima_ray.config.storage.working_copy import rays_folder, reference
 from lima_ray.data import training_data
@@ -40,17 +44,18 @@ from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import describe_template
 from lima_ray.judging import assessment, preflight
 from lima_ray.model.families import check_base_model
+from lima_ray.planning.auto import resolve_auto
 from lima_ray.records.files import explain_write_errors, make_readable
 from lima_ray.records.lineage import check_base, hash_arrays, hash_base
 from lima_ray.records.run import Run
 from lima_ray.results.figures import draw_loss_curve
-from lima_ray.training.failures import FailureLog
+from lima_ray.training.failures import FailureLog, describe_exception
 from lima_ray.training.phases import Phases
 from lima_ray.training.progress import TrainingProgress
 from lima_ray.training.schedule import Schedule
 from lima_ray.training.signals import raise_on_signals, run_in_thread
 from lima_ray.training.trackers import check_tracker
-from lima_ray.training.worker import train_worker
+from lima_ray.training.worker import LEFT, train_worker
 
 COLLECTIVE_TIMEOUT_S = 1800
 
@@ -64,12 +69,16 @@ def fit(recipe: Recipe) -> Run:
     """
     phases = Phases(psutil.Process().create_time())
     phases.done("imports")
-    changing_files.check_writable(recipe.run_dir)
-    Run(recipe.run_dir).refresh()
-    job = prepare(recipe)
+    run = Run(recipe.run_dir)
+    changing_files.check_writable(run.path)
+    run.refresh()
+    job = prepare(run.with_own_choices(recipe))
     print(describe_template(job.tokenizer))
-    with Run(recipe.run_dir).locked():
-        run = job.initialise()
+    with run.locked():
+        if not run.is_begun() or not job.recipe.is_resolved():
+            job = job.resolved()
+        recipe = job.recipe
+        job.initialise()
         if not is_finished(run, job.schedule):
             run.check_states()
             job.write()
@@ -114,6 +123,14 @@ class PreparedRun:
     def lineage(self) -> dict[str, str]:
         """Hashes of data, base and recipe."""
         return {part: made["hash"] for part, made in self.data_card.items()}
+
+    def resolved(self) -> "PreparedRun":
+        """Join Ray and resolve each `auto` by what fits there; print what it stands for."""
+        recipe, told = resolve_auto(self.recipe, self.rows)
+        if told:
+            print(told, flush=True)
+        card = self.data_card | {"recipe": {"from": recipe.name, "hash": recipe.hash()}}
+        return replace(self, recipe=recipe, data_card=card)
 
     def initialise(self) -> Run:
         """Make the run's directory this recipe's; refuse one that holds something else."""
@@ -183,6 +200,7 @@ def run_workers(
     assessed = assesses_during_training(recipe, gpus)
     everything = with_absolute_paths(recipe).model_dump()
     rays = rays_folder(run.path)
+    secrets = SharedSecrets.of_driver()
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
@@ -192,6 +210,7 @@ def run_workers(
             "phases": asdict(phases),
             "lineage": lineage,
             "assess": assessed,
+            "secrets": secrets,
         },
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ray.train.ScalingConfig(
@@ -207,7 +226,7 @@ def run_workers(
         validation_config=ray.train.ValidationConfig(
             fn=assessment.assess_during_training,
             task_config=ray.train.ValidationTaskConfig(
-                {"run": reference(run.path), "recipe": everything}
+                {"run": reference(run.path), "recipe": everything, "secrets": secrets}
             ),
             ray_remote_kwargs=cluster.task_options(gpus),
         )
@@ -215,19 +234,40 @@ def run_workers(
         else None,
     )
     try:
-        result = trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise UserError(
-            f"training failed more than cluster.max_failures {asked.max_failures} times. What is "
-            f"saved is in {run.place}; the same command goes on from there. The last error was:\n"
-            f"{error}"
-        ) from error
+        returned = fit_on_nodes(trainer, run, asked.max_failures)
     finally:
         if rays != run.path:
             shutil.rmtree(rays.parent, ignore_errors=True)
-    returned = result.return_value or {}
     if "error" in returned:
         raise UserError(returned["error"])
+
+
+def fit_on_nodes(trainer: TorchTrainer, run: Run, max_failures: int) -> dict[str, str]:
+    """Return what the workers returned; those that left a node begin again on others."""
+    returned = {LEFT: ""}
+    while LEFT in returned:
+        try:
+            returned = trainer.fit().return_value or {}
+        except ray.train.TrainingFailedError as error:
+            raise UserError(explain_failure(error, run, max_failures)) from error
+        except RayActorError as error:  # on this command's own node, or on the head
+            raise UserError(
+                f"Ray's controller of the training was lost ({describe_exception(error)}). What is "
+                f"saved is in {run.place}; the same command goes on from there, once the cluster "
+                "is up"
+            ) from error
+    return returned
+
+
+def explain_failure(error: Exception, run: Run, max_failures: int) -> str:
+    """Return what a user needs to know of a training that Ray Train gave up."""
+    kept = f"What is saved is in {run.place}; the same command goes on from there"
+    if os.strerror(errno.ENOSPC) in str(error):
+        return f"no room is left on the disk of {run.place}; make some. {kept}"
+    return (
+        f"training failed more than cluster.max_failures {max_failures} times. {kept}. The last "
+        f"error was:\n{error}"
+    )
 
 
 def assesses_during_training(recipe: Recipe, gpus: bool) -> bool:

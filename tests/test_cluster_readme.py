@@ -47,6 +47,20 @@ def test_wrong_commands_are_refused(line: str) -> None:
         check(words)
 
 
+def test_no_ray_starts_without_a_token() -> None:
+    """Wherever Ray is started, in the guide or a file of the cluster, it asks for a token."""
+    places = list(blocks((CLUSTER / "README.md").read_text()))
+    places += [file.read_text() for file in CLUSTER.rglob("*.*") if file.suffix != ".md"]
+    starting = [
+        place
+        for place in places
+        if re.search(r"\bray start\b|rayClusterSpec:|rayClusterConfig:", place)
+    ]
+    assert len(starting) >= 8
+    for place in starting:
+        assert re.search(r"RAY_AUTH_MODE=token|environment\.sh|mode: token", place), place
+
+
 def test_every_file_of_the_cluster_is_in_the_guide() -> None:
     text = (CLUSTER / "README.md").read_text()
     for folder in (CLUSTER / "kuberay" / "overlays").iterdir():
@@ -66,7 +80,8 @@ def test_secrets_that_manifests_name_are_made_in_the_guide() -> None:
     }
     text = "".join(file.read_text() for file in (CLUSTER / "kuberay").rglob("*.yaml"))
     assert set(re.findall(r"secretName: ([\w-]+)", text)) == set(made)
-    assert set(re.findall(r"/etc/lima/(\w+)", text)) <= made["lima-secrets"] | {"netrc"}
+    optional = {"netrc", "openai_api_key"}
+    assert set(re.findall(r"/etc/lima/(\w+)", text)) <= made["lima-secrets"] | optional
     assert re.findall(r"secretKeyRef: \{name: (\S+), key: (\w+)\}", text) == [
         ("lima-postgres", "password")
     ]

@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("lima_ray", "tune", "serve", "benchmarks")
 FLOORS = (
-    *("config", "records", "web", "data", "results", "model", "curation", "training", "engine"),
-    *("generation", "attribution", "judging", "commands", "miniature", "tune", "serve"),
+    *("config", "records", "web", "data", "results", "model", "curation", "training", "planning"),
+    *("engine", "generation", "attribution", "judging", "commands", "miniature", "tune", "serve"),
     *("benchmarks",),
 )
 """The lowest first. The files at the front of lima_ray are commands."""

@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from lima_ray.config.errors import UserError
 from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.records.lineage import hash_base
+from serve.engines.settings import EngineSettings
 
 ROOT = Path(__file__).parents[1]
 FILES = [
@@ -53,3 +55,10 @@ def test_a_tokenizer_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
         load_tokenizer(str(tmp_path))
     assert hash_base(str(tmp_path))
     assert not ran.exists()
+
+
+@pytest.mark.parametrize("flag", ["--trust-remote-code", "--dtype half --trust_remote_code=true"])
+def test_vllm_is_not_told_to_run_code_either(flag: str) -> None:
+    with pytest.raises(ValidationError, match="runs code that comes with a model"):
+        EngineSettings(engine="vllm", vllm_args=flag)
+    assert EngineSettings(vllm_args="--dtype float32").vllm_args == "--dtype float32"

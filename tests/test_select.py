@@ -24,6 +24,7 @@ from lima_ray.config.differences import flatten
 from lima_ray.config.errors import UserError
 from lima_ray.config.loading import load_recipe
 from lima_ray.config.recipe import Recipe
+from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.data.examples import read_examples, write_examples
 from lima_ray.judging import assessment
 from lima_ray.judging.choice import SelectionOptions
@@ -469,6 +470,7 @@ def test_an_epoch_that_could_not_be_judged_is_reported_at_once(
     with serving(ChatServer()) as server:
         recipe = judged_at(small, server.url.removesuffix("/v1"), "judge-2")
         asked = {"run": str(run.path), "recipe": recipe.model_dump(), "epoch": 2}
+        asked["secrets"] = SharedSecrets()
         with TrainingProgress(run, recipe, Schedule.of(recipe, 95)):
             told = assessment.assess_during_training(None, **asked)
     assert told == {}

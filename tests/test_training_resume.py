@@ -29,9 +29,12 @@ CASES = {
     "zero3-mixed": {"train.zero_stage": 3, "train.precision": "mixed"},
     "lora": {"train.zero_stage": 2, "model.lora_rank": 4},
     "lora-zero3-bf16": {"train.zero_stage": 3, "model.lora_rank": 4, "train.precision": "bf16"},
+    "leaving": {"train.zero_stage": 2},
 }
 AT_WEIGHTS = "zero1-bf16"
 """The case that is killed between an epoch's weights and its state."""
+LEAVING = "leaving"
+"""The case whose second worker is told that its node is about to be taken away."""
 RESHARDED = ("zero0", "zero2", "zero2-bf16", "zero3", "zero3-mixed")
 FRESH = ("zero2", "zero3")
 
@@ -43,16 +46,20 @@ class Killed(Exception):
 def train_all(recipes: list[Recipe], killed: bool) -> None:
     """Train one recipe after the other, each cut off at STOP_AFTER if `killed`."""
     for recipe in recipes:
+        leaving = killed and recipe.name == LEAVING
+        run, done = Run(recipe.run_dir), list[int]()
         try:
-            train(
+            ended = train(
                 recipe,
-                Run(recipe.run_dir),
+                run,
                 torch.device("cpu"),
                 Phases(0.0),
                 {},
                 kill_at_report if killed and recipe.name == AT_WEIGHTS else no_report,
-                after_step=kill_at if killed else lambda _: None,
+                after_step=kill_at if killed and not leaving else done.append,
+                about_to_leave=lambda one=leaving, done=done: one and is_told(done[-1]),
             )
+            assert ended != leaving
         except Killed:
             continue
 
@@ -64,6 +71,10 @@ def no_report(*_: Any, **__: Any) -> None:
 def kill_at_report(*_: Any, **__: Any) -> None:
     """End the loop after an epoch's weights are written and before its state is."""
     raise Killed
+
+
+def is_told(step: int) -> bool:
+    return torch.distributed.get_rank() == 1 and step == STOP_AFTER
 
 
 def kill_at(step: int) -> None:
@@ -99,7 +110,8 @@ def test_stopped_runs_resume_exactly(recipe: Recipe) -> None:
     for one in stopped:
         state = Run(one.run_dir).latest_state()
         assert state is not None
-        assert (state.step, state.workers) == (2 if one.name == AT_WEIGHTS else 4, 2)
+        saved = {AT_WEIGHTS: 2, LEAVING: STOP_AFTER}.get(one.name, 4)
+        assert (state.step, state.workers) == (saved, 2)
     in_process_group(2, train_all, stopped, False)
     for one, other in zip(stopped, whole, strict=True):
         assert len(losses(one)) == 9

@@ -29,10 +29,11 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.paths import stored_path
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.storage.working_copy import reference
+from lima_ray.planning.disk import free_bytes
 from lima_ray.results.units import counted, format_bytes, format_duration
 from tune import report, space
 from tune.arguments import SweepCommand as Command
-from tune.cost import Cost, arithmetic, free_bytes, remaining_cost
+from tune.cost import Cost, arithmetic, remaining_cost
 from tune.pace import earlier_runs, measure_pace
 from tune.reports.tables import PERPLEXITY
 from tune.results import Study

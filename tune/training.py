@@ -165,6 +165,11 @@ def prepare_one(
     recipe = base.override(point.values | {"seed": seed, "runs_dir": reference(folder)})
     if recipe.data.added_rows == 0:  # the same training as one that names no rows to add
         recipe = recipe.override({"data.added": None, "data.added_rows": None})
+    if not recipe.is_resolved():
+        raise UserError(
+            f"{', '.join(recipe.unresolved())} is auto, which a sweep resolves for the ZeRO stage "
+            "alone; python -m lima_ray.plan tells what to write"
+        )
     found = encoded(rows_of(recipe))
     if leaked := training_data.find_leaks(found[1], measurement.rows):
         raise UserError(

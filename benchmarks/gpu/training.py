@@ -34,7 +34,6 @@ from transformers.models.llama import modeling_llama
 
 from benchmarks.gpu.process_group import process_group
 from benchmarks.gpu.record import Record
-from benchmarks.train import TABLE_1
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data.packing import Step
 from lima_ray.data.rows import Rows
@@ -43,28 +42,12 @@ from lima_ray.model.flops import peak_flops, step_flops
 from lima_ray.model.lora import add_lora
 from lima_ray.model.loss import forward_packed
 from lima_ray.model.residual_dropout import add_residual_dropout
+from lima_ray.planning.lengths import TABLE_1
+from lima_ray.planning.shape import LLAMA3_8B, LLAMA_7B, shape_of
 from lima_ray.training.loop import initialize_engine, train_step
 from lima_ray.training.schedule import plan_epoch
 from lima_ray.training.zero import deepspeed_config
 
-LLAMA3_8B = {
-    "vocab_size": 128256,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 8192,
-}
-LLAMA_7B = {
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-    "max_position_embeddings": 2048,
-}
 SMOKE = {
     "vocab_size": 512,
     "hidden_size": 64,
@@ -432,7 +415,7 @@ def rates(
     tokens = float(lengths_B.sum())
     head = attention.head_width(config)
     attended = config.num_attention_heads * head
-    p = parameters(config)
+    p = shape_of(config).parameters
     palm = 6 * p * tokens + 12 * config.num_hidden_layers * attended * float((lengths_B**2).sum())
     causal = step_flops(config, rows.lengths_R[numbers], int(rows.supervised_R[numbers].sum()))
     return {
@@ -441,13 +424,6 @@ def rates(
         "mfu_palm": palm / took_s / peak,
         "mfu_causal": causal / took_s / peak,
     }
-
-
-def parameters(config: Any) -> int:
-    d, head = config.hidden_size, attention.head_width(config)
-    layer = d * head * (2 * config.num_attention_heads + 2 * config.num_key_value_heads)
-    layer += 3 * d * config.intermediate_size + 2 * d
-    return config.num_hidden_layers * layer + 2 * config.vocab_size * d + d
 
 
 def random_llama(record: Record, shape: dict[str, int], liger: bool) -> Any:

@@ -110,7 +110,7 @@ class Job:
             self.training.rows,
             cache_file(self.run, weights.hash, self.training.hash, values),
             values,
-            self.run.recipe().train.tokens_per_micro_batch,
+            self.run.recipe().token_budget,
             partial(progress.update, weights.epoch),
         )
 

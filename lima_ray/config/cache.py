@@ -24,10 +24,8 @@ def cached_file(name: str, make: Callable[[Path], object]) -> Path:
         OSError: the folder cannot be written, or others can write it; XDG_CACHE_HOME names another.
         RuntimeError: this user has no home for it.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lima_ray"
+    folder = cache_folder()
     file = folder / name
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    make_private(folder)
     if file.exists() and not is_private(file):
         file.unlink()
     if not file.exists():
@@ -37,6 +35,14 @@ def cached_file(name: str, make: Callable[[Path], object]) -> Path:
             made.chmod(stat.S_IMODE(made.stat().st_mode) & ~WRITABLE)
             made.replace(file)  # whole or not at all, also where several processes make it
     return file
+
+
+def cache_folder() -> Path:
+    """Return the folder, made where it is missing; errors are `cached_file`'s."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lima_ray"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(folder)
+    return folder
 
 
 WRITABLE = stat.S_IWGRP | stat.S_IWOTH

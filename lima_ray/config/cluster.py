@@ -9,6 +9,7 @@ from typing import Any
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
+from lima_ray.config.secrets.sharing import SharedSecrets, warn_of_shown_secrets
 from lima_ray.config.sections import Cluster
 
 ADDRESS_ENV = "RAY_ADDRESS"
@@ -26,25 +27,19 @@ RAY_DEFAULTS = {
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 """For processes that claim none: Ray shows them the machine's all the same."""
 FORWARDED = (
-    "OPENAI_API_KEY",
-    "HF_TOKEN",
-    "HF_HOME",
-    "HF_ENDPOINT",
-    "HF_HUB_OFFLINE",
-    "WANDB_API_KEY",
-    "WANDB_MODE",
-    "MLFLOW_TRACKING_URI",
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
+    *("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "WANDB_MODE"),
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
 )
-"""What workers on other nodes need of the driver's environment. Keys of buckets are not among it:
-each node has a role or files of its own, and Ray's dashboard would show them."""
+"""What workers on other nodes need of the driver's environment, beside `SharedSecrets`."""
 NODE_ID_LABEL = "ray.io/node-id"
 """Which Ray gives every node, so that work can be kept on one."""
-HEALTH_CHECK_S = "0.5"
-"""How often Ray Train polls its workers; its default of 2 s would hold up short epochs."""
+TRAIN_DEFAULTS = {
+    # How often Ray Train polls its workers; its default of 2 s would hold up short epochs.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # How often it asks for nodes that are about to be taken away; some clouds tell 30 s before.
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+}
+"""Ray Train's environment where it is not set otherwise."""
 
 
 def set_ray_defaults() -> None:
@@ -75,10 +70,12 @@ def connect(dashboard: bool = False) -> None:
     """Join the cluster of RAY_ADDRESS or this node, or start one, with the dashboard if asked."""
     import ray
 
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
+    for name, value in TRAIN_DEFAULTS.items():
+        os.environ.setdefault(name, value)
     if not ray.is_initialized():
         check_address()
         set_ray_defaults()
+        warn_of_shown_secrets()
         ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=dashboard)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
 
@@ -91,7 +88,7 @@ def wants_gpus(cluster: Cluster) -> bool:
 
 
 def forwarded_environment() -> dict[str, str]:
-    """Return the variables of this process that workers on other nodes need."""
+    """Return the variables of this process that workers on other nodes need; none is secret."""
     return {name: os.environ[name] for name in FORWARDED if name in os.environ}
 
 
@@ -153,10 +150,15 @@ def run_as_task(function: Callable[..., Any], recipe: Recipe, *args: Any) -> Any
     gpus = wants_gpus(recipe.cluster)
     if gpus and ray.available_resources().get("GPU", 0) < 1:
         print("the cluster's GPUs are in use; waiting until one is free", flush=True)
-    task = ray.remote(function).options(**task_options(gpus))
+    task = ray.remote(_with_secrets).options(**task_options(gpus), name=function.__name__)
     try:
-        return ray.get(task.remote(*args))
+        return ray.get(task.remote(SharedSecrets.of_driver(), function, *args))
     except RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from error
         raise
+
+
+def _with_secrets(secrets: SharedSecrets, function: Callable[..., Any], *args: Any) -> Any:
+    secrets.enter_environment()
+    return function(*args)

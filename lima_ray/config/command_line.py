@@ -46,6 +46,7 @@ COMMANDS = {
     "curate": Command("lima_ray.curate", "lima_ray.curation.arguments:parse_curate"),
     "example": Command("lima_ray.example"),
     "encode": Command("lima_ray.encode"),
+    "plan": Command("lima_ray.plan", "lima_ray.planning.arguments:PlanCommand"),
     "train": Command("lima_ray.train", "lima_ray.config.command_line:RecipeCommand"),
     "select": Command("lima_ray.select", "lima_ray.judging.choice:parse_selection"),
     "generate": Command("lima_ray.generate", "lima_ray.generation.arguments:GenerationJob"),

@@ -44,7 +44,7 @@ def describe_invalid(
         describe_unknown: says it of a field that is not known, by its name and its value.
         name_of: returns a field's name, from the keys that lead to it.
     """
-    lines = []
+    lines: list[str] = []
     for problem in error.errors():
         name, context = name_of(problem["loc"]), problem.get("ctx", {})
         message = problem["msg"].removeprefix("Value error, ")
@@ -58,7 +58,12 @@ def describe_invalid(
             key, tag = context["discriminator"].strip(QUOTE), context["tag"]
             message = f"{name}.{key} is {tag!r}; it is one of {context['expected_tags']}"
         elif name:
-            message = f"{name} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+            before = f"{name} is {problem['input']!r}: "
+            message = f"{message[0].lower()}{message[1:]}"
+            if lines and lines[-1].startswith(f"{origin}: {before}"):  # a field of several types
+                lines[-1] += f", or {message.removeprefix('input should be ')}"
+                continue
+            message = before + message
         lines.append(f"{origin}: {message}")
     return "\n  ".join(lines)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from functools import partial
 from itertools import zip_longest
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import tyro
 from pydantic import BaseModel, ValidationError
@@ -23,6 +23,7 @@ from lima_ray.config.errors import UserError, describe_invalid, dotted
 Flags = dict[str, bool]
 """Flags without their dashes, and whether each is a switch."""
 SWITCHES = "A switch is turned on by its name alone, and off by no_ before it or by False after it."
+SWITCH_VALUES = {"true": "True", "false": "False", "auto": "auto"}
 ALSO_CALLED = {
     "lr": "learning_rate",
     "num_epochs": "epochs",
@@ -136,7 +137,7 @@ def find_flags(what: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
         if inspect.isclass(kind) and issubclass(kind, BaseModel):
             yield from find_flags(kind, f"{prefix}{flag}." if flag else prefix)
         else:
-            yield f"{prefix}{flag}", kind is bool
+            yield f"{prefix}{flag}", kind is bool or bool in get_args(kind)
 
 
 def normalise_switches(args: list[str], known: Flags) -> list[str]:
@@ -145,17 +146,23 @@ def normalise_switches(args: list[str], known: Flags) -> list[str]:
     for arg, following in zip_longest(args, args[1:], fillvalue=""):
         if not arg.startswith("--") or arg == "--":
             truth = bool(done) and known.get(done[-1].removeprefix("--"))
-            done.append(arg.capitalize() if truth else arg)
+            done.append(SWITCH_VALUES.get(arg.lower(), arg) if truth else arg)
             continue
         name, equals, value = arg.removeprefix("--").replace("-", "_").partition("=")
         value = arg.partition("=")[2]  # as it was given
         section, dot, last = name.rpartition(".")
         positive = f"{section}{dot}{last.removeprefix('no_')}"
         if known.get(name):
-            has_value = equals or following.lower() in ("true", "false")
+            has_value = equals or following.lower() in SWITCH_VALUES
             done += [
                 f"--{name}",
-                *([value.capitalize()] if equals else [] if has_value else ["True"]),
+                *(
+                    [SWITCH_VALUES.get(value.lower(), value)]
+                    if equals
+                    else []
+                    if has_value
+                    else ["True"]
+                ),
             ]
         elif last.startswith("no_") and known.get(positive) and not equals:
             done += [f"--{positive}", "False"]

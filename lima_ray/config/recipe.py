@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,13 +11,15 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lima_ray.config import sections
 from lima_ray.config.differences import flatten
-from lima_ray.config.errors import UserError, describe_invalid
+from lima_ray.config.errors import UserError, describe_invalid, dotted
 from lima_ray.config.flags import did_you_mean
 from lima_ray.config.paths import stored_path
 from lima_ray.config.sections import Section
 
 FREE_TO_CHANGE = ("train.tokens_per_micro_batch", "train.activation_checkpointing", "data.heldout")
 """Fields that a run may change when it goes on: they change rounding alone, or no weights."""
+TYPES = ("int", "bool", "constrained-int", "literal['auto']")
+DEFAULT_BUDGET = int(sections.Train.model_fields["tokens_per_micro_batch"].default)
 
 
 class Recipe(Section):
@@ -53,20 +56,19 @@ class Recipe(Section):
         problems = {
             f"train.tokens_per_micro_batch is {self.train.tokens_per_micro_batch}, less than "
             f"data.max_tokens {self.data.max_tokens}: the longest row would fit no micro-batch; "
-            "raise the one or lower the other": self.train.tokens_per_micro_batch
-            < self.data.max_tokens,
+            "raise the one or lower the other": self.token_budget < self.data.max_tokens,
             f"optim.final_learning_rate {self.optim.final_learning_rate} is above "
             f"optim.learning_rate {self.optim.learning_rate}; the rate only falls": (
                 self.optim.last_learning_rate > self.optim.learning_rate
             ),
             "train.offload_optimizer needs train.zero_stage 1, 2 or 3, not 0": (
-                self.train.offload_optimizer and self.train.zero_stage == 0
+                self.train.offload_optimizer is True and self.train.zero_stage == 0
             ),
             "train.precision bf16 needs train.zero_stage 1, 2 or 3: 0 keeps no fp32 weights": (
                 self.train.precision == "bf16" and self.train.zero_stage == 0
             ),
             f"train.offload_params needs train.zero_stage 3, not {self.train.zero_stage}": (
-                self.train.offload_params and self.train.zero_stage != 3
+                self.train.offload_params is True and self.train.zero_stage != 3
             ),
             f"cluster.min_workers {self.cluster.min_workers} is above cluster.workers "
             f"{self.cluster.workers}": (self.cluster.min_workers or 1) > self.cluster.workers,
@@ -86,6 +88,24 @@ class Recipe(Section):
     def run_dir(self) -> Path:
         """Absolute path of this run's directory, or of its working copy of a bucket."""
         return stored_path(self.runs_dir) / self.name
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens of a micro-batch; of an unresolved `auto` the default, or the longest row."""
+        asked = self.train.tokens_per_micro_batch
+        if asked == "auto":
+            return max(DEFAULT_BUDGET, self.data.max_tokens)
+        return asked
+
+    def unresolved(self) -> list[str]:
+        """Return the fields of `train` that are `auto` and chosen before a run starts."""
+        return [
+            f"train.{name}" for name, value in self.train if value == "auto" and name != "precision"
+        ]
+
+    def is_resolved(self) -> bool:
+        """Return whether it can train; workers themselves resolve the ZeRO stage."""
+        return not set(self.unresolved()) - {"train.zero_stage"}
 
     def override(self, point: dict[str, Any]) -> "Recipe":
         """Return a copy with dotted names replaced, such as `{"optim.learning_rate": 3e-5}`."""
@@ -128,7 +148,12 @@ def validate_recipe(tree: dict[str, Any], origin: str = "recipe") -> Recipe:
 
 def describe_errors(error: ValidationError, origin: str) -> str:
     """Say what is wrong with each field, a line each, and the nearest right name."""
-    return describe_invalid(error, origin, describe_unknown_key)
+    return describe_invalid(error, origin, describe_unknown_key, field_name)
+
+
+def field_name(keys: Sequence[int | str]) -> str:
+    """Return the dotted name of a field; pydantic adds the type it tried, where it has several."""
+    return dotted([key for key in keys if key not in TYPES])
 
 
 def describe_unknown_key(name: str, value: object) -> str:

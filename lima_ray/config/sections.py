@@ -15,6 +15,8 @@ Metric = Literal["grade", "win_rate"]
 """What the verdicts on a model's replies are counted as."""
 ReadPath = Annotated[Path, AfterValidator(readable_path)]
 """A path that is read; of a bucket's URL what it names is fetched, and the copy's path taken."""
+Auto = Literal["auto"]
+"""Chosen before a run starts, by what fits the memory of its workers (`lima_ray.plan`)."""
 FINAL_FRACTION = 10
 """How much smaller the last step's learning rate is than the first's (LIMA section 3)."""
 
@@ -106,9 +108,12 @@ class Optim(Section):
 
 
 class Train(Section):
-    """How the steps are computed; nothing here changes the mathematics beyond rounding."""
+    """How the steps are computed; nothing here changes the mathematics beyond rounding.
 
-    tokens_per_micro_batch: int = Field(default=8192, ge=2)
+    `auto` is resolved before a run starts: what is fastest of what fits (`lima_ray.plan` tells).
+    """
+
+    tokens_per_micro_batch: Annotated[int, Field(ge=2)] | Auto = 8192
     """Tokens of one forward pass on one worker; rows are packed without padding up to this."""
     precision: Literal["auto", "bf16", "mixed", "fp32"] = "auto"
     """Number format: bf16 of the weights in use, fp32, or mixed, which keeps weights in fp32 and
@@ -116,12 +121,12 @@ class Train(Section):
     multiplies bf16 itself, else fp32. AdamW keeps fp32 weights in any case."""
     zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"
     """DeepSpeed ZeRO: what is split over workers. 1 optimizer, 2 and gradients, 3 and weights;
-    auto is 2, and 0 for one worker in fp32."""
-    offload_optimizer: bool = False
+    auto is 2, or 3 where 2 does not fit, and 0 for one worker in fp32."""
+    offload_optimizer: bool | Auto = False
     """Keep optimizer state in host memory and step on the CPU (ZeRO 1 and up)."""
-    offload_params: bool = False
+    offload_params: bool | Auto = False
     """Keep weights in host memory between uses (ZeRO 3)."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | Auto = False
     """Recompute activations in the backward pass: about a fifth slower, far less memory."""
 
 

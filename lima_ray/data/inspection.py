@@ -100,7 +100,7 @@ def print_packing(console: Console, recipe: Recipe, rows: Rows) -> None:
         epoch=0,
         workers=recipe.cluster.workers,
         batch_examples=recipe.optim.batch_examples,
-        tokens_per_micro_batch=recipe.train.tokens_per_micro_batch,
+        tokens_per_micro_batch=recipe.token_budget,
     )
     sums = [
         [int(lengths[list(rank[m])].sum()) for rank in step.ranks]
@@ -116,7 +116,7 @@ def print_packing(console: Console, recipe: Recipe, rows: Rows) -> None:
         f"{recipe.data.max_tokens:,}\n"
         f"{len(plan)} steps an epoch of {recipe.optim.batch_examples} examples on "
         f"{recipe.cluster.workers} workers, {len(sums) / len(plan):.1f} micro-batches a step, "
-        f"{np.array(sums).mean():,.0f} of {recipe.train.tokens_per_micro_batch:,} tokens each\n"
+        f"{np.array(sums).mean():,.0f} of {recipe.token_budget:,} tokens each\n"
         f"workers busy {busy / (lockstep.sum() * recipe.cluster.workers):.1%} of the time; "
         f"no padding (padding each step to its longest row would compute "
         f"{padded / busy:.1f} times the tokens)"

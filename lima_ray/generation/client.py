@@ -20,6 +20,7 @@ from typing import Any
 import httpx2
 
 from lima_ray.config.errors import UserError
+from lima_ray.config.secrets.reading import describe_source
 from lima_ray.config.sections import Sampling
 from lima_ray.generation.endpoint import Endpoint, check_url, read_key
 from lima_ray.generation.responses import (
@@ -143,11 +144,10 @@ class Client(AbstractAsyncContextManager["Client"]):
             return problem
         if self.answered and status in (400, 413, 422):
             raise Unanswered(problem)
-        variable = self.endpoint.api_key_env
-        state = "as it is set" if self.key else "which is not set"
+        source = f"the key is taken from {describe_source(self.endpoint.api_key_env)}"
         way_out = {
-            401: f"the key is taken from {variable}, {state}",
-            403: f"the key is taken from {variable}, {state}",
+            401: source,
+            403: source,
             404: f"is {self.model!r} the model's name there, and does the URL end in /v1?",
             429: "the account needs credit",
         }

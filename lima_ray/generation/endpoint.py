@@ -9,9 +9,8 @@ import tyro
 from pydantic import Field
 
 from lima_ray.config.errors import UserError
+from lima_ray.config.secrets.reading import FILE_SUFFIX, KEY_ENV, read_secret
 from lima_ray.config.sections import Section
-
-KEY_ENV = "OPENAI_API_KEY"
 
 
 class Endpoint(Section):
@@ -26,7 +25,8 @@ class Endpoint(Section):
     """Send sampling.repetition_penalty too. OpenAI's own API refuses it; vLLM and SGLang know it,
     and count the prompt's tokens, unlike the paper. Without this no penalty is applied."""
     api_key_env: str = KEY_ENV
-    """Environment variable that holds the key; where it is not set, no key is sent."""
+    """Environment variable that holds the key, or with _FILE behind its name the path of a file
+    that holds it; where neither is set, no key is sent."""
     concurrency: int = Field(default=8, ge=1)
     """Requests on their way at once."""
     requests_per_minute: float = Field(default=0, ge=0)
@@ -55,16 +55,20 @@ def check_url(given: str) -> None:
 
 
 def read_key(variable: str) -> str:
-    """Return the API key in an environment variable, or ''; refuse one that no header can hold.
+    """Return the API key in an environment variable or its file, or ''.
 
     What is neither set nor like a name may be the key itself, which is written nowhere.
+
+    Raises:
+        UserError: no name, a file that cannot be read, or a key that no header can hold.
     """
     if variable not in os.environ and not re.fullmatch("[A-Z_][A-Z0-9_]*", variable):
         raise UserError(
             "api_key_env is no name of an environment variable; export the key in one, and name "
             f"it there ({KEY_ENV} needs no naming)"
         )
-    key = os.environ.get(variable, "").strip()
+    key = read_secret(variable)
     if not (key.isascii() and key.isprintable()):
-        raise UserError(f"the key in {variable} has characters that no key has")
+        source = variable if variable in os.environ else f"the file of {variable}{FILE_SUFFIX}"
+        raise UserError(f"the key in {source} has characters that no key has")
     return key

@@ -9,11 +9,12 @@ from typing import Any
 import httpx2
 
 from lima_ray.config.errors import UserError
+from lima_ray.config.secrets.reading import KEY_ENV
 from lima_ray.config.sections import Sampling
 from lima_ray.config.storage.bucket import is_url
 from lima_ray.engine.requests import Request
 from lima_ray.generation.client import length_fields
-from lima_ray.generation.endpoint import KEY_ENV, check_url, read_key
+from lima_ray.generation.endpoint import check_url, read_key
 from lima_ray.generation.job import find_model
 from lima_ray.generation.responses import error_message, retry_after_s
 from lima_ray.records.example import Example

@@ -162,11 +162,12 @@ def assess_during_training(checkpoint: Any, **kwargs: Any) -> dict[str, float]:
 
     Args:
         checkpoint: not read; the weights stand in the run.
-        kwargs: `run` (path or URL), `recipe` (plain values), `epoch`.
+        kwargs: `run` (path or URL), `recipe` (plain values), `secrets`, `epoch`.
     """
     run, epoch = open_run(kwargs["run"]), kwargs["epoch"]
     recipe = validate_recipe(kwargs["recipe"])
     try:
+        kwargs["secrets"].enter_environment()
         quality = assess(run, epoch, recipe)
     except Exception as error:
         known = isinstance(error, UserError)

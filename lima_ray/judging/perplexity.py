@@ -31,7 +31,7 @@ def dialogue_losses(
     weights, _ = load_packed(model, "auto" if torch.cuda.is_available() else torch.float32)
     batches = [(row,) for row in range(len(rows))]
     if packed:
-        budget = recipe.train.tokens_per_micro_batch
+        budget = recipe.token_budget
         (batches,) = packing.pack(np.arange(len(rows)), rows.lengths_R, 1, budget).ranks
     with torch.inference_mode():
         losses = [float(forward_packed(weights, batch, rows)[0]) for batch in batches]

@@ -24,7 +24,11 @@ def peak_flops(device: torch.device) -> float | None:
     """Return the dense bf16 peak of a GPU; none where unknown (a CPU, a GPU not listed)."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
+    return named_peak(torch.cuda.get_device_name(device))
+
+
+def named_peak(name: str) -> float | None:
+    """Return the dense bf16 peak of a GPU by its name; none where it is not listed."""
     return next((peak for part, peak in BF16_PEAK.items() if part in name), None)
 
 

@@ -215,7 +215,7 @@ class Run:
 
     def initialise(self, recipe: Recipe, card: dict[str, Any]) -> None:
         """Make the directory this recipe's, or see that it is; refuse other recipe, data, base."""
-        begun = any(self.state_dir.glob("*step-*")) or self.epochs_dir.exists()
+        begun = self.is_begun()
         if self.recipe_file.exists() and begun:
             changed = self.find_changes(recipe, card)
             if changed:
@@ -227,13 +227,27 @@ class Run:
             raise UserError(f"{self.path} is not empty and holds no run; choose another --name")
         with explain_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            if not begun:  # nothing to lose, whatever the recipe
+            if not self.is_begun():  # nothing to lose, whatever the recipe
                 self.metrics_file.unlink(missing_ok=True)
             write_text(self.recipe_file, recipe.to_yaml())
             write_json(self.data_card_file, card)
         if not begun:
             changing_files.discard(self.metrics_file)
         changing_files.push(self.recipe_file, self.data_card_file)
+
+    def is_begun(self) -> bool:
+        """Return whether something is saved that a training can go on from."""
+        return any(self.state_dir.glob("*step-*")) or self.epochs_dir.exists()
+
+    def with_own_choices(self, recipe: Recipe) -> Recipe:
+        """Return a recipe whose `auto` fields are what this run began with, if it did."""
+        if not self.is_begun() or not self.recipe_file.exists():
+            return recipe
+        if self.recipe_file.stat().st_size == 0:  # emptied by a full disk
+            return recipe
+        train = self.recipe().train
+        names = recipe.unresolved()
+        return recipe.override({name: getattr(train, name.partition(".")[2]) for name in names})
 
     def other_files(self) -> list[Path]:
         """Return what lies in the directory besides the lock."""

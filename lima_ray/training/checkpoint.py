@@ -28,7 +28,7 @@ from lima_ray.model.parameters import count_elements
 from lima_ray.records.files import write_json
 from lima_ray.records.run import MANIFEST, Run, SavedState
 from lima_ray.training.state_files import ChecksumEngine, find_damaged, restrict_unpickling
-from lima_ray.training.zero import OPTIMIZER_BYTES
+from lima_ray.training.zero import resume_state_bytes
 
 POLL_S = 1.0
 OF_WORKER = re.compile(r"zero_pp_rank_(\d+)_")
@@ -231,10 +231,9 @@ def unreadable_states(run: Run) -> list[Path]:
 
 
 def state_bytes(engine: Any) -> int:
-    """Return the bytes of a resume state: weights in use, AdamW's fp32 weight and averages."""
+    """Return the bytes of an engine's resume state."""
     trained = sum(count_elements(p) for p in engine.module.parameters() if p.requires_grad)
-    weight = next(engine.module.parameters()).element_size()
-    return trained * (weight + OPTIMIZER_BYTES)
+    return resume_state_bytes(trained, next(engine.module.parameters()).element_size())
 
 
 def convert_to_universal(state: SavedState) -> str:

@@ -31,6 +31,7 @@ class FailureLog(UserCallback):
             f"worker{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))} failed: {why}"
             for why, ranks in reasons.items()
         )
+        # On a full disk this raises, which ends the training at once, as another try would.
         with self.file.open("a", encoding="utf-8") as out:
             out.write(f"{line}\n")
         with suppress(UserError):  # a store that is down; the file goes there at the end

@@ -53,7 +53,8 @@ def train(
     lineage: dict[str, Any],
     saved_weights: Callable[[int], None],
     after_step: Callable[[int], None] = lambda _: None,
-) -> None:
+    about_to_leave: Callable[[], bool] = lambda: False,
+) -> bool:
     """Train from the newest state to the last epoch, in a process group that is already up.
 
     Args:
@@ -62,6 +63,11 @@ def train(
         lineage: hashes saved with every epoch's weights.
         saved_weights: called on every worker with an epoch (from 1) whose weights are written.
         after_step: called with the number of steps done, after each and before it is saved.
+        about_to_leave: called on every worker after each step; where any says that its node is
+            about to be taken away, a state is saved at once and the training stops.
+
+    Returns:
+        whether it came to the end, instead of stopping for a node that is about to leave.
     """
     rank, workers = dist.get_rank(), dist.get_world_size()
     if location(run.path):
@@ -120,12 +126,24 @@ def train(
                 written = save_epoch(engine, tokenizer, rows, recipe, run, origin)
                 log.save("weights", number + 1, written, time.perf_counter() - started)
                 saved_weights(epoch + 1)
-            if schedule.saves_state(number + 1):
+            stops = is_true_anywhere(about_to_leave(), device) and number + 1 < schedule.steps
+            if stops or schedule.saves_state(number + 1):
                 started = time.perf_counter()
                 keep = recipe.checkpoint.keep_states
                 log.upload()  # the steps before a state that has them done
                 written = checkpoint.save_state(engine, run, number + 1, keep)
                 log.save("state", number + 1, written, time.perf_counter() - started)
+            if stops:
+                log.note(f"a node is about to be taken away; step {number + 1} is saved")
+                return False
+    return True
+
+
+def is_true_anywhere(value: bool, device: torch.device) -> bool:
+    """Return, on every worker alike, whether a value is true on any of them."""
+    found_1 = torch.tensor([float(value)], device=device)
+    dist.all_reduce(found_1)
+    return bool(found_1.item())
 
 
 def save_epoch(
@@ -179,6 +197,8 @@ def build_engine(
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     recipe = resolve_zero_stage(recipe, dist.get_world_size(), device)
+    if recipe.unresolved():
+        raise ValueError(f"{', '.join(recipe.unresolved())} is auto; resolve it first")
     bf16 = choose_dtype(recipe, device) == torch.bfloat16
     config = deepspeed_config(recipe, bf16=bf16, universal=universal)
     torch.manual_seed(recipe.seed)

@@ -1,13 +1,20 @@
 """What happens at which optimizer step: learning rate, seeds, saves, and the epoch's plan."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Optim
 from lima_ray.data import packing
-from lima_ray.data.rows import Rows
+
+
+class HasLengths(Protocol):
+    """Rows, or what is known of them without reading them."""
+
+    @property
+    def lengths_R(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,12 @@ class Schedule:
         return rest == 0 and (wanted or done == self.steps)
 
 
+def kept_epochs(recipe: Recipe) -> int:
+    """Return how many epochs' weights are kept; the last one's always are."""
+    first = min(recipe.checkpoint.weights_from_epoch, recipe.optim.epochs)
+    return recipe.optim.epochs - first + 1
+
+
 def learning_rate(step: int, steps: int, optim: Optim) -> float:
     """Interpolate linearly from the first step's rate to the last step's (LIMA section 3)."""
     done = step / max(1, steps - 1)
@@ -48,12 +61,12 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def plan_epoch(recipe: Recipe, rows: Rows, epoch: int, workers: int) -> list[packing.Step]:
+def plan_epoch(recipe: Recipe, rows: HasLengths, epoch: int, workers: int) -> list[packing.Step]:
     return packing.plan_epoch(
         rows.lengths_R,
         seed=recipe.seed,
         epoch=epoch,
         workers=workers,
         batch_examples=recipe.optim.batch_examples,
-        tokens_per_micro_batch=recipe.train.tokens_per_micro_batch,
+        tokens_per_micro_batch=recipe.token_budget,
     )

@@ -13,17 +13,21 @@ from lima_ray.config.storage.bucket import StorageError
 from lima_ray.records.run import Run, open_run
 from lima_ray.training.phases import Phases
 
+LEFT = "left"
+"""Key of what a worker returns that stopped early, for a node that is about to be taken away."""
+
 
 def train_worker(config: dict[str, Any]) -> dict[str, str]:
     """Run one worker of the group: load, resume where there is a state, train, save.
 
     Args:
         config: `recipe` (plain values), `run` (path or URL), `ray_folder` (where Ray Train takes
-            the run to be), `phases` (of the driver), `lineage`, and `assess` for epochs judged
-            meanwhile.
+            the run to be), `phases` (of the driver), `lineage`, `secrets`, and `assess` for epochs
+            judged meanwhile.
 
     Returns:
-        `{"error": message}` for what a user has to mend; retrying would not help there.
+        `{"error": message}` for what a user has to mend; retrying would not help there. `{LEFT:
+        why}` where a state was saved for a node that is about to be taken away.
     """
     phases = Phases(**config["phases"])
     phases.done("workers")
@@ -47,10 +51,21 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
             validation=config["assess"] and ray.train.ValidationTaskConfig({"epoch": epoch}),
         )
 
+    device, lineage = torch.device(get_device()), config["lineage"]
     try:
-        train(recipe, run, torch.device(get_device()), phases, config["lineage"], report)
+        config["secrets"].enter_environment()
+        ended = train(recipe, run, device, phases, lineage, report, about_to_leave=is_notified)
     except StorageError:
         raise  # one worker's alone: all start again
     except UserError as error:
         return {"error": str(error)}
-    return {}
+    return {} if ended else {LEFT: "a node is about to be taken away"}
+
+
+def is_notified() -> bool:
+    """Return whether Ray has told this worker that a node of the training is being drained."""
+    # ray.train.get_preemption_info() asks all workers by way of an actor, at every step; the loop
+    # agrees by a reduction of its own.
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    return get_train_context().preemption_context.preemption_info is not None

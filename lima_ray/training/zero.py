@@ -26,6 +26,11 @@ def resolve_zero_stage(recipe: Recipe, workers: int, device: torch.device) -> Re
     return recipe.override({"train.zero_stage": 0 if alone else 2})
 
 
+def resume_state_bytes(trained: int, width: int) -> int:
+    """Return the bytes of a resume state: weights of so many bytes each, and AdamW's for them."""
+    return trained * (width + OPTIMIZER_BYTES)
+
+
 class GradientClipping:
     """Clips whole gradients before AdamW's step, where DeepSpeed tells no norm of them (ZeRO 0)."""
 

@@ -1,8 +1,9 @@
 """How a replica serves its models; read before torch and Ray are imported."""
 
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lima_ray.config.sections import Section
 
@@ -34,3 +35,14 @@ class EngineSettings(Section):
     """Interpreter of an environment that has vLLM, instead of vllm_packages."""
     vllm_args: str = ""
     """Further flags of vLLM's server, such as "--dtype float32 --enforce-eager"."""
+
+    @field_validator("vllm_args")
+    @classmethod
+    def _no_code_of_models(cls, given: str) -> str:
+        """Refuse the flag by which vLLM runs code that a model brings along."""
+        if re.search(r"--trust[-_]remote[-_]code\b", given):
+            raise ValueError(
+                "--trust-remote-code runs code that comes with a model, which is not run here; "
+                "take a model of a family that vLLM knows"
+            )
+        return given

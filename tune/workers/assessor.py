@@ -7,6 +7,7 @@ from typing import Any
 from lima_ray import select
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import validate_recipe
+from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.config.storage.changing_files import Uploads
 from lima_ray.config.storage.whole_folders import fetch
 from lima_ray.data.examples import read_examples
@@ -24,9 +25,11 @@ from tune.workers.training_queue import get
 class Assessor:
     """A Ray actor that judges epochs and measures trained runs."""
 
-    def run(self, queue: Any, number: int, threads: int) -> None:
+    def run(self, queue: Any, number: int, threads: int, secrets: SharedSecrets) -> None:
         """Assess what the `TrainingQueue` behind a handle gives, until it closes."""
         import torch
+
+        secrets.enter_environment()
 
         torch.set_num_threads(threads)
         fresh = True

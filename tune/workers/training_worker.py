@@ -21,6 +21,7 @@ from lima_ray import train
 from lima_ray.config.cluster import forwarded_environment, worker_environment
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import validate_recipe
+from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.config.storage.changing_files import forget, pull
 from lima_ray.config.storage.working_copy import from_reference, rays_folder
 from lima_ray.training.phases import Phases
@@ -43,7 +44,16 @@ class EarlyStop(Exception):
 class TrainingWorkers:
     """A Ray actor that holds one worker group."""
 
-    def run(self, queue: Any, group: int, workers: int, cpus: int, gpus: float, said: str) -> None:
+    def run(
+        self,
+        queue: Any,
+        group: int,
+        workers: int,
+        cpus: int,
+        gpus: float,
+        said: str,
+        secrets: SharedSecrets,
+    ) -> None:
         """Train what the `TrainingQueue` behind a handle gives, until it closes.
 
         Args:
@@ -51,11 +61,12 @@ class TrainingWorkers:
             cpus: CPU cores of each.
             gpus: GPUs of each, a half where it shares one with an assessor, or none.
             said: path or URL of a directory for Ray Train's own files.
+            secrets: of the sweep's driver.
         """
         path = rays_folder(from_reference(said))
         TorchTrainer(
             train_from_queue,
-            train_loop_config={"queue": queue, "group": group},
+            train_loop_config={"queue": queue, "group": group, "secrets": secrets},
             torch_config=TorchConfig(timeout_s=train.COLLECTIVE_TIMEOUT_S),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers,
@@ -74,7 +85,12 @@ class TrainingWorkers:
 
 
 def train_from_queue(config: dict[str, Any]) -> None:
-    """Train what the queue gives, in each worker of a group; `config` has `queue` and `group`."""
+    """Train what the queue gives, in each worker of a group.
+
+    Args:
+        config: `queue`, `group` and `secrets`.
+    """
+    config["secrets"].enter_environment()
     phases = Phases(time.time())
     import torch
 

@@ -14,6 +14,7 @@ from lima_ray.config.cluster import (
     worker_environment,
 )
 from lima_ray.config.errors import UserError
+from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.config.sections import Cluster
 from lima_ray.config.storage.working_copy import location, reference
 from tune.space import Sweep
@@ -75,16 +76,19 @@ class WorkerPool(AbstractContextManager["WorkerPool"]):
         assessor: Any = ray.remote(Assessor).options(
             **stays, num_gpus=share, runtime_env={"env_vars": environment}
         )
-        group: Any = ray.remote(TrainingWorkers).options(**stays)
+        group: Any = ray.remote(TrainingWorkers).options(
+            **stays, runtime_env={"env_vars": forwarded_environment()}
+        )
         self.groups = [group.remote() for _ in range(at_once)]
         self.assessors = [assessor.remote() for _ in range(at_once)]
         self.running: dict[Any, tuple[str, int]] = {}
         """Role and number of each actor by the reference that becomes ready when it ends."""
-        each = cluster.workers, cpus_of(cluster), share, reference(path)
+        secrets = SharedSecrets.of_driver()
+        each = cluster.workers, cpus_of(cluster), share, reference(path), secrets
         for number, actor in enumerate(self.groups):
             self.running[actor.run.remote(self.queue, number, *each)] = "trainers", number
         for number, actor in enumerate(self.assessors):
-            self.running[actor.run.remote(self.queue, number, 1)] = "judges", number
+            self.running[actor.run.remote(self.queue, number, 1, secrets)] = "judges", number
         self.broken = ""
         """Why nothing can go on; empty while something can."""
 

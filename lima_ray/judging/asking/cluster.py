@@ -1,12 +1,12 @@
 """Questions asked by Ray actors, spread over the nodes of a cluster."""
 
-import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lima_ray.config.cluster import NO_GPU, connect, forwarded_environment
 from lima_ray.config.errors import UserError
+from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.generation.client import Client, Unanswered
 from lima_ray.generation.request_pool import MOST_FAILURES
 from lima_ray.judging.asking.judges import EndpointJudge, ask, unanswered
@@ -21,7 +21,8 @@ MAX_CONSECUTIVE_DEATHS = 3
 class AskingWorker:
     """An actor that asks many questions at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: SharedSecrets) -> None:
+        secrets.enter_environment()
         self.clients: dict[str, Client] = {}
 
     async def ask(self, judge: EndpointJudge, item: Item) -> Verdict:
@@ -61,9 +62,10 @@ def ask_on_cluster(
         num_cpus=0,
         max_concurrency=sum(judge.concurrency for judge in judges),
         scheduling_strategy="SPREAD",
-        runtime_env={"env_vars": environment(judges)},
+        runtime_env={"env_vars": forwarded_environment() | NO_GPU},
     )
-    actors = [worker.remote() for _ in range(workers)]
+    secrets = SharedSecrets.of_driver(*(judge.api_key_env for judge in judges))
+    actors = [worker.remote(secrets) for _ in range(workers)]
     busy: dict[Any, tuple[Any, Question]] = {}
     again: dict[str, deque[Item]] = {name: deque() for name in questions}
     asked, failures, deaths = Counter[str](), Counter[str](), 0
@@ -99,7 +101,7 @@ def ask_on_cluster(
                     again[name].append(item)
                 if actor in actors:  # its other questions come back in the same way
                     deaths += 1
-                    actors[actors.index(actor)] = worker.remote()
+                    actors[actors.index(actor)] = worker.remote(secrets)
                 if deaths >= MAX_CONSECUTIVE_DEATHS:
                     raise UserError(
                         f"actors died {deaths} times without an answer between. What was answered "
@@ -130,9 +132,3 @@ def share(judge: EndpointJudge, workers: int) -> EndpointJudge:
     """Return a judge as one of several actors asks it."""
     rate = judge.requests_per_minute / workers
     return judge.model_copy(update={"requests_per_minute": rate})
-
-
-def environment(judges: Iterable[EndpointJudge]) -> dict[str, str]:
-    """Return the environment variables that actors need, the judges' keys among them."""
-    keys = {judge.api_key_env for judge in judges}
-    return {k: os.environ[k] for k in keys if k in os.environ} | forwarded_environment() | NO_GPU

@@ -12,9 +12,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from lima_ray.config.errors import UserError, describe_invalid
 from lima_ray.config.flags import did_you_mean
+from lima_ray.config.secrets.reading import KEY_ENV
 from lima_ray.config.sections import Sampling, Section
 from lima_ray.generation.client import Client
-from lima_ray.generation.endpoint import KEY_ENV, Endpoint, check_url, read_key
+from lima_ray.generation.endpoint import Endpoint, check_url, read_key
 from lima_ray.judging.questions.item import Item
 from lima_ray.judging.questions.reading import find_contradiction, read_judgement
 from lima_ray.judging.questions.verdicts import Annotator, record_verdict

@@ -1,0 +1,1 @@
+"""The fault drill: what every part of the platform loses when something dies, and for how long."""

@@ -1,0 +1,1 @@
+"""Keys and tokens: where they are read, and how workers get them. It imports errors alone."""

@@ -1,0 +1,227 @@
+"""Memory of one worker at its peak: what DeepSpeed and PyTorch hold, counted from the shapes.
+
+Three moments can be the peak of a step, and the plan is the largest of them:
+
+- *loss*: everything that the backward pass needs is there, and the loss head's own;
+- *backward*: the gradients beside what is left of that;
+- *update*: gradients flattened for AdamW, and no activations.
+
+Sizes are bytes. What is counted is written at each formula; `benchmarks/plan.py` compares the sum
+with measured peaks.
+"""
+
+from dataclasses import dataclass, field
+
+from lima_ray.config.recipe import Recipe
+from lima_ray.model.attention import head_width
+from lima_ray.planning.shape import ModelShape
+from lima_ray.training.zero import OPTIMIZER_BYTES, bucket_size
+
+FP32, FP64 = 4, 8
+MOMENTS = 8
+"""AdamW's two averages of a weight in fp32."""
+GATHERED = 1_000_000_000
+"""Elements that ZeRO 3 may hold whole because they are used again soon (DeepSpeed's default)."""
+PREFETCHED = 50_000_000
+"""Elements that ZeRO 3 gathers ahead (DeepSpeed's default)."""
+ALL_REDUCED = 500_000_000
+"""Elements of gradients that are reduced at a time without ZeRO (DeepSpeed's constant)."""
+SUBGROUP = 1_000_000_000
+"""Elements of a worker's part that ZeRO 3 updates at a time (DeepSpeed's default)."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """The largest micro-batch of a worker."""
+
+    tokens: int
+    supervised: int
+    """Positions that reach the vocabulary's matrix."""
+    several: bool = True
+    """Whether a step has more than one micro-batch, so that gradients wait for the next."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one worker holds at its peak."""
+
+    moment: str
+    """`loss`, `backward` or `update`."""
+    parts: dict[str, float]
+    """Bytes by what they are for, at that moment."""
+    host: dict[str, float] = field(default_factory=dict)
+    """Bytes of the node's memory that this worker keeps beside the GPU's."""
+
+    @property
+    def peak(self) -> float:
+        return sum(self.parts.values())
+
+    @property
+    def host_bytes(self) -> float:
+        return sum(self.host.values())
+
+
+def plan_memory(recipe: Recipe, shape: ModelShape, load: Load, gpu: bool, bf16: bool) -> Memory:
+    """Return a worker's memory at its peak.
+
+    Args:
+        recipe: with every `auto` resolved.
+        gpu: it trains on a GPU, not on the CPU.
+        bf16: of the weights in use; else fp32.
+    """
+    return WorkerMemory(recipe, shape, load, gpu, 2 if bf16 else FP32).plan()
+
+
+@dataclass(frozen=True)
+class WorkerMemory:
+    """The formulas, all in bytes of one worker."""
+
+    recipe: Recipe
+    shape: ModelShape
+    load: Load
+    gpu: bool
+    width: int
+    """Bytes of a weight in use."""
+
+    @property
+    def stage(self) -> int:
+        assert self.recipe.train.zero_stage != "auto"
+        return self.recipe.train.zero_stage
+
+    @property
+    def part(self) -> float:
+        """Trained elements that one worker updates."""
+        return self.shape.trained / (self.recipe.cluster.workers if self.stage else 1)
+
+    def plan(self) -> Memory:
+        states, gradients = self.states(), self.gradients()
+        waiting = gradients if self.load.several else 0.0
+        gathered = self.gathered()
+        recomputing = self.recipe.train.activation_checkpointing
+        layer = self.layer() if recomputing else 0.0
+        all_layers = self.activations()
+        moments = {
+            "loss": {
+                "weights gathered": gathered,
+                "gradients": waiting,
+                "activations": all_layers,
+                "loss head": self.head(),
+            },
+            "backward": {
+                "weights gathered": gathered,
+                "gradients": waiting + self.new_gradients(),
+                "activations": all_layers + layer,
+                "gradients of a layer": self.layer_gradients(),
+                "buckets": self.buckets(),
+            },
+            "update": {"gradients": gradients, "AdamW's step": self.update()},
+        }
+        moments = {name: states | parts for name, parts in moments.items()}
+        moment = max(moments, key=lambda name: sum(moments[name].values()))
+        return Memory(moment, moments[moment], self.host())
+
+    def states(self) -> dict[str, float]:
+        """Weights in use, and AdamW's: its averages, and fp32 weights from stage 1 on."""
+        train, shape, workers = self.recipe.train, self.shape, self.recipe.cluster.workers
+        weights = self.width * shape.parameters
+        if self.stage == 3:
+            weights = weights / workers * (not train.offload_params)
+        optimizer = (OPTIMIZER_BYTES if self.stage else MOMENTS) * self.part
+        return {"weights": weights, "AdamW": optimizer * (not train.offload_optimizer)}
+
+    def gradients(self) -> float:
+        """Gradients that wait for the optimizer's step."""
+        whole = self.shape.trained
+        if self.stage == 0:
+            return FP32 * whole
+        if self.stage == 1:
+            return (self.width + FP32) * whole if self.width < FP32 else FP32 * whole
+        if self.stage == 3 and self.recipe.train.offload_optimizer:
+            return 0.0
+        return FP32 * self.part
+
+    def gathered(self) -> float:
+        """Weights that ZeRO 3 holds whole for a while."""
+        return self.width * min(self.shape.parameters, GATHERED) * (self.stage == 3)
+
+    def new_gradients(self) -> float:
+        """A micro-batch's own gradients, before they are added to those that wait."""
+        if self.stage == 2 and self.width == FP32:
+            return FP32 * self.part
+        return 0.0 if self.load.several or self.stage < 2 else self.gradients()
+
+    def update(self) -> float:
+        """Gradients flattened or in the format that workers exchange; the largest norm in fp64."""
+        norm = FP64 * min(self.shape.largest, self.part)
+        if self.recipe.train.offload_optimizer:
+            return norm
+        if self.stage == 0:
+            return FP32 * min(self.shape.trained, ALL_REDUCED)
+        if self.stage == 1:
+            return self.width * self.shape.trained if self.width < FP32 else FP32 * self.part
+        if self.stage == 2:
+            return FP32 * self.part if self.width == FP32 else norm
+        return FP32 * min(self.part, SUBGROUP)
+
+    def buckets(self) -> float:
+        """Buffers in which DeepSpeed reduces gradients."""
+        if not self.stage:
+            return 0.0
+        bucket, trained = bucket_size(self.shape.trained), self.shape.trained
+        buffers = {1: 1, 2: 2, 3: 1}[self.stage]  # stage 2 fills one while the other is reduced
+        return self.width * (buffers * bucket + min(bucket, trained))
+
+    def activations(self) -> float:
+        """What all layers keep for the backward pass, with the last norm and the positions."""
+        tokens, hidden = self.load.tokens, self.shape.hidden
+        each = self.width * hidden * tokens
+        if not self.recipe.train.activation_checkpointing:
+            each = self.layer()
+        norm_and_positions = 2 * hidden + 2 * head_width(self.shape.config)
+        return each * self.shape.layers + self.width * norm_and_positions * tokens
+
+    def layer(self) -> float:
+        """What one layer keeps for its backward pass, where nothing is recomputed.
+
+        Of each norm its input and its output; the queries, keys, values and the attended values;
+        of the MLP gate, up and their product. Kernels that are not fused keep more.
+        """
+        shape, fused = self.shape, self.gpu and self.recipe.model.liger
+        hidden, query, key, mlp = shape.hidden, shape.query, shape.key, shape.mlp
+        norms = 2 * 2 * hidden
+        if not fused and self.width < FP32:
+            # The input is kept in fp32, and where the norm's weight trains, what it multiplies.
+            norms = 2 * (3 if self.recipe.model.lora_rank else 4) * hidden
+        attended = 2 * query + 2 * key
+        if not self.gpu:
+            attended += query  # rows attended one by one, and all of them together
+        gated = (3 if fused else 4) * mlp
+        dropped = 0.0
+        if self.recipe.model.residual_dropout:
+            dropped = 2 * hidden * (1 / self.width if self.gpu else 1)
+        elements = norms + attended + gated + dropped + shape.lora_outputs / shape.layers
+        sums = FP32 * shape.config.num_attention_heads
+        return self.load.tokens * (self.width * elements + sums)
+
+    def head(self) -> float:
+        """Logits in fp32 as log-softmax, its gradient and the loss's, and the hidden states."""
+        vocab = self.shape.config.vocab_size
+        return self.load.supervised * (3 * FP32 * vocab + 2 * self.width * self.shape.hidden)
+
+    def layer_gradients(self) -> float:
+        """Gradients of the MLP's activations as they are computed, and of one of its weights."""
+        moved = self.load.tokens * 2 * (self.shape.mlp + self.shape.hidden)
+        weight = 0 if self.recipe.model.lora_rank else self.shape.hidden * self.shape.mlp
+        return self.width * (moved + weight)
+
+    def host(self) -> dict[str, float]:
+        """What a GPU's worker keeps in its node's memory."""
+        train, workers = self.recipe.train, self.recipe.cluster.workers
+        host: dict[str, float] = {}
+        if train.offload_optimizer:
+            host["AdamW"] = (OPTIMIZER_BYTES + FP32 + self.width) * self.part
+            if self.stage == 3:
+                host["gradients"] = FP32 * self.part
+        if train.offload_params:
+            host["weights"] = self.width * self.shape.parameters / workers
+        return host

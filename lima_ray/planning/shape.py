@@ -1,0 +1,152 @@
+"""A model's sizes without its weights: from its `config.json`, or known by its name on the hub."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from lima_ray.config.errors import UserError
+from lima_ray.config.paths import resolve
+from lima_ray.config.recipe import Recipe
+from lima_ray.config.sections import Model
+from lima_ray.model.attention import head_width
+from lima_ray.model.families import find_family, load_config
+from lima_ray.model.lora import add_lora
+
+LLAMA = {"vocab_size": 32000, "max_position_embeddings": 2048}
+LLAMA_7B = LLAMA | {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+}
+LLAMA3_8B = LLAMA_7B | {
+    "vocab_size": 128256,
+    "intermediate_size": 14336,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 8192,
+}
+KNOWN: dict[str, dict[str, int]] = {
+    "huggyllama/llama-7b": LLAMA_7B,
+    "huggyllama/llama-13b": LLAMA
+    | {
+        "hidden_size": 5120,
+        "intermediate_size": 13824,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+    },
+    "huggyllama/llama-30b": LLAMA
+    | {
+        "hidden_size": 6656,
+        "intermediate_size": 17920,
+        "num_hidden_layers": 60,
+        "num_attention_heads": 52,
+    },
+    "huggyllama/llama-65b": LLAMA
+    | {
+        "hidden_size": 8192,
+        "intermediate_size": 22016,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+    },
+    "meta-llama/Meta-Llama-3-8B": LLAMA3_8B,
+}
+"""What the shipped recipes train, by its name on the hub: fields of its `config.json`."""
+PERSISTENT = 100_000
+"""Elements up to which ZeRO 3 keeps a tensor whole on every worker (DeepSpeed's default)."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Elements of a model's weights, and the widths that its activations have."""
+
+    config: Any
+    """A configuration of `transformers`."""
+    parameters: int
+    trained: int
+    """All of them, or LoRA's and the embeddings'."""
+    largest: int
+    """Of one trained weight."""
+    persistent: int
+    """Of weights that ZeRO 3 does not split."""
+    lora: int
+    """LoRA's own."""
+    lora_outputs: int
+    """Elements that LoRA's down-projections give for a token, over all layers."""
+
+    @property
+    def layers(self) -> int:
+        return self.config.num_hidden_layers
+
+    @property
+    def hidden(self) -> int:
+        return self.config.hidden_size
+
+    @property
+    def query(self) -> int:
+        """Width of all queries together."""
+        return self.config.num_attention_heads * head_width(self.config)
+
+    @property
+    def key(self) -> int:
+        """Width of all keys together, and of all values."""
+        heads = getattr(self.config, "num_key_value_heads", None)
+        return (heads or self.config.num_attention_heads) * head_width(self.config)
+
+    @property
+    def mlp(self) -> int:
+        """Width of the MLP that a token goes through: of its experts together, where it has any."""
+        chosen = getattr(self.config, "num_experts_per_tok", None)
+        if not chosen:
+            return self.config.intermediate_size
+        each = getattr(self.config, "moe_intermediate_size", None) or self.config.intermediate_size
+        shared = getattr(self.config, "shared_expert_intermediate_size", None)
+        shared = shared or each * (getattr(self.config, "n_shared_experts", None) or 0)
+        return chosen * each + shared
+
+
+def read_shape(recipe: Recipe) -> ModelShape:
+    """Return the sizes of a recipe's model; refuse a base whose configuration is not at hand."""
+    return shape_of(base_config(recipe.model.base), recipe.model.lora_rank)
+
+
+def base_config(base: str) -> Any:
+    """Return a base's configuration; of the shipped recipes' bases without asking the hub."""
+    if resolve(base) is None and base in KNOWN:
+        return LlamaConfig(**KNOWN[base], tie_word_embeddings=False)  # pyright: ignore
+    try:
+        config = load_config(base)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the shape of the base {base} is not known: no such directory, and the hub does not "
+            f"give its config.json. Fetch it (hf download {base} config.json), or name a directory "
+            f"that holds one as --model.base. Known without it: {', '.join(KNOWN)}"
+        ) from error
+    find_family(config)
+    return config
+
+
+def shape_of(config: Any, lora_rank: int = 0) -> ModelShape:
+    """Count a model's weights as `load_model` prepares it, on no device at all."""
+    with torch.device("meta"):
+        loader: Any = AutoModelForCausalLM
+        plain = loader.from_config(config, trust_remote_code=False)
+        model = add_lora(plain, Model(lora_rank=lora_rank)) if lora_rank else plain
+    weights = dict(model.named_parameters())
+    trained = {name: w for name, w in weights.items() if w.requires_grad}
+    lora = {name: w for name, w in weights.items() if ".lora_" in name}
+    return ModelShape(
+        config=config,
+        parameters=count(weights),
+        trained=count(trained),
+        largest=max(w.numel() for w in trained.values()),
+        persistent=count({n: w for n, w in weights.items() if w.numel() <= PERSISTENT}),
+        lora=count(lora),
+        lora_outputs=sum(w.shape[0] for name, w in lora.items() if ".lora_A." in name),
+    )
+
+
+def count(weights: dict[str, torch.Tensor]) -> int:
+    return sum(weight.numel() for weight in weights.values())
