@@ -24,6 +24,8 @@ from pathlib import Path
 from lima_ray.attribution.arguments import AttributeCommand
 from lima_ray.attribution.job import Job, prepare
 from lima_ray.compare import ReplyKey, read_replies_by_key
+from lima_ray.config.errors import UserError
+from lima_ray.config.storage.working_copy import location, reference
 from lima_ray.config.terminal import printable
 from lima_ray.records.attribution import Attribution, AttributionKey, read_attributions
 from lima_ray.records.files import acquire_lock, explain_write_errors, write_jsonl
@@ -47,6 +49,8 @@ def attribute(command: AttributeCommand, replies: dict[ReplyKey, Reply]) -> list
     """
     given = command.replies
     file = given / "replies.jsonl" if given.is_dir() else given
+    if command.out is None and location(file):
+        raise UserError(f"the replies are in a bucket, {reference(file)}; give an --out here")
     job, out = prepare(command, list(replies.values()), file), command.out or file.with_name(FILE)
     with explain_write_errors(out, "--out"):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from lima_ray.config.command_line import parse_flags
 from lima_ray.config.errors import UserError
-from lima_ray.config.sections import Section
+from lima_ray.config.sections import ReadPath, Section
 from lima_ray.config.terminal import printable
 from lima_ray.records.files import explain_write_errors
 from lima_ray.records.reply import Reply, read_replies
@@ -35,9 +35,9 @@ NOT_STOPPED, PAGE_TITLE = "did not stop", "Replies side by side"
 class CompareCommand(Section):
     """What the command line says."""
 
-    first: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="REPLIES")]
+    first: Annotated[ReadPath, tyro.conf.Positional, tyro.conf.arg(metavar="REPLIES")]
     """Directory of replies, or its replies.jsonl."""
-    second: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="REPLIES")]
+    second: Annotated[ReadPath, tyro.conf.Positional, tyro.conf.arg(metavar="REPLIES")]
     """The other."""
     open: bool = False
     """Write a page and open it in the browser, instead of printing."""

@@ -32,6 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lima_ray.config.errors import SHOWN_ERRORS, UserError, join_names
+from lima_ray.config.paths import stored_path
+from lima_ray.config.storage.changing_files import Uploads, check_writable, pull
+from lima_ray.config.storage.working_copy import location, reference
 from lima_ray.config.terminal import printable
 from lima_ray.curation import dataset
 from lima_ray.curation.arguments import CurateCommand
@@ -73,18 +76,25 @@ def main(command: CurateCommand) -> None:
         print(printable(take_census(command.census)))
         return
     assert command.curation
-    curation, out = command.curation, Path(command.curation.out)
+    curation, out = command.curation, stored_path(command.curation.out)
+    check_writable(out)
     with explain_write_errors(out, "--out"):
-        held = acquire_lock(
-            out / LOCK, f"{out} is in use by another process: end its review page, or wait for it"
-        )
+        busy = f"{curation.out} is in use by another process: end its review page, or wait for it"
+        held = acquire_lock(out / LOCK, busy, everywhere=True)
     try:
+        pull(out)
         if not command.overlaps:  # which writes no dataset
             check_same_choices(curation, out, command.overwrite)
-        curate(curation, out, command)
+        with Uploads(out):
+            curate(curation, out, command)
     finally:
         remove_if_empty(out)
         held.release()
+
+
+def work_folder(out: Path) -> Path:
+    """Return the folder of what the passes find; of a bucket's dataset it stays on this disk."""
+    return out.with_name(f".{out.name}.{WORK}") if location(out) else out / WORK
 
 
 def remove_if_empty(out: Path) -> None:
@@ -102,7 +112,7 @@ def check_same_choices(curation: Curation, out: Path, overwrite: bool) -> None:
         UserError: there is one, and it is not to be overwritten.
     """
     card, file = read_json(out / CARD), out / f"{curation.split}.jsonl"
-    if file.exists() and not card and not (out / WORK).is_dir() and not overwrite:
+    if file.exists() and not card and not work_folder(out).is_dir() and not overwrite:
         raise UserError(
             f"{out} holds {file.name}, which this command did not make; give another --out, or "
             "replace it by --overwrite"
@@ -119,7 +129,8 @@ def curate(curation: Curation, out: Path, command: CurateCommand) -> None:
     decisions = check_review(command, out)
     embedder = load_embedder(curation.embedder)
     prompts = dataset.index_prompts(curation)
-    parts = run_stages(curation, out / WORK, command.workers, command.damaged)
+    work = work_folder(out)
+    parts = run_stages(curation, work, command.workers, command.damaged)
     pools = dataset.gather(curation, parts, prompts, embedder)
     dataset.check_unique_ids(pools)
     grades = grade(curation, pools, out)
@@ -132,8 +143,8 @@ def curate(curation: Curation, out: Path, command: CurateCommand) -> None:
     else:
         outcomes = resolve(decisions, command.lead)
         write_dataset(curation, pools, grades, outcomes, out, command)
-        if size := remove_unused(out / WORK, parts):
-            print(f"removed {format_bytes(size)} of {out / WORK} that other choices or dumps made")
+        if size := remove_unused(work, parts):
+            print(f"removed {format_bytes(size)} of {work} that other choices or dumps made")
 
 
 def check_review(command: CurateCommand, out: Path) -> list[Decision]:
@@ -203,7 +214,10 @@ def review(
         lead=command.lead,
         title=curation.name,
     )
-    print(f"decisions stand in {out / 'review'}; the same command without --review takes them in")
+    print(
+        f"decisions stand in {reference(out / 'review')}; the same command without --review takes "
+        "them in"
+    )
 
 
 def write_dataset(
@@ -262,4 +276,5 @@ def print_summary(funnels: list[Funnel], file: Path, out: Path) -> None:
         table.add_row(funnel.source, f"{funnel.seen:,}", steps, f"{funnel.chosen:,}")
     Console(highlight=False).print(table)
     total = sum(funnel.chosen for funnel in funnels)
-    print(f"{total:,} rows in {file}\n{out / 'card.html'} shows what they are")
+    card = reference(out / "card.html")
+    print(f"{total:,} rows in {reference(file)}\n{card} shows what they are")

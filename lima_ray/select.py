@@ -30,6 +30,9 @@ from transformers import AutoTokenizer
 from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
+from lima_ray.config.storage.changing_files import push
+from lima_ray.config.storage.whole_folders import fetch, fetch_files
+from lima_ray.config.storage.working_copy import reference
 from lima_ray.data.examples import read_prompts
 from lima_ray.judging import preflight
 from lima_ray.judging.asking.budget import confirm
@@ -79,14 +82,14 @@ def choose_epoch(run: Run, recipe: Recipe, report: Callable[[str], None] = print
     ]
     if not allowed:
         raise UserError(
-            f"{run.path} keeps the weights of epochs {', '.join(map(str, kept))}; none lies in "
+            f"{run.place} keeps the weights of epochs {', '.join(map(str, kept))}; none lies in "
             f"select.first_epoch {recipe.select.first_epoch} to select.last_epoch "
             f"{recipe.select.last_epoch}"
         )
     best = max(allowed, key=lambda q: (q.value, q.stopped, -q.epoch))
     run.export(best.epoch)
     report(describe_choice(best, allowed))
-    draw_epoch_curves(run, sorted(done.values(), key=lambda q: q.epoch), best.epoch)
+    push(draw_epoch_curves(run, sorted(done.values(), key=lambda q: q.epoch), best.epoch))
     return best.epoch
 
 
@@ -104,7 +107,7 @@ def kept_epochs(run: Run) -> list[int]:
     if kept := run.kept_epochs():
         return kept
     raise UserError(
-        f"{run.path} holds no weights to choose from; train it first: python -m lima_ray.train"
+        f"{run.place} holds no weights to choose from; train it first: python -m lima_ray.train"
     )
 
 
@@ -127,7 +130,7 @@ def describe_unjudged(run: Run, epoch: int, error: UserError) -> str:
     """Return what to do where training is done and an epoch cannot be judged."""
     return (
         f"epoch {epoch} cannot be judged: {error}\n"
-        f"  Training is done and the weights stand in {run.epochs_dir}. Once that is mended, the "
+        f"  Training is done and the weights stand in {run.place}. Once that is mended, the "
         "same command goes on with judging; with --select.judge none it exports the last epoch"
     )
 
@@ -148,8 +151,10 @@ def check_choice(run: Run, recipe: Recipe) -> None:
     preflight.check_selection(recipe)
     if recipe.data.dev != (own := run.recipe()).data.dev:
         preflight.check_leaks(own, read_prompts(str(recipe.data.dev), "dev"))
-    tokenizer: Any = AutoTokenizer.from_pretrained(run.tokenizer_dir, trust_remote_code=False)
-    preflight.check_dev_prompts(recipe, tokenizer, run.epoch_dir(kept[-1]))
+    tokenizer_dir, newest = fetch(run.tokenizer_dir), run.epoch_dir(kept[-1])
+    tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer_dir, trust_remote_code=False)
+    fetch_files(newest, ["config.json"])
+    preflight.check_dev_prompts(recipe, tokenizer, newest)
 
 
 def tell_cost(run: Run, recipe: Recipe, options: SelectionOptions) -> None:
@@ -174,4 +179,5 @@ def main(given: Selection) -> None:
         check_judge_answers(given.recipe.select)
         best = choose_epoch(run, given.recipe)
         print(check_export(run, given.recipe))
-    print(f"epoch {best} is now {run.export_dir}; all epochs: {run.epochs_figure}")
+    export, figure = reference(run.export_dir), reference(run.epochs_figure)
+    print(f"epoch {best} is now {export}; all epochs: {figure}")

@@ -18,7 +18,9 @@ if __name__ == "__main__":  # arguments first: the imports below take seconds
 import errno
 import math
 import os
+import shutil
 from dataclasses import asdict, dataclass, replace
+from shlex import quote
 from typing import Any
 
 import psutil
@@ -35,6 +37,8 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.loading import with_absolute_paths
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.secrets.sharing import SharedSecrets
+from lima_ray.config.storage import changing_files, whole_folders
+from lima_ray.config.storage.working_copy import rays_folder, reference
 from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import describe_template
@@ -68,6 +72,8 @@ def fit(recipe: Recipe) -> Run:
     phases = Phases(psutil.Process().create_time())
     phases.done("imports")
     run = Run(recipe.run_dir)
+    changing_files.check_writable(run.path)
+    run.refresh()
     job = prepare(run.with_own_choices(recipe))
     print(describe_template(job.tokenizer))
     with run.locked():
@@ -84,13 +90,19 @@ def fit(recipe: Recipe) -> Run:
             gpus = cluster.wants_gpus(recipe.cluster)
             cpus = cluster.cpus_per_worker(recipe.cluster, gpus)
             cluster.check_resources(recipe.cluster, gpus, cpus)
-            with raise_on_signals(run), TrainingProgress(run, recipe, job.schedule):
+            seen = run.reading_copy()  # workers on other nodes write the run's own files
+            with (
+                changing_files.Refreshes(seen.path),
+                raise_on_signals(seen),
+                TrainingProgress(seen, recipe, job.schedule),
+            ):
                 run_in_thread(lambda: run_workers(recipe, run, gpus, cpus, job.lineage, phases))
+            run.refresh()
         with raise_on_signals(run):
             select.choose_epoch(run, recipe)
             print(select.check_export(run, recipe), flush=True)
         if run.steps():
-            draw_loss_curve(run)
+            changing_files.push(draw_loss_curve(run))
     return run
 
 
@@ -135,6 +147,8 @@ class PreparedRun:
             self.rows.save(run.rows_file)
             make_readable(run.rows_file)
             self.tokenizer.save_pretrained(run.tokenizer_dir, save_jinja_files=False)
+        changing_files.push(run.rows_file)
+        whole_folders.publish(run.tokenizer_dir)
 
 
 def prepare(recipe: Recipe, encoded: training_data.TrainingData | None = None) -> PreparedRun:
@@ -144,7 +158,7 @@ def prepare(recipe: Recipe, encoded: training_data.TrainingData | None = None) -
         encoded: what `training_data.load` returned for the same data, base and sample of rows.
     """
     made = check_inputs(recipe, encoded)
-    if not Run(recipe.run_dir).export_dir.exists():  # a finished run needs none of it
+    if not Run(recipe.run_dir).has_export():  # a finished run needs none of it
         preflight.check_dev_prompts(recipe, made.tokenizer)
         tell_training(recipe)
         check_judge_answers(recipe.select)
@@ -177,7 +191,7 @@ def is_finished(run: Run, schedule: Schedule) -> bool:
     """Return whether every step is done and the last epoch's weights are written."""
     state, earlier = run.latest_state(), run.earlier_states()
     steps = state.step if state else max(earlier, default=0)
-    return steps == schedule.steps and run.epoch_dir(schedule.recipe.optim.epochs).exists()
+    return steps == schedule.steps and run.has_epoch(schedule.recipe.optim.epochs)
 
 
 def run_workers(
@@ -189,12 +203,14 @@ def run_workers(
     environment = cluster.worker_environment(gpus, cpus) | cluster.forwarded_environment()
     assessed = assesses_during_training(recipe, gpus)
     everything = with_absolute_paths(recipe).model_dump()
+    rays = rays_folder(run.path)
     secrets = SharedSecrets.of_driver()
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
             "recipe": everything,
-            "run": str(run.path),
+            "run": reference(run.path),
+            "ray_folder": str(rays),
             "phases": asdict(phases),
             "lineage": lineage,
             "assess": assessed,
@@ -205,8 +221,8 @@ def run_workers(
             num_workers=workers, use_gpu=gpus, resources_per_worker=each
         ),
         run_config=ray.train.RunConfig(
-            name=run.path.name,
-            storage_path=str(run.path.parent),
+            name=rays.name,
+            storage_path=str(rays.parent),
             failure_config=ray.train.FailureConfig(max_failures=asked.max_failures),
             worker_runtime_env={"env_vars": environment},
             callbacks=[FailureLog(run)],
@@ -214,34 +230,44 @@ def run_workers(
         validation_config=ray.train.ValidationConfig(
             fn=assessment.assess_during_training,
             task_config=ray.train.ValidationTaskConfig(
-                {"run": str(run.path), "recipe": everything, "secrets": secrets}
+                {"run": reference(run.path), "recipe": everything, "secrets": secrets}
             ),
             ray_remote_kwargs=cluster.task_options(gpus),
         )
         if assessed
         else None,
     )
-    returned = {LEFT: ""}
-    while LEFT in returned:  # they begin again on the nodes that stay, or on new ones
-        try:
-            returned = trainer.fit().return_value or {}
-        except ray.train.TrainingFailedError as error:
-            raise UserError(explain_failure(error, run, asked.max_failures)) from error
-        except RayActorError as error:  # on this command's own node, or on the head
-            raise UserError(
-                f"Ray's controller of the training was lost ({describe_exception(error)}). What is "
-                f"saved is in {run.path}; the same command goes on from there, once the cluster is "
-                "up"
-            ) from error
+    try:
+        returned = fit_on_nodes(trainer, run, asked.max_failures)
+    finally:
+        if rays != run.path:
+            shutil.rmtree(rays.parent, ignore_errors=True)
     if "error" in returned:
         raise UserError(returned["error"])
 
 
+def fit_on_nodes(trainer: TorchTrainer, run: Run, max_failures: int) -> dict[str, str]:
+    """Return what the workers returned; those that left a node begin again on others."""
+    returned = {LEFT: ""}
+    while LEFT in returned:
+        try:
+            returned = trainer.fit().return_value or {}
+        except ray.train.TrainingFailedError as error:
+            raise UserError(explain_failure(error, run, max_failures)) from error
+        except RayActorError as error:  # on this command's own node, or on the head
+            raise UserError(
+                f"Ray's controller of the training was lost ({describe_exception(error)}). What is "
+                f"saved is in {run.place}; the same command goes on from there, once the cluster "
+                "is up"
+            ) from error
+    return returned
+
+
 def explain_failure(error: Exception, run: Run, max_failures: int) -> str:
     """Return what a user needs to know of a training that Ray Train gave up."""
-    kept = f"What is saved is in {run.path}; the same command goes on from there"
+    kept = f"What is saved is in {run.place}; the same command goes on from there"
     if os.strerror(errno.ENOSPC) in str(error):
-        return f"no room is left on the disk of {run.path}; make some. {kept}"
+        return f"no room is left on the disk of {run.place}; make some. {kept}"
     return (
         f"training failed more than cluster.max_failures {max_failures} times. {kept}. The last "
         f"error was:\n{error}"
@@ -258,7 +284,7 @@ def summarise(run: Run) -> str:
     """Return what the run reached, and what to type next."""
     steps = run.steps()
     if not steps:
-        return f"model        {run.export_dir} ({run.metrics_file} tells of no step)"
+        return f"model        {reference(run.export_dir)} ({run.metrics_file} tells of no step)"
     first, last = steps[0], steps[-1]
     tokens = sum(s["supervised_tokens"] for s in steps)
     seconds = sum(s["seconds"] for s in steps)
@@ -268,15 +294,16 @@ def summarise(run: Run) -> str:
         f"{seconds:,.1f} s of steps ({tokens / seconds:,.0f}/s)",
         f"loss {first['loss']:.3f} -> {last['loss']:.3f} (perplexity {perplexity:,.1f}), token "
         f"accuracy {first['token_accuracy']:.1%} -> {last['token_accuracy']:.1%}",
-        f"loss curve   {run.path / 'loss.png'}",
-        f"model        {run.export_dir}",
+        f"loss curve   {reference(run.path / 'loss.png')}",
+        f"model        {reference(run.export_dir)}",
     ]
     if run.epochs_figure.exists():
-        lines.insert(3, f"epochs       {run.epochs_figure}")
+        lines.insert(3, f"epochs       {reference(run.epochs_figure)}")
     return "\n".join(lines)
 
 
 def main(step: RecipeCommand) -> None:
     trained = fit(step.recipe)
     print(summarise(trained))
-    print(f"next         python -m lima_ray.chat {trained.export_dir}")
+    export = reference(trained.export_dir)
+    print(f"next         python -m lima_ray.chat {quote(export)}")

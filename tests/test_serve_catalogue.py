@@ -4,9 +4,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from s3_server import KEY, s3_server
+from served import hosted
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
+from lima_ray.config.storage import whole_folders
+from lima_ray.config.storage.changing_files import push
+from lima_ray.config.storage.working_copy import CACHE, local_path, storage_folder
+from lima_ray.records.run import Run
 from serve.engines.catalogue import catalogue, examples_of
 
 
@@ -42,3 +48,37 @@ def test_several_models_are_named(brief_dir: Path, base_dir: Path) -> None:
     expected = {"aligned": str(brief_dir), "base": str(base_dir)}
     assert catalogue(f"aligned={brief_dir},base={base_dir}") == expected
     assert catalogue(expected) == expected
+
+
+def test_a_run_in_a_bucket_is_served_from_there(
+    brief_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "disk"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with s3_server() as store:
+        run = Run(local_path(store.url("runs/one")))
+        for folder in (run.export_dir, run.epoch_dir(5)):
+            shutil.copytree(brief_dir, folder)
+            whole_folders.publish(folder)
+        Recipe(name="one").save(run.recipe_file)
+        push(run.recipe_file)
+        shutil.rmtree(storage_folder())
+        found = catalogue(store.url("runs/one"))
+        assert found == {
+            "one": store.url("runs/one/export"),
+            "one-05": store.url("runs/one/epochs/05"),
+        }
+        assert not list(storage_folder().rglob("*.safetensors"))  # a head need not hold them
+        with pytest.raises(UserError, match=r"no model at s3://.*/runs/two"):
+            catalogue(store.url("runs/two"))
+        url = store.url("runs/one/export")
+        asked = {
+            "messages": [{"role": "user", "content": "the cat"}],
+            "model": "one",
+            "max_tokens": 4,
+        }
+        with hosted({"one": url}) as host, host.client() as client:
+            answer = client.post("/v1/chat/completions", json=asked)
+            assert answer.status_code == 200, answer.text
+            assert len(list(storage_folder().rglob("*.safetensors"))) == 1

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from lima_ray.config.sections import Section
+from lima_ray.config.sections import ReadPath, Section
 
 STUDIES = (
     *("quality", "diversity", "quantity", "dialogues", "structure"),
@@ -29,7 +29,8 @@ class SweepCommand(Section):
     setting: str = ""
     """Setting to use instead of the file's, such as lima-7b."""
     runs_dir: str = ""
-    """Folder of sweeps and trainings; empty takes the recipe's. On a cluster, shared storage."""
+    """Folder of sweeps and trainings, or a place in a bucket (s3://, gs://); empty takes the
+    recipe's. On a cluster, shared storage."""
     seeds: list[int] = Field(default=[])
     """Seeds instead of the file's."""
     concurrent: int = Field(default=0, ge=0)
@@ -39,7 +40,7 @@ class SweepCommand(Section):
 class ReportCommand(Section):
     """Arguments of `python -m tune.report`."""
 
-    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP_DIR")]
+    path: Annotated[ReadPath, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP_DIR")]
     """Directory of a sweep, such as runs/sweeps/quality."""
 
 

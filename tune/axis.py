@@ -9,6 +9,7 @@ from ray.tune.search.sample import Domain
 
 from lima_ray.config.paths import resolve
 from lima_ray.config.sections import Section
+from lima_ray.config.storage.bucket import is_url, parse_url
 
 
 class Axis(Section):
@@ -68,6 +69,8 @@ def label(value: Any) -> str:
     """Write a value as tables show it: numbers short, files by their name."""
     if isinstance(value, float):
         return f"{value:.3g}"
+    if isinstance(value, str) and is_url(value):
+        return Path(parse_url(value).name).stem
     if isinstance(value, str) and resolve(value) is not None:
         return Path(value).stem
     return str(value)

@@ -24,6 +24,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lima_ray.config.errors import UserError
+from lima_ray.config.storage.changing_files import push
+from lima_ray.config.storage.working_copy import reference
 from lima_ray.results.page.markdown import markdown_page
 from lima_ray.results.units import counted
 from tune.arguments import ReportCommand as Command
@@ -97,6 +99,7 @@ def write(study: Study) -> Path:
     report = study.path / REPORT
     blocks = page.study_blocks(study, pictures, BEST)
     report.write_text(markdown_page(blocks, study.path), encoding="utf-8")
+    push(report, study.path / BEST, *study.path.glob("*.png"))
     return report
 
 
@@ -121,8 +124,9 @@ def best_recipe(study: Study, point: Point) -> str:
 def main(command: Command) -> None:
     if not (command.path / "sweep.yaml").is_file():
         raise UserError(
-            f"{command.path} is no sweep: it holds no sweep.yaml; sweeps stand in runs/sweeps"
+            f"{reference(command.path)} is no sweep: it holds no sweep.yaml; sweeps stand in "
+            "runs/sweeps"
         )
     study = Study.load(command.path)
     show(study)
-    print(f"report       {write(study)}")
+    print(f"report       {reference(write(study))}")

@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 
 from lima_ray.config.paths import output_path
+from lima_ray.config.storage.changing_files import pull, push
 from lima_ray.records.files import write_json
 from lima_ray.results.page.blocks import Block, Code, Heading, Line, Link, Strong, rows_table, text
 from lima_ray.results.page.markdown import markdown_page
@@ -68,12 +69,14 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
 
     def __init__(self, file: Path) -> None:
         self.file, self.started_s = file, time.monotonic()
+        pull(file)
         self.starts: list[float] = json.loads(file.read_text()) if file.exists() else []
 
     def __exit__(self, *_: object) -> None:
         self.starts.append(round(time.monotonic() - self.started_s))
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.file, self.starts)
+        push(self.file)
 
 
 def write(studies: list[Study], out: Path, stopwatch: Stopwatch) -> Path:

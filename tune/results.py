@@ -18,6 +18,7 @@ import numpy as np
 
 from lima_ray.config.differences import with_current_names
 from lima_ray.config.recipe import Recipe, validate_recipe
+from lima_ray.config.storage.working_copy import from_reference, reading_copy
 from lima_ray.records.journal import Journal
 from lima_ray.records.quality import Quality, read_qualities
 from lima_ray.records.run import Run
@@ -142,9 +143,12 @@ class Study:
         outcomes = {}
         for line in Journal(path / ENDED).records():
             measured = line.pop("measured")
-            line["run"] = Run(Path(line["run"]))
-            known = Outcome(**line, measured=Path(measured) if measured else None)
+            line["run"] = Run(reading_copy(from_reference(line["run"])))
+            measured = reading_copy(from_reference(measured)) if measured else None
+            known = Outcome(**line, measured=measured)
             outcomes[known.point, known.seed] = known
+        for run in {outcome.run for outcome in outcomes.values()}:
+            run.refresh()
         proposed = with_current_names(Journal(path / PROPOSED).records())
         ended = {number for number, _ in outcomes}
         for line in proposed:

@@ -26,8 +26,9 @@ import ray
 from rich.console import Console
 
 from lima_ray.config.errors import UserError
-from lima_ray.config.paths import output_path
+from lima_ray.config.paths import stored_path
 from lima_ray.config.recipe import Recipe
+from lima_ray.config.storage.working_copy import reference
 from lima_ray.planning.disk import free_bytes
 from lima_ray.results.units import counted, format_bytes, format_duration
 from tune import report, space
@@ -82,7 +83,7 @@ def plan(command: Command) -> SweepPlan:
     tune_trials.check_scheduler(sweep, base)
     points = [] if sweep.search == "optuna" else space.points(sweep)
     trainings = prepare(sweep, base, points or [Point(-1, {}, {})])
-    path = output_path(Path(base.runs_dir)) / "sweeps" / sweep.name
+    path = stored_path(base.runs_dir) / "sweeps" / sweep.name
     return SweepPlan(sweep, base, points, trainings, path)
 
 
@@ -118,7 +119,7 @@ def run_plan(
         finally:
             study = Study.load(path)
             report.show(study)
-            print(f"report       {report.write(study)}", flush=True)
+            print(f"report       {reference(report.write(study))}", flush=True)
     return study
 
 
@@ -130,7 +131,7 @@ def print_plan(plan: SweepPlan, at_once: int, gpus: bool) -> None:
     sweep, path = plan.sweep, plan.path
     cost = plan.remaining_cost(at_once)
     count = len(plan.points) or f"up to {sweep.points}"
-    show(f"sweep {sweep.name}: {count} points x {len(sweep.seeds)} seeds, in {path}")
+    show(f"sweep {sweep.name}: {count} points x {len(sweep.seeds)} seeds, in {reference(path)}")
     for point in plan.points:
         show(f"  {point.number + 1:3}  {point.name}")
     free = free_bytes(path)

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import BaseFileLock
 
 from lima_ray.config.differences import differences as changed_settings
 from lima_ray.config.differences import flatten, with_current_names
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
-from lima_ray.records.files import acquire_lock, write_text
+from lima_ray.config.storage.changing_files import Uploads, check_writable, pull
+from lima_ray.config.storage.working_copy import reference
+from lima_ray.records.files import HeldLock, acquire_lock, write_text
 from lima_ray.records.journal import Journal
 from tune.space import Point, Sweep
 from tune.training import WAIT, Training
@@ -40,10 +41,19 @@ class SweepDirectory(AbstractContextManager["SweepDirectory"]):
     def __init__(self, path: Path) -> None:
         self.path, self.file = path, path / SWEEP_FILE
         self.tree: dict[str, Any] = {}
-        self.locks: list[BaseFileLock] = []
+        self.locks: list[HeldLock] = []
         """Of the directory, and of the trainings that the sweep is at."""
+        self.uploads = Uploads(path)
+
+    def __enter__(self) -> "SweepDirectory":
+        """Take over what a bucket holds of the sweep; refuse one that cannot be written."""
+        check_writable(self.path)
+        pull(self.path)
+        return self
 
     def __exit__(self, *_: object) -> None:
+        if self.uploads.thread.is_alive():
+            self.uploads.__exit__()
         for held in self.locks:
             held.release()
 
@@ -88,11 +98,12 @@ class SweepDirectory(AbstractContextManager["SweepDirectory"]):
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock()
         write_text(self.file, yaml.safe_dump(self.tree, sort_keys=False, allow_unicode=True))
+        self.uploads.__enter__()
 
     def _lock(self) -> None:
         if not self.locks:
             busy = f"another process runs the sweep in {self.path}; {WAIT}"
-            self.locks.append(acquire_lock(self.path / "lock", busy))
+            self.locks.append(acquire_lock(self.path / "lock", busy, everywhere=True))
 
 
 def read_sweep_file(path: Path) -> dict[str, Any]:
@@ -134,8 +145,8 @@ class SweepJournal:
         spent_s: float,
     ) -> None:
         """Write how a training ended, in so many seconds, for all points and seeds that need it."""
-        record = {"id": training.id, "status": status, "run": str(training.run.path)}
-        record |= {"measured": str(training.measured) if status == "done" else None}
+        record = {"id": training.id, "status": status, "run": reference(training.run.path)}
+        record |= {"measured": reference(training.measured) if status == "done" else None}
         record |= {"error": error, "seconds": round(spent_s, 1)}
         for point, seed in sorted(served):
             if (training.id, point, seed) not in self.done:

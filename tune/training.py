@@ -10,21 +10,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import BaseFileLock
-
 from lima_ray import train
 from lima_ray.config.differences import hashed_sampling, hashed_select
 from lima_ray.config.errors import UserError, join_names
 from lima_ray.config.loading import with_absolute_paths
-from lima_ray.config.paths import absolute_reference, output_path
+from lima_ray.config.paths import absolute_reference, stored_path
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.config.sections import Model, Train
+from lima_ray.config.storage import whole_folders
+from lima_ray.config.storage.changing_files import forget
+from lima_ray.config.storage.whole_folders import names_of_whole, read_manifest
+from lima_ray.config.storage.working_copy import location, reference
 from lima_ray.data import training_data
 from lima_ray.data.examples import read_examples, read_prompts
 from lima_ray.judging import preflight
 from lima_ray.judging.registry import check_judge_answers
 from lima_ray.model.families import check_base_model, context_length, load_config
-from lima_ray.records.files import acquire_lock
+from lima_ray.records.files import HeldLock, acquire_lock
 from lima_ray.records.run import Run
 from tune.measurement import (
     Measurement,
@@ -67,7 +69,16 @@ class Training:
 
     @property
     def run(self) -> Run:
-        return Run(Path(self.recipe["runs_dir"]) / self.id)
+        return Run(stored_path(self.recipe["runs_dir"]) / self.id)
+
+    def look(self) -> Run:
+        """Return the run to look at how far it is; of one in a bucket the readers' copy, fetched.
+
+        Workers and judges on this machine may be writing the files of `run`.
+        """
+        seen = self.run.reading_copy()
+        seen.refresh()
+        return seen
 
     @property
     def measured(self) -> Path:
@@ -81,7 +92,7 @@ class Training:
 
     def is_measured(self) -> bool:
         """Return whether nothing is left to do."""
-        return self.verdicts_file.exists()
+        return (self.look().path / "measured" / self.key / self.verdicts_file.name).exists()
 
     def needs_judge(self) -> bool:
         """Return whether what is left needs a judge; points that a searcher will propose do."""
@@ -94,17 +105,26 @@ class Training:
 
     def is_trained(self) -> bool:
         """Return whether the chosen epoch is exported."""
-        return any(self.run.export_dir.glob("*.safetensors"))
+        export = self.look().export_dir
+        if location(export):
+            made = read_manifest(export) or {"files": []}
+            return any(name.endswith(".safetensors") for name in made["files"])
+        return any(export.glob("*.safetensors"))
 
     def drop_weights(self) -> None:
         """Remove resume state and the weights that are not kept; the export has its own links."""
         if self.keep == "all":
             return
-        shutil.rmtree(self.run.state_dir, ignore_errors=True)
-        shutil.rmtree(self.run.epochs_dir, ignore_errors=True)
-        if self.keep == "none":
-            for weights in self.run.export_dir.glob("*.safetensors"):
+        run = self.run
+        for parent in (run.state_dir, run.epochs_dir):
+            for name in names_of_whole(parent) if location(parent) else []:
+                whole_folders.remove(parent / name)
+            shutil.rmtree(parent, ignore_errors=True)
+        if self.keep == "none" and run.has_export():
+            about = {"lineage": run.lineage(run.export_dir)}
+            for weights in whole_folders.fetch(run.export_dir).glob("*.safetensors"):
                 weights.unlink()
+            whole_folders.publish(run.export_dir, about)
 
 
 def prepare(sweep: Sweep, base: Recipe, points: list[Point]) -> list[PreparedTraining]:
@@ -141,8 +161,8 @@ def prepare_one(
     sweep: Sweep, base: Recipe, measurement: Measurement, point: Point, seed: int
 ) -> PreparedTraining:
     """Check and encode one training as `prepare` does; its judge is not asked."""
-    folder = output_path(Path(base.runs_dir)) / "trials"
-    recipe = base.override(point.values | {"seed": seed, "runs_dir": str(folder)})
+    folder = stored_path(base.runs_dir) / "trials"
+    recipe = base.override(point.values | {"seed": seed, "runs_dir": reference(folder)})
     if recipe.data.added_rows == 0:  # the same training as one that names no rows to add
         recipe = recipe.override({"data.added": None, "data.added_rows": None})
     if not recipe.is_resolved():
@@ -192,18 +212,19 @@ def prepare_one(
     return training, prepared
 
 
-def reserve(training: Training, prepared: train.PreparedRun) -> BaseFileLock:
+def reserve(training: Training, prepared: train.PreparedRun) -> HeldLock:
     """Lock a training against other sweeps, and write its directory unless it has been trained.
 
     The lock is for as long as this sweep trains or measures it; refuse where another has it.
     """
     busy = f"another sweep is at the training {training.id}; {WAIT}"
-    held = acquire_lock(training.run.path.with_suffix(".lock"), busy)
+    held = acquire_lock(training.run.path.with_suffix(".lock"), busy, everywhere=True)
     if not (training.is_trained() or training.is_measured()):
+        training.run.refresh()
         run = prepared.initialise()
         prepared.write()
         if run.latest_state() is None:  # grades of weights that are gone
-            shutil.rmtree(run.path / "dev", ignore_errors=True)
+            forget(run.path / "dev")
     return held
 
 

@@ -6,16 +6,16 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from lima_ray.config.sections import Section
+from lima_ray.config.sections import ReadPath, Section
 from lima_ray.records.attribution import Method
 
 
 class AttributeCommand(Section):
     """Which replies, by which method, and where the rows found go."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Annotated[ReadPath, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Directory of the run whose model replied."""
-    replies: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="REPLIES")]
+    replies: Annotated[ReadPath, tyro.conf.Positional, tyro.conf.arg(metavar="REPLIES")]
     """Directory of replies, or its replies.jsonl."""
     ids: tuple[str, ...] = ()
     """Prompts whose replies are attributed; without it all."""

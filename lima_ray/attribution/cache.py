@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from lima_ray.attribution.gradients import RowGradients
+from lima_ray.config.storage.working_copy import location
 from lima_ray.data.packing import MicroBatch, pack
 from lima_ray.data.rows import Rows
 from lima_ray.records.files import acquire_lock
@@ -27,7 +28,10 @@ def cache_file(run: Run, weights: str, data: str, values: int) -> Path:
         weights, data: hashes of them.
         values: of a projected gradient.
     """
-    return run.path / "gradients" / f"{weights}-{data}-{values}-v{VERSION}.npy"
+    folder = run.path / "gradients"
+    if location(run.path):  # beside the copy, which is kept as the store has it
+        folder = run.path.with_name(f".{run.path.name}.gradients")
+    return folder / f"{weights}-{data}-{values}-v{VERSION}.npy"
 
 
 def pack_rows(rows: Rows, numbers: np.ndarray, budget: int) -> list[MicroBatch]:

@@ -21,6 +21,7 @@ from lima_ray.attribution.replies import choose_replies, encode_replies
 from lima_ray.attribution.scores import score_by_gradient, score_by_text
 from lima_ray.config.display import ProgressDisplay
 from lima_ray.config.errors import UserError
+from lima_ray.config.storage.whole_folders import fetch
 from lima_ray.data.rows import Rows
 from lima_ray.model.export_check import describe_memory_shortage
 from lima_ray.model.loss import load_packed
@@ -144,6 +145,8 @@ def prepare(command: AttributeCommand, replies: list[Reply], file: Path) -> Job:
     replied = find_weights(run, file, chosen, command.any_model)
     gradient = command.method == "gradient"
     epochs = choose_epochs(run, replied, command.epochs) if gradient else []
+    for weights in (replied, *epochs):
+        fetch(weights.folder)
     training = load_rows(run)
     usable, encoded = encode_replies(chosen, training.tokenizer, replied.folder)
     return Job(command, run, replied, epochs, training, usable, encoded)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lima_ray.config.errors import UserError, join_names
+from lima_ray.config.storage.whole_folders import is_whole
+from lima_ray.config.storage.working_copy import location
 from lima_ray.data import training_data
 from lima_ray.data.rows import Rows
 from lima_ray.generation.reply_directory import read_settings
@@ -60,7 +62,8 @@ def find_weights(run: Run, replies_file: Path, replies: list[Reply], any_model: 
         UserError: the run has no weights, or others made the replies.
     """
     folders = [run.export_dir, *map(run.epoch_dir, reversed(run.kept_epochs()))]
-    known = [Weights.of(run, folder) for folder in folders if (folder / "config.json").exists()]
+    there = [f for f in folders if is_whole(f) and (location(f) or (f / "config.json").exists())]
+    known = [Weights.of(run, folder) for folder in there]
     if not known:
         raise UserError(
             f"{run.path} holds no weights; train it first: python -m lima_ray.train, or keep its "

@@ -26,8 +26,13 @@ RAY_DEFAULTS = {
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 """For processes that claim none: Ray shows them the machine's all the same."""
-FORWARDED = ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "WANDB_MODE")
+FORWARDED = (
+    *("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "WANDB_MODE"),
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
+)
 """What workers on other nodes need of the driver's environment, beside `SharedSecrets`."""
+NODE_ID_LABEL = "ray.io/node-id"
+"""Which Ray gives every node, so that work can be kept on one."""
 TRAIN_DEFAULTS = {
     # How often Ray Train polls its workers; its default of 2 s would hold up short epochs.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",

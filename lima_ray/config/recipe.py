@@ -13,7 +13,7 @@ from lima_ray.config import sections
 from lima_ray.config.differences import flatten
 from lima_ray.config.errors import UserError, describe_invalid, dotted
 from lima_ray.config.flags import did_you_mean
-from lima_ray.config.paths import output_path
+from lima_ray.config.paths import stored_path
 from lima_ray.config.sections import Section
 
 FREE_TO_CHANGE = ("train.tokens_per_micro_batch", "train.activation_checkpointing", "data.heldout")
@@ -28,7 +28,8 @@ class Recipe(Section):
     name: str = Field(default="", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$")
     """Name of the run, a folder of runs_dir; empty takes the recipe file's name."""
     runs_dir: str = "runs"
-    """Folder of all runs; on a cluster, storage that every node sees."""
+    """Folder of all runs, or a place in a bucket (s3://, gs://); on a cluster, storage that every
+    node sees."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of data order, dropout and new weights."""
     data: sections.Data = sections.Data()
@@ -45,7 +46,7 @@ class Recipe(Section):
     @classmethod
     def _a_folder(cls, folder: str) -> str:
         try:
-            output_path(Path(folder))
+            stored_path(folder)
         except UserError as error:
             raise ValueError(str(error)) from error
         return folder
@@ -88,8 +89,8 @@ class Recipe(Section):
 
     @property
     def run_dir(self) -> Path:
-        """Absolute path of this run's directory."""
-        return output_path(Path(self.runs_dir)) / self.name
+        """Absolute path of this run's directory, or of its working copy of a bucket."""
+        return stored_path(self.runs_dir) / self.name
 
     @property
     def token_budget(self) -> int:

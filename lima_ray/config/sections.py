@@ -4,12 +4,17 @@ The defaults are the values of the paper (LIMA section 3).
 """
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from lima_ray.config.paths import readable_path
 
 Metric = Literal["grade", "win_rate"]
 """What the verdicts on a model's replies are counted as."""
+ReadPath = Annotated[Path, AfterValidator(readable_path)]
+"""A path that is read; of a bucket's URL what it names is fetched, and the copy's path taken."""
 Auto = Literal["auto"]
 """Chosen before a run starts, by what fits the memory of its workers (`lima_ray.plan`)."""
 FINAL_FRACTION = 10

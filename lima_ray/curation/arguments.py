@@ -11,7 +11,7 @@ from pydantic import Field
 from lima_ray.config.command_line import parse_flags
 from lima_ray.config.errors import UserError
 from lima_ray.config.flags import did_you_mean
-from lima_ray.config.paths import output_path
+from lima_ray.config.paths import stored_path
 from lima_ray.config.sections import Section
 from lima_ray.curation.recipe import CURATION_RECIPES, Curation, load_curation
 
@@ -25,7 +25,8 @@ class CurateOptions(Section):
     inputs: str | None = None
     """Folder of the dumps; none takes the recipe's."""
     out: str | None = None
-    """Folder of the dataset; none takes the recipe's, data/NAME."""
+    """Folder of the dataset, or a place in a bucket (s3://, gs://); none takes the recipe's,
+    data/NAME."""
     seed: int | None = Field(default=None, ge=0, lt=2**31)
     """Seed of every draw; none takes the recipe's."""
     workers: int | None = Field(default=None, ge=0)
@@ -96,7 +97,7 @@ def parse_curate(args: list[str], prog: str, doc: str) -> CurateCommand:
         raise UserError(f"no folder {curation.inputs}: --inputs names the folder of the dumps")
     # Tasks run in other folders and on other nodes.
     places = {"inputs": str(Path(curation.inputs).expanduser().absolute())}
-    places |= {"out": str(output_path(Path(curation.out)))}
+    places |= {"out": reference(stored_path(curation.out))}
     return CurateCommand.model_validate(said | {"curation": curation.model_copy(update=places)})
 
 

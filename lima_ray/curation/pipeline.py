@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from lima_ray.config.cluster import connect
+from lima_ray.config.cluster import NODE_ID_LABEL, connect
 from lima_ray.config.display import ProgressDisplay
 from lima_ray.config.errors import SHOWN_ERRORS, UserError
 from lima_ray.config.paths import PACKAGE
+from lima_ray.config.storage.bucket import is_url
 from lima_ray.config.terminal import printable
 from lima_ray.curation.candidate import Part, PartWriter
 from lima_ray.curation.dumps.ranges import DumpError
@@ -32,6 +33,7 @@ from lima_ray.records.files import explain_write_errors
 from lima_ray.results.units import counted
 
 Damaged = Literal["stop", "keep"]
+
 OF_THE_CHOICE = ("rows", "choose", "temperature")
 """Fields of a section on which no part depends: other values read nothing again."""
 OWN_FOLDER = re.compile(r".+-[0-9a-f]{8}")
@@ -185,8 +187,11 @@ def run_on_ray(jobs: list[Job], curation: Curation, workers: int | None) -> Iter
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # its plan and its start
     DataContext.get_current().enable_progress_bars = False
     rows = [to_row(job, curation) for job in jobs]
+    options: dict[str, Any] = {}
+    if is_url(curation.out):  # the parts are on this node's disk
+        options["label_selector"] = {NODE_ID_LABEL: ray.get_runtime_context().get_node_id()}
     tasks = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        run_job, compute=TaskPoolStrategy(size=workers), num_cpus=1
+        run_job, compute=TaskPoolStrategy(size=workers), num_cpus=1, **options
     )
     try:
         for row in tasks.iter_rows():

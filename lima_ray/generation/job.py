@@ -7,6 +7,7 @@ from typing import Any
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import output_path, resolve
+from lima_ray.config.storage import whole_folders
 from lima_ray.data.examples import read_prompts
 from lima_ray.generation.arguments import GenerationJob
 from lima_ray.generation.client import Client
@@ -83,11 +84,17 @@ def find_model(reference: str) -> Path:
             "needs --endpoint URL"
         )
     if (path / "recipe.yaml").exists():
-        path = path / "export"
+        path = fetched_export(path)
         if not path.exists():
             raise UserError(f"{reference} has no export yet; training has not ended")
     check_base(str(path))
     return path
+
+
+def fetched_export(run: Path) -> Path:
+    """Return a run's export; where the run is a bucket's working copy, fetched if it is there."""
+    export = run / "export"
+    return whole_folders.fetch(export) if whole_folders.is_whole(export) else export
 
 
 def identity(job: GenerationJob, path: Path | None, rows: list[Example]) -> dict[str, Any]:

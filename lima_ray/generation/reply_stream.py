@@ -11,6 +11,7 @@ import httpx2
 from lima_ray.config.errors import UserError
 from lima_ray.config.secrets.reading import KEY_ENV
 from lima_ray.config.sections import Sampling
+from lima_ray.config.storage.bucket import is_url
 from lima_ray.engine.requests import Request
 from lima_ray.generation.client import length_fields
 from lima_ray.generation.endpoint import check_url, read_key
@@ -26,7 +27,8 @@ CONNECT_S = 10.0
 
 def stream_from_model(reference: str, system: str, sampling: Sampling) -> StreamReply:
     """Load a model into this process, return what streams its replies; refuse a missing one."""
-    if not Path(reference).exists() and not reference.startswith("lima_ray/"):
+    elsewhere = reference.startswith("lima_ray/") or is_url(reference)
+    if not Path(reference).exists() and not elsewhere:
         raise UserError(f"no model at {reference}; `make demo` leaves one in runs/miniature/export")
     from lima_ray.engine.engine import Engine  # seconds, which a chat on a server need not wait
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import Field
 
-from lima_ray.config.sections import Section
+from lima_ray.config.sections import ReadPath, Section
 from lima_ray.judging.questions.design import Orders
 from lima_ray.judging.questions.item import ItemKind
 
@@ -58,9 +58,9 @@ class JudgeCommand(Section):
     and otherwise asks from this process, as 0 does."""
     passport: bool = False
     """Tell how far the judges can be trusted, and write passport.json: pairs in both orders."""
-    passports: tuple[Path, ...] = ()
+    passports: tuple[ReadPath, ...] = ()
     """Directories with a passport.json of the judges; verdicts of judges without are marked."""
-    people: tuple[Path, ...] = ()
+    people: tuple[ReadPath, ...] = ()
     """With --passport: people's verdicts on these replies, a verdicts.jsonl each."""
     families: tuple[str, ...] = ()
     """With --passport: NAME=FAMILY of judged models, beside a judge's ,family=FAMILY."""

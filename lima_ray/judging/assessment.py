@@ -1,6 +1,5 @@
 """An epoch assessed: its model replies to the dev prompts, and a judge judges the replies."""
 
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.loading import with_absolute_paths
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.config.sections import Metric
+from lima_ray.config.storage import changing_files, whole_folders
+from lima_ray.config.storage.whole_folders import is_whole
 from lima_ray.data.examples import read_prompts
 from lima_ray.generation.arguments import GenerationJob
 from lima_ray.generation.job import generate, identity
@@ -23,7 +24,7 @@ from lima_ray.judging.registry import load_judge
 from lima_ray.records.files import write_json, write_jsonl
 from lima_ray.records.quality import Quality, problem_file
 from lima_ray.records.reply import Reply
-from lima_ray.records.run import Run, model_name
+from lima_ray.records.run import Run, model_name, open_run
 from lima_ray.records.verdict import Verdict
 from lima_ray.results import intervals
 from lima_ray.results.statistics.verdict_table import points_in_both_orders
@@ -39,14 +40,21 @@ def assess(run: Run, epoch: int, recipe: Recipe) -> Quality:
     Raises:
         UserError: no weights, no dev prompts, or a judge that does not answer.
     """
-    started = time.perf_counter()
-    folder = run.dev_dir(epoch)
-    model = run.epoch_dir(epoch)
+    folder, model = run.dev_dir(epoch), whole_folders.fetch(run.epoch_dir(epoch))
     if not model.exists():
         raise UserError(f"{run.path} holds no weights of epoch {epoch}")
-    weights = run.lineage(model).get("weights", "")
+    changing_files.pull(folder)
     if is_outdated(run, epoch, recipe):
-        shutil.rmtree(folder)
+        changing_files.forget(folder)
+    with changing_files.Uploads(folder):  # what a judge has been paid for
+        return assess_here(run, epoch, recipe)
+
+
+def assess_here(run: Run, epoch: int, recipe: Recipe) -> Quality:
+    """Do what `assess` does with weights and earlier replies that are on this disk."""
+    started = time.perf_counter()
+    folder, model = run.dev_dir(epoch), run.epoch_dir(epoch)
+    weights = run.lineage(model).get("weights", "")
     replies, verdicts = generate_and_judge(model, dev_prompts(recipe), folder, recipe)
     judged = values_of(recipe.select.metric, verdicts)
     if not judged:
@@ -142,7 +150,7 @@ def is_outdated(run: Run, epoch: int, recipe: Recipe) -> bool:
     """Return whether other prompts, sampling or weights made an epoch's dev replies."""
     model, folder = run.epoch_dir(epoch), run.dev_dir(epoch)
     asked = read_settings(folder)
-    if asked is None or not model.exists():
+    if asked is None or not is_whole(model):
         return False
     job = generation_job(model, dev_prompts(recipe), folder, recipe)
     now = identity(job, model, read_prompts(job.prompts, job.split))
@@ -154,9 +162,9 @@ def assess_during_training(checkpoint: Any, **kwargs: Any) -> dict[str, float]:
 
     Args:
         checkpoint: not read; the weights stand in the run.
-        kwargs: `run` (path), `recipe` (plain values), `secrets`, `epoch`.
+        kwargs: `run` (path or URL), `recipe` (plain values), `secrets`, `epoch`.
     """
-    run, epoch = Run(Path(kwargs["run"])), kwargs["epoch"]
+    run, epoch = open_run(kwargs["run"]), kwargs["epoch"]
     recipe = validate_recipe(kwargs["recipe"])
     try:
         kwargs["secrets"].enter_environment()
@@ -166,6 +174,7 @@ def assess_during_training(checkpoint: Any, **kwargs: Any) -> dict[str, float]:
         message = str(error) if known else f"{type(error).__name__}: {error}"
         run.dev_dir(epoch).mkdir(parents=True, exist_ok=True)
         write_json(problem_file(run, epoch), {"epoch": epoch, "error": message})
+        changing_files.push(problem_file(run, epoch))
         if not known:
             raise
         return {}

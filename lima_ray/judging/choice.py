@@ -10,6 +10,8 @@ from lima_ray.config.command_line import parse_flags
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Sampling, Section, Select
+from lima_ray.config.storage.bucket import is_url
+from lima_ray.config.storage.working_copy import local_path
 from lima_ray.records.run import Run
 
 
@@ -59,12 +61,14 @@ class Selection:
 
 def parse_selection(args: list[str], prog: str, doc: str) -> Selection:
     """Read `RUN [--select.field value ...]`, with the run's own values in `--help`."""
-    folder = Path(args.pop(0)) if args and not args[0].startswith("-") else None
-    if folder and not (folder / "recipe.yaml").is_file():
-        raise UserError(f"{folder} is no run: it holds no recipe.yaml")
-    recipe = Run(folder.absolute()).recipe() if folder else Recipe()
+    given = args.pop(0) if args and not args[0].startswith("-") else None
+    run = Run(local_path(given) if is_url(given) else Path(given).absolute()) if given else None
+    if run:
+        run.refresh()
+    if run and not run.recipe_file.is_file():
+        raise UserError(f"{given} is no run: it holds no recipe.yaml")
+    recipe = run.recipe() if run else Recipe()
     choice = parse_flags(SelectionOptions, SelectionOptions.of(recipe), f"{prog} RUN", doc, args)
-    if folder is None:
+    if run is None:
         raise UserError(f"which run? {prog} runs/NAME")
-    run = Run(folder.absolute())
     return Selection(run, choice.apply_to(recipe), choice)

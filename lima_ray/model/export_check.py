@@ -5,7 +5,6 @@ done, its export is loaded by transformers as anybody would, and must give the s
 """
 
 import math
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ import torch
 from torch import distributed as dist
 
 from lima_ray.config.errors import UserError
+from lima_ray.config.storage import whole_folders
+from lima_ray.config.storage.changing_files import pull, push
 from lima_ray.data.rows import Rows
 from lima_ray.model.loading import DTYPES, dtype_name
 from lima_ray.model.loss import forward_packed, load_packed
@@ -72,6 +73,9 @@ def check_export(run: Run, asked_dtype: str) -> str:
     Raises:
         UserError: the export is not the model that was trained; it is removed then.
     """
+    whole_folders.fetch(run.export_dir)
+    pull(run.rows_file)
+    pull(run.export_check_file)
     lineage = run.lineage(run.export_dir)
     if "trained" not in lineage:
         return "the export was not loaded again: an earlier version saved it, without its loss"
@@ -93,7 +97,7 @@ def check_export(run: Run, asked_dtype: str) -> str:
     apart = abs(loaded.loss - trained.loss) / max(1.0, trained.loss)
     exact = loaded.dtype == trained.dtype == "float32"
     if not math.isfinite(loaded.loss) or (apart > (EXACT if exact else ROUNDED) and not chosen):
-        shutil.rmtree(run.export_dir)
+        whole_folders.remove(run.export_dir)
         raise UserError(
             f"the export of epoch {lineage['epoch']} is not the model that was trained: {told}. "
             f"It is removed; the epochs' weights are in {run.epochs_dir}. This is a fault of ours "
@@ -103,6 +107,7 @@ def check_export(run: Run, asked_dtype: str) -> str:
     write_json(
         run.export_check_file, found | {"trained": asdict(trained), "loaded": asdict(loaded)}
     )
+    push(run.export_check_file)
     return f"export loaded again: {told}"
 
 

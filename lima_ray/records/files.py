@@ -4,13 +4,15 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
 from lima_ray.config.errors import UserError
+from lima_ray.config.storage.lease import Lease
+from lima_ray.config.storage.working_copy import location
 
 
 def write_json(path: Path, value: object) -> None:
@@ -116,10 +118,26 @@ def explain_write_errors(path: Path, flag: str = "--runs_dir") -> Iterator[None]
         ) from error
 
 
-def acquire_lock(file: Path, busy: str) -> BaseFileLock:
+@dataclass(frozen=True)
+class HeldLock:
+    """A lock that this process holds until it is released, or the process ends."""
+
+    lock: BaseFileLock
+    lease: Lease | None = None
+    """In the store of a working copy, against other machines."""
+
+    def release(self) -> None:
+        if self.lease:
+            self.lease.release()
+        self.lock.release()
+
+
+def acquire_lock(file: Path, busy: str, everywhere: bool = False) -> HeldLock:
     """Lock a file, made where it is missing, until the lock is released or this process ends.
 
-    Where another process holds it, a `UserError` says `busy`: what that means, and the way out.
+    Args:
+        busy: what it means that another process holds it, and the way out, for a `UserError`.
+        everywhere: in a working copy of a bucket, keep processes of other machines away too.
     """
     held = FileLock(file, blocking=False, thread_local=False, fallback_to_soft=False)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -130,4 +148,9 @@ def acquire_lock(file: Path, busy: str) -> BaseFileLock:
         raise UserError(busy) from error
     except OSError as error:  # file systems without locks
         print(f"{file} cannot be locked ({error.strerror}); run this once only")
-    return held
+    at = location(file) if everywhere else None
+    try:
+        return HeldLock(held, Lease(at, busy) if at else None)
+    except UserError:
+        held.release()
+        raise

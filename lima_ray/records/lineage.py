@@ -8,6 +8,8 @@ import numpy as np
 from lima_ray.config.errors import UserError
 from lima_ray.config.flags import did_you_mean
 from lima_ray.config.paths import resolve
+from lima_ray.config.storage.whole_folders import read_manifest
+from lima_ray.config.storage.working_copy import location
 
 MIB = 1 << 20
 HUB_S = 10
@@ -72,6 +74,9 @@ def hash_arrays(*arrays: np.ndarray) -> str:
 
 def hash_base(base: str) -> str:
     """Return 12 hex digits that identify a base: the hub's commit or a SHA-256 of files."""
+    made = read_manifest(Path(base)) if location(Path(base)) else None
+    if made and "hash" in made:  # known without its weights on this disk
+        return str(made["hash"])
     path = resolve(base)
     if path is None:
         from transformers import AutoConfig

@@ -13,6 +13,15 @@ import yaml
 from lima_ray.config.differences import differences, with_current_names
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, validate_recipe
+from lima_ray.config.storage import changing_files, whole_folders
+from lima_ray.config.storage.whole_folders import is_whole, names_of_whole, read_manifest
+from lima_ray.config.storage.working_copy import (
+    from_reference,
+    is_own,
+    location,
+    reading_copy,
+    reference,
+)
 from lima_ray.records.files import (
     acquire_lock,
     explain_write_errors,
@@ -55,9 +64,29 @@ class Entry:
 
 @dataclass(frozen=True)
 class Run:
-    """The files of one run; every step of the platform reads and writes them through this."""
+    """The files of one run; every step of the platform reads and writes them through this.
+
+    Where the run lives in a bucket they are those of this machine's working copy, and what the
+    store has whole is told by manifests; a run that travels to another machine has the copy there.
+    """
 
     path: Path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_run, (reference(self.path),)
+
+    @property
+    def place(self) -> str:
+        """Where the run is, for people: its URL, or its path."""
+        return reference(self.path)
+
+    def refresh(self) -> None:
+        """Take over what a bucket holds of the run, but for the content of weights and states."""
+        changing_files.pull(self.path)
+
+    def reading_copy(self) -> "Run":
+        """Return the run as readers see it, who may not touch the files of who trains it."""
+        return Run(reading_copy(self.path))
 
     recipe_file = Entry("recipe.yaml")
     """The resolved recipe."""
@@ -86,7 +115,13 @@ class Run:
 
     def kept_epochs(self) -> list[int]:
         """Return epochs whose weights stand here, in order."""
-        return sorted(int(f.name) for f in self.epochs_dir.glob("[0-9]*") if f.name.isdigit())
+        return sorted(int(name) for name in names_of_whole(self.epochs_dir) if name.isdigit())
+
+    def has_epoch(self, epoch: int) -> bool:
+        return is_whole(self.epoch_dir(epoch))
+
+    def has_export(self) -> bool:
+        return is_whole(self.export_dir)
 
     def dev_dir(self, epoch: int) -> Path:
         """Return what an epoch's model replied to the dev prompts, and the verdicts."""
@@ -122,8 +157,11 @@ class Run:
     def states(self) -> list[SavedState]:
         """Return every complete resume state, the newest first."""
         found = []
-        for folder in self.state_dir.glob("step-*"):
-            made = read_json(folder / MANIFEST)
+        for name in names_of_whole(self.state_dir):
+            if not name.startswith("step-"):
+                continue
+            folder = self.state_dir / name
+            made = read_manifest(folder) if location(folder) else read_json(folder / MANIFEST)
             if made and set(made) == STATE_FIELDS:  # else it is being written, or converted
                 found.append(SavedState(folder, **made))
         return sorted(found, key=lambda state: -state.step)
@@ -153,10 +191,17 @@ class Run:
 
     def lineage(self, folder: Path) -> dict[str, Any]:
         """Return what made a folder's weights, and their hash; nothing if unknown."""
-        return read_json(folder / "lineage.json") or {}
+        made = read_manifest(folder) if location(folder) else None
+        return (made or {}).get("lineage") or read_json(folder / "lineage.json") or {}
 
     def export(self, epoch: int) -> None:
         """Make an epoch's weights (from 1) the run's model, by hard links where the disk can."""
+        if location(self.path):
+            if read_manifest(self.epoch_dir(epoch)) == read_manifest(self.export_dir):
+                return  # a reader may be at it
+            whole_folders.copy_published(self.epoch_dir(epoch), self.export_dir)
+            if not whole_folders.is_here(self.epoch_dir(epoch)):
+                return
         partial = self.path / ".export.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -165,10 +210,13 @@ class Run:
         )
         shutil.rmtree(self.export_dir, ignore_errors=True)
         partial.rename(self.export_dir)
+        if location(self.path):
+            whole_folders.note_copy(self.export_dir)
 
     def initialise(self, recipe: Recipe, card: dict[str, Any]) -> None:
         """Make the directory this recipe's, or see that it is; refuse other recipe, data, base."""
-        if self.recipe_file.exists() and self.is_begun():
+        begun = self.is_begun()
+        if self.recipe_file.exists() and begun:
             changed = self.find_changes(recipe, card)
             if changed:
                 raise UserError(
@@ -183,10 +231,13 @@ class Run:
                 self.metrics_file.unlink(missing_ok=True)
             write_text(self.recipe_file, recipe.to_yaml())
             write_json(self.data_card_file, card)
+        if not begun:
+            changing_files.discard(self.metrics_file)
+        changing_files.push(self.recipe_file, self.data_card_file)
 
     def is_begun(self) -> bool:
         """Return whether something is saved that a training can go on from."""
-        return any(self.state_dir.glob("step-*")) or self.epochs_dir.exists()
+        return any(self.state_dir.glob("*step-*")) or self.epochs_dir.exists()
 
     def with_own_choices(self, recipe: Recipe) -> Recipe:
         """Return a recipe whose `auto` fields are what this run began with, if it did."""
@@ -200,7 +251,7 @@ class Run:
 
     def other_files(self) -> list[Path]:
         """Return what lies in the directory besides the lock."""
-        return [file for file in self.path.iterdir() if file != self.lock_file]
+        return [file for file in self.path.iterdir() if not is_own(file)]
 
     def find_changes(self, recipe: Recipe, card: dict[str, Any]) -> list[str]:
         """Return how this run was made otherwise than with a recipe, data and base."""
@@ -235,11 +286,17 @@ class Run:
         """Keep other trainings away from this run; refuse where another process trains it."""
         busy = f"another process is training {self.path}; wait for it, or choose another --name"
         with explain_write_errors(self.path):
-            held = acquire_lock(self.lock_file, busy)
+            held = acquire_lock(self.lock_file, busy, everywhere=True)
         try:
+            self.refresh()  # others may have worked on it until now
             yield
         finally:
             held.release()
+
+
+def open_run(said: str) -> Run:
+    """Return the run of a path or a URL, as this machine has it."""
+    return Run(from_reference(said))
 
 
 def link_or_copy(source: str, target: str) -> None:

@@ -1,10 +1,13 @@
 """Why workers were restarted: noted by Ray Train's controller, told by the driver."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ray.train import UserCallback
 
+from lima_ray.config.errors import UserError
+from lima_ray.config.storage.changing_files import push
 from lima_ray.records.run import Run
 
 FILE = "failures.log"
@@ -31,6 +34,8 @@ class FailureLog(UserCallback):
         # On a full disk this raises, which ends the training at once, as another try would.
         with self.file.open("a", encoding="utf-8") as out:
             out.write(f"{line}\n")
+        with suppress(UserError):  # a store that is down; the file goes there at the end
+            push(self.file)
 
 
 def describe_exception(error: BaseException) -> str:

@@ -20,6 +20,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
+from lima_ray.config.storage import changing_files, whole_folders
+from lima_ray.config.storage.working_copy import location
 from lima_ray.data.packing import Step
 from lima_ray.data.rows import Rows
 from lima_ray.model import export
@@ -28,6 +30,8 @@ from lima_ray.model.flops import step_flops
 from lima_ray.model.loading import choose_dtype, describe_kernels, load_model
 from lima_ray.model.loss import forward_packed
 from lima_ray.model.parameters import count_elements
+from lima_ray.records.files import read_json
+from lima_ray.records.lineage import hash_base
 from lima_ray.records.run import Run
 from lima_ray.training import checkpoint
 from lima_ray.training.metrics import MetricsLog, StepResult
@@ -66,10 +70,12 @@ def train(
         whether it came to the end, instead of stopping for a node that is about to leave.
     """
     rank, workers = dist.get_rank(), dist.get_world_size()
+    if location(run.path):
+        fetch_inputs(run)
     if not run.rows_file.exists():
         raise RuntimeError(
             f"{run.path} is not visible on {socket.gethostname()}; give --runs_dir storage that "
-            "every node sees"
+            "every node sees, or a place in a bucket (s3://, gs://)"
         )
     rows = Rows.load(run.rows_file)
     tokenizer = AutoTokenizer.from_pretrained(run.tokenizer_dir, trust_remote_code=False)
@@ -124,6 +130,7 @@ def train(
             if stops or schedule.saves_state(number + 1):
                 started = time.perf_counter()
                 keep = recipe.checkpoint.keep_states
+                log.upload()  # the steps before a state that has them done
                 written = checkpoint.save_state(engine, run, number + 1, keep)
                 log.save("state", number + 1, written, time.perf_counter() - started)
             if stops:
@@ -150,7 +157,21 @@ def save_epoch(
     """Write an epoch's weights with the trainer's own loss; return bytes, 0 but on rank 0."""
     origin = origin | {"trained": asdict(probe_loss(engine, rows))}
     folder, dtype = run.epoch_dir(origin["epoch"]), recipe.checkpoint.weights_dtype
-    return export.save_weights(engine.module, tokenizer, folder, origin, dtype, recipe.sampling)
+    if dist.get_rank() == 0:
+        whole_folders.withdraw(folder)
+    written = export.save_weights(engine.module, tokenizer, folder, origin, dtype, recipe.sampling)
+    if dist.get_rank() == 0 and location(folder):
+        about = {"hash": hash_base(str(folder)), "lineage": read_json(folder / "lineage.json")}
+        whole_folders.publish(folder, about)
+    return written
+
+
+def fetch_inputs(run: Run) -> None:
+    """Bring a run's rows and tokenizer from its bucket to each disk."""
+    if checkpoint.leads_disk(run.path):
+        changing_files.pull(run.rows_file)
+        whole_folders.fetch(run.tokenizer_dir)
+    dist.barrier()
 
 
 def refuse_not_finite(result: StepResult, step: int, rate: float, run: Run) -> None:

@@ -10,11 +10,12 @@ import torch
 from torch import distributed as dist
 
 from lima_ray.config.recipe import Recipe
+from lima_ray.config.storage.changing_files import Uploads, pull
 from lima_ray.model.flops import peak_flops
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.journal import Journal
 from lima_ray.records.run import Run
-from lima_ray.training.trackers import numeric_fields, open_tracker
+from lima_ray.training.trackers import numeric_fields, open_tracker, tracker_files
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,15 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
         self, run: Run, recipe: Recipe, done: int, device: torch.device, enabled: bool
     ) -> None:
         self.device, self.enabled = device, enabled
+        self.uploads = Uploads(*([run.metrics_file, *tracker_files(run)] if enabled else []))
         if not enabled:
             return
+        for file in self.uploads.paths:
+            pull(file)
         write_jsonl([m for m in run.metrics() if m["step"] <= done], run.metrics_file)
         self.journal = Journal(run.metrics_file)
         self.tracker = open_tracker(recipe, run)
+        self.uploads.__enter__()
 
     def write(self, record: dict[str, Any]) -> None:
         if self.enabled:
@@ -88,9 +93,14 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
         record = {"kind": "save", "what": what, "step": step, "bytes": written}
         self.write(record | {"seconds": seconds})
 
+    def upload(self) -> None:
+        """Have a run's bucket hold every record so far."""
+        self.uploads.upload()
+
     def __exit__(self, *_: object) -> None:
         if self.enabled:
             self.tracker.close()
+            self.uploads.__exit__()
 
 
 def peak_memory_gib(device: torch.device) -> float:

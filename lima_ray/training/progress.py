@@ -40,7 +40,7 @@ class TrainingProgress(AbstractContextManager["TrainingProgress"]):
         self.problems = read_problems(self.run)
         self.display.__enter__()
         self.display.print(
-            f"run {self.run.path}: {self.schedule.steps} steps, {self.recipe.cluster.workers} "
+            f"run {self.run.place}: {self.schedule.steps} steps, {self.recipe.cluster.workers} "
             f"worker{'s' * (self.recipe.cluster.workers > 1)}"
         )
         self.display.follow(self._update, POLL_S)

@@ -22,11 +22,11 @@ from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
 
-CHUNK = 1 << 24
+from lima_ray.config.storage.bucket import Checksum
+from lima_ray.config.storage.whole_folders import compute_checksum
+
 CONVERTERS = 2
 """Processes that convert a state to a universal checkpoint."""
-Checksum = tuple[int, str]
-"""Bytes of a file and their hash."""
 torch.serialization.add_safe_globals([LossScaler, ZeroStageEnum, fragment_address])
 
 
@@ -76,18 +76,6 @@ def find_damaged(folder: Path, sums: dict[str, Checksum]) -> list[str]:
     return [
         name for name, wanted in sums.items() if compute_checksum(folder / name) != tuple(wanted)
     ]
-
-
-def compute_checksum(path: Path) -> Checksum | None:
-    """Return checksum of a file; none where it cannot be read."""
-    digest = xxhash.xxh3_128()
-    try:
-        with path.open("rb") as file:
-            while data := file.read(CHUNK):
-                digest.update(data)
-    except OSError:
-        return None
-    return path.stat().st_size, digest.hexdigest()
 
 
 @contextmanager

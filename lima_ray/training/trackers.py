@@ -4,6 +4,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lima_ray.config.errors import UserError
@@ -77,6 +78,11 @@ def open_tracker(recipe: Recipe, run: Run) -> Tracker:
     """Return the recipe's tracker; with none, metrics stay in metrics.jsonl alone."""
     opener = TRACKERS.get(recipe.log.tracker)
     return opener(recipe, run) if opener else Tracker()
+
+
+def tracker_files(run: Run) -> list[Path]:
+    """Return what trackers keep in the run's own directory."""
+    return [run.path / name for name in ("tensorboard", "mlflow.db", "mlflow_run_id")]
 
 
 def numeric_fields(record: dict[str, Any]) -> dict[str, float]:

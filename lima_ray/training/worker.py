@@ -9,7 +9,8 @@ from typing import Any
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import validate_recipe
-from lima_ray.records.run import Run
+from lima_ray.config.storage.bucket import StorageError
+from lima_ray.records.run import Run, open_run
 from lima_ray.training.phases import Phases
 
 LEFT = "left"
@@ -20,8 +21,9 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
     """Run one worker of the group: load, resume where there is a state, train, save.
 
     Args:
-        config: `recipe` (plain values), `run` (path), `phases` (of the driver), `lineage`,
-            `secrets`, and `assess` for epochs judged meanwhile.
+        config: `recipe` (plain values), `run` (path or URL), `ray_folder` (where Ray Train takes
+            the run to be), `phases` (of the driver), `lineage`, `secrets`, and `assess` for epochs
+            judged meanwhile.
 
     Returns:
         `{"error": message}` for what a user has to mend; retrying would not help there. `{LEFT:
@@ -37,13 +39,14 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
 
     phases.done("worker_imports")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    recipe, run = validate_recipe(config["recipe"]), Run(Path(config["run"]))
+    recipe, run = validate_recipe(config["recipe"]), open_run(config["run"])
+    rays_copy = Run(Path(config["ray_folder"]))
 
     def report(epoch: int) -> None:
         """Tell Ray Train of an epoch's weights, where they already stand; nothing is copied."""
         ray.train.report(
             {"epoch": epoch},
-            checkpoint=ray.train.Checkpoint.from_directory(str(run.epoch_dir(epoch))),
+            checkpoint=ray.train.Checkpoint.from_directory(str(rays_copy.epoch_dir(epoch))),
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
             validation=config["assess"] and ray.train.ValidationTaskConfig({"epoch": epoch}),
         )
@@ -52,6 +55,8 @@ def train_worker(config: dict[str, Any]) -> dict[str, str]:
     try:
         config["secrets"].enter_environment()
         ended = train(recipe, run, device, phases, lineage, report, about_to_leave=is_notified)
+    except StorageError:
+        raise  # one worker's alone: all start again
     except UserError as error:
         return {"error": str(error)}
     return {} if ended else {LEFT: "a node is about to be taken away"}

@@ -26,7 +26,7 @@ from lima_ray.config.errors import UserError
 from lima_ray.engine.engine import Engine
 from lima_ray.records.lineage import hash_base
 from lima_ray.web.requests import HttpError
-from serve.engines.catalogue import examples_of
+from serve.engines.catalogue import examples_of, fetched_model
 from serve.engines.engine_loop import EngineLoop
 from serve.engines.settings import EngineSettings
 from serve.engines.vllm_loop import VllmEngine, VllmLoop
@@ -109,7 +109,7 @@ class ModelPool:
                 entry.path, entry.problem = path, None
             if stale or (name == self.default and entry.served is None):
                 self.begin_loading(name, entry)
-            entry.examples = examples_of(Path(path))
+            entry.examples = await asyncio.to_thread(examples_of, path)
         borrowed = self.entries[self.default].examples
         for entry in self.entries.values():
             entry.examples = entry.examples or borrowed
@@ -168,8 +168,9 @@ class ModelPool:
     async def loaded(self, name: str, path: str) -> tuple[LoadedModel | None, str | None]:
         """Return a model with a new engine, or why there is none."""
         try:
-            revision = await asyncio.to_thread(hash_base, path)
-            loop = self.loop_for(name, path)
+            here = await asyncio.to_thread(fetched_model, path)
+            revision = await asyncio.to_thread(hash_base, here)
+            loop = self.loop_for(name, here)
             await loop.loaded()
         except Exception as error:
             return None, f"{name} cannot be loaded from {path}: {error}"

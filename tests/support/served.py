@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +49,7 @@ class Hosted:
 
 @contextmanager
 def hosted(
-    paths: dict[str, Path],
+    paths: Mapping[str, Path | str],
     keys: frozenset[str] = frozenset(),
     body_bytes: int = 2**20,
     of_client: int = 10_000,

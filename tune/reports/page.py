@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lima_ray.config.storage.working_copy import reading_copy
 from lima_ray.results.page.blocks import (
     Block,
     Code,
@@ -139,5 +140,5 @@ def lineage(study: Study, outcome: Outcome) -> Row:
         "epoch": str(outcome.chosen.epoch) if outcome.chosen else "",
         "rows": str(card.get("data", {}).get("hash", "")),
         "base": str(card.get("base", {}).get("hash", "")),
-        "run": os.path.relpath(outcome.run.path, study.path),
+        "run": os.path.relpath(outcome.run.path, reading_copy(study.path)),
     }

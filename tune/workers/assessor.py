@@ -8,6 +8,8 @@ from lima_ray import select
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import validate_recipe
 from lima_ray.config.secrets.sharing import SharedSecrets
+from lima_ray.config.storage.changing_files import Uploads
+from lima_ray.config.storage.whole_folders import fetch
 from lima_ray.data.examples import read_examples
 from lima_ray.judging import assessment
 from lima_ray.judging.perplexity import dialogue_losses
@@ -53,21 +55,24 @@ class Assessor:
 def judge_epoch(training: Training, epoch: int) -> float:
     """Return the mean value of an epoch's dev replies; one judged before is not judged again."""
     recipe = validate_recipe(training.recipe)
-    known = read_qualities(training.run, recipe.select.judge_name).get(epoch)
+    known = read_qualities(training.look(), recipe.select.judge_name).get(epoch)
     return (known or assessment.assess(training.run, epoch, recipe)).value
 
 
 def choose_and_measure(training: Training) -> None:
     """Choose a trained run's epoch, export it, measure it, and drop the weights not kept."""
     run, recipe = training.run, validate_recipe(training.recipe)
+    run.refresh()
     trained_before = training.is_trained()
     if not trained_before:
         select.choose_epoch(run, recipe, report=lambda _: None)
         check_export(run, recipe.checkpoint.weights_dtype)
-    if training.by_loss:
-        measure_loss(training)
-    else:
-        measure_replies(training)
+    fetch(run.export_dir)
+    with Uploads(training.measured):
+        if training.by_loss:
+            measure_loss(training)
+        else:
+            measure_replies(training)
     if not trained_before:  # another sweep may want what it has kept
         training.drop_weights()
 

@@ -45,10 +45,11 @@ class QueuedTraining:
     @classmethod
     def read(cls, training: Training) -> "QueuedTraining":
         """Read from a training's files how far earlier starts have brought it."""
-        known = read_qualities(training.run, validate_recipe(training.recipe).select.judge_name)
+        seen = training.look()
+        known = read_qualities(seen, validate_recipe(training.recipe).select.judge_name)
         queued = cls(training, dev_values={epoch: found.value for epoch, found in known.items()})
         if training.is_measured():
-            queued.state, queued.chosen = "done", training.run.export_epoch()
+            queued.state, queued.chosen = "done", seen.export_epoch()
         elif training.is_trained():
             queued.state = "trained"
         return queued

@@ -155,7 +155,7 @@ class TrainingQueue:
             self._end(queued, "stopped")
         else:
             queued.state = "trained"
-            for epoch in queued.training.run.kept_epochs():  # of before a kill, not judged then
+            for epoch in queued.training.look().kept_epochs():  # of before a kill, not judged then
                 self._assess(queued, epoch)
             self._measure(queued)
         await self._notify()
@@ -199,7 +199,7 @@ class TrainingQueue:
 
     async def training_measured(self, id: str) -> None:
         if queued := self.trainings.get(id):
-            queued.chosen = queued.training.run.export_epoch()
+            queued.chosen = queued.training.look().export_epoch()
             self._end(queued, "done")
         await self._notify()
 

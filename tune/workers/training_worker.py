@@ -9,11 +9,9 @@ holds them once.
 
 import gc
 import os
-import shutil
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -24,6 +22,8 @@ from lima_ray.config.cluster import forwarded_environment, worker_environment
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import validate_recipe
 from lima_ray.config.secrets.sharing import SharedSecrets
+from lima_ray.config.storage.changing_files import forget, pull
+from lima_ray.config.storage.working_copy import from_reference, rays_folder
 from lima_ray.training.phases import Phases
 from tune.training import Training
 from tune.workers.training_queue import get
@@ -51,7 +51,7 @@ class TrainingWorkers:
         workers: int,
         cpus: int,
         gpus: float,
-        path: Path,
+        said: str,
         secrets: SharedSecrets,
     ) -> None:
         """Train what the `TrainingQueue` behind a handle gives, until it closes.
@@ -60,9 +60,10 @@ class TrainingWorkers:
             workers: training processes.
             cpus: CPU cores of each.
             gpus: GPUs of each, a half where it shares one with an assessor, or none.
-            path: directory for Ray Train's own files.
+            said: path or URL of a directory for Ray Train's own files.
             secrets: of the sweep's driver.
         """
+        path = rays_folder(from_reference(said))
         TorchTrainer(
             train_from_queue,
             train_loop_config={"queue": queue, "group": group, "secrets": secrets},
@@ -122,7 +123,7 @@ def train_one(queue: Any, group: int, training: Training, phases: Phases) -> Non
     def on_weights(epoch: int) -> None:
         """Have an epoch assessed; stop where no point needs another."""
         if first:  # what older weights of this epoch replied
-            shutil.rmtree(training.run.dev_dir(epoch), ignore_errors=True)
+            forget(training.run.dev_dir(epoch))
         answer = on_first(lambda: get(queue.weights_saved.remote(training.id, epoch)))
         if answer != "go on":
             raise EarlyStop(answer)
@@ -135,7 +136,7 @@ def train_one(queue: Any, group: int, training: Training, phases: Phases) -> Non
         if stop.to_resume:
             return
         if first:
-            training.drop_weights()
+            drop_weights(training)
     except UserError as problem:
         error = str(problem)
     except Exception:
@@ -148,6 +149,13 @@ def train_one(queue: Any, group: int, training: Training, phases: Phases) -> Non
             torch.cuda.reset_peak_memory_stats()
     if first:
         get(queue.training_ended.remote(training.id, error))
+
+
+def drop_weights(training: Training) -> None:
+    """Remove a training's weights that are not kept, of a bucket's those that it has by now."""
+    for folder in (training.run.state_dir, training.run.epochs_dir):
+        pull(folder)
+    training.drop_weights()
 
 
 def on_first(call: Callable[[], Any]) -> Any:

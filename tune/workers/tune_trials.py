@@ -19,6 +19,7 @@ from ray.tune.schedulers import ASHAScheduler
 from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe, validate_recipe
+from lima_ray.config.storage.working_copy import rays_folder
 from lima_ray.records.quality import read_qualities
 from lima_ray.results.metric_unit import JUDGED
 from tune.measurement import read_measurement
@@ -96,8 +97,9 @@ def chosen_value(training: Training) -> float | None:
     """Return the dev value of a training's chosen epoch; none where it did not end well."""
     if not training.is_measured():
         return None
-    qualities = read_qualities(training.run, validate_recipe(training.recipe).select.judge_name)
-    quality = qualities.get(training.run.export_epoch())
+    seen = training.look()
+    qualities = read_qualities(seen, validate_recipe(training.recipe).select.judge_name)
+    quality = qualities.get(seen.export_epoch())
     return quality.value if quality else None
 
 
@@ -146,7 +148,7 @@ def run_trials(context: TrialContext, at_once: int, study: Study) -> None:
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(context.path),
+            storage_path=str(rays_folder(context.path)),
             callbacks=[CancelStopped(context.queue)],
             failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
             verbose=0,

@@ -7,10 +7,16 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from lima_ray.config.cluster import forwarded_environment, wants_gpus, worker_environment
+from lima_ray.config.cluster import (
+    NODE_ID_LABEL,
+    forwarded_environment,
+    wants_gpus,
+    worker_environment,
+)
 from lima_ray.config.errors import UserError
 from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.config.sections import Cluster
+from lima_ray.config.storage.working_copy import location, reference
 from tune.space import Sweep
 from tune.workers.assessor import Assessor
 from tune.workers.training_queue import TrainingQueue
@@ -61,7 +67,11 @@ class WorkerPool(AbstractContextManager["WorkerPool"]):
         share = 0 if not gpus else 0.5 if cluster.workers == 1 else 1
         environment = worker_environment(gpus, 1) | forwarded_environment()
         stays = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, "num_cpus": 0}
-        queue: Any = ray.remote(TrainingQueue).options(num_cpus=0, max_concurrency=1000)
+        # Of a sweep in a bucket the journal is written on the disk from which it is uploaded.
+        here = {"label_selector": {NODE_ID_LABEL: ray.get_runtime_context().get_node_id()}}
+        queue: Any = ray.remote(TrainingQueue).options(
+            num_cpus=0, max_concurrency=1000, **(here if location(path) else {})
+        )
         self.queue: Any = queue.remote()
         assessor: Any = ray.remote(Assessor).options(
             **stays, num_gpus=share, runtime_env={"env_vars": environment}
@@ -74,7 +84,7 @@ class WorkerPool(AbstractContextManager["WorkerPool"]):
         self.running: dict[Any, tuple[str, int]] = {}
         """Role and number of each actor by the reference that becomes ready when it ends."""
         secrets = SharedSecrets.of_driver()
-        each = cluster.workers, cpus_of(cluster), share, path, secrets
+        each = cluster.workers, cpus_of(cluster), share, reference(path), secrets
         for number, actor in enumerate(self.groups):
             self.running[actor.run.remote(self.queue, number, *each)] = "trainers", number
         for number, actor in enumerate(self.assessors):

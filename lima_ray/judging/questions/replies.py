@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lima_ray.config.errors import SHOWN_ERRORS, UserError, join_names
+from lima_ray.config.paths import readable_path
+from lima_ray.config.storage.bucket import is_url
 from lima_ray.data.examples import normalise_text
 from lima_ray.data.file_formats import read_file_rows
 from lima_ray.data.forms import find_lone_surrogates
@@ -77,11 +79,13 @@ def read_models(
 
 def split_reference(reference: str) -> tuple[str, Path]:
     """Return name and path of `NAME=PATH`; the name is empty where there is none."""
+    if is_url(reference):  # with an option it has a = of its own
+        return "", readable_path(Path(reference))
     name, equals, path = reference.partition("=")
     if equals and not Path(reference).exists():
         if not name or not path:
             raise UserError(f"{reference!r} is not NAME=PATH, such as lima=replies/lima")
-        return name, Path(path)
+        return name, readable_path(Path(path))
     return "", Path(reference)
 
 
