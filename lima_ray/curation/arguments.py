@@ -74,7 +74,7 @@ def parse_curate(args: list[str], prog: str, doc: str) -> CurateCommand:
     Raises:
         UserError: no such recipe, or flags that do not agree with it.
     """
-    reference = args.pop(0) if args and not args[0].startswith("-") else ""
+    asked = args.pop(0) if args and not args[0].startswith("-") else ""
     changes, rest = recipe_changes(args)
     shipped = ", ".join(sorted(path.stem for path in CURATION_RECIPES.glob("*.yaml")))
     doc = (
@@ -89,10 +89,10 @@ def parse_curate(args: list[str], prog: str, doc: str) -> CurateCommand:
         return CurateCommand.model_validate(said)
     if options.review and options.overlaps:
         raise UserError("--review and --overlaps are two things to do; give one of them")
-    if not reference:
+    if not asked:
         raise UserError(f"which recipe? {prog} RECIPE; those that ship are {shipped}")
     changes |= {name: said[name] for name in CHANGEABLE if said[name] is not None}
-    curation = load_curation(reference, changes)
+    curation = load_curation(asked, changes)
     if not Path(curation.inputs).expanduser().is_dir():
         raise UserError(f"no folder {curation.inputs}: --inputs names the folder of the dumps")
     # Tasks run in other folders and on other nodes.
