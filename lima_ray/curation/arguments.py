@@ -12,8 +12,8 @@ from lima_ray.config.command_line import parse_flags
 from lima_ray.config.errors import UserError
 from lima_ray.config.flags import did_you_mean
 from lima_ray.config.paths import stored_path
-from lima_ray.config.storage.working_copy import reference
 from lima_ray.config.sections import Section
+from lima_ray.config.storage.working_copy import reference
 from lima_ray.curation.recipe import CURATION_RECIPES, Curation, load_curation
 
 CHANGEABLE = ("inputs", "out", "seed")
