@@ -173,12 +173,24 @@ class WorkerMemory:
 
     def activations(self) -> float:
         """What all layers keep for the backward pass, with the last norm and the positions."""
-        tokens, hidden = self.load.tokens, self.shape.hidden
-        each = self.width * hidden * tokens
+        tokens = self.load.tokens
+        each = self.width * self.shape.hidden * tokens
         if not self.recipe.train.activation_checkpointing:
             each = self.layer()
-        norm_and_positions = 2 * hidden + 2 * head_width(self.shape.config)
-        return each * self.shape.layers + self.width * norm_and_positions * tokens
+        return each * self.shape.layers + self.width * self.last_norm() * tokens + self.positions()
+
+    def last_norm(self) -> int:
+        """Elements that the norm after the layers keeps for a token: its input, and in bf16 that in
+        fp32, beside what its weight multiplies where it trains."""
+        fused = self.recipe.model.liger if self.gpu else self.width == FP32  # by `cpu_layers`
+        if fused:
+            return self.shape.hidden
+        trains = not self.recipe.model.lora_rank
+        return self.shape.hidden * ((1 if self.width == FP32 else 2) + trains)
+
+    def positions(self) -> float:
+        """Cosines and sines of the rotary embedding, which all layers share."""
+        return self.width * 2 * head_width(self.shape.config) * self.load.tokens
 
     def layer(self) -> float:
         """What one layer keeps for its backward pass, where nothing is recomputed.

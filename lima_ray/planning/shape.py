@@ -52,6 +52,16 @@ KNOWN: dict[str, dict[str, int]] = {
         "num_attention_heads": 64,
     },
     "meta-llama/Meta-Llama-3-8B": LLAMA3_8B,
+    "HuggingFaceTB/SmolLM2-135M-Instruct": {
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+    },
 }
 """What the shipped recipes train, by its name on the hub: fields of its `config.json`."""
 PERSISTENT = 100_000
@@ -115,7 +125,7 @@ def read_shape(recipe: Recipe) -> ModelShape:
 def base_config(base: str) -> Any:
     """Return a base's configuration; of the shipped recipes' bases without asking the hub."""
     if resolve(base) is None and base in KNOWN:
-        return LlamaConfig(**KNOWN[base], tie_word_embeddings=False)  # pyright: ignore
+        return LlamaConfig(**{"tie_word_embeddings": False} | KNOWN[base])  # pyright: ignore
     try:
         config = load_config(base)
     except (OSError, ValueError) as error:
