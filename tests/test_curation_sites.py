@@ -57,13 +57,13 @@ def test_archives_folders_and_split_archives_are_sites(tmp_path: Path) -> None:
     assert host("meta.superuser") == "meta.superuser.com"
 
 
-def test_a_site_of_no_set_is_told_and_a_meta_site_is_not(
+def test_a_site_of_no_set_is_told_and_the_number_of_meta_sites(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(tmp_path, "cooking.stackexchange.com.7z", "genai.stackexchange.com.7z")
     make(tmp_path, "cooking.meta.stackexchange.com.7z", "eosio.stackexchange.com.7z")
     assert [site.name for site in find_sites(tmp_path, "other")] == ["cooking"]
-    assert "left out: genai, neither STEM nor other" in capsys.readouterr().out
+    assert "left out: genai and 1 meta site, neither STEM nor other" in capsys.readouterr().out
     assert len(find_sites(tmp_path, "all")) == 4
     assert not capsys.readouterr().out
 

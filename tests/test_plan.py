@@ -208,7 +208,7 @@ def test_nodes_are_read_from_rays_resources() -> None:
 def test_refusals_name_the_way_out(
     args: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=expected):
         planned(*args)
 

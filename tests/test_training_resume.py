@@ -20,7 +20,6 @@ STOP_AFTER = 5
 """Steps done when a run is cut off: in the middle of the second of three epochs of three."""
 CASES = {
     "zero0": {"train.zero_stage": 0},
-    "zero0-mixed": {"train.zero_stage": 0, "train.precision": "mixed"},
     "zero1-bf16": {"train.zero_stage": 1, "train.precision": "bf16"},
     "zero2": {"train.zero_stage": 2},
     "zero2-bf16": {"train.zero_stage": 2, "train.precision": "bf16"},
@@ -35,7 +34,7 @@ AT_WEIGHTS = "zero1-bf16"
 """The case that is killed between an epoch's weights and its state."""
 LEAVING = "leaving"
 """The case whose second worker is told that its node is about to be taken away."""
-RESHARDED = ("zero0", "zero2", "zero2-bf16", "zero3", "zero3-mixed")
+RESHARDED = ("zero0", "zero2", "zero2-bf16", "zero3")
 FRESH = ("zero2", "zero3")
 
 

@@ -11,6 +11,7 @@ import yaml
 from lima_ray.config.errors import UserError, join_names
 from lima_ray.config.flags import did_you_mean
 from lima_ray.curation.stages import files_below
+from lima_ray.results.units import counted
 
 LIST = Path(__file__).parent / "sites.yaml"
 OWN_DOMAINS = frozenset({"stackoverflow", "superuser", "serverfault", "askubuntu", "stackapps"})
@@ -86,7 +87,9 @@ def in_set(wanted: str, names: Sequence[str]) -> list[str]:
     strange = sorted(name for name in names if name not in known and not is_meta(name))
     metas = sum(map(is_meta, names))
     if strange or metas:
-        said = ([join_names(strange)] if strange else []) + ([f"{metas} meta sites"] * bool(metas))
+        said = ([join_names(strange)] if strange else []) + (
+            [counted(metas, "meta site")] if metas else []
+        )
         print(
             f"left out: {' and '.join(said)}, neither STEM nor other by {LIST.name}; name them "
             "under `sites` to take them"
