@@ -91,6 +91,7 @@ def losses(recipe: Recipe) -> list[float]:
     return [s["loss"] for s in steps]
 
 
+@pytest.mark.slow
 def test_workers_without_a_common_disk_resume_exactly(
     recipe: Recipe, store: S3Server, tmp_path: Path
 ) -> None:
