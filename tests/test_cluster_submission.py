@@ -157,7 +157,8 @@ def test_a_job_that_is_stopped_goes_on_from_its_last_state(
     state = found.latest_state()
     assert state and 4 <= state.step <= done < 12
     logs = run(cluster, ["ray", "job", "logs", flags[-1]]).stdout
-    assert f"the same command goes on from the state of step {state.step}" in logs
+    said = re.search(r"the same command goes on from the state of step (\d+)", logs)
+    assert said and 4 <= int(said[1]) <= state.step  # workers may end the one that they write
     ended = submit(cluster, *command)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     losses = {step["step"]: step["loss"] for step in found.steps()}
