@@ -4,8 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -361,51 +359,6 @@ def test_asha_stops_the_worse_points_early(tmp_path: Path) -> None:
     assert all(max(q.epoch for q in o.qualities) < 6 for o in stopped)
     again = sweeps.run(path, "--resume")
     assert again.returncode == 0 and len(trainings(tmp_path)) == 4
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_job_of_a_cluster_runs_a_sweep(tmp_path: Path) -> None:
-    path = quick_sweep(tmp_path, seeds=[0])
-    port = "6399"
-    short = tempfile.TemporaryDirectory(prefix="ray")  # sockets take short paths only
-    ours = sweeps.environment() | {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_TMPDIR": short.name}
-    programs = Path(sys.executable).parent
-    ours["PATH"] = f"{programs}:{ours['PATH']}"
-    tool = str(programs / "ray")
-    flags = ["--head", "--port", port, "--num-cpus", "2", "--node-ip-address", "127.0.0.1"]
-    head = subprocess.Popen(
-        [tool, "start", *flags, "--dashboard-port", "8399", "--block"],
-        env=ours,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        address = ["--address", "http://127.0.0.1:8399"]
-        listed = [tool, "job", "list", *address]
-        until(
-            lambda: not subprocess.run(listed, env=ours, capture_output=True).returncode,
-            timeout_s=90,
-        )
-        submit = [tool, "job", "submit", *address, "--working-dir", "."]
-        job = subprocess.run(
-            [*submit, "--", "python", "-m", "tune.sweep", str(path)],
-            cwd=sweeps.ROOT,
-            env=ours,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-    finally:
-        head.terminate()
-        head.wait(120)
-        short.cleanup()
-    assert job.returncode == 0, job.stdout[-3000:] + job.stderr[-2000:]
-    assert "2/2 after" in job.stdout and "report  " in job.stdout
-    assert {line["status"] for line in trainings(tmp_path)} == {"done"}
-    report = yaml.safe_load((tmp_path / "runs/sweeps/quick/best.yaml").read_text())
-    assert report["name"] == "quick-best"
 
 
 @pytest.mark.slow
