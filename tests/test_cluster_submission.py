@@ -141,7 +141,7 @@ def test_a_deployment(cluster: LocalCluster, tmp_path: Path, brief_dir: Path) ->
 def test_a_job_that_is_stopped_goes_on_from_its_last_state(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
-    longer = {"optim.epochs": 6, "checkpoint.state_every_steps": 2, "select.judge": "none"}
+    longer = {"optim.epochs": 30, "checkpoint.state_every_steps": 2, "select.judge": "none"}
     whole = submit(cluster, *train(tmp_path, "whole", **longer))
     assert whole.returncode == 0, whole.stdout + whole.stderr
     command, found = train(tmp_path, "stopped", **longer), Run(tmp_path / "runs" / "stopped")
@@ -155,7 +155,7 @@ def test_a_job_that_is_stopped_goes_on_from_its_last_state(
     assert time.monotonic() - began_s < 60
     done = found.steps()[-1]["step"]
     state = found.latest_state()
-    assert state and 4 <= state.step <= done < 12
+    assert state and 4 <= state.step <= done < 60
     logs = run(cluster, ["ray", "job", "logs", flags[-1]]).stdout
     said = re.search(r"the same command goes on from the state of step (\d+)", logs)
     assert said and 4 <= int(said[1]) <= state.step  # workers may end the one that they write
