@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from s3_server import KEY, s3_server
+from s3_server import s3_store
 from served import hosted
 
 from lima_ray.config.errors import UserError
@@ -54,9 +54,7 @@ def test_a_run_in_a_bucket_is_served_from_there(
     brief_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE, str(tmp_path / "disk"))
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    with s3_server() as store:
+    with s3_store() as store:
         run = Run(local_path(store.url("runs/one")))
         for folder in (run.export_dir, run.epoch_dir(5)):
             shutil.copytree(brief_dir, folder)

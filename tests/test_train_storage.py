@@ -16,7 +16,7 @@ import pytest
 import ray
 from conftest import ray_cluster
 from ray.cluster_utils import Cluster
-from s3_server import KEY, S3Server, s3_server
+from s3_server import S3Server, s3_store
 
 from lima_ray import train
 from lima_ray.config.command_line import run_command
@@ -36,9 +36,7 @@ OUTAGE_S = 60.0
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[S3Server]:
-    with s3_server() as server, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", KEY)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with s3_store() as server:
         yield server
 
 

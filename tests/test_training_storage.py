@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from process_group import in_process_group
-from s3_server import KEY, S3Server, s3_server
+from s3_server import S3Server, s3_store
 
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.storage import changing_files, whole_folders
@@ -30,9 +30,7 @@ class Killed(Exception):
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[S3Server]:
-    with s3_server() as server, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", KEY)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with s3_store() as server:
         yield server
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ray_cluster
-from s3_server import KEY, S3Server, s3_server
+from s3_server import S3Server, s3_store
 from sweeps import quick_sweep
 
 from lima_ray.config.command_line import run_command
@@ -20,9 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
     monkeypatch.setenv(CACHE, str(tmp_path / "disk"))
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    with s3_server() as server:
+    with s3_store() as server:
         yield server
 
 

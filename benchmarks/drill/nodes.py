@@ -87,14 +87,6 @@ class Node:
                         found[each.pid] = each
         return [p for p in found.values() if is_alive(p)]
 
-    def find(self, name: str) -> psutil.Process:
-        """Return the process whose command or title contains `name`, such as `gcs_server`."""
-        for one in self.processes():
-            with suppress(psutil.Error):
-                if name in " ".join(one.cmdline()):
-                    return one
-        raise LookupError(f"no process {name} on {self.name}")
-
     def kill(self) -> None:
         """End all its processes at once, as those of a machine that loses power."""
         while alive := self.processes():

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,6 @@ class Outcome:
     """What was compared, and came out as promised."""
     skipped: str = ""
     """Why it could not be tried here."""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class NotHeldError(AssertionError):

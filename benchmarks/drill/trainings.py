@@ -113,6 +113,8 @@ class Training:
     @property
     def said(self) -> str:
         """The end of what the command printed."""
+        if not self.log.exists():
+            return "(no output)"
         return self.log.read_text(errors="replace")[-1500:]
 
     def records(self, kind: str) -> list[dict[str, Any]]:
@@ -124,12 +126,9 @@ class Training:
         def holds() -> bool:
             ended = self.process is not None and self.process.poll() is not None
             expect(not ended, f"{self.name} ended before step {step}; {self.log}:\n{self.said}")
-            return bool(self.records("step")) and self.records("step")[-1]["step"] >= step
+            return self.done() >= step
 
-        wait_until(holds, timeout_s, f"step {step} of {self.name}:\n{self.said_if_any()}")
-
-    def said_if_any(self) -> str:
-        return self.said if self.log.exists() else "(no output)"
+        wait_until(holds, timeout_s, f"step {step} of {self.name}:\n{self.said}")
 
     def done(self) -> int:
         """Return the number of steps done."""
@@ -159,7 +158,7 @@ class Training:
                 return None
             return Resumption(later[0]["time"] - fault_s, step, max(0, reached - step))
 
-        return wait_until(first, timeout_s, f"{self.name} goes on:\n{self.said_if_any()}")
+        return wait_until(first, timeout_s, f"{self.name} goes on:\n{self.said}")
 
     def losses(self) -> list[float]:
         steps = self.records("step")

@@ -37,9 +37,14 @@ def cached_file(name: str, make: Callable[[Path], object]) -> Path:
     return file
 
 
+def cache_path() -> Path:
+    """Return where this user's files are kept that can be made again; it may not be there yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lima_ray"
+
+
 def cache_folder() -> Path:
     """Return the folder, made where it is missing; errors are `cached_file`'s."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lima_ray"
+    folder = cache_path()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     make_private(folder)
     return folder

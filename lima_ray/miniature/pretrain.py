@@ -72,7 +72,8 @@ def pretrain(
     torch.manual_seed(seed)
     model: Any = LlamaForCausalLM(config)
     cpu_layers.install(model)
-    bf16 = cpu_layers.multiplies_bf16()
+    if cpu_layers.multiplies_bf16():
+        cpu_layers.multiply_in_bf16(model)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.1, fused=True
     )
@@ -85,8 +86,7 @@ def pretrain(
         for step in count(1):
             rows = next(source)
             optimizer.param_groups[0]["lr"] = learning_rate * rate_scale(seen / tokens)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                loss_sum, _ = forward_packed(model, tuple(range(len(rows))), rows)
+            loss_sum, _ = forward_packed(model, tuple(range(len(rows))), rows)
             loss = loss_sum / int(rows.mask_N.sum())
             loss.backward()
             optimizer.step()

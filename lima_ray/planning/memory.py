@@ -6,7 +6,7 @@ Three moments can be the peak of a step, and the plan is the largest of them:
 - *backward*: the gradients beside what is left of that;
 - *update*: gradients flattened for AdamW, and no activations.
 
-Sizes are bytes. What is counted is written at each formula; `benchmarks/plan.py` compares the sum
+Sizes are bytes. What is counted is written at each formula; `benchmarks/memory.py` compares the sum
 with measured peaks.
 """
 

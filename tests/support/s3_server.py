@@ -16,6 +16,7 @@ from uuid import uuid4
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
+import pytest
 from http_server import QuietHandler, QuietServer
 
 KEY, READ_ONLY_KEY = "test-key", "test-reader"
@@ -254,6 +255,15 @@ def list_xml(objects: Objects, bucket: str, query: dict[str, str]) -> str:
 
 def etag(content: bytes) -> str:
     return f'"{md5(content, usedforsecurity=False).hexdigest()}"'
+
+
+@contextmanager
+def s3_store() -> Iterator[S3Server]:
+    """A server, whose credentials are in this process's environment."""
+    with s3_server() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", KEY)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        yield server
 
 
 @contextmanager

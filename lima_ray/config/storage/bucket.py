@@ -194,17 +194,22 @@ def ask(at: Location, call: Callable[[Any], Answer]) -> Answer:
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
 
+def read_hashed(source: Any, take: Callable[[bytes], object] = lambda data: None) -> Checksum:
+    """Read a stream to its end, give each piece to `take`, and return bytes and hash of all."""
+    digest, count = xxhash.xxh3_128(), 0
+    while data := source.read(CHUNK):
+        digest.update(data)
+        count += len(data)
+        take(data)
+    return count, digest.hexdigest()
+
+
 def upload(file: Path, at: Location) -> Checksum:
     """Write a file to the store; return what was written, which is all that there was of it."""
 
     def call(store: Any) -> Checksum:
-        digest, count = xxhash.xxh3_128(), 0
         with file.open("rb") as source, store.open_output_stream(at.place) as out:
-            while data := source.read(CHUNK):
-                digest.update(data)
-                count += len(data)
-                out.write(data)
-        return count, digest.hexdigest()
+            return read_hashed(source, out.write)
 
     return ask(at, call)
 
@@ -213,13 +218,8 @@ def download(at: Location, file: Path) -> Checksum:
     """Write an object's content to a file beside which nobody else writes."""
 
     def call(store: Any) -> Checksum:
-        digest, count = xxhash.xxh3_128(), 0
         with store.open_input_stream(at.place) as source, file.open("wb") as out:
-            while data := source.read(CHUNK):
-                digest.update(data)
-                count += len(data)
-                out.write(data)
-        return count, digest.hexdigest()
+            return read_hashed(source, out.write)
 
     return ask(at, call)
 

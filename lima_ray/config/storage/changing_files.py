@@ -13,6 +13,7 @@ import shutil
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -114,14 +115,13 @@ def pull_one(at: Location, file: Path, stored: Stored) -> None:
 
 def push(*paths: Path) -> None:
     """Write files, and all files of folders, to the store; what is not there is passed over."""
-    files = [
-        file
-        for path in paths
-        if location(path)
-        for file in ([path] if path.is_file() else list_files(path))
-        if not is_own(file)
-    ]
-    in_parallel(push_one, files)
+    in_parallel(push_one, files_of(path for path in paths if location(path)))
+
+
+def files_of(paths: Iterable[Path]) -> list[Path]:
+    """Return files, and all files of folders, that are not this disk's own."""
+    found = [f for path in paths for f in ([path] if path.is_file() else list_files(path))]
+    return [file for file in found if not is_own(file)]
 
 
 def push_one(file: Path) -> None:
@@ -162,7 +162,7 @@ class Uploads(AbstractContextManager["Uploads"]):
 
     def __enter__(self) -> "Uploads":
         if self.paths:
-            self.known = set(self._files())
+            self.known = set(files_of(self.paths))
             self.thread.start()
         return self
 
@@ -172,15 +172,11 @@ class Uploads(AbstractContextManager["Uploads"]):
             self.thread.join()
             self.upload()
 
-    def _files(self) -> list[Path]:
-        found = [f for path in self.paths for f in ([path] if path.is_file() else list_files(path))]
-        return [file for file in found if not is_own(file)]
-
     def upload(self) -> None:
         """Send what has changed since it was last sent; it is in the store once this returns."""
         with self.at_work:
             changed: dict[Path, tuple[int, int]] = {}
-            for file in self._files():
+            for file in files_of(self.paths):
                 with suppress(FileNotFoundError):  # removed meanwhile
                     status = file.stat()
                     seen = status.st_size, status.st_mtime_ns

@@ -14,12 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import xxhash
 from filelock import FileLock
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.storage import bucket
-from lima_ray.config.storage.bucket import CHUNK, Checksum, Location
+from lima_ray.config.storage.bucket import Checksum, Location
 from lima_ray.config.storage.working_copy import (
     COPY_SUFFIX,
     download,
@@ -51,14 +50,17 @@ def names_of_whole(parent: Path) -> list[str]:
     """Return the names of the folders that are whole in one; of a plain one, of all folders."""
     if location(parent) is None:
         return sorted(f.name for f in parent.glob("*") if f.is_dir())
-    names = [f.name[1 : -len(MANIFEST_SUFFIX)] for f in parent.glob(f".*{MANIFEST_SUFFIX}")]
-    return sorted(name for name in names if read_manifest(parent / name))
+    return [name for name in names_with_manifest(parent) if read_manifest(parent / name)]
 
 
 def names_of_not_whole(parent: Path) -> list[str]:
     """Return the names of folders of a working copy that were begun and not finished."""
-    names = [f.name[1 : -len(MANIFEST_SUFFIX)] for f in parent.glob(f".*{MANIFEST_SUFFIX}")]
-    return sorted(name for name in names if read_manifest(parent / name) is None)
+    return [name for name in names_with_manifest(parent) if read_manifest(parent / name) is None]
+
+
+def names_with_manifest(parent: Path) -> list[str]:
+    files = parent.glob(f".*{MANIFEST_SUFFIX}")
+    return sorted(file.name[1 : -len(MANIFEST_SUFFIX)] for file in files)
 
 
 def is_whole(folder: Path) -> bool:
@@ -213,15 +215,11 @@ def has_sizes(folder: Path, sums: dict[str, Any]) -> bool:
 
 def compute_checksum(path: Path) -> Checksum | None:
     """Return the checksum of a file; none where it cannot be read."""
-    digest, count = xxhash.xxh3_128(), 0
     try:
         with path.open("rb") as file:
-            while data := file.read(CHUNK):
-                digest.update(data)
-                count += len(data)
+            return bucket.read_hashed(file)
     except OSError:
         return None
-    return count, digest.hexdigest()
 
 
 def parse_manifest(text: bytes | None) -> dict[str, Any] | None:

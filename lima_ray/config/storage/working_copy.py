@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 
+from lima_ray.config.cache import cache_path
 from lima_ray.config.storage import bucket
 from lima_ray.config.storage.bucket import Checksum, Location
 
@@ -32,10 +33,8 @@ COPY_SUFFIX = ".copy.json"
 
 def storage_folder() -> Path:
     given = os.environ.get(CACHE)
-    if given:
-        return Path(given).expanduser().absolute()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
-    return cache / "lima_ray" / "storage"
+    folder = Path(given).expanduser() if given else cache_path() / "storage"
+    return folder.absolute()
 
 
 def local_path(url: str, role: Role = "work") -> Path:
