@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import ray
 import torch
-from chat_server import ChatServer, serving
 from torch import distributed as dist
 
+from benchmarks.local_servers.chat_server import ChatServer, serving
 from lima_ray import base
 from lima_ray.config.paths import PACKAGE
 from lima_ray.config.recipe import Recipe, validate_recipe

@@ -12,7 +12,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from http_server import QuietHandler, listening
+
+from benchmarks.local_servers.http_server import QuietHandler, listening
 
 pytest.importorskip("pip_audit")
 ROOT = Path(__file__).parents[1]

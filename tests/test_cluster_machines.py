@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,12 @@ from ray.scripts.scripts import cli as ray_cli
 from ray.serve.schema import ServeDeploySchema
 from shell_commands import ROOT, check, commands, parse_click
 
+from benchmarks.local_servers.http_server import QuietHandler, listening
 from serve.arguments import Args
 
 CLUSTER = ROOT / "cluster"
 LAUNCHED = sorted(path.name for path in (CLUSTER / "ray").glob("*.yaml"))
-SCRIPTS = ["environment.sh", "slurm/lima.sbatch"]
+SCRIPTS = ["environment.sh", "ray/spot_notice.sh", "slurm/lima.sbatch"]
 
 
 def launched(name: str) -> dict[str, Any]:
@@ -135,6 +138,69 @@ def test_ray_does_not_start_in_an_environment_without_the_package(tmp_path: Path
     python.chmod(0o755)
     ended = environment(tmp_path, str(tmp_path))
     assert ended.returncode == 1 and "RAY_AUTH_MODE" not in ended.stdout
+
+
+NOTICES = {
+    "aws": {
+        "PUT /latest/api/token": "a-token",
+        "GET /latest/meta-data/spot/instance-action": '{"action": "terminate", "time": "%s"}',
+    },
+    "google": {"GET /computeMetadata/v1/instance/preempted": "TRUE"},
+}
+"""What the metadata service of a machine answers once it is to end."""
+
+
+@pytest.mark.parametrize(("provider", "least", "most"), [("aws", 90, 110), ("google", 20, 20)])
+def test_ray_is_told_of_a_spot_notice_once_there_is_one(
+    provider: str, least: int, most: int, tmp_path: Path
+) -> None:
+    asked, noticed = list[str](), threading.Event()
+
+    class Metadata(QuietHandler):
+        def do_GET(self) -> None:
+            name = f"{self.command} {self.path}"
+            asked.append(name)
+            answer = NOTICES[provider][name]
+            if provider == "google":
+                assert self.headers["Metadata-Flavor"] == "Google"
+                answer = answer if noticed.is_set() else "FALSE"
+            elif self.command == "GET":
+                assert self.headers["X-aws-ec2-metadata-token"] == "a-token"
+                if not noticed.is_set():
+                    self.respond(404, {}, b"Not Found")
+                    return
+                ends = time.gmtime(time.time() + 120)
+                answer %= time.strftime("%Y-%m-%dT%H:%M:%SZ", ends)
+            self.respond(200, {}, answer.encode())
+
+        do_PUT = do_GET
+
+    told = tmp_path / "told"
+    ray = tmp_path / "bin" / "ray"
+    ray.parent.mkdir()
+    ray.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {told}\n')
+    ray.chmod(0o755)
+    (ray.parent / "python").symlink_to(sys.executable)
+    with listening(Metadata) as port:
+        variables = {"SPOT_METADATA_URL": f"http://127.0.0.1:{port}", "LIMA_VENV": str(tmp_path)}
+        watching = subprocess.Popen(
+            [CLUSTER / "ray" / "spot_notice.sh", provider, "head:6379"],
+            env=os.environ | variables | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=subprocess.DEVNULL,
+        )
+        try:
+            while len(asked) < 4:
+                time.sleep(0.1)
+            assert watching.poll() is None and not told.exists()
+            noticed.set()
+            assert watching.wait(60) == 0
+        finally:
+            watching.kill()
+            watching.wait()
+    parsed = parse_click(ray_cli, told.read_text().splitlines())
+    assert parsed["address"] == "head:6379" and parsed["node_id"] is None
+    assert parsed["reason"] == "DRAIN_NODE_REASON_PREEMPTION"
+    assert least <= int(parsed["deadline_remaining_seconds"]) <= most
 
 
 def test_slurm_starts_ray_with_flags_that_it_has_and_on_the_loopback() -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 import ray_dumps
-from chat_server import ChatServer, refused, serving
 from cluster_jobs import BUSY_MACHINE, deployed, environment, python, run, train
-from judge_server import JudgeServer
 from judged import reply, write_replies
 from sweeps import quick_sweep
 
 from benchmarks.drill.nodes import LocalCluster, local_cluster
+from benchmarks.local_servers.chat_server import ChatServer, refused, serving
+from benchmarks.local_servers.judge_server import JudgeServer
 from lima_ray.config.secrets.reading import SECRETS
 from lima_ray.web.passwords import login_line
 

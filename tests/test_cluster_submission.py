@@ -9,7 +9,6 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 import yaml
-from chat_server import serving
 from cluster_jobs import (
     BUSY_MACHINE,
     deployed,
@@ -22,11 +21,12 @@ from cluster_jobs import (
     until,
     write_config,
 )
-from judge_server import JudgeServer
 from judged import reply, write_replies
 from sweeps import quick_sweep, trainings
 
 from benchmarks.drill.nodes import LocalCluster, local_cluster
+from benchmarks.local_servers.chat_server import serving
+from benchmarks.local_servers.judge_server import JudgeServer
 from lima_ray.records.run import Run
 from lima_ray.records.verdict import read_verdicts
 

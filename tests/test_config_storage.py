@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3_server import BUCKET, KEY, READ_ONLY_KEY, S3Server, s3_server
 
+from benchmarks.local_servers.s3_server import BUCKET, KEY, READ_ONLY_KEY, S3Server, s3_server
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import output_path, readable_path, resolve, stored_path
 from lima_ray.config.storage import bucket, changing_files, lease, whole_folders

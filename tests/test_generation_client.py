@@ -4,8 +4,9 @@ import json
 import time
 
 import pytest
-from chat_server import DROP, KEY, ChatServer, Response, chats, refused, said
+from chat_requests import chats
 
+from benchmarks.local_servers.chat_server import DROP, KEY, ChatServer, Response, refused, said
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Sampling
 from lima_ray.generation.client import Client

@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 import pytest
 import ray
-from chat_server import KEY, ChatServer, refused, said, serving
 from conftest import ray_cluster
 
+from benchmarks.local_servers.chat_server import KEY, ChatServer, refused, said, serving
 from lima_ray.config.command_line import COMMANDS
 from lima_ray.config.command_line import parse_arguments as command_arguments
 from lima_ray.config.errors import UserError

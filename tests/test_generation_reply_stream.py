@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from chat_server import DROP, ChatServer, Response, refused
 
+from benchmarks.local_servers.chat_server import DROP, ChatServer, Response, refused
 from lima_ray.config.errors import UserError
 from lima_ray.config.sections import Sampling
 from lima_ray.generation.reply_stream import StreamReply, stream_from_server

@@ -3,8 +3,9 @@
 import time
 
 import pytest
-from chat_server import ChatServer, chats, refused, serving
+from chat_requests import chats
 
+from benchmarks.local_servers.chat_server import ChatServer, refused, serving
 from lima_ray.config.errors import UserError
 
 

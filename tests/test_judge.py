@@ -13,11 +13,11 @@ from typing import Any
 
 import psutil
 import pytest
-from chat_server import serving
 from conftest import ray_cluster
-from judge_server import JudgeServer, always_a, honest, longer
 from served import Hosted
 
+from benchmarks.local_servers.chat_server import serving
+from benchmarks.local_servers.judge_server import JudgeServer, always_a, honest, longer
 from lima_ray import judge as command
 from lima_ray.config.command_line import COMMANDS, parse_arguments
 from lima_ray.config.errors import UserError

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import ChatServer, Response, refused, said
 from filelock import FileLock
 
+from benchmarks.local_servers.chat_server import ChatServer, Response, refused, said
 from lima_ray.config.errors import UserError
 from lima_ray.curation.candidate import Candidate
 from lima_ray.judging.asking.judges import EndpointJudge

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from chat_server import ChatServer, Response, refused, said
-
+from benchmarks.local_servers.chat_server import ChatServer, Response, refused, said
 from lima_ray.judging.asking.judges import EndpointJudge
 from lima_ray.judging.endpoint import grade_item, judge_items
 from lima_ray.records.reply import Reply

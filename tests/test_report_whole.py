@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from annotation_page import AnnotationPage
 from browser import CHROMIUM, chromium, free_port
-from chat_server import serving
-from judge_server import JudgeServer
 
+from benchmarks.local_servers.chat_server import serving
+from benchmarks.local_servers.judge_server import JudgeServer
 from lima_ray.config.command_line import run_command
 from lima_ray.data.examples import read_examples
 from lima_ray.records.files import write_jsonl

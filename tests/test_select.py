@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from chat_server import ChatServer, Response, refused, serving
 from conftest import ray_cluster
-from judge_server import JudgeServer, longer
 from sweeps import quick_sweep
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.local_servers.chat_server import ChatServer, Response, refused, serving
+from benchmarks.local_servers.judge_server import JudgeServer, longer
 from lima_ray import select, train
 from lima_ray.config.differences import flatten
 from lima_ray.config.errors import UserError

@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from s3_server import s3_store
 from served import hosted
 
+from benchmarks.local_servers.s3_server import s3_store
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.storage import whole_folders

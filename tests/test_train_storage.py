@@ -16,8 +16,8 @@ import pytest
 import ray
 from conftest import ray_cluster
 from ray.cluster_utils import Cluster
-from s3_server import S3Server, s3_store
 
+from benchmarks.local_servers.s3_server import S3Server, s3_store
 from lima_ray import train
 from lima_ray.config.command_line import run_command
 from lima_ray.config.errors import UserError

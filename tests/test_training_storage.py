@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from process_group import in_process_group
-from s3_server import S3Server, s3_store
 
+from benchmarks.local_servers.s3_server import S3Server, s3_store
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.storage import changing_files, whole_folders
 from lima_ray.config.storage.working_copy import CACHE, location

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from chat_server import ChatServer, serving
 
+from benchmarks.local_servers.chat_server import ChatServer, serving
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import PACKAGE
 from lima_ray.judging import preflight

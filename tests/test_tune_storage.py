@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ray_cluster
-from s3_server import S3Server, s3_store
 from sweeps import quick_sweep
 
+from benchmarks.local_servers.s3_server import S3Server, s3_store
 from lima_ray.config.command_line import run_command
 from lima_ray.config.storage.working_copy import CACHE, storage_folder
 from tune import sweep

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import sweeps
 import yaml
-from chat_server import serving
 from conftest import ray_cluster
-from judge_server import JudgeServer, longer
 from sweeps import ROWS, quick_sweep, starts, trainings
 
+from benchmarks.local_servers.chat_server import serving
+from benchmarks.local_servers.judge_server import JudgeServer, longer
 from lima_ray.config.errors import UserError
 from lima_ray.config.loading import load_recipe as load_recipe
 from lima_ray.records.quality import read_qualities

@@ -1,20 +1,15 @@
 """A fault of judging: an actor that asks a paid judge is killed with its questions on their way."""
 
-import json
 import os
-import re
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from benchmarks.drill.nodes import HOST, local_cluster
+from benchmarks.drill.nodes import local_cluster
 from benchmarks.drill.outcome import Fault, Outcome, expect, wait_until
+from benchmarks.local_servers.chat_server import serving
+from benchmarks.local_servers.judge_server import JudgeServer
 from benchmarks.servers import ROOT
 from lima_ray.records.files import write_jsonl
 from lima_ray.records.reply import Reply
@@ -29,63 +24,10 @@ FAULT_AFTER = 12
 """Verdicts written when the fault comes."""
 
 
-class PaidJudge(ThreadingHTTPServer):
-    """An OpenAI endpoint that prefers the larger number, and counts what it has answered."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__((HOST, 0), AnswerHandler)
-        self.answered: Counter[str] = Counter()
-        self.lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.server_port}/v1"
-
-
-class AnswerHandler(BaseHTTPRequestHandler):
-    server: PaidJudge  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def do_POST(self) -> None:
-        """Answer after a while, as a model that reasons does."""
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt = body["messages"][-1]["content"]
-        time.sleep(ANSWER_S)
-        with self.server.lock:
-            self.server.answered[prompt] += 1
-        numbers = [int(n) for n in re.findall(r"the answer is (\d+)", prompt)][-2:]
-        said = f"One number is larger.\n{'A' if numbers[0] > numbers[1] else 'B'}"
-        choice = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
-        usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": 8}
-        self.respond({"model": "paid", "choices": [choice], "usage": usage})
-
-    def do_GET(self) -> None:
-        self.respond({"data": [{"id": "paid"}]})
-
-    def respond(self, answer: dict[str, object]) -> None:
-        content = json.dumps(answer).encode()
-        with suppress(OSError):  # who asked may be dead
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def paid_judge() -> Iterator[PaidJudge]:
-    judge = PaidJudge()
-    thread = threading.Thread(target=judge.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield judge
-    finally:
-        judge.shutdown()
-        judge.server_close()
+def larger(a: str, b: str) -> str:
+    """Prefer the answer with the larger number."""
+    numbers = [int(said.rsplit(" ", 1)[1]) for said in (a, b)]
+    return "A" if numbers[0] > numbers[1] else "B"
 
 
 def write_replies(folder: Path, model: str, number: int) -> str:
@@ -103,7 +45,11 @@ def kill_judging_actor(folder: Path) -> Outcome:
     def written() -> int:
         return file.read_bytes().count(b"\n") if file.exists() else 0
 
-    with paid_judge() as judge, local_cluster() as cluster, log.open("wb") as out:
+    with (
+        serving(JudgeServer(decide=larger, seconds=ANSWER_S)) as judge,
+        local_cluster() as cluster,
+        log.open("wb") as out,
+    ):
         nodes = cluster.add_nodes(2)
         asked = f"paid@{judge.url},concurrency={CONCURRENCY}"
         command = [sys.executable, "-m", "lima_ray.judge", *models, "--judges", asked]

@@ -1,4 +1,4 @@
-"""Faults of storage: a disk that is full, without room for another byte."""
+"""Faults of storage: a disk without room for another byte, a bucket that does not answer."""
 
 import shutil
 import subprocess
@@ -7,12 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.drill.outcome import Fault, Outcome, expect, skipped
+from benchmarks.drill.outcome import Fault, Outcome, expect, skipped, wait_until
 from benchmarks.drill.training import describe_lost
-from benchmarks.drill.trainings import LOCAL, Training, expect_same, reference
+from benchmarks.drill.trainings import (
+    END_S,
+    FIRST_STEP_S,
+    LOCAL,
+    Training,
+    expect_same,
+    reference,
+)
+from benchmarks.local_servers.s3_server import CREDENTIALS, s3_server
+from lima_ray.config.storage.working_copy import CACHE
 
 DISK_MIB = 256
 FAULT_AFTER = 10
+OUTAGE_S = 60.0
+"""Longer than pyarrow itself tries again."""
 USER_ERROR = 2
 """Status of a command that ends with a message for its user."""
 
@@ -75,4 +86,33 @@ def take_all_room(ballast: Path) -> None:
                 continue
 
 
-FAULTS = [Fault("disk", "a full disk", fill_disk)]
+def stop_store(folder: Path) -> Outcome:
+    """Take a run's bucket away for a minute, with a state just written, and give it back."""
+    whole = reference(folder.parents[1])
+    with s3_server() as store:
+        environment = LOCAL | CREDENTIALS | {CACHE: str(folder / "working_copies")}
+        training = Training(folder, "run", environment, {"runs_dir": store.url("runs")})
+        training.begin()
+        try:
+            state = "runs/run/state/.step-000008.manifest.json"
+            wait_until(lambda: state in store.names(), FIRST_STEP_S, "a state in the bucket")
+            store.stop()
+            fault_s, objects = time.time(), store.objects.by_name
+            kept = dict(objects)
+            time.sleep(OUTAGE_S)
+            store.start()
+            wait_until(lambda: objects.keys() - kept.keys(), END_S, "the run is stored again")
+            seconds = time.time() - fault_s
+            training.finish()
+        finally:
+            training.kill()
+        store.download("runs/run/", training.run.path)
+    starts = training.records("start")
+    expect(len(starts) == 1, f"the training began {len(starts)} times")
+    return Outcome(describe_lost(0), seconds, expect_same(training, whole))
+
+
+FAULTS = [
+    Fault("disk", "a full disk", fill_disk),
+    Fault("bucket", f"an S3 store does not answer for {OUTAGE_S:.0f} s", stop_store),
+]

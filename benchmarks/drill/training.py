@@ -3,15 +3,17 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.drill.nodes import LocalCluster, Node, local_cluster
+from benchmarks.drill.nodes import HOST, LocalCluster, Node, local_cluster
 from benchmarks.drill.outcome import Fault, Outcome, expect
 from benchmarks.drill.trainings import Training, expect_same, reference
-from benchmarks.servers import beside
+from benchmarks.local_servers.http_server import QuietHandler, listening
+from benchmarks.servers import ROOT
 
 FAULT_AFTER = 10
 """Steps done when the fault comes; the last state is of step 8."""
@@ -105,16 +107,16 @@ def kill_head(folder: Path) -> Outcome:
 
 
 def drain_node(folder: Path) -> Outcome:
-    """Tell that a node will be taken away, and take it; another joins after the notice."""
+    """Give a node its notice, and take it away in time; another joins after the notice."""
     whole = reference(folder.parents[1])
     with under_way(folder) as (cluster, nodes, training):
 
         def leave() -> None:
             began_s = time.monotonic()
-            notify(cluster, cluster.node_id(nodes[0]))
-            cluster.add_nodes(1)
-            time.sleep(max(0, NOTICE_S - (time.monotonic() - began_s)))
-            nodes[0].kill()
+            with notified(cluster, cluster.node_id(nodes[0])):
+                cluster.add_nodes(1)
+                time.sleep(max(0, NOTICE_S - (time.monotonic() - began_s)))
+                nodes[0].kill()
 
         return interrupt(training, whole, leave)
 
@@ -143,18 +145,31 @@ def join_late(folder: Path) -> Outcome:
     return Outcome(describe_lost(went_on.lost), went_on.seconds, held)
 
 
-def notify(cluster: LocalCluster, node_id: str) -> None:
-    """Give Ray a spot machine's notice, as what watches for it on the machine would."""
-    subprocess.run(
-        [
-            *(str(beside("ray")), "drain-node", "--address", cluster.environment["RAY_ADDRESS"]),
-            *("--node-id", node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"),
-            *("--reason-message", "spot", "--deadline-remaining-seconds", str(NOTICE_S)),
-        ],
-        env=os.environ | cluster.environment,
-        check=True,
-        capture_output=True,
-    )
+@contextmanager
+def notified(cluster: LocalCluster, node_id: str) -> Iterator[None]:
+    """Give a machine Google's notice, which `cluster/ray/spot_notice.sh` on it watches for."""
+
+    class Metadata(QuietHandler):
+        def do_GET(self) -> None:
+            self.respond(200, {}, b"TRUE")
+
+    with listening(Metadata) as port:
+        variables = {
+            "SPOT_METADATA_URL": f"http://{HOST}:{port}",
+            "LIMA_VENV": sys.prefix,
+        }
+        script = str(ROOT / "cluster" / "ray" / "spot_notice.sh")
+        watching = subprocess.Popen(
+            [script, "google", cluster.environment["RAY_ADDRESS"], node_id],
+            env=os.environ | cluster.environment | variables,
+            stdin=subprocess.DEVNULL,
+        )
+        try:
+            yield
+            expect(watching.wait(NOTICE_S) == 0, "the notice did not reach Ray")
+        finally:
+            watching.kill()
+            watching.wait()
 
 
 FAULTS = [

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from http_server import QuietHandler, listening
+from benchmarks.local_servers.http_server import QuietHandler, listening
 
 COMMIT = "a" * 40
 TOKEN = "hf_right"

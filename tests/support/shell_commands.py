@@ -1,5 +1,6 @@
 """Check shell commands of documents and manifests by the parsers of the programs they call."""
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -80,6 +81,10 @@ def check(words: list[str]) -> None:
         script = next(n for n, word in enumerate(args) if not word.startswith("-"))
         assert (ROOT / args[script]).is_file(), f"no {args[script]}"
         check(args[script + 1 :])
+    elif program in ("nohup", "setsid"):
+        check(args)
+    elif program.endswith(".sh"):
+        assert os.access(ROOT / words[0], os.X_OK), f"no program {words[0]}"
     elif program == "kubectl":
         check_kubectl(args)
     elif program == "helm":

@@ -1,9 +1,6 @@
-"""A small server that speaks S3, for tests: what pyarrow asks for, with faults at will.
+"""A small server that speaks S3: what pyarrow asks for, with faults at will."""
 
-`LIMA_TEST_S3=http://127.0.0.1:9000` has the tests that need no fault use another server, such as
-MinIO or moto, with the keys of the environment.
-"""
-
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,16 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from hashlib import md5
+from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import parse_qs, unquote, urlsplit
 from uuid import uuid4
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-import pytest
-from http_server import QuietHandler, QuietServer
+from benchmarks.local_servers.http_server import QuietHandler, QuietServer
 
 KEY, READ_ONLY_KEY = "test-key", "test-reader"
 BUCKET = "test-bucket"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": "secret"}
+"""Environment variables that let in."""
 XML = {"Content-Type": "application/xml"}
 
 
@@ -57,6 +57,13 @@ class S3Server:
         start = f"{BUCKET}/{below}"
         names = [name for name in list(self.objects.by_name) if not name.endswith("/")]
         return sorted(name[len(start) :] for name in names if name.startswith(start))
+
+    def download(self, below: str, folder: Path) -> None:
+        """Write all objects below a prefix into a folder."""
+        for name in self.names(below):
+            file = folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(self.objects.by_name[f"{BUCKET}/{below}{name}"][0])
 
     def start(self) -> None:
         self.objects.down = False
@@ -260,9 +267,7 @@ def etag(content: bytes) -> str:
 @contextmanager
 def s3_store() -> Iterator[S3Server]:
     """A server, whose credentials are in this process's environment."""
-    with s3_server() as server, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", KEY)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with s3_server() as server, patch.dict(os.environ, CREDENTIALS):
         yield server
 
 

@@ -1,4 +1,4 @@
-"""A local server that speaks OpenAI's chat completions, and misbehaves where a test wants it to."""
+"""A local server that speaks OpenAI's chat completions, and misbehaves where it is told to."""
 
 import json
 import threading
@@ -8,18 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from http_server import QuietHandler, listening
-
-from lima_ray.config.sections import Sampling
-from lima_ray.generation.client import Client
-from lima_ray.generation.endpoint import Endpoint
-from lima_ray.generation.request_pool import request_all
-from lima_ray.generation.responses import ChatCompletion
+from benchmarks.local_servers.http_server import QuietHandler, listening
 
 Response = tuple[int, dict[str, str], bytes]
 DROP: Response = (0, {}, b"")
 """Close the connection without a word."""
-SAMPLING = Sampling()
 KEY = "sk-right-and-secret"
 
 
@@ -112,19 +105,3 @@ def serving(server: Server) -> Iterator[Server]:
             yield server
         finally:
             server.closing.set()
-
-
-def chats(
-    server: ChatServer, questions: list[str], sampling: Sampling = SAMPLING, **settings: Any
-) -> tuple[dict[str, ChatCompletion], dict[str, str]]:
-    """Ask the server each question; return what was answered and what failed."""
-    answers: dict[str, ChatCompletion] = {}
-    failures: dict[str, str] = {}
-
-    async def handle(client: Client, question: str) -> None:
-        message = {"role": "user", "content": question}
-        answers[question] = await client.chat([message], sampling)
-
-    endpoint = Endpoint(**({"url": server.url, "backoff_s": 0.02, "timeout_s": 5} | settings))
-    request_all(endpoint, "m", questions, handle, failures.__setitem__)
-    return answers, failures

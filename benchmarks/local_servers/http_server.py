@@ -1,4 +1,4 @@
-"""A small HTTP server in a thread of its own, for those that tests stand in for."""
+"""A small HTTP server in a thread of its own, which others of this package are made of."""
 
 import threading
 from collections.abc import Iterator

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from chat_server import DROP, ChatServer, Response, refused
+from benchmarks.local_servers.chat_server import DROP, ChatServer, Response, refused
 
 Decide = Callable[[str, str], str]
 """A verdict on the answers A and B; of a single reply both are the whole conversation."""
