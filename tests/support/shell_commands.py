@@ -22,7 +22,7 @@ POSITIONALS = {"serve.login": 1, "serve.haproxy": 0}
 """Of modules that read their command line themselves."""
 HARMLESS = {
     *("cat", "cd", "chmod", "chown", "command", "date", "dpkg", "export", "head", "hf", "mkdir"),
-    *("mountpoint", "openssl", "sudo", "test", "tr", "ulimit", "umask"),
+    *("mountpoint", "openssl", "read", "sudo", "test", "tr", "ulimit", "umask"),
 }
 """Programs whose arguments are not looked at."""
 KUBECTL = {"create", "delete", "get", "logs", "port-forward", "wait"}
