@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 from shell_commands import ROOT, check, commands
 
+from lima_ray.config.storage.bucket import parse_url
 from serve.arguments import Args
 
 KUBERAY = ROOT / "cluster" / "kuberay"
@@ -168,7 +169,9 @@ def test_pods_hold_to_the_restricted_standard(folder: str) -> None:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_claims_and_mounts_lead_somewhere(folder: str) -> None:
     claims = {
-        m["metadata"]["name"] for m in rendered(folder) if m["kind"] == "PersistentVolumeClaim"
+        m["metadata"]["name"]
+        for m in (*rendered("common"), *rendered(folder))
+        if m["kind"] == "PersistentVolumeClaim"
     }
     assert "lima-shared" in claims
     for pod in pods(folder):
@@ -182,6 +185,22 @@ def test_claims_and_mounts_lead_somewhere(folder: str) -> None:
         assert set(named) <= claims
         for mount in (m for c in pod["containers"] for m in c.get("volumeMounts", [])):
             assert mount["name"] in volumes or mount["name"] == "data"  # postgres's own claim
+
+
+@pytest.mark.parametrize("folder", [f for f in FOLDERS if f != "common"])
+def test_the_end_of_what_a_folder_makes_leaves_runs_and_namespace(folder: str) -> None:
+    kinds = {m["kind"] for m in rendered(folder)}
+    assert not kinds & {"Namespace", "PersistentVolumeClaim", "NetworkPolicy"}
+
+
+@pytest.mark.parametrize(("folder", "scheme"), [("train-s3", "s3"), ("train-gcs", "gs")])
+def test_all_of_a_bucket_s_training_is_in_it(folder: str, scheme: str) -> None:
+    (job,) = of_ray(f"overlays/{folder}")
+    named = re.findall(r"\S+://\S+", job["spec"]["entrypoint"])
+    assert [parse_url(name).scheme for name in named] == [scheme] * 3
+    for group in groups(job):
+        volumes = group["template"]["spec"]["volumes"]
+        assert not any("persistentVolumeClaim" in volume for volume in volumes)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -24,7 +24,7 @@ from serve.arguments import Args
 
 CLUSTER = ROOT / "cluster"
 LAUNCHED = sorted(path.name for path in (CLUSTER / "ray").glob("*.yaml"))
-SCRIPTS = ["environment.sh", "ray/spot_notice.sh", "slurm/lima.sbatch"]
+SCRIPTS = ["environment.sh", "kuberay/drain_node.sh", "ray/spot_notice.sh", "slurm/lima.sbatch"]
 
 
 def launched(name: str) -> dict[str, Any]:

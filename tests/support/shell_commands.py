@@ -21,7 +21,20 @@ BY_MODULE = {command.module: command for command in COMMANDS.values()}
 POSITIONALS = {"serve.login": 1, "serve.haproxy": 0}
 """Of modules that read their command line themselves."""
 HARMLESS = {
-    *("cat", "cd", "chmod", "chown", "command", "date", "dpkg", "export", "head", "hf", "mkdir"),
+    *(
+        "cat",
+        "cd",
+        "chmod",
+        "chown",
+        "command",
+        "date",
+        "dpkg",
+        "export",
+        "head",
+        "hf",
+        "install",
+        "mkdir",
+    ),
     *("mountpoint", "openssl", "read", "sudo", "test", "tr", "ulimit", "umask"),
 }
 """Programs whose arguments are not looked at."""
