@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 import ray
 import ray.train
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train.torch import TorchConfig, TorchTrainer
 from transformers import PreTrainedTokenizerFast
 
@@ -254,7 +254,10 @@ def fit_on_nodes(trainer: TorchTrainer, run: Run, max_failures: int) -> dict[str
             returned = trainer.fit().return_value or {}
         except ray.train.TrainingFailedError as error:
             raise UserError(explain_failure(error, run, max_failures)) from error
-        except RayActorError as error:  # on this command's own node, or on the head
+        except (
+            RayActorError,
+            OutOfMemoryError,
+        ) as error:  # on this command's own node, or on the head
             raise UserError(
                 f"Ray's controller of the training was lost ({describe_exception(error)}). What is "
                 f"saved is in {run.place}; the same command goes on from there, once the cluster "

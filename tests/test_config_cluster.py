@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ray_cluster
+from ray.exceptions import OutOfMemoryError
 
 from lima_ray.config import cluster
 from lima_ray.config.errors import UserError
@@ -73,7 +74,11 @@ def test_why_workers_failed_is_noted_by_rank(tmp_path: Path) -> None:
     callback = failures.FailureLog(run)
     callback.after_exception(None, {1: died, 0: died})
     callback.after_exception(None, {1: ValueError("Traceback\n  x\nValueError: no room")})
-    assert failures.read_failures(run) == [
+    full = "killed due to the node running low on memory. Memory was 22.5GB used / 23.5GB limit (1)"
+    callback.after_exception(None, {0: OutOfMemoryError(f"{full}\nRefer to the documentation")})
+    *other, memory = failures.read_failures(run)
+    assert "worker 0 failed: its node ran low on memory, 22.5GB of 23.5GB in use; ask" in memory
+    assert other == [
         "workers 0, 1 failed: its process ended unexpectedly (killed, out of memory, or crashed)",
         "worker 1 failed: ValueError: ValueError: no room",
     ]

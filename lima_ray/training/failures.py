@@ -1,9 +1,11 @@
 """Why workers were restarted: noted by Ray Train's controller, told by the driver."""
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from ray.exceptions import OutOfMemoryError
 from ray.train import UserCallback
 
 from lima_ray.config.errors import UserError
@@ -41,6 +43,13 @@ class FailureLog(UserCallback):
 def describe_exception(error: BaseException) -> str:
     """Return the line of an error that says most: its last, or how its process ended."""
     text = str(error)
+    if isinstance(error, OutOfMemoryError):
+        found = re.search(r"was (\S+) used / (\S+) limit", text)
+        used = f", {found[1]} of {found[2]} in use" if found else ""
+        return (
+            f"its node ran low on memory{used}; ask for fewer workers there (cluster.workers) or "
+            "smaller train.tokens_per_micro_batch, or end what else runs on it"
+        )
     if "Worker unexpectedly exits" in text:
         return "its process ended unexpectedly (killed, out of memory, or crashed)"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
