@@ -18,10 +18,12 @@ from conftest import ray_cluster
 from ray.cluster_utils import Cluster
 
 from benchmarks.local_servers.s3_server import S3Server, s3_store
+from benchmarks.servers import free_port
 from lima_ray import train
 from lima_ray.config.command_line import run_command
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
+from lima_ray.config.storage.bucket import parse_url
 from lima_ray.config.storage.working_copy import CACHE, storage_folder
 from lima_ray.data.examples import write_examples
 from lima_ray.generation.arguments import GenerationJob
@@ -173,3 +175,28 @@ def test_nodes_of_a_cluster_need_no_common_disk(
         cluster.shutdown()
     held = [{file.name for file in (tmp_path / f"node-{n}").rglob("*.pt")} for n in range(3)]
     assert held[0] == set() and held[1] and held[2] and not held[1] & held[2]
+
+
+@pytest.fixture
+def google() -> Iterator[str]:
+    """The URL of a bucket of a server that speaks Google Cloud Storage."""
+    server = pytest.importorskip(
+        "gcp_storage_emulator.server", reason="needs `pip install gcp-storage-emulator`"
+    )
+    port = free_port()
+    running = server.create_server("127.0.0.1", port, in_memory=True, default_bucket="lima")
+    running.start()
+    yield f"gs://lima/runs?endpoint_override=127.0.0.1:{port}&scheme=http&anonymous=true"
+    running.stop()
+
+
+def test_a_run_lives_in_google_cloud_storage(recipe: Recipe, google: str, tmp_path: Path) -> None:
+    plain = train.fit(recipe.model_copy(update={"name": "plain"}))
+    stored = recipe.override({"runs_dir": google, "name": "stored"})
+    losses = [s["loss"] for s in train.fit(stored).steps()]
+    assert losses == [s["loss"] for s in plain.steps()]
+    shutil.rmtree(storage_folder())
+    assert [s["loss"] for s in train.fit(stored).steps()] == losses  # finished, by the bucket alone
+    model = str(parse_url(google) / "stored" / "export")
+    job = GenerationJob(model=model, prompts=prompts(tmp_path), out=tmp_path)
+    assert [r.model for r in generate(job)] == ["stored"]
