@@ -72,6 +72,7 @@ def test_a_sweep_measures_the_win_rate_against_a_reference(cluster: None, tmp_pa
     table, said = tmp_path / "other.json", "It is as it is."
     with serving(JudgeServer(decide=longer)) as server:
         fields = {"select.judge": "endpoint", "select.endpoint": server.url}
+        prices = {"select.input_usd": 1e6, "select.output_usd": 1e6}
         fields |= {"select.endpoint_model": "judge", "select.reference": str(table)}
         tree = {"axes": {}, "seeds": [0], "metric": "win_rate", "set": fields}
         path = quick_sweep(tmp_path, **tree)
@@ -87,8 +88,14 @@ def test_a_sweep_measures_the_win_rate_against_a_reference(cluster: None, tmp_pa
         graded = quick_sweep(tmp_path, "graded", **tree | {"metric": "grade"})
         with pytest.raises(UserError, match=r"on .*test\.jsonl gives win_rate, stopped"):
             sweep.run(Command(sweep=str(graded)))
+        priced = quick_sweep(tmp_path, "priced", **tree | {"set": fields | prices})
+        with pytest.raises(UserError, match=r"may cost \$.*; --yes accepts it"):
+            sweep.run(Command(sweep=str(priced)))
+        (judging,) = sweep.plan(Command(sweep=str(path))).judging_estimates()
+        assert judging.calls == 3 * 2 * sweeps.PROMPTS
+        assert len(server.requests) == 1  # a trial
         study = sweep.run(Command(sweep=str(path)))
-        # One trial, and for two epochs and the measurement each prompt in both orders.
+        # For two epochs and the measurement each prompt in both orders.
         assert len(server.requests) == 1 + 3 * 2 * sweeps.PROMPTS
     (outcome,), (point,) = study.outcomes, study.points
     assert outcome.measured and outcome.chosen and outcome.chosen.metric == "win_rate"

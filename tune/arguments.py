@@ -35,6 +35,10 @@ class SweepCommand(Section):
     """Seeds instead of the file's."""
     concurrent: int = Field(default=0, ge=0)
     """Trainings at once; 0 takes the file's, or as many as fit."""
+    limit_usd: float = Field(default=5, ge=0)
+    """Money that judges may cost without asking a person, by the prices given."""
+    yes: bool = False
+    """Accept more than limit_usd."""
 
 
 class ReportCommand(Section):
@@ -57,3 +61,7 @@ class ReproduceCommand(Section):
     """Folder of sweeps and trainings; empty takes the recipe's."""
     out: Path = Path("runs/reproduce")
     """Folder for the page and its pictures."""
+    limit_usd: float = Field(default=5, ge=0)
+    """Money that judges may cost without asking a person, by the prices given."""
+    yes: bool = False
+    """Accept more than limit_usd."""

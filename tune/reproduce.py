@@ -15,9 +15,11 @@ if __name__ == "__main__":  # arguments first: the imports below take seconds
     sys.exit(run_command("reproduce"))
 
 import json
+import math
 import os
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -28,6 +30,7 @@ import psutil
 
 from lima_ray.config.paths import output_path
 from lima_ray.config.storage.changing_files import pull, push
+from lima_ray.judging.asking.budget import confirm
 from lima_ray.records.files import write_json
 from lima_ray.results.page.blocks import Block, Code, Heading, Line, Link, Strong, rows_table, text
 from lima_ray.results.page.markdown import markdown_page
@@ -54,6 +57,8 @@ def reproduce(command: Command) -> Path:
     at_once, gpus = trainings_at_once(
         plans[0].sweep, cluster, sum(len(plan.trainings) for plan in plans)
     )
+    judging = [one for plan in plans for one in plan.judging_estimates()]
+    confirm(judging, math.inf if command.yes else command.limit_usd, sys.stdin.isatty())
     with (
         Stopwatch(path.with_name("reproduce.json")) as stopwatch,
         WorkerPool(cluster, at_once, gpus, path.parent / "workers") as pool,

@@ -18,6 +18,8 @@ if __name__ == "__main__":  # arguments first: the imports below take seconds
 
     sys.exit(run_command("sweep"))
 
+import math
+import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +31,13 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.paths import stored_path
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.storage.working_copy import reference
+from lima_ray.judging.asking.budget import Estimate, confirm
 from lima_ray.planning.disk import free_bytes
 from lima_ray.results.units import counted, format_bytes, format_duration
 from tune import report, space
 from tune.arguments import SweepCommand as Command
 from tune.cost import Cost, arithmetic, remaining_cost
+from tune.judging_cost import judging_estimates
 from tune.pace import earlier_runs, measure_pace
 from tune.reports.tables import PERPLEXITY
 from tune.results import Study
@@ -64,9 +68,16 @@ class SweepPlan:
     def ids(self) -> list[str]:
         return [training.id for training, _ in self.trainings]
 
+    @property
+    def times(self) -> int:
+        """How many points each training stands for."""
+        return 1 if self.points else self.sweep.points
+
     def remaining_cost(self, at_once: int) -> Cost:
-        times = 1 if self.points else self.sweep.points
-        return remaining_cost(self.trainings, at_once).times(times)
+        return remaining_cost(self.trainings, at_once).times(self.times)
+
+    def judging_estimates(self) -> list[Estimate]:
+        return judging_estimates(self.trainings, self.times)
 
 
 def plan(command: Command) -> SweepPlan:
@@ -92,17 +103,29 @@ def run(command: Command) -> Study:
 
     KeyboardInterrupt tells that it was stopped; what there is has been reported.
     """
-    return run_plan(plan(command), resume=command.resume, dry_run=command.dry_run)
+    planned = plan(command)
+    return run_plan(
+        planned,
+        resume=command.resume,
+        dry_run=command.dry_run,
+        limit_usd=math.inf if command.yes else command.limit_usd,
+    )
 
 
 def run_plan(
-    plan: SweepPlan, *, resume: bool, dry_run: bool = False, pool: WorkerPool | None = None
+    plan: SweepPlan,
+    *,
+    resume: bool,
+    dry_run: bool = False,
+    limit_usd: float = math.inf,
+    pool: WorkerPool | None = None,
 ) -> Study:
     """Run a planned sweep to its end and report it; raises as `run` does.
 
     Args:
         resume: go on with a sweep that was begun.
         dry_run: print what would run, and start nothing.
+        limit_usd: money that judges may cost without asking a person.
         pool: actors that an earlier sweep has left running; by default the sweep starts its own.
     """
     sweep, path = plan.sweep, plan.path
@@ -113,6 +136,7 @@ def run_plan(
         print_plan(plan, at_once, gpus)
         if dry_run:
             return Study(sweep, plan.points, [], path, plan.base, [])
+        confirm(plan.judging_estimates(), limit_usd, sys.stdin.isatty())
         directory.write()
         try:
             run_trainings(plan, directory, at_once, gpus, pool)
@@ -140,6 +164,8 @@ def print_plan(plan: SweepPlan, at_once: int, gpus: bool) -> None:
         f"{forecast(plan, cost, at_once, gpu)}; weights of {format_bytes(cost.kept_bytes)} are "
         f"kept, {format_bytes(cost.most_bytes)} at most meanwhile ({format_bytes(free)} free)"
     )
+    for judging in plan.judging_estimates():
+        show(f"judge {judging.describe()}")
     if sweep.metric == "perplexity":
         show(f"note: {PERPLEXITY}")
     if cost.most_bytes > free:

@@ -49,6 +49,28 @@ class Estimate:
     def most_usd(self) -> float | None:
         return self.judge.cost(self.input_tokens, self.most_output_tokens or self.output_tokens)
 
+    def times(self, count: int) -> "Estimate":
+        """Return what the same takes so many times."""
+        most = self.most_output_tokens
+        return Estimate(
+            self.judge,
+            self.calls * count,
+            self.input_tokens * count,
+            self.output_tokens * count,
+            None if most is None else most * count,
+        )
+
+    def plus(self, other: "Estimate") -> "Estimate":
+        """Return what both take together, of one judge."""
+        most = self.most_output_tokens, other.most_output_tokens
+        return Estimate(
+            self.judge,
+            self.calls + other.calls,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            None if None in most else sum(filter(None, most)),
+        )
+
     def describe(self) -> str:
         said = (
             f"{self.judge.annotator.name}: {self.calls:,} calls, about {self.input_tokens:,.0f} "

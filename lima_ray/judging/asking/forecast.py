@@ -22,6 +22,7 @@ from lima_ray.judging.assessment import JOURNAL, dev_prompts, is_outdated
 from lima_ray.judging.endpoint import questions
 from lima_ray.judging.questions.item import Item
 from lima_ray.judging.questions.replies import REPLIES_FILE
+from lima_ray.records.example import Example
 from lima_ray.records.journal import Journal
 from lima_ray.records.reply import Reply
 from lima_ray.records.run import Run
@@ -76,9 +77,15 @@ def read_known(folder: Path) -> list[Reply]:
 
 def assume_replies(recipe: Recipe, known: Sequence[Reply]) -> list[Reply]:
     """Return replies to all dev prompts, as long as those that are known."""
+    prompts = dev_prompts(recipe)
+    rows = read_prompts(prompts.reference, prompts.split)
+    return assumed_replies(rows, prompts.samples, known)
+
+
+def assumed_replies(
+    prompts: Sequence[Example], samples: int, known: Sequence[Reply] = ()
+) -> list[Reply]:
     length = CHARACTERS_A_TOKEN * OUTPUT_TOKENS
     if known:
         length = sum(len(one.reply) for one in known) // len(known)
-    prompts = dev_prompts(recipe)
-    rows = read_prompts(prompts.reference, prompts.split)
-    return list(expected_replies(rows, prompts.samples, FILLER * length))
+    return list(expected_replies(prompts, samples, FILLER * length))
