@@ -73,6 +73,7 @@ def test_why_workers_failed_is_noted_by_rank(tmp_path: Path) -> None:
     died = RuntimeError("The actor died. Worker exit detail: Worker unexpectedly exits with code 2")
     callback = failures.FailureLog(run)
     callback.after_exception(None, {1: died, 0: died})
+    callback.after_exception(None, {0: RuntimeError("Connection closed"), 1: died})
     callback.after_exception(None, {1: ValueError("Traceback\n  x\nValueError: no room")})
     full = "killed due to the node running low on memory. Memory was 22.5GB used / 23.5GB limit (1)"
     callback.after_exception(None, {0: OutOfMemoryError(f"{full}\nRefer to the documentation")})
@@ -80,6 +81,8 @@ def test_why_workers_failed_is_noted_by_rank(tmp_path: Path) -> None:
     assert "worker 0 failed: its node ran low on memory, 22.5GB of 23.5GB in use; ask" in memory
     assert other == [
         "workers 0, 1 failed: its process ended unexpectedly (killed, out of memory, or crashed)",
+        "worker 1 failed: its process ended unexpectedly (killed, out of memory, or crashed); "
+        "worker 0 failed: RuntimeError: Connection closed",
         "worker 1 failed: ValueError: ValueError: no room",
     ]
 

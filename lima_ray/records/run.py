@@ -284,7 +284,10 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other trainings away from this run; refuse where another process trains it."""
-        busy = f"another process is training {self.path}; wait for it, or choose another --name"
+        busy = (
+            f"another process is training {self.path}; wait for it, stop it (a job: ray job list, "
+            "ray job stop ID), or choose another --name"
+        )
         with explain_write_errors(self.path):
             held = acquire_lock(self.lock_file, busy, everywhere=True)
         try:

@@ -13,6 +13,7 @@ from lima_ray.config.storage.changing_files import push
 from lima_ray.records.run import Run
 
 FILE = "failures.log"
+ENDED = "its process ended unexpectedly (killed, out of memory, or crashed)"
 
 
 class FailureLog(UserCallback):
@@ -29,9 +30,11 @@ class FailureLog(UserCallback):
         reasons: dict[str, list[int]] = {}
         for rank, error in sorted(worker_exceptions.items()):
             reasons.setdefault(describe_exception(error), []).append(rank)
+        # A worker that died is the cause; the others lost contact with it.
+        causes = sorted(reasons.items(), key=lambda reason: reason[0] != ENDED)
         line = "; ".join(
             f"worker{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))} failed: {why}"
-            for why, ranks in reasons.items()
+            for why, ranks in causes
         )
         # On a full disk this raises, which ends the training at once, as another try would.
         with self.file.open("a", encoding="utf-8") as out:
@@ -51,7 +54,7 @@ def describe_exception(error: BaseException) -> str:
             "smaller train.tokens_per_micro_batch, or end what else runs on it"
         )
     if "Worker unexpectedly exits" in text:
-        return "its process ended unexpectedly (killed, out of memory, or crashed)"
+        return ENDED
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
 
