@@ -36,8 +36,7 @@ from lima_ray.planning.disk import free_bytes
 from lima_ray.results.units import counted, format_bytes, format_duration
 from tune import report, space
 from tune.arguments import SweepCommand as Command
-from tune.cost import Cost, arithmetic, remaining_cost
-from tune.judging_cost import judging_estimates
+from tune.cost import Cost, arithmetic, judging_estimates, remaining_cost
 from tune.pace import earlier_runs, measure_pace
 from tune.reports.tables import PERPLEXITY
 from tune.results import Study
