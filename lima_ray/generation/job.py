@@ -102,6 +102,8 @@ def identity(job: GenerationJob, path: Path | None, rows: list[Example]) -> dict
     digest = hashlib.sha256("\n".join(row.to_line() for row in rows).encode()).hexdigest()
     decided = {"model": job.name, "prompts_hash": digest[:12], "samples": job.samples}
     decided |= {"sampling": job.sampling.model_dump()}
+    if job.weights != "auto":
+        decided["weights"] = job.weights
     if path:
         return decided | {"model_hash": hash_base(str(path))}
     asked = {"url": job.server.url, "model": job.model, "extra": job.server.extra}
