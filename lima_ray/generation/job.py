@@ -102,10 +102,9 @@ def identity(job: GenerationJob, path: Path | None, rows: list[Example]) -> dict
     digest = hashlib.sha256("\n".join(row.to_line() for row in rows).encode()).hexdigest()
     decided = {"model": job.name, "prompts_hash": digest[:12], "samples": job.samples}
     decided |= {"sampling": job.sampling.model_dump()}
-    if job.weights != "auto":
-        decided["weights"] = job.weights
     if path:
-        return decided | {"model_hash": hash_base(str(path))}
+        rounded = {} if job.weights == "auto" else {"weights": job.weights}
+        return decided | {"model_hash": hash_base(str(path))} | rounded
     asked = {"url": job.server.url, "model": job.model, "extra": job.server.extra}
     return decided | {"endpoint": asked}
 
