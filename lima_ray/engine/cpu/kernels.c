@@ -191,7 +191,7 @@ void multiply(const float *x, const uint32_t *packed, const float *scales, const
             tiles(x, ins, panel, 0, more, 0, to, ins, outs, columns, FP32, rows);
         else if (format == BF16)
             tiles(x, ins, panel, 0, more, 0, to, ins, outs, columns, BF16, rows);
-        else if (rows <= TILE)
+        else if (rows <= 2 * TILE) /* for so few, widened for each tile anew is quicker */
             tiles(x, ins, panel, scale, more, 0, to, ins, outs, columns, INT8, rows);
         else
             tiles_of_groups(x, panel, scale, more, to, ins, outs, columns, rows);
