@@ -39,7 +39,7 @@ def main(
         asks: files with workloads.
         concurrency: requests in flight at once, for each of them.
     """
-    answer = {"engine": engine_of, "generate": generate_of}[way](model)
+    answer = engine_of(Engine(model)) if way == "engine" else generate_of(model)
     rows = load(warm)
     answer(rows, len(rows))
     print("ready", flush=True)
@@ -51,9 +51,8 @@ def main(
         print(json.dumps(figures), flush=True)
 
 
-def engine_of(model: Path) -> Any:
+def engine_of(engine: Engine) -> Any:
     """Our engine, in a closed loop of so many clients."""
-    engine = Engine(model)
 
     def answer(asks: list[Ask], concurrency: int) -> list[Answer]:
         answers: dict[str, Answer] = {}

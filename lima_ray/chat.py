@@ -35,7 +35,7 @@ def main(given: ChatCommand) -> None:
     if model.startswith(("http://", "https://")):
         stream = stream_from_server(model, given.name, system, given.sampling)
     else:
-        stream = stream_from_model(model, system, given.sampling)
+        stream = stream_from_model(model, system, given.sampling, given.weights)
     if sys.stdin.isatty():
         with suppress(ImportError):
             import readline  # noqa: F401  # gives input() its line editing and history

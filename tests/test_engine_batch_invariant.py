@@ -8,7 +8,7 @@ import torch
 from conftest import C_WORKS
 from engines import answer, cpu_forward, prompts
 
-from lima_ray.config.sections import Sampling
+from lima_ray.config.sections import Sampling, WeightFormat
 from lima_ray.engine.cpu import compiler
 from lima_ray.engine.cpu.batch_invariant import SiLU
 from lima_ray.engine.cpu.linear import KernelLinear, PackedLinear, PlainLinear
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 class Recording(Engine):
     """Keeps the logits of every token of every request."""
 
-    def __init__(self, model_dir: Path, slots: int) -> None:
-        super().__init__(model_dir, slots)
+    def __init__(self, model_dir: Path, slots: int, weights: WeightFormat = "auto") -> None:
+        super().__init__(model_dir, slots, weights=weights)
         self.kept: dict[str, list[torch.Tensor]] = {}
         forward: Any = self.forward
         self.plain = forward.logits
@@ -65,16 +65,22 @@ def is_batches_of_library(batches: list[int], largest: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    "product", [pytest.param(KernelLinear, marks=C_WORKS), PackedLinear, PlainLinear]
+    ("product", "weights"),
+    [
+        *(pytest.param(KernelLinear, w, marks=C_WORKS) for w in ("fp32", "bf16", "int8")),
+        (PackedLinear, "auto"),
+        (PackedLinear, "int8"),
+        (PlainLinear, "auto"),
+    ],
 )
 def test_a_reply_is_bitwise_the_same_in_any_company(
-    base_dir: Path, monkeypatch: pytest.MonkeyPatch, product: type
+    base_dir: Path, monkeypatch: pytest.MonkeyPatch, product: type, weights: WeightFormat
 ) -> None:
     if product != KernelLinear:
         monkeypatch.setenv("LIMA_KERNELS", "0")
     if product == PlainLinear:
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    wide = Recording(base_dir, slots=32)
+    wide = Recording(base_dir, 32, weights)
     products = {type(layer) for layer in wide.model.modules()}
     assert products & {KernelLinear, PackedLinear, PlainLinear} == {product}
     assert wide.batch_invariant
@@ -93,7 +99,7 @@ def test_a_reply_is_bitwise_the_same_in_any_company(
         again, other_logits_TV = wide.run(company, mine, enters_at)
         assert torch.equal(logits_TV, other_logits_TV)
         assert again == reply
-    again, other_logits_TV = Recording(base_dir, slots=3).run(others[:2], mine, 1)
+    again, other_logits_TV = Recording(base_dir, 3, weights).run(others[:2], mine, 1)
     assert torch.equal(logits_TV, other_logits_TV)
     assert again == reply
 

@@ -11,8 +11,10 @@ from conftest import C_WORKS
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
 from torch.nn.functional import silu as torch_silu
 
+from lima_ray.config.sections import WeightFormat
 from lima_ray.engine.cpu import compiler, kernels, reference
 from lima_ray.engine.cpu.kv_layer import Batch, LayerCache
+from lima_ray.engine.cpu.weights import HeldWeights
 from lima_ray.model.cpu_layers import rotate
 
 SHAPES = [(12, 12, 64), (12, 4, 64), (8, 1, 128), (5, 5, 80), (6, 2, 22), (3, 1, 8)]
@@ -105,15 +107,24 @@ class LayerCase:
 
 @pytest.mark.parametrize("operations", CPUS, indirect=True)
 @pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("held_as", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize(("ins", "outs"), [(1, 1), (7, 47), (64, 48), (100, 100), (770, 300)])
 def test_a_product_is_that_of_pytorch_for_any_batch_and_threads(
-    ins: int, outs: int, bias: bool, operations: Any, monkeypatch: pytest.MonkeyPatch
+    ins: int,
+    outs: int,
+    held_as: WeightFormat,
+    bias: bool,
+    operations: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
     x_BTD, weight_ND = torch.randn(3, 9, ins), torch.randn(outs, ins)
     bias_N = torch.randn(outs) if bias else None
-    weights = operations.pack(weight_ND.T.contiguous().T, bias_N)
+    held = HeldWeights.of(weight_ND.T.contiguous().T, held_as)
+    weights, weight_ND = operations.pack(held, bias_N), held.widened()
     whole_BTN = operations.multiply(x_BTD, weights)
+    in_fp32 = operations.pack(HeldWeights(weight_ND), bias_N)
+    assert torch.equal(operations.multiply(x_BTD, in_fp32), whole_BTN)
     expected_BTN = linear(
         x_BTD.double(), weight_ND.double(), None if bias_N is None else bias_N.double()
     )
@@ -258,8 +269,12 @@ def test_what_c_cannot_read_is_refused() -> None:
     with pytest.raises(ValueError, match=r"strides \(32, 32, 1\)"):
         kernels.silu_mul(torch.randn(4, 1, 32)[..., :16])
     with pytest.raises(ValueError, match=refused):
-        kernels.pack(torch.randn(8, 16).half(), None)
-    weights = kernels.pack(torch.randn(8, 16), None)
+        kernels.pack(HeldWeights(torch.randn(8, 16).half()), None)
+    with pytest.raises(ValueError, match="int8 without scales"):
+        kernels.pack(HeldWeights(torch.ones(8, 16, dtype=torch.int8)), None)
+    with pytest.raises(ValueError, match=r"shape \(8, 2\).* of shape \(8, 1\)"):
+        kernels.pack(HeldWeights(torch.ones(8, 16, dtype=torch.int8), torch.ones(8, 2)), None)
+    weights = kernels.pack(HeldWeights(torch.randn(8, 16)), None)
     with pytest.raises(ValueError, match="given 15 inputs; the weights take 16"):
         kernels.multiply(x_B1D[..., :15], weights)
     with pytest.raises(ValueError, match=refused):

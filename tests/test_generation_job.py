@@ -400,6 +400,8 @@ def test_an_export_replies_in_this_process_and_resumes(export_dir: Path, tmp_pat
     file.write_bytes(b"".join(half) + b'{"id"')
     assert generate(job.model_copy(update={"slots": 2}), in_process=True) == records
     assert file.read_bytes().splitlines(keepends=True)[:7] == half
+    with pytest.raises(UserError, match="made with another weights"):
+        generate(job.model_copy(update={"weights": "int8"}), in_process=True)
     (export_dir / "generation_config.json").write_text("{}")
     with pytest.raises(UserError, match="made with another model_hash"):
         generate(job, in_process=True)

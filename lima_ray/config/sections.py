@@ -15,6 +15,8 @@ Metric = Literal["grade", "win_rate"]
 """What the verdicts on a model's replies are counted as."""
 ReadPath = Annotated[Path, AfterValidator(readable_path)]
 """A path that is read; of a bucket's URL what it names is fetched, and the copy's path taken."""
+WeightFormat = Literal["auto", "fp32", "bf16", "int8"]
+"""How an engine on a CPU holds a model's weights."""
 Auto = Literal["auto"]
 """Chosen before a run starts, by what fits the memory of its workers (`lima_ray.plan`)."""
 FINAL_FRACTION = 10
@@ -178,6 +180,15 @@ class Sampling(Section):
     """Longest prompt and reply together, in tokens; never more than the model's positions."""
     seed: int = 0
     """Seed of the draws; the same seed gives the same reply whatever else is in the batch."""
+
+
+class Decoding(Section):
+    """How an engine of ours holds a model."""
+
+    weights: WeightFormat = "auto"
+    """How a CPU holds the weights: auto takes bf16 where it has the very values of the files, else
+    fp32, so that no digit changes. bf16 rounds an fp32 export, and int8 (8 bits, a scale for each
+    64) any: fewer bytes to read for each token, and slightly other replies. On a GPU only auto."""
 
 
 class Select(Section):

@@ -28,6 +28,7 @@ from pathlib import Path
 import torch
 
 from lima_ray.config.errors import UserError
+from lima_ray.config.sections import WeightFormat
 from lima_ray.data.tokenizer import prompt_ids, text_ids
 from lima_ray.engine.cpu.forward import CpuForward
 from lima_ray.engine.cuda_graphs import CudaGraphForward
@@ -48,7 +49,11 @@ class Engine:
     """A model with its tokenizer, and slots in which requests are decoded together."""
 
     def __init__(
-        self, model_dir: Path, slots: int = 32, device: torch.device | None = None
+        self,
+        model_dir: Path,
+        slots: int = 32,
+        device: torch.device | None = None,
+        weights: WeightFormat = "auto",
     ) -> None:
         """Load an export, or a plain base, from its directory.
 
@@ -57,15 +62,17 @@ class Engine:
             slots: requests decoded at once.
             device: None takes a GPU where there is one. A CPU computes in fp32, CUDA in the
                 precision of the model's files.
+            weights: how a CPU holds them; see `config.sections.Decoding`.
 
         Raises:
-            UserError: no such model, or one whose attention is more than plain causal.
+            UserError: no such model, one whose attention is more than plain causal, or a GPU whose
+                weights are to be held in another format.
         """
         if slots < 1:
             raise UserError(f"slots is {slots}; an engine needs at least 1")
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.slots = slots
-        self.model, self.tokenizer = load(model_dir, self.device, slots)
+        self.model, self.tokenizer = load(model_dir, self.device, slots, weights)
         self.context: int = context_length(self.model.config)
         self.vocab: int = self.model.config.vocab_size
         self.stop_token_ids = stop_token_ids(self.model, self.tokenizer)

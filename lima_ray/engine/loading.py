@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from lima_ray.config.errors import UserError
+from lima_ray.config.sections import WeightFormat
 from lima_ray.data.tokenizer import TOKENIZER_FILES, check_sentencepiece, template_eot_ids
 from lima_ray.engine.cpu.batch_invariant import make_batch_invariant
 from lima_ray.model.attention import register_attention
@@ -23,12 +24,19 @@ LOADING = threading.Lock()
 process meanwhile, and two at once leave each other's weights in the wrong one."""
 
 
-def load(model_dir: Path, device: torch.device, batch: int) -> tuple[Any, Any]:
+def load(
+    model_dir: Path, device: torch.device, batch: int, held_as: WeightFormat
+) -> tuple[Any, Any]:
     """Return a directory's model, its attention in slots, and tokenizer; refuse a broken one.
 
-    One whose attention is more than plain causal is refused too. A CPU computes in fp32, CUDA in
-    the precision of the files.
+    One whose attention is more than plain causal is refused too. A CPU computes in fp32, from
+    weights that are held in the format named; CUDA in the precision of the files.
     """
+    if device.type != "cpu" and held_as != "auto":
+        raise UserError(
+            f"weights is {held_as}, but {device.type} computes in the precision of the files; "
+            "leave it auto, or decode on a CPU (CUDA_VISIBLE_DEVICES=)"
+        )
     needed = {
         "model": ("config.json",),
         "weights in safetensors": ("*.safetensors",),
@@ -41,19 +49,35 @@ def load(model_dir: Path, device: torch.device, batch: int) -> tuple[Any, Any]:
     register_attention(SLOT_ATTENTION, slot_attention)
     logging.disable_progress_bar()
     try:
-        if problem := why_undecodable(load_config(str(model_dir))):
+        config = load_config(str(model_dir))
+        if problem := why_undecodable(config):
             raise UserError(f"{model_dir}: {problem}")
         tokenizer = AutoTokenizer.from_pretrained(str(model_dir), trust_remote_code=False)
         with LOADING:
-            dtype = "auto" if device.type == "cuda" else torch.float32
+            dtype = "auto" if device.type == "cuda" else cpu_dtype(model_dir, config, held_as)
             model, info = read_pretrained(str(model_dir), dtype, SLOT_ATTENTION)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"the model in {model_dir} cannot be loaded: {error}") from error
     check_complete(info, str(model_dir))
     model = model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
-        model = make_batch_invariant(model, batch)
+        model = make_batch_invariant(model, batch, held_as)
     return model, tokenizer
+
+
+def cpu_dtype(model_dir: Path, config: Any, held_as: WeightFormat) -> torch.dtype:
+    """Return the number format in which a model is read before its layers are packed.
+
+    bf16, which takes half the memory, where nothing is lost by it: where every file is in bf16, and
+    only in Llamas, since other families may have constants that would be rounded.
+    """
+    if held_as == "fp32" or config.model_type != "llama":
+        return torch.float32
+    for file in model_dir.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            if any(tensors.get_slice(name).get_dtype() != "BF16" for name in tensors.keys()):  # noqa: SIM118
+                return torch.float32
+    return torch.bfloat16
 
 
 def slot_attention(

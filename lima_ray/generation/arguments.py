@@ -6,11 +6,11 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from lima_ray.config.sections import Sampling, Section
+from lima_ray.config.sections import Decoding, Sampling
 from lima_ray.generation.endpoint import Endpoint
 
 
-class GenerationJob(Section):
+class GenerationJob(Decoding):
     """Who replies to what, and where the replies go."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -36,7 +36,7 @@ class GenerationJob(Section):
     server: Annotated[Endpoint, tyro.conf.arg(name="")] = Endpoint()
 
 
-class ChatCommand(Section):
+class ChatCommand(Decoding):
     """What the command line says of a chat."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]

@@ -103,7 +103,8 @@ def identity(job: GenerationJob, path: Path | None, rows: list[Example]) -> dict
     decided = {"model": job.name, "prompts_hash": digest[:12], "samples": job.samples}
     decided |= {"sampling": job.sampling.model_dump()}
     if path:
-        return decided | {"model_hash": hash_base(str(path))}
+        rounded = {} if job.weights == "auto" else {"weights": job.weights}
+        return decided | {"model_hash": hash_base(str(path))} | rounded
     asked = {"url": job.server.url, "model": job.model, "extra": job.server.extra}
     return decided | {"endpoint": asked}
 

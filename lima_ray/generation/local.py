@@ -35,7 +35,7 @@ class GenerationWorker:
         """Load the engine, and refuse prompts that leave no room for a reply."""
         if self.threads:
             torch.set_num_threads(self.threads)
-        self.engine = Engine(self.path, self.job.slots)
+        self.engine = Engine(self.path, self.job.slots, weights=self.job.weights)
         self.limit = check_prompt_lengths(
             scripts, self.engine.prompt, self.engine.context, self.job.sampling
         )

@@ -10,7 +10,7 @@ import httpx2
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.secrets.reading import KEY_ENV
-from lima_ray.config.sections import Sampling
+from lima_ray.config.sections import Sampling, WeightFormat
 from lima_ray.config.storage.bucket import is_url
 from lima_ray.engine.requests import Request
 from lima_ray.generation.client import length_fields
@@ -25,14 +25,16 @@ LOADING_TRIES = 100
 CONNECT_S = 10.0
 
 
-def stream_from_model(reference: str, system: str, sampling: Sampling) -> StreamReply:
+def stream_from_model(
+    reference: str, system: str, sampling: Sampling, weights: WeightFormat = "auto"
+) -> StreamReply:
     """Load a model into this process, return what streams its replies; refuse a missing one."""
     elsewhere = reference.startswith("lima_ray/") or is_url(reference)
     if not Path(reference).exists() and not elsewhere:
         raise UserError(f"no model at {reference}; `make demo` leaves one in runs/miniature/export")
     from lima_ray.engine.engine import Engine  # seconds, which a chat on a server need not wait
 
-    engine = Engine(find_model(reference), slots=1)
+    engine = Engine(find_model(reference), slots=1, weights=weights)
 
     def stream(turns: list[str], seed: int) -> Iterator[str]:
         ids = engine.prompt(turns, system or None)

@@ -180,7 +180,7 @@ class ModelPool:
         settings = self.settings
         if settings.engine == "slots":
             cpu = None if settings.gpus else torch.device("cpu")
-            load = partial(Engine, Path(path), settings.slots, cpu)
+            load = partial(Engine, Path(path), settings.slots, cpu, settings.weights)
             return EngineLoop(name, load, settings.queue, settings.stuck_after_s)
         process = on_this_node(settings.vllm_python, settings.vllm_packages.split(), settings.gpus)
         flags = shlex.split(settings.vllm_args)

@@ -1,14 +1,14 @@
 """How a replica serves its models; read before torch and Ray are imported."""
 
 import re
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from lima_ray.config.sections import Section
+from lima_ray.config.sections import Decoding
 
 
-class EngineSettings(Section):
+class EngineSettings(Decoding):
     """How a replica serves its models."""
 
     slots: int = Field(default=32, ge=1)
@@ -46,3 +46,13 @@ class EngineSettings(Section):
                 "take a model of a family that vLLM knows"
             )
         return given
+
+    @model_validator(mode="after")
+    def _weights_are_on_a_cpu(self) -> Self:
+        if self.weights != "auto" and (self.gpus or self.engine == "vllm"):
+            where = "with engine=vllm" if self.engine == "vllm" else f"on {self.gpus:g} GPUs"
+            raise ValueError(
+                f"weights is {self.weights} {where}, but only our engine on a CPU holds weights "
+                "in another format than the files'; leave it auto"
+            )
+        return self

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from transformers.activations import SiLUActivation
 
+from lima_ray.config.sections import WeightFormat
 from lima_ray.engine.cpu.linear import linear
 from lima_ray.engine.cpu.llama import SlotLlama, is_plain_llama
 from lima_ray.engine.cpu.reference import silu
@@ -28,21 +29,24 @@ class SiLU(nn.Module):
         return silu(x)
 
 
-def make_batch_invariant(model: nn.Module, batch: int) -> nn.Module:
+def make_batch_invariant(model: nn.Module, batch: int, held_as: WeightFormat) -> nn.Module:
     """Return a model with the same weights and batch-invariant layers, which are faster too.
 
     Weights are repacked one layer at a time, and the old ones freed.
 
     Args:
-        model: of `transformers`, in fp32 on a CPU, with attention in slots.
+        model: of `transformers`, on a CPU, with attention in slots; in fp32, but for a Llama, which
+            may be in bf16.
         batch: usual number of sequences in a batch.
+        held_as: how linear layers hold their weights.
     """
     if is_plain_llama(model):
-        return SlotLlama(model, batch)  # pyright: ignore[reportArgumentType]
+        return SlotLlama(model, batch, held_as)  # pyright: ignore[reportArgumentType]
+    model = model.float()
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:  # a subclass computes something of its own
-                setattr(parent, name, linear([child], batch))
+                setattr(parent, name, linear([child], batch, held_as))
             elif isinstance(child, SiLUActivation | nn.SiLU):
                 setattr(parent, name, SiLU())
     return model

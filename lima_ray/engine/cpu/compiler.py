@@ -24,10 +24,10 @@ from lima_ray.config import cache
 
 SOURCE = Path(__file__).with_name("kernels.c")
 COMPILE = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC", "-c")
-POINTER, COUNT, THREADS = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+POINTER, COUNT, FORMAT, THREADS = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_int
 ARGUMENTS = {
     "pack": [POINTER] * 2 + [COUNT] * 2 + [THREADS],
-    "multiply": [POINTER] * 4 + [COUNT] * 3 + [THREADS],
+    "multiply": [POINTER] * 5 + [COUNT] * 3 + [FORMAT, THREADS],
     "add_norm": [POINTER] * 4 + [COUNT] * 2 + [ctypes.c_float, THREADS],
     "silu_mul": [POINTER] * 2 + [COUNT] * 2 + [THREADS],
     "rotate_into_slots": [POINTER] * 7 + [COUNT] * 5 + [THREADS],
@@ -67,7 +67,7 @@ def load() -> ctypes.CDLL | None:
             said,
         )
         return None
-    found.panel.restype = COUNT
+    found.panel.restype = found.group.restype = COUNT
     for name, types in ARGUMENTS.items():
         function = getattr(found, name)
         function.argtypes, function.restype = types, None

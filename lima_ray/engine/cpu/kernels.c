@@ -20,7 +20,11 @@ enum { LANES = 8, TILE = 6, PANEL = 2 * LANES };
 #else
 enum { LANES = 4, TILE = 8, PANEL = 3 * LANES };
 #endif
-enum { BLOCK = 64, WIDE = 4, MOST_ROWS = 8, VECTORS = PANEL / LANES, AHEAD = 16 };
+enum { BLOCK = 64, WIDE = 4, MOST_ROWS = 8, VECTORS = PANEL / LANES };
+/* How weights are held: fp32, bf16, or 8 bits with a scale for each GROUP inputs of a column. */
+enum { FP32, BF16, INT8 };
+/* That number, as in weights.py, and the rows of a panel's words that are fetched ahead. */
+enum { GROUP = 64, AHEAD = 16 };
 /* A prompt's attention: queries taken together, and the tile of its products. */
 enum { QUERIES = 192, HEIGHT = 6, SPAN = (LANES == 16 ? 4 : 2) * LANES };
 
@@ -67,55 +71,130 @@ static inline lanes power_of_e(lanes x) {
     return (lanes)((masks)p + ((masks)shifted << 23));
 }
 
-/* Columns of a packed panel. */
+/* Columns of a packed panel, and inputs of a column that share a scale where weights have 8 bits. */
 long panel(void) { return PANEL; }
+long group(void) { return GROUP; }
 
-/* The weights (N, K) of a linear layer, the columns of each panel side by side: (N / PANEL, K, PANEL),
-   zero beyond N. */
-void pack(const float *weight, float *packed, long outs, long ins, int threads) {
+/* The words (N, W) of a linear layer, the columns of each panel side by side: (N / PANEL, W, PANEL),
+   zero beyond N. A word holds 1, 2 or 4 successive weights of a column. */
+void pack(const uint32_t *words, uint32_t *packed, long outs, long count, int threads) {
 #pragma omp parallel for num_threads(threads)
     for (long first = 0; first < outs; first += PANEL)
-        for (long i = 0; i < ins; i++)
+        for (long i = 0; i < count; i++)
             for (long out = first; out < first + PANEL; out++)
-                packed[first * ins + i * PANEL + out - first] = out < outs ? weight[out * ins + i] : 0;
+                packed[first * count + i * PANEL + out - first] = out < outs ? words[out * count + i] : 0;
 }
 
-/* Some rows of y, in the columns of one panel: sums over K in K's order, from the bias on. */
-static inline __attribute__((always_inline)) void tile(const float *x, const float *panel,
-                                                       const float *bias, float *y, long ins,
-                                                       long outs, long columns, int rows) {
-    lanes total[MOST_ROWS][VECTORS], part[VECTORS];
-    for (int row = 0; row < rows; row++)
-        for (int v = 0; v < VECTORS; v++) total[row][v] = bias ? load(bias + v * LANES) : all(0);
-    for (long i = 0; i < ins; i++, panel += PANEL) {
-        for (int v = 0; v < VECTORS; v++) {
-            __builtin_prefetch(panel + AHEAD * PANEL + v * LANES);
-            part[v] = load(panel + v * LANES);
-        }
-        for (int row = 0; row < rows; row++)
-            for (int v = 0; v < VECTORS; v++) total[row][v] += x[row * ins + i] * part[v];
+/* Weights in a word. */
+static inline long in_word(int format) { return format == FP32 ? 1 : format == BF16 ? 2 : 4; }
+
+/* The weights at a place of some words, in fp32: as they are, or 8 bits times their scale. */
+static inline __attribute__((always_inline)) lanes widen(masks words, int place, int format,
+                                                         lanes scale) {
+    if (format == FP32) return (lanes)words;
+    if (format == BF16) return place ? (lanes)(words & ~0xffff) : (lanes)(words << 16);
+    /* The 8 bits stand highest, which the scale makes up for. */
+    return __builtin_convertvector(words << (24 - 8 * place) & ~0xffffff, lanes) * scale;
+}
+
+static inline __attribute__((always_inline)) void load_scale(lanes *scale, const float *scales,
+                                                             int format) {
+    for (int v = 0; v < VECTORS && format == INT8; v++) scale[v] = load(scales + v * LANES) * 0x1p-24f;
+}
+
+/* Some rows of y, in the columns of one panel: sums over K in K's order, from the bias on, or where
+   there is `more` from what y holds. */
+static inline __attribute__((always_inline)) void tile(const float *x, long x_row,
+                                                       const uint32_t *panel, const float *scales,
+                                                       const float *bias, int more, float *y,
+                                                       long ins, long outs, long columns,
+                                                       int format, int rows) {
+    lanes total[MOST_ROWS][VECTORS], part[VECTORS], scale[VECTORS] = {0};
+    masks words[VECTORS];
+    float edge[PANEL] = {0};
+    for (int row = 0; row < rows; row++) {
+        const float *from = more ? y + row * outs : bias;
+        if (more && columns < PANEL) from = memcpy(edge, from, columns * sizeof(float));
+        for (int v = 0; v < VECTORS; v++) total[row][v] = from ? load(from + v * LANES) : all(0);
     }
-    for (int row = 0; row < rows; row++)
-        if (columns == PANEL)
-            for (int v = 0; v < VECTORS; v++) store(y + row * outs + v * LANES, total[row][v]);
-        else
-            memcpy(y + row * outs, total[row], columns * sizeof(float));
+    for (long first = 0; first < ins; first += GROUP, scales += PANEL) {
+        long end = ins - first < GROUP ? ins : first + GROUP;
+        load_scale(scale, scales, format);
+        for (long i = first; i < end; i += in_word(format), panel += PANEL) {
+            for (int v = 0; v < VECTORS; v++) {
+                __builtin_prefetch(panel + AHEAD * PANEL + v * LANES);
+                words[v] = ((const masks *)panel)[v];
+            }
+            for (int place = 0; place < in_word(format) && i + place < end; place++) {
+                for (int v = 0; v < VECTORS; v++) part[v] = widen(words[v], place, format, scale[v]);
+                for (int row = 0; row < rows; row++)
+                    for (int v = 0; v < VECTORS; v++)
+                        total[row][v] += x[row * x_row + i + place] * part[v];
+            }
+        }
+    }
+    for (int row = 0; row < rows; row++) {
+        float *to = columns < PANEL ? edge : y + row * outs;
+        for (int v = 0; v < VECTORS; v++) store(to + v * LANES, total[row][v]);
+        if (columns < PANEL) memcpy(y + row * outs, edge, columns * sizeof(float));
+    }
 }
 
-/* y (B, N) = x (B, K) times the packed weights, plus the bias (N, padded as they are), if any. */
-void multiply(const float *x, const float *packed, const float *bias, float *y, long rows, long ins,
-              long outs, int threads) {
+/* The same for any number of rows. */
+static inline __attribute__((always_inline)) void tiles(const float *x, long x_row,
+                                                        const uint32_t *panel, const float *scales,
+                                                        const float *bias, int more, float *y,
+                                                        long ins, long outs, long columns,
+                                                        int format, long rows) {
+    for (; rows > 0; rows -= TILE, x += TILE * x_row, y += TILE * outs)
+        switch (rows < TILE ? rows : TILE) {
+#define ROWS(n) \
+    case n: tile(x, x_row, panel, scales, bias, more, y, ins, outs, columns, format, n); break
+            ROWS(1); ROWS(2); ROWS(3); ROWS(4); ROWS(5); ROWS(6); ROWS(7); ROWS(8);
+        }
+}
+
+/* The same of 8-bit weights, those of a group widened once for all rows. */
+static void tiles_of_groups(const float *x, const uint32_t *panel, const float *scales,
+                            const float *bias, float *y, long ins, long outs, long columns,
+                            long rows) {
+    float wide[GROUP * PANEL];
+    lanes scale[VECTORS];
+    for (long first = 0; first < ins; first += GROUP, scales += PANEL) {
+        long count = ins - first < GROUP ? ins - first : GROUP;
+        load_scale(scale, scales, INT8);
+        for (long i = 0; i < count; i += in_word(INT8), panel += PANEL)
+            for (int v = 0; v < VECTORS; v++) {
+                __builtin_prefetch(panel + AHEAD * PANEL + v * LANES);
+                masks words = ((const masks *)panel)[v];
+                for (int place = 0; place < in_word(INT8); place++)
+                    store(wide + (i + place) * PANEL + v * LANES, widen(words, place, INT8, scale[v]));
+            }
+        tiles(x + first, ins, (const uint32_t *)wide, 0, bias, first > 0, y, count, outs, columns,
+              FP32, rows);
+    }
+}
+
+/* y (B, N) = x (B, K) times the packed weights, plus the bias (N, padded as they are), if any. In 8
+   bits the weights have scales (N / PANEL, K / GROUP, PANEL). However they are held, y is to the
+   bit that of the same weights in fp32. */
+void multiply(const float *x, const uint32_t *packed, const float *scales, const float *bias,
+              float *y, long rows, long ins, long outs, int format, int threads) {
+    long words = (ins + in_word(format) - 1) / in_word(format), groups = (ins + GROUP - 1) / GROUP;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (long first = 0; first < outs; first += PANEL) {
         long columns = outs - first < PANEL ? outs - first : PANEL;
-        const float *panel = packed + first * ins, *from = x, *more = bias ? bias + first : 0;
+        const uint32_t *panel = packed + first * words;
+        const float *more = bias ? bias + first : 0, *scale = scales ? scales + first * groups : 0;
         float *to = y + first;
-        for (long left = rows; left > 0; left -= TILE, from += TILE * ins, to += TILE * outs)
-            switch (left < TILE ? left : TILE) {
-#define ROWS(n) \
-    case n: tile(from, panel, more, to, ins, outs, columns, n); break
-                ROWS(1); ROWS(2); ROWS(3); ROWS(4); ROWS(5); ROWS(6); ROWS(7); ROWS(8);
-            }
+        if (format == FP32)
+            tiles(x, ins, panel, 0, more, 0, to, ins, outs, columns, FP32, rows);
+        else if (format == BF16)
+            tiles(x, ins, panel, 0, more, 0, to, ins, outs, columns, BF16, rows);
+        else if (rows <= 2 * TILE) /* for so few, widened for each tile anew is quicker */
+            tiles(x, ins, panel, scale, more, 0, to, ins, outs, columns, INT8, rows);
+        else
+            tiles_of_groups(x, panel, scale, more, to, ins, outs, columns, rows);
     }
 }
 

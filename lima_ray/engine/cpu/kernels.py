@@ -3,18 +3,22 @@
 For few tokens, oneDNN's products read weights and PyTorch's attention keys at half the memory's
 speed, and what is four passes here takes PyTorch a dozen of small operations. Each function checks
 that what it points C to is dense fp32 of the right shape on a CPU. What it computes stands in
-`reference.py` under the same name (`multiply`: `torch.nn.functional.linear`); `compiler.py` says
-when they are there.
+`reference.py` under the same name (`multiply`: `torch.nn.functional.linear` of the weights in
+fp32); `compiler.py` says when they are there.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from lima_ray.engine.cpu.compiler import library
 from lima_ray.engine.cpu.kv_layer import Batch, LayerCache
 from lima_ray.engine.cpu.threads import threads_allowed
+from lima_ray.engine.cpu.weights import HeldWeights
 
+FORMATS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+"""What C calls the format of weights."""
 WORTH_THREADS = 2**19
 """Elements that a pass reads from which it is shared among threads."""
 WORTH_THREADS_PRODUCTS = 2**20
@@ -52,21 +56,54 @@ class PackedWeights:
     """Weights (N, K) of a linear layer as `multiply` reads them."""
 
     panels: torch.Tensor
+    """Words of 32 bits, each of 1, 2 or 4 weights."""
+    scales: torch.Tensor | None
+    """Of weights in 8 bits, in panels too."""
     bias: torch.Tensor | None
     outs: int
     ins: int
+    format: int
+    """Number of the weights' format in C."""
+
+    @cached_property
+    def addresses(self) -> tuple[int, int | None, int | None]:
+        """Addresses of weights, scales and bias, found once: a token takes a hundred products."""
+        scales, bias = (None if t is None else t.data_ptr() for t in (self.scales, self.bias))
+        return self.panels.data_ptr(), scales, bias
 
 
-def pack(weight_NK: torch.Tensor, bias_N: torch.Tensor | None) -> PackedWeights:
-    outs, ins = weight_NK.shape
-    weight_NK = weight_NK.contiguous()
-    padded = -(-outs // library().panel()) * library().panel()
-    panels = weight_NK.new_empty(padded * ins)
-    library().pack(pointer(weight_NK), panels.data_ptr(), outs, ins, threads_allowed())
-    bias = None if bias_N is None else torch.nn.functional.pad(bias_N, (0, padded - outs))
+def pack(weights: HeldWeights, bias_N: torch.Tensor | None) -> PackedWeights:
+    """Lay weights out for `multiply`; ValueError where C cannot read them."""
+    values_NK, scales_NG = weights.values_NK, weights.scales_NG
+    outs, ins = values_NK.shape
+    if values_NK.dtype not in FORMATS or not values_NK.is_cpu:
+        raise ValueError(
+            f"the kernel was given weights in {values_NK.dtype} on {values_NK.device}; it reads "
+            "fp32, bf16 and int8 on a CPU"
+        )
+    if (values_NK.dtype is torch.int8) != (scales_NG is not None):
+        raise ValueError("the kernel was given scales without int8, or int8 without scales")
+    in_word = 4 // values_NK.dtype.itemsize
+    padded_NK = torch.nn.functional.pad(values_NK, (0, -ins % in_word)).contiguous()
+    panels = in_panels(padded_NK.view(torch.int32))
+    scales = None
+    if scales_NG is not None:
+        pointer(scales_NG, (outs, -(-ins // library().group())))
+        scales = in_panels(scales_NG.view(torch.int32))
+    padding = -outs % library().panel()
+    bias = None if bias_N is None else torch.nn.functional.pad(bias_N, (0, padding))
     if bias is not None:
-        pointer(bias, (padded,))
-    return PackedWeights(panels, bias, outs, ins)
+        pointer(bias, (outs + padding,))
+    return PackedWeights(panels, scales, bias, outs, ins, FORMATS[values_NK.dtype])
+
+
+def in_panels(words_NW: torch.Tensor) -> torch.Tensor:
+    """Return words of 32 bits in the order in which a product reads them."""
+    outs, count = words_NW.shape
+    panels = words_NW.new_empty(-(-outs // library().panel()) * library().panel() * count)
+    addresses = words_NW.data_ptr(), panels.data_ptr()
+    library().pack(*addresses, outs, count, threads_allowed())
+    return panels
 
 
 def multiply(x_BTK: torch.Tensor, weights: PackedWeights) -> torch.Tensor:
@@ -78,9 +115,8 @@ def multiply(x_BTK: torch.Tensor, weights: PackedWeights) -> torch.Tensor:
     products = batch * tokens * ins * weights.outs
     x_BTK = x_BTK.contiguous()
     library().multiply(
-        *(pointer(x_BTK), weights.panels.data_ptr()),
-        *(None if weights.bias is None else weights.bias.data_ptr(), y_BTN.data_ptr()),
-        *(batch * tokens, ins, weights.outs),
+        *(pointer(x_BTK), *weights.addresses, y_BTN.data_ptr()),
+        *(batch * tokens, ins, weights.outs, weights.format),
         threads_allowed() if products >= WORTH_THREADS_PRODUCTS else 1,
     )
     return y_BTN

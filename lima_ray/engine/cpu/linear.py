@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from lima_ray.config.sections import WeightFormat
 from lima_ray.engine.cpu import kernels
 from lima_ray.engine.cpu.compiler import available
 from lima_ray.engine.cpu.threads import threads_if
+from lima_ray.engine.cpu.weights import HeldWeights
 
 WORTH_THREADS = 2**22
 """Multiplications of a product by PyTorch from which it is shared among threads."""
@@ -21,9 +23,9 @@ WORTH_THREADS = 2**22
 class KernelLinear(nn.Module):
     """A linear layer by our kernels: at the memory's speed for few rows, oneDNN's for many."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    def __init__(self, weights: HeldWeights, bias: torch.Tensor | None) -> None:
         super().__init__()
-        self.packed = kernels.pack(weight, bias)
+        self.packed = kernels.pack(weights, bias)
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         if x_BTD.dim() == 2:  # experts and routers see rows of tokens, not of texts
@@ -68,14 +70,16 @@ def packs() -> bool:
     )
 
 
-def linear(layers: Sequence[nn.Linear], batch: int) -> nn.Module:
+def linear(layers: Sequence[nn.Linear], batch: int, held_as: WeightFormat) -> nn.Module:
     """Unite linear layers that read the same input into one, their outputs side by side.
 
-    All have a bias or none; an input usually has `batch` rows.
+    All have a bias or none; an input usually has `batch` rows. Without the kernels the weights have
+    the values that `held_as` gives them, but take the memory of fp32.
     """
-    weight = torch.cat([layer.weight.detach() for layer in layers])
-    biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+    weights = HeldWeights.of(torch.cat([layer.weight.detach() for layer in layers]), held_as)
+    biases = [layer.bias.detach().float() for layer in layers if layer.bias is not None]
     bias = torch.cat(biases) if biases else None
     if available():
-        return KernelLinear(weight, bias)
+        return KernelLinear(weights, bias)
+    weight = weights.widened()
     return PackedLinear(weight, bias, batch) if packs() else PlainLinear(weight, bias)

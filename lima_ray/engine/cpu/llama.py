@@ -15,10 +15,12 @@ import torch
 from torch import nn
 from transformers import LlamaForCausalLM
 
+from lima_ray.config.sections import WeightFormat
 from lima_ray.engine.cpu import kernels, reference
 from lima_ray.engine.cpu.compiler import available
 from lima_ray.engine.cpu.kv_slots import SlotCache
 from lima_ray.engine.cpu.linear import linear
+from lima_ray.engine.cpu.weights import held
 
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings whose angles depend on the position alone."""
@@ -37,14 +39,14 @@ def is_plain_llama(model: nn.Module) -> bool:
 class SlotLlama(nn.Module):
     """A Llama's decoder and head, with the interface that the engine uses of a causal model."""
 
-    def __init__(self, model: LlamaForCausalLM, batch: int) -> None:
-        """Take the weights of a model in fp32 on a CPU, whose own layers are freed one by one."""
+    def __init__(self, model: LlamaForCausalLM, batch: int, held_as: WeightFormat) -> None:
+        """Take the weights of a model on a CPU, whose own layers are freed one by one."""
         super().__init__()
         self.config, self.generation_config = model.config, model.generation_config
         self.any_batch_size = available()
         """Whether a sequence's logits are the same in a batch of any size."""
-        self.decoder = Decoder(model, batch)
-        self.lm_head = linear([model.lm_head], batch)
+        self.decoder = Decoder(model, batch, held_as)
+        self.lm_head = linear([model.lm_head], batch, held_as)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.decoder.embed
@@ -59,19 +61,22 @@ class SlotLlama(nn.Module):
 
 
 class Decoder(nn.Module):
-    def __init__(self, model: LlamaForCausalLM, batch: int) -> None:
+    def __init__(self, model: LlamaForCausalLM, batch: int, held_as: WeightFormat) -> None:
         super().__init__()
         config: Any = model.config
         self.embed = model.model.embed_tokens
+        self.embed.weight.data = held(self.embed.weight.data, held_as)
         positions_1C = torch.arange(config.max_position_embeddings)[None]
         half = config.head_dim // 2
-        cos_1CE, sin_1CE = model.model.rotary_emb(self.embed.weight, positions_1C)
+        cos_1CE, sin_1CE = model.model.rotary_emb(
+            torch.empty(0), positions_1C
+        )  # in fp32, as that is
         self.angles_CE = torch.cat((cos_1CE[0, :, :half], sin_1CE[0, :, :half]), dim=1)
         """Cos and sin of the rotary embedding at every position, side by side."""
         self.operations = kernels if available() else reference
         self.layers = nn.ModuleList()
         for number in range(len(model.model.layers)):
-            layer = Layer(model.model.layers[number], number, batch, self.operations)
+            layer = Layer(model.model.layers[number], number, batch, held_as, self.operations)
             self.layers.append(layer)
             model.model.layers[number] = nn.Identity()
         self.norm = weight_and_eps(model.model.norm)
@@ -80,7 +85,7 @@ class Decoder(nn.Module):
         self, input_ids: torch.Tensor, slot_cache: SlotCache, head: bool = False, **_: object
     ) -> torch.Tensor | None:
         """Return hidden states (B, T, D) for the head; without one, tokens only enter slots."""
-        x_BTD, left_BTD = self.embed(input_ids), None
+        x_BTD, left_BTD = self.embed(input_ids).float(), None
         last = self.layers[-1]
         for layer in self.layers:
             needed = head or layer is not last
@@ -89,11 +94,13 @@ class Decoder(nn.Module):
 
 
 def weight_and_eps(norm: Any) -> tuple[torch.Tensor, float]:
-    return norm.weight, norm.variance_epsilon
+    return norm.weight.float(), norm.variance_epsilon
 
 
 class Layer(nn.Module):
-    def __init__(self, layer: Any, number: int, batch: int, operations: Any) -> None:
+    def __init__(
+        self, layer: Any, number: int, batch: int, held_as: WeightFormat, operations: Any
+    ) -> None:
         """Take a layer's weights, of `transformers`; `operations` are `kernels` or `reference`."""
         super().__init__()
         attention, mlp = layer.self_attn, layer.mlp
@@ -102,11 +109,11 @@ class Layer(nn.Module):
         self.heads = attention.config.num_attention_heads
         self.kv_heads = attention.config.num_key_value_heads
         self.before_attention = weight_and_eps(layer.input_layernorm)
-        self.qkv = linear([attention.q_proj, attention.k_proj, attention.v_proj], batch)
-        self.out = linear([attention.o_proj], batch)
+        self.qkv = linear([attention.q_proj, attention.k_proj, attention.v_proj], batch, held_as)
+        self.out = linear([attention.o_proj], batch, held_as)
         self.before_mlp = weight_and_eps(layer.post_attention_layernorm)
-        self.gate_up = linear([mlp.gate_proj, mlp.up_proj], batch)
-        self.down = linear([mlp.down_proj], batch)
+        self.gate_up = linear([mlp.gate_proj, mlp.up_proj], batch, held_as)
+        self.down = linear([mlp.down_proj], batch, held_as)
 
     def forward(
         self,
