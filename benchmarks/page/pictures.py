@@ -21,6 +21,9 @@ plt.rcParams |= {
 }
 
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:gray")
+STYLES = ("solid", "dashed", (0, (1, 2)), "dashdot")
+"""By turns, so that equal lines show through each other."""
+LINE: Any = {"marker": "o", "markersize": 4, "linewidth": 2}
 WIDE = 100.0
 """An axis goes by logarithms where its values differ so many times."""
 
@@ -86,6 +89,7 @@ def draw_bars(axis: plt.Axes, figures: list[Figure]) -> None:
     axis.set_yticks(middle, cases)
     axis.invert_yaxis()
     axis.margins(x=0.1)
+    axis.xaxis.set_major_formatter("{x:,g}")
     axis.set_xlabel(f"{figures[0].what}, {figures[0].unit}")
 
 
@@ -94,7 +98,14 @@ def draw_lines(axis: plt.Axes, figures: list[Figure]) -> None:
         own = sorted((f for f in figures if f.who == name), key=lambda f: f.x or 0)
         x = [f.x or 0.0 for f in own]
         colour = COLOURS[number % len(COLOURS)]
-        axis.plot(x, [f.median for f in own], "o-", markersize=4, color=colour, label=name)
+        axis.plot(
+            x,
+            [f.median for f in own],
+            **LINE,
+            linestyle=STYLES[number % len(STYLES)],
+            color=colour,
+            label=name,
+        )
         if any(len(f.samples) > 1 for f in own):
             low, high = [f.low for f in own], [f.high for f in own]
             axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -109,7 +120,9 @@ def draw_lines(axis: plt.Axes, figures: list[Figure]) -> None:
     else:
         axis.set_ylim(bottom=0)
     axis.set_xlabel(figures[0].axis)
-    axis.set_ylabel(f"{figures[0].what}, {figures[0].unit}")
+    axis.set_ylabel(figures[0].unit)
+    axis.set_title(figures[0].what, fontsize=10)
+    axis.yaxis.set_major_formatter("{x:,g}")
     axis.grid(alpha=0.25)
 
 
