@@ -19,6 +19,7 @@ import tyro
 
 from benchmarks.page.result import Figure, Recording
 from benchmarks.scaling.measured import (
+    STAGES,
     USUAL_HIDDEN,
     Point,
     WorkerSteps,
@@ -53,6 +54,10 @@ def measure(steps: int = 3, json: Path | None = None) -> None:
         for workers in (1, 2, 4):
             found = measure_workers(bases[USUAL_HIDDEN], workers, steps)
             alone = alone or found
+            seconds = ", ".join(
+                f"ZeRO {w.stage} {median(w.seconds):.2f} s" for w in found[: len(STAGES)]
+            )
+            print(f"{workers} workers: {seconds} a step", flush=True)
             record_workers(recording, found, workers, alone, cores)
         for varied, points in by_varied(measure_points(bases, steps)).items():
             record_points(recording, varied, points)

@@ -37,7 +37,7 @@ class Collectives:
         for name in (*GRADIENTS, *WEIGHTS):
             for module in (dist, dist.distributed_c10d):
                 function = getattr(module, name, None)
-                if function and not hasattr(function, "watched"):
+                if function:
                     setattr(module, name, self.watch(name, function))
 
     def watch(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,7 +56,6 @@ class Collectives:
             self.elements[name] += max((t.numel() for t in tensors), default=0)
             return Waited(work, self) if hasattr(work, "wait") else work
 
-        watched.watched = True  # pyright: ignore[reportFunctionMemberAccess]
         return watched
 
 

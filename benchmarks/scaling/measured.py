@@ -204,4 +204,6 @@ def measure_point(
         used.append(time.process_time() - started)
     peak = peak_bytes(device) - before
     engine.destroy()
+    if varied:
+        print(f"{varied} {value:,.3g}: {median(used[1:]):.2f} s of CPU, {peak / 2**20:,.0f} MiB")
     return Point(varied, value, tuple(used[1:]), peak)
