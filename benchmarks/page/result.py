@@ -199,9 +199,13 @@ def git(*words: str) -> str:
 
 
 def shown_command(argv: Sequence[str]) -> str:
-    """Return the command line of a module of the checkout as one types it."""
-    parts = Path(argv[0]).resolve().relative_to(ROOT).with_suffix("").parts
-    return typed_command(".".join(parts).removesuffix(".__main__"), *argv[1:])
+    """Return the command line that runs, as one types it; a program's name where it is no module
+    of the checkout."""
+    file = Path(argv[0]).resolve()
+    if ROOT not in file.parents:
+        return shlex.join([file.name, *argv[1:]])
+    module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    return typed_command(module.removesuffix(".__main__"), *argv[1:])
 
 
 def typed_command(module: str, *words: str) -> str:
