@@ -77,14 +77,14 @@ def benchmarks(posts: str, lima: str, vllm_python: str) -> list[Benchmark]:
             ),
             360,
         ),
-        Benchmark("sweep", ("benchmarks.sweep", *sweep), 240),
+        Benchmark("sweep", ("benchmarks.sweep", *sweep), 200),
         Benchmark(
             "miniature",
             ("benchmarks.miniature", "--seeds", "0", "--runs_dir", f"{WORK}/miniature"),
-            240,
+            210,
         ),
         Benchmark("scaling", ("benchmarks.scaling", "measure"), 240),
-        Benchmark("simulation", ("benchmarks.scaling", "simulate"), 60),
+        Benchmark("simulation", ("benchmarks.scaling", "simulate"), 30),
         Benchmark("memory", ("benchmarks.memory", *zero), 90),
         Benchmark("memory-gpu", ("benchmarks.memory", "--gpu", recorded), 30),
         Benchmark(
@@ -93,7 +93,7 @@ def benchmarks(posts: str, lima: str, vllm_python: str) -> list[Benchmark]:
                 *("benchmarks.curate", "--work", f"{WORK}/curate", "--megabytes", "16"),
                 *given("--posts", posts),
             ),
-            60,
+            40,
         ),
         Benchmark(
             "attribution", ("benchmarks.attribution", "--runs-dir", f"{WORK}/planted"), 7200, False
