@@ -8,7 +8,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks import suite
 from benchmarks.page import __main__ as page
 from benchmarks.page import tables
 from benchmarks.page.result import (
@@ -16,10 +15,13 @@ from benchmarks.page.result import (
     Figure,
     Machine,
     Result,
+    code_commit,
     read_result,
     this_machine,
     typed_command,
 )
+from benchmarks.suite import run
+from benchmarks.suite.benchmark import Benchmark, benchmarks
 from lima_ray.config.errors import UserError
 
 HERE = Machine("a processor", 2, 8.0, {"Python": "3.11"})
@@ -89,7 +91,7 @@ def test_commands_name_no_path_of_the_machine() -> None:
 
 
 def test_the_suite_fits_half_an_hour_and_writes_what_the_page_shows() -> None:
-    every = suite.benchmarks(posts="", lima="", vllm_python="")
+    every = benchmarks(posts="", lima="", vllm_python="")
     assert sum(one.limit_s for one in every if one.always) <= 30 * 60
     template = page.TEMPLATE.read_text()
     assert all(f"{{{{tables {one.name}}}}}" in template for one in every)
@@ -98,10 +100,10 @@ def test_the_suite_fits_half_an_hour_and_writes_what_the_page_shows() -> None:
 def test_what_has_figures_of_this_code_machine_and_command_is_not_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suite, "RESULTS", tmp_path)
-    one = suite.Benchmark("some", ("benchmarks.x", "--rounds", "2"), 10)
-    assert not suite.is_current(one)
-    command, commit = typed_command(*one.words), suite.code_commit()
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    one = Benchmark("some", ("benchmarks.x", "--rounds", "2"), 10)
+    assert not run.is_current(one)
+    command, commit = typed_command(*one.words), code_commit()
     current = replace(result(speed(OURS, 1)), command=command, commit=commit)
     for found, expected in (
         (replace(current, machine=this_machine()), bool(commit)),
@@ -110,18 +112,18 @@ def test_what_has_figures_of_this_code_machine_and_command_is_not_repeated(
         (replace(current, machine=this_machine(), command="other"), False),
     ):
         found.write(tmp_path / "some.json")
-        assert suite.is_current(one) is expected
+        assert run.is_current(one) is expected
 
 
 def test_a_benchmark_that_is_ended_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suite, "GRACE_S", 1)
+    monkeypatch.setattr(run, "GRACE_S", 1)
     command = "trap '' TERM; sleep 300 & echo $!; wait; sleep 300"
     started = subprocess.Popen(
         ["sh", "-c", command], start_new_session=True, stdout=subprocess.PIPE
     )
     assert started.stdout
     child = int(started.stdout.readline())
-    suite.end(started)
+    run.end(started)
     deadline = time.monotonic() + 5
     while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline

@@ -87,4 +87,4 @@ def test_curation_tells_each_pass_beside_the_bare_library(tmp_path: Path) -> Non
     found = read_result(tmp_path / "curate.json")
     assert {f.who for f in found.figures} == {OURS, "the bare library"}
     assert all(len(f.samples) == curate.ROUNDS and f.low > 0 for f in found.figures)
-    assert found.notes == ("XML and archives of posts were not read: no --posts",)
+    assert found.notes[0] == "XML and archives of posts were not read: no --posts"

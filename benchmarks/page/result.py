@@ -25,6 +25,8 @@ CODE = ("lima_ray", "serve", "tune", "benchmarks", ":!benchmarks/page")
 """What decides figures, for git; the page does not."""
 PACKAGES = ("torch", "transformers", "deepspeed", "ray")
 OURS = "lima_ray"
+BUSY_LOAD = 1.5
+"""Load average a core from which a machine counts as used by others too."""
 Better = Literal["higher", "lower", ""]
 
 
@@ -117,9 +119,16 @@ class Recording:
     started: float = field(default_factory=time.perf_counter)
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
 
     def result(self, machine: Machine | None = None) -> Result:
         """Return what was measured here, or on another machine before."""
+        cores, busy = len(os.sched_getaffinity(0)), list[str]()
+        if self.load > BUSY_LOAD * cores and not machine:
+            busy.append(
+                f"the machine was not quiet: a load of {self.load:.0f} on {cores} cores when it "
+                "began; ratios and CPU time say more than seconds of the clock"
+            )
         return Result(
             name=self.name,
             command=shown_command(sys.argv),
@@ -128,7 +137,7 @@ class Recording:
             machine=machine or this_machine(),
             seconds=round(time.perf_counter() - self.started, 1),
             figures=tuple(self.figures),
-            notes=tuple(self.notes),
+            notes=(*self.notes, *busy),
         )
 
     def save(self, file: Path | None, machine: Machine | None = None) -> None:

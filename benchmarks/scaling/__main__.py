@@ -1,12 +1,13 @@
 """How a step's time and memory grow: measured on this machine's cores, simulated on GPUs.
 
-    python -m benchmarks.scaling measure        # 1, 2 and 4 workers; rows, row length, size
-    python -m benchmarks.scaling simulate       # LLaMA 7B and 65B on 1 to 64 GPUs
+    python -m benchmarks.scaling workers        # 1, 2 and 4 workers share a batch: minutes
+    python -m benchmarks.scaling sizes          # by rows, row length and parameters: minutes
+    python -m benchmarks.scaling gpus           # LLaMA 7B and 65B on 1 to 64 GPUs, simulated
 
-`measure` takes three minutes on two quiet cores. Workers share a fixed global batch; the step that
-the simulation's formulas give for several workers, from one worker's speed and the bandwidth of a
-bare all-reduce, stands beside the measured one. Sizes are of one worker of one thread, by CPU time;
-exponents are fits of the logarithms with 95 % intervals. `simulate` computes for a few seconds.
+`workers` needs quiet cores. The step that the simulation's formulas give for several workers, from
+one worker's speed and the bandwidth of a bare all-reduce, stands beside the measured one. `sizes`
+are of one worker of one thread, by CPU time; exponents are fits of the logarithms with 95 %
+intervals.
 """
 
 import os
@@ -19,6 +20,7 @@ import tyro
 
 from benchmarks.page.result import Figure, Recording
 from benchmarks.scaling.measured import (
+    HIDDENS,
     STAGES,
     USUAL_HIDDEN,
     Point,
@@ -39,28 +41,41 @@ AXES = {
 }
 
 
-def measure(steps: int = 3, json: Path | None = None) -> None:
-    """Measure on this machine.
+def workers(steps: int = 3, json: Path | None = None) -> None:
+    """Measure steps that 1, 2 and 4 workers share.
+
+    Args:
+        steps: measured steps of each, after one that warms up.
+        json: file for the figures, such as docs/benchmarks/scaling-workers.json.
+    """
+    recording = Recording("scaling-workers")
+    cores = len(os.sched_getaffinity(0))
+    alone: list[WorkerSteps] = []
+    with TemporaryDirectory() as folder:
+        bases = build_bases(Path(folder), (USUAL_HIDDEN,))
+        for count in (1, 2, 4):
+            found = measure_workers(bases[USUAL_HIDDEN], count, steps)
+            alone = alone or found
+            for one in found[: len(STAGES)]:
+                print(f"{count} workers, ZeRO {one.stage}: {median(one.seconds):.2f} s", flush=True)
+            record_workers(recording, found, count, alone, cores)
+    for note in recording.notes:
+        print(note)
+    recording.save(json)
+
+
+def sizes(steps: int = 2, json: Path | None = None) -> None:
+    """Measure one worker's steps by rows, row length and parameters.
 
     Args:
         steps: measured steps of each size, after one that warms up.
-        json: file for the figures, such as docs/benchmarks/scaling.json.
+        json: file for the figures, such as docs/benchmarks/scaling-sizes.json.
     """
-    recording = Recording("scaling")
-    cores = len(os.sched_getaffinity(0))
+    recording = Recording("scaling-sizes")
     with TemporaryDirectory() as folder:
-        bases = build_bases(Path(folder))
-        alone: list[WorkerSteps] = []
-        for workers in (1, 2, 4):
-            found = measure_workers(bases[USUAL_HIDDEN], workers, steps)
-            alone = alone or found
-            seconds = ", ".join(
-                f"ZeRO {w.stage} {median(w.seconds):.2f} s" for w in found[: len(STAGES)]
-            )
-            print(f"{workers} workers: {seconds} a step", flush=True)
-            record_workers(recording, found, workers, alone, cores)
-        for varied, points in by_varied(measure_points(bases, steps)).items():
-            record_points(recording, varied, points)
+        points = measure_points(build_bases(Path(folder), HIDDENS), steps)
+    for varied, own in by_varied(points).items():
+        record_points(recording, varied, own)
     for note in recording.notes:
         print(note)
     recording.save(json)
@@ -69,14 +84,14 @@ def measure(steps: int = 3, json: Path | None = None) -> None:
 def record_workers(
     recording: Recording,
     found: list[WorkerSteps],
-    workers: int,
+    count: int,
     alone: list[WorkerSteps],
     cores: int,
 ) -> None:
     """Add steps by workers, their communication, and what the simulation's formulas give."""
-    case = f"{workers} worker{'s' * (workers > 1)}"
-    x, axis = float(workers), "workers, one thread each"
-    if workers > cores:
+    case = f"{count} worker{'s' * (count > 1)}"
+    x, axis = float(count), "workers, one thread each"
+    if count > cores:
         recording.notes.append(f"{case} share {cores} cores: oversubscribed")
     for stage in dict.fromkeys(one.stage for one in found):
         own = [one for one in found if one.stage == stage]
@@ -91,8 +106,8 @@ def record_workers(
             recording.figures.append(
                 Figure(what, case, f"ZeRO {stage}", unit, samples, x=x, axis=axis)
             )
-        if 1 < workers <= cores:
-            expected, said = predict(own[0], next(a for a in alone if a.stage == stage), workers)
+        if 1 < count <= cores:
+            expected, said = predict(own[0], next(a for a in alone if a.stage == stage), count)
             measured = median(seconds)
             who = f"ZeRO {stage}, by the simulation's formulas"
             recording.figures.append(
@@ -104,14 +119,12 @@ def record_workers(
             )
 
 
-def predict(several: WorkerSteps, alone: WorkerSteps, workers: int) -> tuple[float, str]:
+def predict(several: WorkerSteps, alone: WorkerSteps, count: int) -> tuple[float, str]:
     """Return the step of several workers, nothing hidden, from one worker's and the bandwidth."""
     speed = Speed(alone.flops / median(alone.seconds), float("inf"))
     moved = traffic(several.stage, several.parameters, several.micro_batches, "deepspeed")
-    sent, stage = moved.sent(workers, FP32), several.stage
-    one = step_time(
-        speed, several.flops, several.parameters, stage, workers, sent, several.bandwidth
-    )
+    sent, stage = moved.sent(count, FP32), several.stage
+    one = step_time(speed, several.flops, several.parameters, stage, count, sent, several.bandwidth)
     said = (
         f"arithmetic {one.arithmetic:.2f} s, {sent / 1e6:.0f} MB at "
         f"{several.bandwidth / 1e9:.2f} GB/s"
@@ -135,7 +148,7 @@ def record_points(recording: Recording, varied: str, points: list[Point]) -> Non
             recording.figures.append(
                 Figure(
                     f"{what} by {varied}",
-                    f"{point.value:,.3g}",
+                    f"{point.value:,.4g}",
                     "one worker",
                     unit,
                     samples,
@@ -159,7 +172,7 @@ def exponent(x: list[float], y: list[float]) -> tuple[float, float]:
     return slope, error * t_quantile(freedom)
 
 
-def simulated(json: Path | None = None) -> None:
+def gpus(json: Path | None = None) -> None:
     """Compute steps on GPUs.
 
     Args:
@@ -177,7 +190,7 @@ def simulated(json: Path | None = None) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    commands = {"measure": measure, "simulate": simulated}
+    commands = {"workers": workers, "sizes": sizes, "gpus": gpus}
     tyro.extras.subcommand_cli_from_dict(
         commands, prog="python -m benchmarks.scaling", description=__doc__, use_underscores=True
     )

@@ -4,7 +4,7 @@ import ctypes
 import gc
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -71,16 +71,16 @@ class Point:
     """Bytes over what the process held before."""
 
 
-def build_bases(folder: Path) -> dict[int, str]:
+def build_bases(folder: Path, hiddens: Sequence[int]) -> dict[int, str]:
     """Build a random Llama for each width, of as many layers as it has heads."""
     generator = np.random.default_rng(0)
     letters = list("abcdefghijklmnopqrstuvwxyz")
     words = ["".join(generator.choice(letters, 6)) for _ in range(4000)]
     (folder / "words.txt").write_text("\n".join(words))
-    for hidden in HIDDENS:
+    for hidden in hiddens:
         text, out = str(folder / "words.txt"), folder / str(hidden)
         base.build(text, out, hidden, layers=hidden // 64, vocab=2048)
-    return {hidden: str(folder / str(hidden)) for hidden in HIDDENS}
+    return {hidden: str(folder / str(hidden)) for hidden in hiddens}
 
 
 def recipe_of(folder: str, rows: int, longest: int, workers: int = 1, stage: int = 0) -> Recipe:
@@ -205,5 +205,5 @@ def measure_point(
     peak = peak_bytes(device) - before
     engine.destroy()
     if varied:
-        print(f"{varied} {value:,.3g}: {median(used[1:]):.2f} s of CPU, {peak / 2**20:,.0f} MiB")
+        print(f"{varied} {value:,.4g}: {median(used[1:]):.2f} s of CPU, {peak / 2**20:,.0f} MiB")
     return Point(varied, value, tuple(used[1:]), peak)
