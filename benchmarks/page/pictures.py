@@ -24,7 +24,7 @@ COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:
 STYLES = ("solid", "dashed", (0, (1, 2)), "dashdot")
 """By turns, so that equal lines show through each other."""
 LINE: Any = {"marker": "o", "markersize": 4, "linewidth": 2}
-WIDE = 100.0
+WIDE = 10.0
 """An axis goes by logarithms where its values differ so many times."""
 
 
@@ -112,11 +112,11 @@ def draw_lines(axis: plt.Axes, figures: list[Figure]) -> None:
     xs = sorted({f.x for f in figures if f.x})
     if xs and xs[-1] / xs[0] >= 8:
         axis.set_xscale("log", base=2)
-    axis.set_xticks(xs, [f"{x:,g}" for x in xs])
+    axis.set_xticks(xs, [f"{x:,.3g}" if x < 1000 else f"{x:,.0f}" for x in xs])
     axis.minorticks_off()
     values = np.array([v for f in figures for v in f.samples])
     if values.min() > 0 and values.max() / values.min() > WIDE:
-        axis.set_yscale("log")
+        axis.set_yscale("log", base=2)
     else:
         axis.set_ylim(bottom=0)
     axis.set_xlabel(figures[0].axis)
