@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat reproduce test drill check
+.PHONY: help setup demo chat reproduce test drill bench check
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: $(READY)  ## the tests, without those marked slow
 
 drill: $(READY)  ## kill workers, nodes, heads, replicas ...; table in cluster/README.md, 30 minutes
 	@$(BIN)/python -m benchmarks.drill --write
+
+bench: $(READY)  ## speed and memory beside others, into docs/benchmarks.md; 30 minutes
+	@$(BIN)/python -m benchmarks.suite $(BENCH)
 
 check: $(READY)  ## ruff and pyright, and known advisories on the versions of constraints.txt
 	@$(BIN)/ruff check .

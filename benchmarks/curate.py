@@ -25,6 +25,7 @@ import tyro
 import zstandard
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
+from benchmarks.page.result import OURS, Figure, Recording
 from lima_ray.curation.candidate import Part, PartWriter
 from lima_ray.curation.dumps import sevenzip
 from lima_ray.curation.dumps.ranges import read_blocks, split
@@ -42,26 +43,41 @@ ARCHIVES = {"stackoverflow.com.7z": 68e9, "the whole dump": 92e9}
 MB = 1e6
 
 
-def main(posts: Path, work: Path, megabytes: int = 64, memory_of: int = 0) -> None:
+def main(
+    work: Path,
+    posts: Path | None = None,
+    megabytes: int = 64,
+    memory_of: int = 0,
+    json: Path | None = None,
+) -> None:
     """Print rates, their ratios, and memory as the input grows.
 
     Args:
-        posts: a site's Posts.xml.
         work: folder for the dumps and what is made of them.
+        posts: a site's Posts.xml; without it submissions of Reddit alone are read.
         megabytes: of XML.
         memory_of: run both stages over so many copies in this process, and print its peak alone.
+        json: file for the figures, such as docs/benchmarks/curate.json.
     """
+    work.mkdir(parents=True, exist_ok=True)
+    recording = Recording("curate")
     if memory_of:
+        assert posts
         site = repeat_site(posts, work / f"copies-{memory_of}", memory_of)
         run_both(site, work / "memory")
         print(peak_mib())
         return
-    copies = max(1, round(megabytes * MB / posts.stat().st_size))
-    plain = repeat_site(posts, work / "plain", copies)
-    measure_plain(plain, work)
-    measure_archive(plain, work)
-    measure_zst(work, megabytes)
-    measure_memory(posts, work)
+    if posts:
+        copies = max(1, round(megabytes * MB / posts.stat().st_size))
+        plain = repeat_site(posts, work / "plain", copies)
+        measure_plain(plain, work, recording)
+        measure_archive(plain, work, recording)
+    else:
+        recording.notes.append("XML and archives of posts were not read: no --posts")
+    measure_zst(work, megabytes, recording)
+    if posts:
+        measure_memory(posts, work, recording)
+    recording.save(json)
 
 
 def repeat_site(source: Path, folder: Path, copies: int) -> Path:
@@ -88,13 +104,25 @@ def cpu_s(call: Callable[[], object]) -> float:
     return time.process_time() - before
 
 
-def compare(size: float, calls: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Print MB per CPU second of each call, and its ratio to the first; returns the rates."""
-    best: dict[str, float] = {}
-    for _ in range(ROUNDS):
+def compare(
+    title: str, size: float, calls: dict[str, Callable[[], object]], recording: Recording
+) -> dict[str, float]:
+    """Print MB per CPU second of each call, and its ratio to the first; returns the best rates.
+
+    The first call is the bare library that the others are compared with.
+    """
+    print(title)
+    every: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(ROUNDS + 1):
         for name, call in calls.items():
-            best[name] = min(best.get(name, float("inf")), cpu_s(call))
-    rates = {name: size / MB / seconds for name, seconds in best.items()}
+            rate = size / MB / cpu_s(call)
+            every[name] += [rate] if number else []  # the first time modules are imported
+    bare, *passes = every
+    for name in passes:
+        for who, rates in ((OURS, every[name]), ("the bare library", every[bare])):
+            case, unit = f"{title}: {name}; beside {bare}", "MB a CPU second"
+            recording.figures.append(Figure("reading", case, who, unit, tuple(rates), "higher"))
+    rates = {name: max(found) for name, found in every.items()}
     first = next(iter(rates.values()))
     for name, rate in rates.items():
         print(f"  {name:<52}{rate:>9,.1f} MB/s{rate / first:>8.2f}", flush=True)
@@ -128,18 +156,18 @@ def run_both(path: Path, work: Path) -> None:
     shutil.rmtree(work)
 
 
-def measure_plain(path: Path, work: Path) -> None:
+def measure_plain(path: Path, work: Path, recording: Recording) -> None:
     """Compare passes over plain XML with one of lxml."""
     reader, tasks = reader_of(path)
     first_stage = partial(run_tasks, reader, tasks, work / "parts")
-    print(f"plain XML, {path.stat().st_size / MB:.0f} MB")
     calls = {
         "bare lxml.iterparse, three attributes": lambda: parse_all(path),
         "lines of the ranges": lambda: [0 for piece in split(path) for _ in read_blocks(piece)],
         "first stage: rows tested, parts written": first_stage,
         "both stages: top answers parsed, filtered": lambda: run_both(path, work / "both"),
     }
-    compare(path.stat().st_size, calls)
+    title = f"plain XML, {path.stat().st_size / MB:.0f} MB"
+    compare(title, path.stat().st_size, calls, recording)
 
 
 def parse_all(path: Path) -> int:
@@ -153,22 +181,23 @@ def parse_all(path: Path) -> int:
     return count
 
 
-def measure_archive(plain: Path, work: Path) -> None:
+def measure_archive(plain: Path, work: Path, recording: Recording) -> None:
     """Compare passes over a .7z with bzip2 alone, and two processes in it with one."""
     path = work / "site.stackexchange.com.7z"
     with py7zr.SevenZipFile(path, "w", filters=[{"id": py7zr.FILTER_BZIP2}]) as archive:
         archive.write(plain, "Posts.xml")
     [stream] = sevenzip.streams(path)
-    print(f".7z of bzip2, {stream.size / MB:.1f} MB packed; rates of unpacked bytes")
     reader, tasks = reader_of(path)
     first_stage = partial(run_tasks, reader, tasks, work / "parts")
     rates = compare(
+        f".7z of bzip2, {stream.size / MB:.1f} MB packed, rates of unpacked bytes",
         plain.stat().st_size,
         {
             "bare bz2": lambda: unpack(path, stream),
             "lines of the ranges": lambda: [0 for p in split(path) for _ in read_blocks(p)],
             "first stage: rows tested, parts written": first_stage,
         },
+        recording,
     )
     packed = list(rates.values())[2] * stream.size / plain.stat().st_size
     for name, size in ARCHIVES.items():
@@ -228,23 +257,25 @@ NULL = (
 """Fields of submissions, and what most of them hold."""
 
 
-def measure_zst(work: Path, megabytes: int) -> None:
+def measure_zst(work: Path, megabytes: int, recording: Recording) -> None:
     """Compare a pass over submissions, of which few are wanted, with zstandard and orjson."""
     for one_in in ONE_IN:
         folder = work / f"one-in-{one_in}"
         folder.mkdir(exist_ok=True)
         path, size = write_submissions(folder / "RS_2018-01.zst", megabytes, one_in)
-        print(f"RS_2018-01.zst, {size / MB:.0f} MB of JSON, 1 in {one_in} of the subreddit")
+        title = f"RS_2018-01.zst, {size / MB:.0f} MB of JSON, 1 in {one_in} of the subreddit"
         # Stories are comments: without a file of them the reader refuses the submissions.
         (folder / "RC_2018-01.zst").write_bytes(zstandard.compress(b""))
         reader = RedditReader(Reddit(kind="reddit", path="."), folder, seed=0)
         tasks = [task for task in reader.tasks(0, []) if path.name in str(task.arguments)]
         compare(
+            title,
             size,
             {
                 "zstandard and orjson": partial(parse_json, path),
                 "first stage": partial(run_tasks, reader, tasks, folder / "parts"),
             },
+            recording,
         )
 
 
@@ -305,7 +336,7 @@ def peak_mib() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def measure_memory(source: Path, work: Path) -> None:
+def measure_memory(source: Path, work: Path, recording: Recording) -> None:
     """Print the peak memory of both stages in a process of their own, as the input grows."""
     for copies in (1, 10, 100):
         command = [sys.executable, "-m", "benchmarks.curate", "--posts", str(source)]
@@ -313,6 +344,8 @@ def measure_memory(source: Path, work: Path) -> None:
         peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         megabytes = copies * source.stat().st_size / MB
         print(f"peak memory of both stages over {megabytes:,.0f} MB: {peak:.0f} MiB", flush=True)
+        case = f"{megabytes:,.0f} MB of XML"
+        recording.figures.append(Figure("peak of both stages", case, OURS, "MiB", (peak,)))
 
 
 if __name__ == "__main__":

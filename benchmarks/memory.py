@@ -10,10 +10,10 @@ taken off its peak. `--gpu` compares with peaks of a GPU that `benchmarks.gpu` r
 settings that a recipe can name.
 """
 
-import json
 import os
 import sys
 from collections.abc import Iterator
+from json import loads
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from process_group import in_process_group
 
 from benchmarks.gpu.training import REPEATS, lima_rows
+from benchmarks.page.gpu import gpu_machine
+from benchmarks.page.result import OURS, Figure, Recording
 from lima_ray import base
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data import training_data
@@ -68,6 +70,7 @@ def main(
     tokens: int = 256,
     cases: str = ",".join(CASES),
     gpu: str = "",
+    json: Path | None = None,
 ) -> None:
     """Print planned and measured memory of one worker, and their ratio.
 
@@ -78,11 +81,16 @@ def main(
         tokens: of a micro-batch; a step has two.
         cases: which groups of cases to run, with commas between.
         gpu: a file of `benchmarks.gpu training` to compare with instead.
+        json: file for the figures, such as docs/benchmarks/memory.json.
     """
     print(f"{'':64}{'planned':>9}{'measured':>10}{'ratio':>7}   fixed")
+    recording = Recording("memory-gpu" if gpu else "memory")
     if gpu:
-        for name, planned, measured in recorded_on_gpu(Path(gpu)):
+        recorded = loads(Path(gpu).read_text())
+        for name, planned, measured in recorded_on_gpu(recorded):
             show(name, planned, measured)
+            record(recording, name, planned, measured)
+        recording.save(json, gpu_machine(recorded))
         return
     with TemporaryDirectory() as folder:
         root = Path(folder)
@@ -97,11 +105,23 @@ def main(
                 planned = plan_memory(tried, read_shape(tried), load, gpu=False, bf16=bf16)
                 name = ", ".join(f"{k.partition('.')[2]} {v}" for k, v in case.items())
                 show(name, planned.peak, peak, f"{fixed / GIB:6.2f}")
+                record(recording, name, planned.peak, peak)
+        recording.save(json)
 
 
 def show(name: str, planned: float, measured: float, fixed: str = "") -> None:
     ratio = planned / measured
     print(f"{name:64}{planned / GIB:9.2f}{measured / GIB:10.2f}{ratio:7.2f}  {fixed}", flush=True)
+
+
+def record(recording: Recording, case: str, planned: float, measured: float) -> None:
+    """Add a case's planned and measured memory, and their ratio."""
+    for what, unit, value in (
+        ("planned", "GiB", planned / GIB),
+        ("measured", "GiB", measured / GIB),
+        ("planned/measured", "", planned / measured),
+    ):
+        recording.figures.append(Figure(what, case, OURS, unit, (value,), axis="a worker's peak"))
 
 
 def prepare(root: Path, hidden: int, layers: int, vocab: int, tokens: int) -> Recipe:
@@ -147,10 +167,10 @@ def measure(recipe: Recipe, rows_file: Path) -> tuple[Load, float, float]:
     return load_of_steps(plan, rows, rank), peak_bytes(device) - before, before
 
 
-def recorded_on_gpu(file: Path) -> Iterator[tuple[str, float, float]]:
+def recorded_on_gpu(recorded: dict[str, Any]) -> Iterator[tuple[str, float, float]]:
     """Yield name, planned and measured bytes of recorded whole steps of LLaMA 7B."""
     rows = lima_rows(32000, False)
-    for case in json.loads(file.read_text())["results"]:
+    for case in recorded["results"]:
         if case["what"] != "lima" or "peak_gib" not in case:
             continue
         recipe = validate_recipe(

@@ -7,11 +7,13 @@ aligned model reply to dev, test and the test dialogues, and prints Markdown tab
 95 %, by bootstrap over prompts, whose replies of all seeds are drawn together.
 """
 
+import time
 from pathlib import Path
 
 import numpy as np
 import tyro
 
+from benchmarks.page.result import OURS, Figure, Recording
 from lima_ray import train
 from lima_ray.config.loading import load_recipe
 from lima_ray.config.paths import resolve
@@ -22,13 +24,18 @@ from lima_ray.records.verdict import Verdict
 from lima_ray.results import intervals
 
 
-def main(seeds: tuple[int, ...] = (0, 1, 2), runs_dir: str = "runs") -> None:
+def main(
+    seeds: tuple[int, ...] = (0, 1, 2), runs_dir: str = "runs", json: Path | None = None
+) -> None:
     """Train, measure, print.
 
     Args:
         seeds: of data order, dropout and decoding.
         runs_dir: where the runs go.
+        json: file for the figures, such as docs/benchmarks/miniature.json.
     """
+    recording = Recording("miniature")
+    took_s: list[float] = []
     aligned: dict[str, list[Verdict]] = {}
     base: dict[str, list[Verdict]] = {}
     lines = [
@@ -40,7 +47,9 @@ def main(seeds: tuple[int, ...] = (0, 1, 2), runs_dir: str = "runs") -> None:
             {"name": f"miniature-seed-{seed}", "seed": seed, "runs_dir": runs_dir}
             | {"sampling.seed": seed}
         )
+        finished, started = (Path(runs_dir) / recipe.name / "export").exists(), time.perf_counter()
         run = train.fit(recipe)
+        took_s += [] if finished else [time.perf_counter() - started]
         lines.append(appendix_b(run, seed, read_qualities(run, recipe.select.judge_name)))
         for prompts in ("dev", "test", "dialogues_test"):
             found = measure(run, run.export_dir, prompts, recipe.sampling)[1]
@@ -48,9 +57,25 @@ def main(seeds: tuple[int, ...] = (0, 1, 2), runs_dir: str = "runs") -> None:
             if seed == seeds[0]:
                 own = Path(str(resolve(recipe.model.base)))
                 base[prompts] = measure(run, own, prompts, recipe.sampling)[1]
+    record(recording, base["test"], aligned["test"], took_s)
+    recording.save(json)
     print(table(base, aligned, len(seeds)))
     print()
     print("\n".join(lines))
+
+
+def record(
+    recording: Recording, base: list[Verdict], aligned: list[Verdict], took_s: list[float]
+) -> None:
+    """Add how long alignment takes, of runs that were not there, and what it does to replies."""
+    if took_s:
+        what = "rows read, trained, and the epoch chosen by judged replies"
+        recording.figures.append(Figure("alignment", what, OURS, "s", tuple(took_s)))
+    for group, title in GROUPS.items():
+        for who, verdicts in (("the base", base), (OURS, aligned)):
+            good = [v.verdict != "fail" for v in verdicts if v.group == group]
+            share = (100 * float(np.mean(good)),)
+            recording.figures.append(Figure("acceptable replies", title, who, "%", share))
 
 
 def table(base: dict[str, list[Verdict]], aligned: dict[str, list[Verdict]], seeds: int) -> str:

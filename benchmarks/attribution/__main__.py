@@ -19,6 +19,7 @@ import tyro
 
 from benchmarks.attribution.measure import BY_TEXT, DEFAULT, scores
 from benchmarks.attribution.planted import MANNERISMS, PlantedRun, find_shown
+from benchmarks.page.result import OURS, Figure, Recording
 from lima_ray.data.examples import read_examples
 from lima_ray.miniature.demo import ROWS
 from lima_ray.records.files import read_jsonl, write_jsonl
@@ -46,6 +47,7 @@ def main(
     replies: int = 24,
     runs_dir: Path = Path("runs/planted"),
     thorough: bool = False,
+    json: Path | None = None,
 ) -> None:
     """Train, measure, print.
 
@@ -54,7 +56,9 @@ def main(
         replies: that show a mannerism, at most, of each and each seed; half as many for control.
         runs_dir: where the runs go, each with its measured.jsonl, which is not measured again.
         thorough: try projections of fewer values and losses on the prompts too.
+        json: file for the figures, such as docs/benchmarks/attribution.json.
     """
+    recording = Recording("attribution")
     found: list[Precision] = []
     for seed in seeds:
         run = PlantedRun.train(seed, runs_dir)
@@ -66,6 +70,29 @@ def main(
     print(table_of_mannerisms(found))
     print()
     print(table_of_ways(found))
+    for way in dict.fromkeys(p.way for p in found):
+        who = OURS if way == DEFAULT else way
+        for what, of, shows in (
+            ("planted among the five best", "of_five", True),
+            ("the same for replies that show nothing", "of_five", False),
+        ):
+            values = tuple(mean_of(found, way, seed, of, shows) for seed in seeds)
+            recording.figures.append(Figure(what, "mean of the mannerisms", who, "%", values))
+    recording.save(json)
+
+
+def mean_of(found: list[Precision], way: str, seed: int, of: str, shows: bool) -> float:
+    """Return one seed's mean over the mannerisms, in percent, of which each counts alike."""
+    own = [
+        [
+            getattr(p, of)
+            for p in found
+            if (p.way, p.mannerism, p.shows) == (way, name, shows)
+            and p.prompt.startswith(f"{seed}-")
+        ]
+        for name in MANNERISMS
+    ]
+    return 100 * float(np.mean([np.mean(some) for some in own if some]))
 
 
 def measure(run: PlantedRun, seed: int, replies: int, thorough: bool) -> list[Precision]:
