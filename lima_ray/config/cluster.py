@@ -80,6 +80,13 @@ def connect(dashboard: bool = False) -> None:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
 
 
+def is_own() -> bool:
+    """Return whether this process has started the Ray that it uses, with one node, for itself."""
+    from ray._private import worker
+
+    return worker._global_node is not None and worker._global_node.is_head()
+
+
 def wants_gpus(cluster: Cluster) -> bool:
     import ray
 

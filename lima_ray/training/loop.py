@@ -32,10 +32,10 @@ from lima_ray.model.loss import forward_packed
 from lima_ray.model.parameters import count_elements
 from lima_ray.records.files import read_json
 from lima_ray.records.lineage import hash_base
+from lima_ray.records.phases import Phases
 from lima_ray.records.run import Run
 from lima_ray.training import checkpoint
 from lima_ray.training.metrics import MetricsLog, StepResult
-from lima_ray.training.phases import Phases
 from lima_ray.training.schedule import Schedule, plan_epoch, step_seed
 from lima_ray.training.zero import (
     GradientClipping,
