@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -30,7 +30,7 @@ from lima_ray.records.run import Run
 
 ROOT = Path(__file__).parents[1]
 POLL_S = 0.1
-IMPORTED = {"driver": "lima_ray.train", "worker": "ray.train.torch, lima_ray.training.loop"}
+IMPORTED = {"driver": "lima_ray.train", "worker": "lima_ray.training.loop"}
 MOST_PACKAGES = 12
 
 
@@ -131,7 +131,7 @@ def start(checkout: Path, recipe: Path) -> Start:
 
 def processor_seconds(command: psutil.Process) -> dict[str, float]:
     """Return what the processes below a command have taken so far, user and system, by name."""
-    taken: Counter[str] = Counter()
+    taken: defaultdict[str, float] = defaultdict(float)
     for process in [command, *command.children(recursive=True)]:
         try:
             times, line = process.cpu_times(), process.cmdline()
@@ -139,7 +139,7 @@ def processor_seconds(command: psutil.Process) -> dict[str, float]:
             continue  # it ended meanwhile
         name = "driver" if process == command else describe(line)
         taken[name] += times.user + times.system + times.children_user + times.children_system
-    return dict(taken.most_common())
+    return dict(sorted(taken.items(), key=lambda one: -one[1]))
 
 
 def describe(line: list[str]) -> str:
@@ -160,11 +160,11 @@ def packages(checkout: Path, modules: str) -> dict[str, float]:
         text=True,
         check=True,
     ).stderr
-    taken: Counter[str] = Counter()
+    taken: defaultdict[str, float] = defaultdict(float)
     for micros, module in re.findall(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)", told):
         taken[module.partition(".")[0]] += int(micros) / 1e6
-    named = dict(taken.most_common(MOST_PACKAGES))
-    return named | {"all others": taken.total() - sum(named.values())}
+    named = dict(sorted(taken.items(), key=lambda one: -one[1])[:MOST_PACKAGES])
+    return named | {"all others": sum(taken.values()) - sum(named.values())}
 
 
 def table(title: str, names: list[str], columns: list[list[dict[str, float]]]) -> str:

@@ -23,7 +23,6 @@ from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
-from ray.train.v2._internal.util import TrainingFramework
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from lima_ray.config.cluster import is_own
@@ -73,10 +72,6 @@ class ProcessGroup(BackendConfig):
     @property
     def train_func_context(self) -> Any:
         return on_own_device
-
-    @property
-    def framework(self) -> TrainingFramework:
-        return TrainingFramework.TORCH
 
     def to_dict(self) -> dict[str, Any]:
         return {"timeout_s": self.timeout_s}
