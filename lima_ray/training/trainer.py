@@ -4,7 +4,7 @@ A process of Ray takes a second of a core to start and half a second more for `r
 takes two. Ray Train's own `TorchTrainer` imports torch in the driver and in its controller, and
 starts an actor for datasets although none is given. On a Ray that this process has started for
 itself three more actors have nothing to do: one asks for nodes that nobody adds, one waits for
-nodes to be taken away, one gives back what a lost controller has claimed.
+nodes to be taken away, one gives back what a lost controller has claimed, as is done here.
 """
 
 import logging
@@ -16,7 +16,8 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.exceptions import GetTimeoutError
+from ray._raylet import PlacementGroupID
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks import DatasetsCallback
@@ -24,6 +25,11 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group_table,
+    remove_placement_group,
+)
 
 from lima_ray.config.cluster import is_own
 
@@ -44,8 +50,14 @@ class Trainer(DataParallelTrainer):
             given["scaling_policy"] = SilentScalingPolicy(self.scaling_config)
         # Read here alone, and handed to the controller; another Ray joined later has its watcher.
         os.environ[ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0"
+        before = set(placement_group_table())
         try:
             return super()._initialize_and_run_controller(**given)
+        except RayActorError:
+            for claimed in set(placement_group_table()) - before:
+                group = PlacementGroup(PlacementGroupID(bytes.fromhex(claimed)))
+                remove_placement_group(group)  # the lost controller's
+            raise
         finally:
             del os.environ[ENABLE_PREEMPTION_WATCHER_ENV_VAR]
 
