@@ -88,6 +88,8 @@ def connect_during(work: Callable[[], Returned]) -> Returned:
 
     Ray's processes end with the thread that has started them, so that is the caller's.
     """
+    # Ray begins a worker for each core in the environment of the driver; training's have their own.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     with ThreadPoolExecutor(1) as thread:
         done = thread.submit(work)
         connect()

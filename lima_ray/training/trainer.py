@@ -17,7 +17,7 @@ from typing import Any
 import ray
 import ray.train
 from ray._raylet import PlacementGroupID
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks import DatasetsCallback
@@ -53,7 +53,7 @@ class Trainer(DataParallelTrainer):
         before = set(placement_group_table())
         try:
             return super()._initialize_and_run_controller(**given)
-        except RayActorError:
+        except (RayActorError, OutOfMemoryError):
             for claimed in set(placement_group_table()) - before:
                 group = PlacementGroup(PlacementGroupID(bytes.fromhex(claimed)))
                 remove_placement_group(group)  # the lost controller's
