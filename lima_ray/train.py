@@ -27,7 +27,6 @@ import psutil
 import ray
 import ray.train
 from ray.exceptions import OutOfMemoryError, RayActorError
-from ray.train.torch import TorchConfig, TorchTrainer
 from transformers import PreTrainedTokenizerFast
 
 from lima_ray import select
@@ -49,14 +48,15 @@ from lima_ray.model.families import check_base_model
 from lima_ray.planning.auto import resolve_auto
 from lima_ray.records.files import explain_write_errors, make_readable
 from lima_ray.records.lineage import check_base, hash_arrays, hash_base
+from lima_ray.records.phases import Phases
 from lima_ray.records.run import Run
 from lima_ray.results.figures import draw_loss_curve
 from lima_ray.training.failures import FailureLog, describe_exception
-from lima_ray.training.phases import Phases
 from lima_ray.training.progress import TrainingProgress
 from lima_ray.training.schedule import Schedule
 from lima_ray.training.signals import raise_on_signals, run_in_thread
 from lima_ray.training.trackers import check_tracker
+from lima_ray.training.trainer import ProcessGroup, Trainer
 from lima_ray.training.worker import LEFT, train_worker
 
 COLLECTIVE_TIMEOUT_S = 1800
@@ -205,7 +205,7 @@ def run_workers(
     everything = with_absolute_paths(recipe).model_dump()
     rays = rays_folder(run.path)
     secrets = SharedSecrets.of_driver()
-    trainer = TorchTrainer(
+    trainer = Trainer(
         train_worker,
         train_loop_config={
             "recipe": everything,
@@ -216,7 +216,7 @@ def run_workers(
             "assess": assessed,
             "secrets": secrets,
         },
-        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        backend_config=ProcessGroup(COLLECTIVE_TIMEOUT_S),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers, use_gpu=gpus, resources_per_worker=each
         ),
@@ -246,7 +246,7 @@ def run_workers(
         raise UserError(returned["error"])
 
 
-def fit_on_nodes(trainer: TorchTrainer, run: Run, max_failures: int) -> dict[str, str]:
+def fit_on_nodes(trainer: Trainer, run: Run, max_failures: int) -> dict[str, str]:
     """Return what the workers returned; those that left a node begin again on others."""
     returned = {LEFT: ""}
     while LEFT in returned:

@@ -19,6 +19,7 @@ from lima_ray.config.command_line import (
     parse_arguments,
     parse_command,
     run_command,
+    will_train,
 )
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import PACKAGE, RECIPES
@@ -205,3 +206,11 @@ def test_a_base_that_the_hub_lacks_is_reported_after_one_request(
     with pytest.raises(UserError, match=r"no such directory here, and the hub says: "):
         check_base("nobody/smal")
     assert time.monotonic() - began_s < 15
+
+
+def test_ray_starts_beside_the_imports_where_a_training_will_need_it(recipe: Recipe) -> None:
+    assert will_train(recipe)
+    assert not will_train(recipe.override({"model.base": "nobody/nothing"}))
+    assert not will_train(recipe.override({"data.train": "nothing.jsonl"}))
+    (recipe.run_dir / "export").mkdir(parents=True)
+    assert not will_train(recipe)

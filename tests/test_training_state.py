@@ -15,11 +15,11 @@ from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
 from lima_ray.model.export_check import check_export
 from lima_ray.records.files import write_json
+from lima_ray.records.phases import Phases
 from lima_ray.records.run import MANIFEST, Run
 from lima_ray.train import is_finished
 from lima_ray.training import checkpoint
 from lima_ray.training.loop import build_engine, train, train_step
-from lima_ray.training.phases import Phases
 from lima_ray.training.schedule import Schedule, plan_epoch
 
 pytestmark = pytest.mark.usefixtures("alone")

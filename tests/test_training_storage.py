@@ -15,9 +15,9 @@ from lima_ray.config.recipe import Recipe
 from lima_ray.config.storage import changing_files, whole_folders
 from lima_ray.config.storage.working_copy import CACHE, location
 from lima_ray.data import training_data
+from lima_ray.records.phases import Phases
 from lima_ray.records.run import Run
 from lima_ray.training.loop import train
-from lima_ray.training.phases import Phases
 
 STOP_AFTER = 5
 """Steps done when a run is cut off: in the middle of the second of three epochs of three."""

@@ -41,9 +41,9 @@ from lima_ray.data import training_data
 from lima_ray.data.examples import write_examples
 from lima_ray.data.rows import Rows
 from lima_ray.records.example import Example
+from lima_ray.records.phases import Phases
 from lima_ray.records.run import Run
 from lima_ray.training.loop import build_engine, train, train_step
-from lima_ray.training.phases import Phases
 from lima_ray.training.schedule import Schedule, plan_epoch
 
 STEPS = 3

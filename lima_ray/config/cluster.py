@@ -5,7 +5,8 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
@@ -40,6 +41,8 @@ TRAIN_DEFAULTS = {
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
 }
 """Ray Train's environment where it is not set otherwise."""
+
+Returned = TypeVar("Returned")
 
 
 def set_ray_defaults() -> None:
@@ -78,6 +81,26 @@ def connect(dashboard: bool = False) -> None:
         warn_of_shown_secrets()
         ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=dashboard)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
+
+
+def connect_during(work: Callable[[], Returned]) -> Returned:
+    """Connect while another thread does some work, and return what that returned.
+
+    Ray's processes end with the thread that has started them, so that is the caller's.
+    """
+    # Ray begins a worker for each core in the environment of the driver; training's have their own.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(work)
+        connect()
+    return done.result()
+
+
+def is_own() -> bool:
+    """Return whether this process has started the Ray that it uses, with one node, for itself."""
+    from ray._private import worker
+
+    return worker._global_node is not None and worker._global_node.is_head()
 
 
 def wants_gpus(cluster: Cluster) -> bool:

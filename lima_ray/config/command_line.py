@@ -17,6 +17,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -25,12 +26,13 @@ import tyro
 from pydantic import BaseModel, ValidationError
 
 from lima_ray.config import flags
-from lima_ray.config.cluster import set_ray_defaults
+from lima_ray.config.cluster import connect_during, set_ray_defaults
 from lima_ray.config.errors import UserError, exit_on_user_error
 from lima_ray.config.loading import DEFAULT_RECIPE, load_recipe
-from lima_ray.config.paths import PACKAGE, RECIPES
+from lima_ray.config.paths import PACKAGE, RECIPES, resolve
 from lima_ray.config.recipe import Recipe, describe_errors
 from lima_ray.config.sections import Section
+from lima_ray.config.storage.bucket import is_url
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,19 @@ class Command:
     arguments: str = ""
     """`module:name` of what its `main` takes, a section or a function that reads it; empty where
     `main` reads the command line."""
+    trains: bool = False
+    """Whether `main` trains what the arguments' recipe says, so that it needs Ray at once."""
 
 
 COMMANDS = {
-    "demo": Command("lima_ray.miniature.demo", "lima_ray.config.command_line:RecipeCommand"),
+    "demo": Command(
+        "lima_ray.miniature.demo", "lima_ray.config.command_line:RecipeCommand", trains=True
+    ),
     "curate": Command("lima_ray.curate", "lima_ray.curation.arguments:parse_curate"),
     "example": Command("lima_ray.example"),
     "encode": Command("lima_ray.encode"),
     "plan": Command("lima_ray.plan", "lima_ray.planning.arguments:PlanCommand"),
-    "train": Command("lima_ray.train", "lima_ray.config.command_line:RecipeCommand"),
+    "train": Command("lima_ray.train", "lima_ray.config.command_line:RecipeCommand", trains=True),
     "select": Command("lima_ray.select", "lima_ray.judging.choice:parse_selection"),
     "generate": Command("lima_ray.generate", "lima_ray.generation.arguments:GenerationJob"),
     "judge": Command("lima_ray.judge", "lima_ray.judging.arguments:JudgeCommand"),
@@ -81,7 +87,9 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> None:
         set_ray_defaults()
         if command.arguments:
             given = parse_arguments(command, args)
-            importlib.import_module(command.module).main(given)
+            load = partial(importlib.import_module, command.module)
+            starts = command.trains and will_train(given.recipe)
+            (connect_during(load) if starts else load()).main(given)
         else:
             importlib.import_module(command.module).main(args)
 
@@ -96,6 +104,13 @@ def parse_arguments(command: Command, args: list[str]) -> Any:
     if issubclass(kind, RecipeCommand):
         return parse_command(kind, prog, doc, args)
     return parse_flags(kind, tyro.MISSING_NONPROP, prog, doc, args)
+
+
+def will_train(recipe: Recipe) -> bool:
+    """Return whether a recipe's inputs are there and its run is not finished, at a glance."""
+    inputs = (recipe.model.base, recipe.data.train)
+    there = all(is_url(name) or resolve(name) for name in inputs)
+    return there and not (recipe.run_dir / "export").exists()
 
 
 def docstring(module: str) -> str:

@@ -10,17 +10,14 @@ all T² scores and masks most. Here no mask is made, and nothing is computed bet
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
 
 PACKED = "lima_packed"
 VARLEN = "lima_varlen"
-VARLEN_SWITCHES = inspect.signature(varlen_attn).parameters
 VARLEN_HEAD_MAX = 256
 """Widest head of PyTorch's FlashAttention; its width is a multiple of 8."""
 
@@ -92,13 +89,14 @@ def varlen_attention(
     if cu_seq_lens_q is None:
         max_length_q = query_THD.shape[0]
         cu_seq_lens_q = torch.tensor([0, max_length_q], dtype=torch.int32, device=query_THD.device)
+    varlen_attn, known = load_varlen()
     switches: dict[str, object] = {"scale": scaling}
-    if "is_causal" in VARLEN_SWITCHES:  # PyTorch 2.10; later ones spell it as a window
+    if "is_causal" in known:  # PyTorch 2.10; later ones spell it as a window
         switches["is_causal"] = True
     else:
         switches["window_size"] = (-1, 0)
     shared = query_THD.shape[1] // key_TGD.shape[1]
-    if "enable_gqa" in VARLEN_SWITCHES:
+    if "enable_gqa" in known:
         switches["enable_gqa"] = shared > 1
     elif shared > 1:
         key_TGD, value_TGD = (x.repeat_interleave(shared, dim=1) for x in (key_TGD, value_TGD))
@@ -110,10 +108,21 @@ def varlen_attention(
         cu_seq_lens_q,
         max_length_q,
         max_length_q,
-        **switches,  # pyright: ignore[reportArgumentType]
+        **switches,
     )
     assert isinstance(output_THD, torch.Tensor)
     return output_THD[None], None
+
+
+@cache
+def load_varlen() -> tuple[Callable[..., Any], frozenset[str]]:
+    """Return PyTorch's varlen attention and the names of its arguments.
+
+    Its import brings PyTorch's compiler along, two seconds that a CPU's attention does not need.
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn, frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def head_width(config: Any) -> int:
@@ -129,5 +138,8 @@ def register() -> None:
 
 def register_attention(name: str, function: Callable[..., Any]) -> None:
     """Make an attention known to `transformers` by name, with no mask built for it."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
     AttentionInterface.register(name, function)
     AttentionMaskInterface.register(name, lambda *_, **__: None)

@@ -6,15 +6,13 @@ tensors. Here each is one autograd function with its gradient written out. On a 
 kernels do the same.
 """
 
-from functools import wraps
+from collections.abc import Callable
+from functools import cache, wraps
 from typing import Any
 
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
-from transformers.models.llama import modeling_llama
-
-original_rotary = modeling_llama.apply_rotary_pos_emb
 
 
 class Rotate(torch.autograd.Function):
@@ -59,9 +57,17 @@ def apply_rotary(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Replace `apply_rotary_pos_emb`, which still computes all that is not fp32 on a CPU."""
     if query.dtype != torch.float32 or query.device.type != "cpu":
-        return original_rotary(query, key, cos, sin, unsqueeze_dim)
+        return original_rotary()(query, key, cos, sin, unsqueeze_dim)
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
     return Rotate.apply(query, cos, sin), Rotate.apply(key, cos, sin)  # pyright: ignore
+
+
+@cache
+def original_rotary() -> Callable[..., Any]:
+    """Return what `apply_rotary` replaces; called before it does."""
+    from transformers.models.llama import modeling_llama
+
+    return modeling_llama.apply_rotary_pos_emb
 
 
 class Normalise(torch.autograd.Function):
@@ -94,8 +100,11 @@ class Normalise(torch.autograd.Function):
 
 def install(model: nn.Module) -> None:
     """Give a Llama these layers; models of other families are left as they are."""
+    from transformers.models.llama import modeling_llama
+
     if not isinstance(model, modeling_llama.LlamaForCausalLM):
         return
+    original_rotary()
     modeling_llama.apply_rotary_pos_emb = apply_rotary
     for module in model.modules():
         if isinstance(module, modeling_llama.LlamaRMSNorm):

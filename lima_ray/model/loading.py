@@ -3,11 +3,10 @@
 import importlib.util
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from lima_ray.config.errors import UserError
@@ -19,6 +18,9 @@ from lima_ray.model.families import context_length, load_config
 from lima_ray.model.lora import add_lora
 from lima_ray.model.parameters import gathered
 from lima_ray.model.residual_dropout import add_residual_dropout
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 PAPER = Sampling()
@@ -39,6 +41,8 @@ def read_pretrained(
     Returns:
         the model, and what transformers tells of missing and unexpected weights.
     """
+    from transformers import AutoModelForCausalLM
+
     loader: Any = AutoModelForCausalLM
     return loader.from_pretrained(
         reference,
@@ -191,8 +195,10 @@ def add_tokens(model: CausalLM, vocab: int) -> None:
                 weight[old:] = weight[:old].float().mean(dim=0).to(weight.dtype)
 
 
-def generation_config(tokenizer: Tokenizer, context: int, sampling: Sampling) -> GenerationConfig:
+def generation_config(tokenizer: Tokenizer, context: int, sampling: Sampling) -> "GenerationConfig":
     """Return how other programs decode an export unless they are told otherwise."""
+    from transformers import GenerationConfig
+
     # At temperature 0 nothing is drawn, and transformers warns of what would draw.
     draws = {"temperature": sampling.temperature, "top_p": sampling.top_p}
     return GenerationConfig(

@@ -1,22 +1,28 @@
 """Figures of a run: its loss, and its epochs by what their replies are worth and perplexity."""
 
 from pathlib import Path
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 
 from lima_ray.records.quality import Quality
 from lima_ray.records.run import Run
 from lima_ray.results.metric_unit import JUDGED, in_unit
 
-mpl.use("Agg")
 
-from matplotlib import pyplot as plt
+def start_pyplot() -> Any:
+    """Return pyplot, which draws to files; imported late, as training begins long before."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    return plt
 
 
 def draw_loss_curve(run: Run) -> Path:
     """Draw loss of every step, its mean over each epoch, and token accuracy, to `loss.png`."""
-    steps = run.steps()
+    plt, steps = start_pyplot(), run.steps()
     x = np.array([s["step"] for s in steps])
     loss = np.array([s["loss"] for s in steps])
     epoch = np.array([s["epoch"] for s in steps])
@@ -43,7 +49,7 @@ def draw_epoch_curves(run: Run, qualities: list[Quality], chosen: int) -> Path:
     The two are LIMA's figure 9 (appendix B): does quality rise while perplexity rises too? Epochs,
     at least one, are in order; `chosen` is exported.
     """
-    x = [q.epoch for q in qualities]
+    plt, x = start_pyplot(), [q.epoch for q in qualities]
     unit = JUDGED[qualities[0].metric]
     low, value, high = in_unit(qualities, unit)
     figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")

@@ -32,10 +32,10 @@ from lima_ray.model.loss import forward_packed
 from lima_ray.model.parameters import count_elements
 from lima_ray.records.files import read_json
 from lima_ray.records.lineage import hash_base
+from lima_ray.records.phases import Phases
 from lima_ray.records.run import Run
 from lima_ray.training import checkpoint
 from lima_ray.training.metrics import MetricsLog, StepResult
-from lima_ray.training.phases import Phases
 from lima_ray.training.schedule import Schedule, plan_epoch, step_seed
 from lima_ray.training.zero import (
     GradientClipping,
@@ -194,8 +194,13 @@ def build_engine(
     universal: bool = False,
 ) -> Any:
     """Load the model into a DeepSpeed engine with AdamW, for a `universal` checkpoint or not."""
+    import deepspeed
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
+    if device.type == "cpu":
+        # Its shared-memory collectives, which training does not use, compile for minutes, and wait
+        # without end for a compilation that was killed. ZeRO 3 loads them with the model.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     recipe = resolve_zero_stage(recipe, dist.get_world_size(), device)
     if recipe.unresolved():
         raise ValueError(f"{', '.join(recipe.unresolved())} is auto; resolve it first")
@@ -211,9 +216,6 @@ def build_engine(
 def initialize_engine(model: torch.nn.Module, recipe: Recipe, config: dict[str, Any]) -> Any:
     import deepspeed
 
-    if next(model.parameters()).device.type == "cpu":
-        # Its shared-memory collectives compile for minutes; gloo serves as well.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     optimizer = build_optimizer(model, recipe)
     trained = sum(count_elements(p) for group in optimizer.param_groups for p in group["params"])
     for bucket in ("reduce_bucket_size", "allgather_bucket_size"):

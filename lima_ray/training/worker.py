@@ -10,8 +10,8 @@ from typing import Any
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import validate_recipe
 from lima_ray.config.storage.bucket import StorageError
+from lima_ray.records.phases import Phases
 from lima_ray.records.run import Run, open_run
-from lima_ray.training.phases import Phases
 
 LEFT = "left"
 """Key of what a worker returns that stopped early, for a node that is about to be taken away."""

@@ -24,7 +24,7 @@ from lima_ray.config.recipe import validate_recipe
 from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.config.storage.changing_files import forget, pull
 from lima_ray.config.storage.working_copy import from_reference, rays_folder
-from lima_ray.training.phases import Phases
+from lima_ray.records.phases import Phases
 from tune.training import Training
 from tune.workers.training_queue import get
 
