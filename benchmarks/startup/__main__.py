@@ -20,6 +20,7 @@ from statistics import median
 import tyro
 import yaml
 
+from benchmarks.page.result import OURS, Figure, Recording
 from benchmarks.startup.start import Start, start
 from benchmarks.train import drawn_examples
 from lima_ray import base
@@ -36,6 +37,7 @@ def main(
     rounds: int = 3,
     workers: int = 2,
     rows: int = 8,
+    json: Path | None = None,
 ) -> None:
     """Run, print.
 
@@ -45,7 +47,9 @@ def main(
         rounds: starts of each checkout.
         workers: of the training, one thread each.
         rows: rows to train on.
+        json: file for this checkout's figures, such as docs/benchmarks/startup.json.
     """
+    recording = Recording("startup")
     out = out.absolute()
     recipe = prepare(out, rows, workers)
     checkouts = [ROOT] + ([Path(against).absolute()] if against else [])
@@ -65,6 +69,21 @@ def main(
     for process, modules in IMPORTED.items():
         taken = [packages(checkout, modules) for checkout in checkouts]
         print(table(f"s of the {process}'s imports", names, [[found] for found in taken]))
+    record(recording, starts[ROOT])
+    recording.save(json)
+
+
+def record(recording: Recording, starts: list[Start]) -> None:
+    """Add the seconds of each phase, of the clock, and those of the processors by process."""
+    for what, axis, rounds in (
+        ("time", "phase, one after the other", [one.phases for one in starts]),
+        ("processors' time until the first step", "process", [one.cpu for one in starts]),
+    ):
+        for key in dict.fromkeys(key for found in rounds for key in found):
+            samples = tuple(found.get(key, 0.0) for found in rounds)
+            recording.figures.append(Figure(what, key, OURS, "s", samples, axis=axis))
+        sums = tuple(sum(found.values()) for found in rounds)
+        recording.figures.append(Figure(what, "all", OURS, "s", sums, axis=axis))
 
 
 def prepare(out: Path, rows: int, workers: int) -> Path:

@@ -45,6 +45,9 @@ def benchmarks(posts: str, lima: str, vllm_python: str) -> list[Benchmark]:
             ),
             360,
         ),
+        Benchmark(
+            "startup", ("benchmarks.startup", "--rounds", "2", "--out", f"{WORK}/startup"), 120
+        ),
         Benchmark("sweep", ("benchmarks.sweep", *sweep), 200),
         Benchmark(
             "miniature",
