@@ -33,10 +33,9 @@ from lima_ray.data import training_data
 from lima_ray.data.examples import write_examples
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
-from lima_ray.planning.lengths import load_of_steps
 from lima_ray.planning.measurement import peak_bytes, reset_peak
 from lima_ray.planning.memory import Load, plan_memory
-from lima_ray.planning.shape import ModelShape, base_config, read_shape, shape_of
+from lima_ray.planning.sizes import ModelShape, base_config, load_of_steps, read_shape, shape_of
 from lima_ray.records.example import Example
 from lima_ray.training.loop import build_engine, train_step
 from lima_ray.training.schedule import plan_epoch

@@ -33,10 +33,9 @@ from lima_ray.planning.hardware import (
     named_hardware,
     this_machine,
 )
-from lima_ray.planning.lengths import find_lengths
 from lima_ray.planning.measurement import keep_measurement, measure_candidates
 from lima_ray.planning.report import Plan, make_plan
-from lima_ray.planning.shape import read_shape
+from lima_ray.planning.sizes import find_lengths, read_shape
 
 
 def plan(command: PlanCommand) -> Plan:

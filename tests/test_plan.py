@@ -16,13 +16,11 @@ from lima_ray.config.paths import RECIPES
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
 from lima_ray.planning.arguments import PlanCommand
-from lima_ray.planning.auto import resolve_auto
 from lima_ray.planning.candidates import Measured, choose
 from lima_ray.planning.hardware import GIB, Hardware, Node, cluster_hardware, read_node
-from lima_ray.planning.lengths import find_lengths
 from lima_ray.planning.measurement import keep_measurement, with_measurement
-from lima_ray.planning.report import Plan, make_plan, plan_ways
-from lima_ray.planning.shape import read_shape
+from lima_ray.planning.report import Plan, make_plan, plan_ways, resolve_auto
+from lima_ray.planning.sizes import find_lengths, read_shape
 from lima_ray.records.run import Run
 
 

@@ -11,9 +11,8 @@ from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
 from lima_ray.model.loading import load_model
 from lima_ray.model.loss import forward_packed
-from lima_ray.planning.lengths import load_of_steps
 from lima_ray.planning.memory import Load, WorkerMemory, plan_memory
-from lima_ray.planning.shape import KNOWN, base_config, read_shape, shape_of
+from lima_ray.planning.sizes import KNOWN, base_config, load_of_steps, read_shape, shape_of
 from lima_ray.training.loop import build_engine, train_step
 from lima_ray.training.schedule import plan_epoch
 

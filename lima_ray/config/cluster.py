@@ -93,9 +93,29 @@ def forwarded_environment() -> dict[str, str]:
 
 
 def worker_environment(gpus: bool, cpus: int) -> dict[str, str]:
-    """Return environment variables of a worker, beside `forwarded_environment`."""
+    """Return environment variables of a worker, those of `forwarded_environment` too."""
     own = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
+    own |= forwarded_environment()
     return own if gpus else own | {"DS_ACCELERATOR": "cpu"} | NO_GPU
+
+
+def training_environment(gpus: bool, cpus: int) -> dict[str, str]:
+    """Return environment variables of a training's worker."""
+    return worker_environment(gpus, cpus)
+
+
+def scaling_config(workers: int | tuple[int, int], gpus: float, cpus: int) -> Any:
+    """Return Ray Train's settings of a group of workers.
+
+    Args:
+        workers: how many, or the fewest and the most.
+        gpus: of each; a share where it is not alone on one.
+        cpus: of each.
+    """
+    import ray.train
+
+    each = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    return ray.train.ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=each)
 
 
 def task_options(gpus: bool) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
 from lima_ray.model.loading import choose_dtype
 from lima_ray.planning.hardware import Hardware
-from lima_ray.planning.lengths import RowLengths, largest_load
 from lima_ray.planning.memory import Memory, plan_memory
-from lima_ray.planning.shape import ModelShape
+from lima_ray.planning.sizes import ModelShape, RowLengths, largest_load
 from lima_ray.training.zero import resolve_zero_stage
 
 Verdict = Literal["fits", "tight", "does not fit", "unknown"]

@@ -8,9 +8,8 @@ from rich.text import Text
 from lima_ray.config.recipe import Recipe
 from lima_ray.planning.candidates import Candidate, plan_recipe
 from lima_ray.planning.hardware import CARDS, GIB, PROCESS_GIB, named_hardware
-from lima_ray.planning.lengths import find_lengths
 from lima_ray.planning.report import Plan, describe_way, gib, make_plan
-from lima_ray.planning.shape import read_shape
+from lima_ray.planning.sizes import find_lengths, read_shape
 from lima_ray.results.units import format_bytes, format_duration
 
 COLOURS = {"fits": "green", "tight": "yellow", "does not fit": "red", "unknown": "dim"}

@@ -26,13 +26,13 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.loading import with_absolute_paths
 from lima_ray.config.paths import output_path
 from lima_ray.config.recipe import Recipe, validate_recipe
+from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.model.loading import choose_precision
 from lima_ray.planning.candidates import Candidate, Measured
 from lima_ray.planning.hardware import Hardware
-from lima_ray.planning.lengths import RowLengths
-from lima_ray.planning.shape import ModelShape
+from lima_ray.planning.sizes import ModelShape, RowLengths
 from lima_ray.records.files import read_json, write_json
 from lima_ray.training.loop import build_engine, train_step
 from lima_ray.training.schedule import plan_epoch
@@ -67,20 +67,19 @@ def measure_candidates(candidates: list[Candidate], rows: RowLengths) -> dict[in
         random_rows(rows).save(work / "rows")
         todo = {n: one for n, one in enumerate(candidates) if one.verdict != "does not fit"}
         plain = {n: with_absolute_paths(one.recipe).model_dump() for n, one in todo.items()}
-        environment = cluster.worker_environment(gpus, cpus) | cluster.forwarded_environment()
         trainer = TorchTrainer(
             measure_worker,
-            train_loop_config={"recipes": plain, "folder": str(work)},
+            train_loop_config={
+                "recipes": plain,
+                "folder": str(work),
+                "secrets": SharedSecrets.of_driver(),
+            },
             torch_config=TorchConfig(timeout_s=TIMEOUT_S),
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=recipe.cluster.workers,
-                use_gpu=gpus,
-                resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpus else {}),
-            ),
+            scaling_config=cluster.scaling_config(recipe.cluster.workers, int(gpus), cpus),
             run_config=ray.train.RunConfig(
                 name="ray",
                 storage_path=str(work),
-                worker_runtime_env={"env_vars": environment},
+                worker_runtime_env={"env_vars": cluster.training_environment(gpus, cpus)},
             ),
         )
         failed = ""
@@ -113,6 +112,7 @@ def random_rows(rows: RowLengths) -> Rows:
 
 def measure_worker(config: dict[str, Any]) -> None:
     """Run, as one worker of the group, recipe after recipe until the time is up."""
+    config["secrets"].enter_environment()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     folder, started = Path(config["folder"]), time.monotonic()
     rows, device = Rows.load(folder / "rows"), torch.device(get_device())

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from lima_ray.config.recipe import Recipe
 from lima_ray.model.attention import head_width
-from lima_ray.planning.shape import ModelShape
+from lima_ray.planning.sizes import Load, ModelShape
 from lima_ray.training.zero import OPTIMIZER_BYTES, bucket_size
 
 FP32, FP64 = 4, 8
@@ -28,17 +28,6 @@ ALL_REDUCED = 500_000_000
 """Elements of gradients that are reduced at a time without ZeRO (DeepSpeed's constant)."""
 SUBGROUP = 1_000_000_000
 """Elements of a worker's part that ZeRO 3 updates at a time (DeepSpeed's default)."""
-
-
-@dataclass(frozen=True)
-class Load:
-    """The largest micro-batch of a worker."""
-
-    tokens: int
-    supervised: int
-    """Positions that reach the vocabulary's matrix."""
-    several: bool = True
-    """Whether a step has more than one micro-batch, so that gradients wait for the next."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from lima_ray import train
-from lima_ray.config.cluster import forwarded_environment, worker_environment
+from lima_ray.config.cluster import scaling_config, training_environment
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import validate_recipe
 from lima_ray.config.secrets.sharing import SharedSecrets
@@ -68,18 +68,12 @@ class TrainingWorkers:
             train_from_queue,
             train_loop_config={"queue": queue, "group": group, "secrets": secrets},
             torch_config=TorchConfig(timeout_s=train.COLLECTIVE_TIMEOUT_S),
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=workers,
-                use_gpu=gpus > 0,
-                resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
-            ),
+            scaling_config=scaling_config(workers, gpus, cpus),
             run_config=ray.train.RunConfig(
                 name=f"{group}-{time.time_ns()}",  # a name used before would resume its run
                 storage_path=str(path),
                 failure_config=ray.train.FailureConfig(max_failures=GROUP_FAILURES),
-                worker_runtime_env={
-                    "env_vars": worker_environment(gpus > 0, cpus) | forwarded_environment()
-                },
+                worker_runtime_env={"env_vars": training_environment(gpus > 0, cpus)},
             ),
         ).fit()
 
