@@ -92,8 +92,8 @@ def main(
                 workers = tried.cluster.workers
                 results = in_process_group(workers, measure, tried, root / "rows")
                 load, peak, fixed = max(results, key=lambda r: r[1])
-                bf16 = tried.train.precision == "bf16"
-                planned = plan_memory(tried, read_shape(tried), load, gpu=False, bf16=bf16)
+                precision = tried.train.precision
+                planned = plan_memory(tried, read_shape(tried), load, False, precision)
                 name = ", ".join(f"{k.partition('.')[2]} {v}" for k, v in case.items())
                 show(name, planned.peak, peak, f"{fixed / GIB:6.2f}")
 
@@ -171,7 +171,7 @@ def recorded_on_gpu(file: Path) -> Iterator[tuple[str, float, float]]:
         shape: ModelShape = shape_of(base_config(recipe.model.base), recipe.model.lora_rank)
         steps = [step for epoch in range(4) for step in plan_epoch(recipe, rows, epoch, 1)]
         load = load_of_steps(steps[1 : REPEATS + 1], rows, 0)
-        planned = plan_memory(recipe, shape, load, gpu=True, bf16=True).peak
+        planned = plan_memory(recipe, shape, load, True, "bf16").peak
         settings = ("attention", "checkpointing", "tokens", "dropout", "lora")
         name = ", ".join(f"{key} {case[key]}" for key in settings)
         yield name, planned, case["peak_gib"] * GIB

@@ -55,12 +55,11 @@ def test_states_are_those_of_an_engine(
     train_step(engine, plan_epoch(recipe, rows, 0, 1)[0], rows, 1e-5)
     counted = storage_bytes(state_tensors(engine))
     engine.destroy()
-    width = 2 if precision == "bf16" else 4
-    states = WorkerMemory(recipe, read_shape(recipe), Load(1, 1), False, width).states()
+    states = WorkerMemory(recipe, read_shape(recipe), Load(1, 1), False, precision).states()
     assert sum(states.values()) == pytest.approx(counted, rel=STATES)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "mixed", "bf16"])
 @pytest.mark.parametrize(
     "point",
     [
@@ -92,13 +91,13 @@ def test_activations_are_what_autograd_keeps(
     own = [t for t in kept if t.untyped_storage().data_ptr() not in weights]
     lengths = rows.lengths_R[list(batch)]
     load = Load(int(lengths.sum()), int(rows.supervised_R[list(batch)].sum()))
-    width = 2 if precision == "bf16" else 4
-    planned = WorkerMemory(recipe, read_shape(recipe), load, False, width)
-    hidden = load.supervised * width * planned.shape.hidden
+    planned = WorkerMemory(recipe, read_shape(recipe), load, False, precision)
+    hidden = load.supervised * planned.product * planned.shape.hidden
     softmax = load.supervised * 4 * planned.shape.config.vocab_size
-    expected = planned.activations() + hidden + softmax
+    expected = planned.activations() + planned.casts() + hidden + softmax
     if recipe.train.activation_checkpointing:
-        expected -= planned.positions()  # kept as the layers' arguments, out of autograd's sight
+        # Kept as the layers' arguments, out of autograd's sight.
+        expected -= load.tokens * planned.positions()
     # New tokens' rows of the vocabulary, and the few numbers of a whole row, are left out.
     assert expected == pytest.approx(storage_bytes(own), rel=ACTIVATIONS)
     assert torch.isfinite(loss)
@@ -121,7 +120,7 @@ def test_each_setting_changes_memory_as_it_should() -> None:
 
     def peak(**point: Any) -> float:
         tried = recipe.override({name.replace("__", "."): v for name, v in point.items()})
-        return plan_memory(tried, shape, Load(8192, 7000), gpu=True, bf16=True).peak
+        return plan_memory(tried, shape, Load(8192, 7000), gpu=True, precision="bf16").peak
 
     plain = peak()
     assert peak(train__activation_checkpointing=True) < plain
@@ -130,7 +129,7 @@ def test_each_setting_changes_memory_as_it_should() -> None:
     assert peak(cluster__workers=16) < plain
     assert plain < peak(model__liger=False)
     offloaded = recipe.override({"train.zero_stage": 3, "train.offload_optimizer": True})
-    memory = plan_memory(offloaded, shape, Load(8192, 7000), gpu=True, bf16=True)
+    memory = plan_memory(offloaded, shape, Load(8192, 7000), gpu=True, precision="bf16")
     assert memory.parts["AdamW"] == 0
     assert memory.host_bytes >= 12 * shape.parameters / 8
 
@@ -148,7 +147,7 @@ def test_a_wide_vocabulary_peaks_at_the_loss() -> None:
     shape = shape_of(base_config("meta-llama/Meta-Llama-3-8B"))
     tried = Recipe().override({"train.zero_stage": 3, "train.activation_checkpointing": True})
     memory = plan_memory(
-        tried.override({"cluster.workers": 8}), shape, Load(8192, 8000), True, True
+        tried.override({"cluster.workers": 8}), shape, Load(8192, 8000), True, "bf16"
     )
     assert memory.moment == "loss"
     assert memory.parts["loss head"] > 3 * 4 * 8000 * 128256

@@ -104,7 +104,7 @@ def make_plan(recipe: Recipe, shape: ModelShape, rows: RowLengths | None, on: Ha
     candidates = plan_ways(recipe, shape, rows, on, keeps_budget)
     if choose(candidates) is None:
         candidates = plan_ways(recipe, shape, rows, on, FIELDS)
-    disk = plan_disk(recipe, shape, own.bf16)
+    disk = plan_disk(recipe, shape, own.precision == "bf16")
     free = free_bytes(output_path(Path(recipe.runs_dir)))
     return Plan(recipe, shape, on, rows, own, candidates, choose(candidates), disk, free)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from lima_ray.config.errors import UserError
@@ -74,8 +75,6 @@ KNOWN: dict[str, dict[str, int]] = {
     },
 }
 """What the shipped recipes train, by its name on the hub: fields of its `config.json`."""
-PERSISTENT = 100_000
-"""Elements up to which ZeRO 3 keeps a tensor whole on every worker (DeepSpeed's default)."""
 LIMA = "GAIR/lima"
 PACKED_EPOCHS, MANY = 3, 10_000
 """Epochs whose micro-batches are looked at for the largest; one of so many rows."""
@@ -92,8 +91,8 @@ class ModelShape:
     """All of them, or LoRA's and the embeddings'."""
     largest: int
     """Of one trained weight."""
-    persistent: int
-    """Of weights that ZeRO 3 does not split."""
+    matrices: int
+    """Of weights that tokens are multiplied with: all but the norms' and the embedding."""
     lora: int
     """LoRA's own."""
     lora_outputs: int
@@ -165,7 +164,7 @@ def shape_of(config: Any, lora_rank: int = 0) -> ModelShape:
         parameters=count(weights),
         trained=count(trained),
         largest=max(w.numel() for w in trained.values()),
-        persistent=count({n: w for n, w in weights.items() if w.numel() <= PERSISTENT}),
+        matrices=sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear)),
         lora=count(lora),
         lora_outputs=sum(w.shape[0] for name, w in lora.items() if ".lora_A." in name),
     )
