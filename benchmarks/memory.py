@@ -1,13 +1,13 @@
 """Peak memory of a worker beside what `lima_ray.plan` says of it.
 
-    python -m benchmarks.memory [--hidden 768] [--layers 12] [--vocab 8192] [--cases zero,workers]
+    python -m benchmarks.memory [--hidden 768] [--layers 12] [--vocab 8192] [--cases zero,mixed]
     python -m benchmarks.memory --gpu docs/benchmarks/gpu-training.json
 
-Each case runs in processes of its own on the CPU, in fp32 or bf16: a random base, two steps of full
-micro-batches, one thread each (AdamW's averages are there from the second on). The planned figure
-is of tensors; what a process had before it loaded the model (its fixed cost) is told apart and
-taken off its peak. `--gpu` compares with peaks of a GPU that `benchmarks.gpu` recorded, of the
-settings that a recipe can name.
+Each case runs in processes of its own on the CPU, with the environment of a training's workers: a
+random base, two steps of full micro-batches, one thread each (AdamW's averages are there from the
+second on). The planned figure is of tensors; what a process had before it loaded the model (its
+fixed cost) is told apart and taken off its peak. `--gpu` compares with peaks of a GPU that
+`benchmarks.gpu` recorded, of the settings that a recipe can name.
 """
 
 import json
@@ -28,6 +28,7 @@ from process_group import in_process_group
 
 from benchmarks.gpu.training import REPEATS, lima_rows
 from lima_ray import base
+from lima_ray.config.cluster import training_environment
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data import training_data
 from lima_ray.data.examples import write_examples
@@ -54,7 +55,15 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "dropout": [{"train.zero_stage": 0, "model.residual_dropout": 0.3}],
     "lora": [
         {"train.zero_stage": 0, LORA: 16},
+        {"train.zero_stage": 0, LORA: 16, ON: True},
         {"train.zero_stage": 2, LORA: 16, "cluster.workers": 2},
+    ],
+    "mixed": [
+        {"train.zero_stage": 0, "train.precision": "mixed"},
+        {"train.zero_stage": 0, "train.precision": "mixed", ON: True},
+        {"train.zero_stage": 0, "train.precision": "mixed", LORA: 16},
+        {"train.zero_stage": 2, "train.precision": "mixed", "cluster.workers": 2},
+        {"train.zero_stage": 3, "train.precision": "mixed", "cluster.workers": 2},
     ],
     "bf16": [{"train.zero_stage": stage, "train.precision": "bf16"} for stage in (1, 2, 3)],
 }
@@ -83,6 +92,7 @@ def main(
         for name, planned, measured in recorded_on_gpu(Path(gpu)):
             show(name, planned, measured)
         return
+    os.environ.update(training_environment(gpus=False, cpus=1))  # of the processes to come
     with TemporaryDirectory() as folder:
         root = Path(folder)
         recipe = prepare(root, hidden, layers, vocab, tokens)

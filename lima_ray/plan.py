@@ -20,6 +20,7 @@ if __name__ == "__main__":  # arguments first: the imports below take seconds
 
 import json
 import logging
+import sys
 
 from rich.console import Console
 
@@ -55,6 +56,8 @@ def plan(command: PlanCommand) -> Plan:
     if rows is None:
         raise UserError("--measure needs the rows' lengths; give --rows and --tokens_per_row")
     ways = [made.own, *(one for one in made.candidates if one.recipe != made.own.recipe)]
+    told = f"measuring up to {len(ways)} ways, three steps each, for about a minute ..."
+    print(told, file=sys.stderr, flush=True)
     for number, measured in measure_candidates(ways, rows).items():
         keep_measurement(ways[number], shape, hardware, measured)
     return make_plan(recipe, shape, rows, hardware)

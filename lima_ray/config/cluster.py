@@ -5,6 +5,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lima_ray.config.errors import UserError
@@ -24,6 +25,7 @@ RAY_DEFAULTS = {
 }
 """Ray's environment where it is not set otherwise; read when Ray is imported or started."""
 
+PRELOAD = "LD_PRELOAD"
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 """For processes that claim none: Ray shows them the machine's all the same."""
 FORWARDED = (
@@ -100,8 +102,18 @@ def worker_environment(gpus: bool, cpus: int) -> dict[str, str]:
 
 
 def training_environment(gpus: bool, cpus: int) -> dict[str, str]:
-    """Return environment variables of a training's worker."""
-    return worker_environment(gpus, cpus)
+    """Return environment variables of a training's worker.
+
+    On CPUs memory is allocated by jemalloc, which is part of Ray: glibc keeps freed blocks, and a
+    worker then takes up to half as much again as its tensors (docs/benchmarks/cpu.md).
+    """
+    import ray
+
+    own = worker_environment(gpus, cpus)
+    jemalloc = Path(ray.__file__).parent / "core" / "libjemalloc.so"
+    if gpus or not jemalloc.exists():
+        return own
+    return own | {PRELOAD: ":".join(filter(None, (os.environ.get(PRELOAD), str(jemalloc))))}
 
 
 def scaling_config(workers: int | tuple[int, int], gpus: float, cpus: int) -> Any:
