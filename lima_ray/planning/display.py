@@ -8,7 +8,7 @@ from rich.text import Text
 from lima_ray.config.recipe import Recipe
 from lima_ray.planning.candidates import Candidate, plan_recipe
 from lima_ray.planning.hardware import CARDS, GIB, PROCESS_GIB, named_hardware
-from lima_ray.planning.report import Plan, describe_way, gib, make_plan
+from lima_ray.planning.report import Plan, describe_way, gib, make_plan, way_name
 from lima_ray.planning.sizes import find_lengths, read_shape
 from lima_ray.results.units import format_bytes, format_duration
 
@@ -114,14 +114,15 @@ def ways_table(plan: Plan) -> Table:
     shown.add_column("way")
     host = any(one.memory.host_bytes for one in plan.candidates)
     of = "" if plan.own.has is None else f" of {gib(plan.own.has)}"
-    for heading in (f"GiB{of}", *(["of its node"] * host), "steps take"):
+    for heading in ("tokens", f"GiB{of}", *(["node's GiB"] * host), "steps take"):
         shown.add_column(heading, justify="right")
     shown.add_column(no_wrap=True)
     for one in plan.candidates[:SHOWN]:
         took = plan.duration(one)
         on_host = gib(one.memory.host_bytes) if one.memory.host_bytes else ""
         shown.add_row(
-            describe_way(one),
+            way_name(one),
+            f"{one.recipe.train.tokens_per_micro_batch:,}",
             gib(one.peak),
             *([on_host] * host),
             "" if took is None or took.seconds is None else format_duration(took.seconds),

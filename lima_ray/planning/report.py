@@ -118,12 +118,15 @@ def plan_ways(
 
 def describe_way(one: Candidate) -> str:
     """Return how a candidate computes, in words."""
+    return f"{way_name(one)}, {one.recipe.train.tokens_per_micro_batch:,} tokens"
+
+
+def way_name(one: Candidate) -> str:
     train = one.recipe.train
     parts = [f"ZeRO {train.zero_stage}"]
     parts += ["checkpointing"] * bool(train.activation_checkpointing)
     parts += ["AdamW offloaded"] * bool(train.offload_optimizer)
     parts += ["weights offloaded"] * bool(train.offload_params)
-    parts.append(f"{train.tokens_per_micro_batch:,} tokens")
     return ", ".join(parts)
 
 
