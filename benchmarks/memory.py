@@ -34,7 +34,7 @@ from lima_ray.data import training_data
 from lima_ray.data.examples import write_examples
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
-from lima_ray.planning.measurement import peak_bytes, reset_peak
+from lima_ray.planning.measurement import import_libraries, peak_bytes, reset_peak
 from lima_ray.planning.memory import Load, plan_memory
 from lima_ray.planning.sizes import ModelShape, base_config, load_of_steps, read_shape, shape_of
 from lima_ray.records.example import Example
@@ -141,10 +141,7 @@ def prepare(root: Path, hidden: int, layers: int, vocab: int, tokens: int) -> Re
 
 def measure(recipe: Recipe, rows_file: Path) -> tuple[Load, float, float]:
     """In a process group: the largest micro-batch, the peak over the fixed cost, and that."""
-    import deepspeed
-    from peft import get_peft_model
-
-    del deepspeed, get_peft_model
+    import_libraries()
     rows, tokenizer = Rows.load(rows_file), load_tokenizer(recipe.model.base)
     workers, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
     plan = (plan_epoch(recipe, rows, 0, workers) * STEPS)[:STEPS]

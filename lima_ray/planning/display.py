@@ -111,7 +111,7 @@ def memory_table(plan: Plan) -> Table:
 def ways_table(plan: Plan) -> Table:
     """Lay out the ways to compute the same steps, the fastest first."""
     shown = Table(box=box.SIMPLE_HEAD)
-    shown.add_column("way")
+    shown.add_column("way", min_width=len("checkpointing,"))
     host = any(one.memory.host_bytes for one in plan.candidates)
     of = "" if plan.own.has is None else f" of {gib(plan.own.has)}"
     for heading in ("tokens", f"GiB{of}", *(["node's GiB"] * host), "steps take"):

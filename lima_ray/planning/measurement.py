@@ -1,5 +1,6 @@
 """Three steps of each way to compute, run on the cluster's workers and kept for later plans."""
 
+import ctypes
 import gc
 import hashlib
 import json
@@ -41,6 +42,7 @@ STEPS = 3
 BUDGET_S = 60.0
 """No way is begun after so long."""
 TIMEOUT_S = 600
+JEMALLOC_ALL_ARENAS = 4096
 SIZES = ("parameters", "trained", "layers", "hidden", "query", "key", "mlp")
 DECIDES = ("torch", "transformers", "deepspeed", "peft")
 """Packages whose version decides a measurement."""
@@ -116,20 +118,26 @@ def measure_worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     folder, started = Path(config["folder"]), time.monotonic()
     rows, device = Rows.load(folder / "rows"), torch.device(get_device())
+    import_libraries()
+    before = reset_peak(device)
     for number, plain in config["recipes"].items():
         over = torch.tensor([time.monotonic() - started > BUDGET_S], device=device).float()
         dist.broadcast(over, src=0)
         if over.item():
             return
-        measured = measure(validate_recipe(plain), rows, device)
+        measured = measure(validate_recipe(plain), rows, device, before)
         if dist.get_rank() == 0:
             write_json(folder / f"{number}.json", asdict(measured))
 
 
-def measure(recipe: Recipe, rows: Rows, device: torch.device) -> Measured:
-    """Return what three steps of a recipe took, in a process group that is up."""
+def measure(recipe: Recipe, rows: Rows, device: torch.device, before: float) -> Measured:
+    """Return what three steps of a recipe took, in a process group that is up.
+
+    Args:
+        before: bytes that the process had before it measured anything.
+    """
     workers = dist.get_world_size()
-    before = reset_peak(device)
+    reset_peak(device)
     engine = build_engine(recipe, load_tokenizer(recipe.model.base), device)
     plan = (plan_epoch(recipe, rows, 0, workers) * STEPS)[:STEPS]
     results = [train_step(engine, step, rows, 1e-9) for step in plan]
@@ -145,13 +153,31 @@ def measure(recipe: Recipe, rows: Rows, device: torch.device) -> Measured:
     return Measured(peak.item(), sum(result.flops for result in warm) / seconds / workers)
 
 
+def import_libraries() -> None:
+    """Import what a training imports late, whose memory is not a recipe's."""
+    import deepspeed
+    from peft import get_peft_model
+
+    del deepspeed, get_peft_model
+
+
 def reset_peak(device: torch.device) -> float:
     """Begin a new peak, and return the bytes that are not of the training."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return 0.0
+    return_freed_memory()
     Path("/proc/self/clear_refs").write_text("5")
     return psutil.Process().memory_info().rss
+
+
+def return_freed_memory() -> None:
+    """Have the allocator give freed blocks back to the system: jemalloc, or glibc."""
+    allocator = ctypes.CDLL(None)
+    if hasattr(allocator, "mallctl"):
+        allocator.mallctl(f"arena.{JEMALLOC_ALL_ARENAS}.purge".encode(), None, None, None, 0)
+    elif hasattr(allocator, "malloc_trim"):
+        allocator.malloc_trim(0)
 
 
 def peak_bytes(device: torch.device) -> float:
