@@ -202,6 +202,8 @@ def build_engine(
     bf16 = choose_dtype(recipe, device) == torch.bfloat16
     config = deepspeed_config(recipe, bf16=bf16, universal=universal)
     torch.manual_seed(recipe.seed)
+    if device.type == "cpu":
+        use_gloo()  # ZeRO 3 joins the workers while it loads
     partitioned = HfDeepSpeedConfig(config) if recipe.train.zero_stage == 3 else None
     model = load_model(recipe, tokenizer, device)
     del partitioned
@@ -212,8 +214,7 @@ def initialize_engine(model: torch.nn.Module, recipe: Recipe, config: dict[str, 
     import deepspeed
 
     if next(model.parameters()).device.type == "cpu":
-        # Its shared-memory collectives compile for minutes; gloo serves as well.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        use_gloo()
     optimizer = build_optimizer(model, recipe)
     trained = sum(count_elements(p) for group in optimizer.param_groups for p in group["params"])
     for bucket in ("reduce_bucket_size", "allgather_bucket_size"):
@@ -226,6 +227,13 @@ def initialize_engine(model: torch.nn.Module, recipe: Recipe, config: dict[str, 
         engine.clipping = clipping
         optimizer.register_step_pre_hook(clipping)
     return engine
+
+
+def use_gloo() -> None:
+    """Keep DeepSpeed from its shared-memory collectives, which compile for minutes."""
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
