@@ -164,6 +164,7 @@ class WorkerMemory:
         """Weights in bf16 that products in mixed precision keep for the backward pass."""
         vocabulary = self.shape.config.vocab_size * self.shape.hidden  # no layer's
         kept = vocabulary if self.recomputes else self.shape.matrices
+        kept *= self.stage != 3  # its linear layers keep the weights themselves
         return BF16 * kept * (self.precision == "mixed")
 
     def new_gradients(self) -> float:
