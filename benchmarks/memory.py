@@ -53,15 +53,17 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {"train.zero_stage": 3, ON: True, "cluster.workers": 2},
     ],
     "dropout": [{"train.zero_stage": 0, "model.residual_dropout": 0.3}],
-    "lora": [
+    "adapters": [
         {"train.zero_stage": 0, LORA: 16},
+        {"train.zero_stage": 0, LORA: 16, "train.precision": "mixed"},
+    ],
+    "lora": [
         {"train.zero_stage": 0, LORA: 16, ON: True},
         {"train.zero_stage": 2, LORA: 16, "cluster.workers": 2},
     ],
     "mixed": [
         {"train.zero_stage": 0, "train.precision": "mixed"},
         {"train.zero_stage": 0, "train.precision": "mixed", ON: True},
-        {"train.zero_stage": 0, "train.precision": "mixed", LORA: 16},
         {"train.zero_stage": 2, "train.precision": "mixed", "cluster.workers": 2},
         {"train.zero_stage": 3, "train.precision": "mixed", "cluster.workers": 2},
     ],
