@@ -1,13 +1,13 @@
 """Peak memory of a worker beside what `lima_ray.plan` says of it.
 
-    python -m benchmarks.memory [--hidden 768] [--layers 12] [--vocab 8192] [--cases zero,workers]
+    python -m benchmarks.memory [--hidden 768] [--layers 12] [--vocab 8192] [--cases zero,mixed]
     python -m benchmarks.memory --gpu docs/benchmarks/gpu-training.json
 
-Each case runs in processes of its own on the CPU, in fp32 or bf16: a random base, two steps of full
-micro-batches, one thread each (AdamW's averages are there from the second on). The planned figure
-is of tensors; what a process had before it loaded the model (its fixed cost) is told apart and
-taken off its peak. `--gpu` compares with peaks of a GPU that `benchmarks.gpu` recorded, of the
-settings that a recipe can name.
+Each case runs in processes of its own on the CPU, with the environment of a training's workers: a
+random base, two steps of full micro-batches, one thread each (AdamW's averages are there from the
+second on). The planned figure is of tensors; what a process had before it loaded the model (its
+fixed cost) is told apart and taken off its peak. `--gpu` compares with peaks of a GPU that
+`benchmarks.gpu` recorded, of the settings that a recipe can name.
 """
 
 import os
@@ -30,15 +30,15 @@ from benchmarks.gpu.training import REPEATS, lima_rows
 from benchmarks.page.gpu import gpu_machine
 from benchmarks.page.result import OURS, Figure, Recording
 from lima_ray import base
+from lima_ray.config.cluster import training_environment
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data import training_data
 from lima_ray.data.examples import write_examples
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
-from lima_ray.planning.lengths import load_of_steps
-from lima_ray.planning.measurement import peak_bytes, reset_peak
+from lima_ray.planning.measurement import import_libraries, peak_bytes, reset_peak
 from lima_ray.planning.memory import Load, plan_memory
-from lima_ray.planning.shape import ModelShape, base_config, read_shape, shape_of
+from lima_ray.planning.sizes import ModelShape, base_config, load_of_steps, read_shape, shape_of
 from lima_ray.records.example import Example
 from lima_ray.training.loop import build_engine, train_step
 from lima_ray.training.schedule import plan_epoch
@@ -55,9 +55,19 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {"train.zero_stage": 3, ON: True, "cluster.workers": 2},
     ],
     "dropout": [{"train.zero_stage": 0, "model.residual_dropout": 0.3}],
-    "lora": [
+    "adapters": [
         {"train.zero_stage": 0, LORA: 16},
+        {"train.zero_stage": 0, LORA: 16, "train.precision": "mixed"},
+    ],
+    "lora": [
+        {"train.zero_stage": 0, LORA: 16, ON: True},
         {"train.zero_stage": 2, LORA: 16, "cluster.workers": 2},
+    ],
+    "mixed": [
+        {"train.zero_stage": 0, "train.precision": "mixed"},
+        {"train.zero_stage": 0, "train.precision": "mixed", ON: True},
+        {"train.zero_stage": 2, "train.precision": "mixed", "cluster.workers": 2},
+        {"train.zero_stage": 3, "train.precision": "mixed", "cluster.workers": 2},
     ],
     "bf16": [{"train.zero_stage": stage, "train.precision": "bf16"} for stage in (1, 2, 3)],
 }
@@ -92,6 +102,7 @@ def main(
             record(recording, name, planned, measured)
         recording.save(json, gpu_machine(recorded))
         return
+    os.environ.update(training_environment(gpus=False, cpus=1))  # of the processes to come
     with TemporaryDirectory() as folder:
         root = Path(folder)
         recipe = prepare(root, hidden, layers, vocab, tokens)
@@ -101,8 +112,8 @@ def main(
                 workers = tried.cluster.workers
                 results = in_process_group(workers, measure, tried, root / "rows")
                 load, peak, fixed = max(results, key=lambda r: r[1])
-                bf16 = tried.train.precision == "bf16"
-                planned = plan_memory(tried, read_shape(tried), load, gpu=False, bf16=bf16)
+                precision = tried.train.precision
+                planned = plan_memory(tried, read_shape(tried), load, False, precision)
                 name = ", ".join(f"{k.partition('.')[2]} {v}" for k, v in case.items())
                 show(name, planned.peak, peak, f"{fixed / GIB:6.2f}")
                 record(recording, name, planned.peak, peak)
@@ -152,10 +163,7 @@ def prepare(root: Path, hidden: int, layers: int, vocab: int, tokens: int) -> Re
 
 def measure(recipe: Recipe, rows_file: Path) -> tuple[Load, float, float]:
     """In a process group: the largest micro-batch, the peak over the fixed cost, and that."""
-    import deepspeed
-    from peft import get_peft_model
-
-    del deepspeed, get_peft_model
+    import_libraries()
     rows, tokenizer = Rows.load(rows_file), load_tokenizer(recipe.model.base)
     workers, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
     plan = (plan_epoch(recipe, rows, 0, workers) * STEPS)[:STEPS]
@@ -192,7 +200,7 @@ def recorded_on_gpu(recorded: dict[str, Any]) -> Iterator[tuple[str, float, floa
         shape: ModelShape = shape_of(base_config(recipe.model.base), recipe.model.lora_rank)
         steps = [step for epoch in range(4) for step in plan_epoch(recipe, rows, epoch, 1)]
         load = load_of_steps(steps[1 : REPEATS + 1], rows, 0)
-        planned = plan_memory(recipe, shape, load, gpu=True, bf16=True).peak
+        planned = plan_memory(recipe, shape, load, True, "bf16").peak
         settings = ("attention", "checkpointing", "tokens", "dropout", "lora")
         name = ", ".join(f"{key} {case[key]}" for key in settings)
         yield name, planned, case["peak_gib"] * GIB

@@ -30,9 +30,9 @@ from lima_ray.data import packing, training_data
 from lima_ray.data.examples import read_examples, write_examples
 from lima_ray.data.rows import Rows
 from lima_ray.model.loading import load_model
-from lima_ray.planning.lengths import TABLE_1
 from lima_ray.records.example import Example
 from lima_ray.records.run import Run
+from lima_ray.results.published.lima import TABLE_1
 from lima_ray.training.schedule import Schedule
 
 mpl.use("Agg")
@@ -149,9 +149,10 @@ def drawn_examples(seed: int = 0) -> list[Example]:
     generator = np.random.default_rng(seed)
     words = [f"w{n}" for n in range(500)]
     rows = []
-    for source, (count, prompt, reply) in TABLE_1.items():
-        for number in range(count):
-            sizes = [max(2, int(generator.gamma(2.0, mean / 2.0))) for mean in (prompt, reply)]
+    for source, of in TABLE_1.items():
+        for number in range(of.rows):
+            means = (of.prompt_tokens, of.reply_tokens)
+            sizes = [max(2, int(generator.gamma(2.0, mean / 2.0))) for mean in means]
             turns = tuple(" ".join(generator.choice(words, size)) for size in sizes)
             rows.append(Example(turns, id=f"{source}-{number}", source=source))
     return rows

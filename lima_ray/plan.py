@@ -20,6 +20,7 @@ if __name__ == "__main__":  # arguments first: the imports below take seconds
 
 import json
 import logging
+import sys
 
 from rich.console import Console
 
@@ -33,10 +34,9 @@ from lima_ray.planning.hardware import (
     named_hardware,
     this_machine,
 )
-from lima_ray.planning.lengths import find_lengths
 from lima_ray.planning.measurement import keep_measurement, measure_candidates
 from lima_ray.planning.report import Plan, make_plan
-from lima_ray.planning.shape import read_shape
+from lima_ray.planning.sizes import find_lengths, read_shape
 
 
 def plan(command: PlanCommand) -> Plan:
@@ -56,6 +56,8 @@ def plan(command: PlanCommand) -> Plan:
     if rows is None:
         raise UserError("--measure needs the rows' lengths; give --rows and --tokens_per_row")
     ways = [made.own, *(one for one in made.candidates if one.recipe != made.own.recipe)]
+    told = f"measuring up to {len(ways)} ways, three steps each, for about a minute ..."
+    print(told, file=sys.stderr, flush=True)
     for number, measured in measure_candidates(ways, rows).items():
         keep_measurement(ways[number], shape, hardware, measured)
     return make_plan(recipe, shape, rows, hardware)

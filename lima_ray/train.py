@@ -45,7 +45,7 @@ from lima_ray.judging import assessment, preflight
 from lima_ray.judging.asking.forecast import tell_training
 from lima_ray.judging.registry import check_judge_answers
 from lima_ray.model.families import check_base_model
-from lima_ray.planning.auto import resolve_auto
+from lima_ray.planning.report import resolve_auto
 from lima_ray.records.files import explain_write_errors, make_readable
 from lima_ray.records.lineage import check_base, hash_arrays, hash_base
 from lima_ray.records.phases import Phases
@@ -199,8 +199,6 @@ def run_workers(
 ) -> None:
     asked = recipe.cluster
     workers = (asked.min_workers, asked.workers) if asked.min_workers else asked.workers
-    each = {"CPU": cpus} | ({"GPU": 1} if gpus else {})
-    environment = cluster.worker_environment(gpus, cpus) | cluster.forwarded_environment()
     assessed = assesses_during_training(recipe, gpus)
     everything = with_absolute_paths(recipe).model_dump()
     rays = rays_folder(run.path)
@@ -217,14 +215,12 @@ def run_workers(
             "secrets": secrets,
         },
         backend_config=ProcessGroup(COLLECTIVE_TIMEOUT_S),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu=gpus, resources_per_worker=each
-        ),
+        scaling_config=cluster.scaling_config(workers, int(gpus), cpus),
         run_config=ray.train.RunConfig(
             name=rays.name,
             storage_path=str(rays.parent),
             failure_config=ray.train.FailureConfig(max_failures=asked.max_failures),
-            worker_runtime_env={"env_vars": environment},
+            worker_runtime_env={"env_vars": cluster.training_environment(gpus, cpus)},
             callbacks=[FailureLog(run)],
         ),
         validation_config=ray.train.ValidationConfig(

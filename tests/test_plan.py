@@ -15,14 +15,11 @@ from lima_ray.config.loading import load_recipe
 from lima_ray.config.paths import RECIPES
 from lima_ray.config.recipe import Recipe
 from lima_ray.data import training_data
-from lima_ray.planning.arguments import PlanCommand
-from lima_ray.planning.auto import resolve_auto
 from lima_ray.planning.candidates import Measured, choose
 from lima_ray.planning.hardware import GIB, Hardware, Node, cluster_hardware, read_node
-from lima_ray.planning.lengths import find_lengths
 from lima_ray.planning.measurement import keep_measurement, with_measurement
-from lima_ray.planning.report import Plan, make_plan, plan_ways
-from lima_ray.planning.shape import read_shape
+from lima_ray.planning.report import Plan, gib, make_plan, plan_ways, resolve_auto
+from lima_ray.planning.sizes import find_lengths, read_shape
 from lima_ray.records.run import Run
 
 
@@ -162,13 +159,9 @@ def test_auto_is_resolved_before_a_run_and_kept_when_it_goes_on(
     assert run.with_own_choices(asked).train.activation_checkpointing is True
     assert train.fit(asked).recipe().train.activation_checkpointing is True
     assert Run(run.path.with_name("new")).with_own_choices(asked) == asked
-
-
-def test_a_run_that_began_before_auto_was_resolved_goes_on(cluster: None, recipe: Recipe) -> None:
-    recipe = recipe.override({"optim.epochs": 1})
-    run = train.fit(recipe)
-    run.recipe().override({"train.zero_stage": "auto"}).save(run.recipe_file)
-    assert train.fit(recipe).recipe().train.zero_stage == "auto"
+    # Nor does one that began when nothing was resolved.
+    began.override({"train.zero_stage": "auto"}).save(run.recipe_file)
+    assert train.fit(asked).recipe().train.zero_stage == "auto"
 
 
 def test_measurements_replace_the_plan_on_such_hardware_alone(recipe: Recipe) -> None:
@@ -195,7 +188,10 @@ def test_nodes_are_read_from_rays_resources() -> None:
     assert node.gpu_bytes and 70 * GIB < node.gpu_bytes < 80 * GIB
     assert read_node({"GPU": 1.0}, None).gpu_bytes is None
     assert read_node({"GPU": 1.0}, 48.0).gpu_bytes
-    assert read_node({"CPU": 4.0, "memory": 8e9}, None).host_bytes == 8e9
+    cpus = read_node({"CPU": 4.0, "memory": 8e9}, None)
+    assert cpus.host_bytes == 8e9
+    of_two = Hardware((cpus,), "").bytes_of_worker(2)
+    assert of_two and 3e9 < of_two < 4e9  # a process of its own takes some
 
 
 @pytest.mark.parametrize(
@@ -230,10 +226,14 @@ def test_three_steps_are_measured_on_the_clusters_workers(
     run_command("plan", [str(tmp_path / "tiny.yaml"), "--measure"])
     said = capsys.readouterr().out
     assert "measured, the recipe" in said
+    assert "three steps measured here" in said
     assert not list(Path(recipe.runs_dir).glob(".plan-*"))
-    rows = training_data.load(recipe)[2]
-    resolved, told = resolve_auto(recipe.override({"train.activation_checkpointing": "auto"}), rows)
+    # A later plan for this model and hardware, and a recipe that says auto, use the figures.
+    shape, rows = read_shape(recipe), training_data.load(recipe)[2]
+    later = make_plan(recipe, shape, find_lengths(recipe, None, None), cluster_hardware(None))
+    assert later.own.measured
+    assert f"measured {later.own.peak / GIB:,.2f}" in " ".join(said.split())
+    asked = recipe.override({"train.activation_checkpointing": "auto"})
+    resolved, told = resolve_auto(asked, rows)
     assert resolved.unresolved() == []
-    assert "GiB a worker" in told
-    assert cluster_hardware(None).nodes
-    assert PlanCommand().measure is False
+    assert f"{gib(later.own.peak)} of" in told

@@ -13,9 +13,8 @@ from lima_ray.judging.asking.judges import selecting_judge
 from lima_ray.judging.assessment import dev_prompts
 from lima_ray.judging.endpoint import questions
 from lima_ray.model.flops import named_peak
-from lima_ray.planning.disk import plan_disk
-from lima_ray.planning.duration import UTILISATION, core_flops, training_flops
-from lima_ray.planning.shape import ModelShape, base_config, shape_of
+from lima_ray.planning.cost import UTILISATION, core_flops, plan_disk, training_flops
+from lima_ray.planning.sizes import ModelShape, base_config, shape_of
 from lima_ray.results.units import format_duration
 from tune.measurement import compared
 from tune.training import PreparedTraining

@@ -32,7 +32,7 @@ from lima_ray.config.paths import stored_path
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.storage.working_copy import reference
 from lima_ray.judging.asking.budget import Estimate, confirm
-from lima_ray.planning.disk import free_bytes
+from lima_ray.planning.cost import free_bytes
 from lima_ray.results.units import counted, format_bytes, format_duration
 from tune import report, space
 from tune.arguments import SweepCommand as Command

@@ -42,8 +42,8 @@ from lima_ray.model.flops import peak_flops, step_flops
 from lima_ray.model.lora import add_lora
 from lima_ray.model.loss import forward_packed
 from lima_ray.model.residual_dropout import add_residual_dropout
-from lima_ray.planning.lengths import TABLE_1
-from lima_ray.planning.shape import LLAMA3_8B, LLAMA_7B, shape_of
+from lima_ray.planning.sizes import LLAMA3_8B, LLAMA_7B, shape_of
+from lima_ray.results.published.lima import draw_lengths
 from lima_ray.training.loop import initialize_engine, train_step
 from lima_ray.training.schedule import plan_epoch
 from lima_ray.training.zero import deepspeed_config
@@ -453,15 +453,11 @@ def full_rows(vocab: int, count: int, length: int) -> Rows:
 
 def lima_rows(vocab: int, smoke: bool) -> Rows:
     """Random rows whose lengths have the means of LIMA's Table 1, up to 2,048 tokens."""
-    generator = np.random.default_rng(0)
-    sizes = []
-    for count, prompt, reply in TABLE_1.values():
-        for _ in range(count // (25 if smoke else 1)):
-            drawn = [int(generator.gamma(2.0, mean / 2)) + 1 for mean in (prompt, reply)]
-            if smoke:
-                drawn = [size // 8 + 1 for size in drawn]
-            sizes.append((min(drawn[0], 1000), min(drawn[1], 1040)))
-    return made_rows(vocab, sizes)
+    prompts_R, replies_R = draw_lengths()
+    if smoke:
+        prompts_R, replies_R = (lengths_R[::25] // 8 + 1 for lengths_R in (prompts_R, replies_R))
+    sizes = zip(np.minimum(prompts_R, 1000), np.minimum(replies_R, 1040), strict=True)
+    return made_rows(vocab, [(int(prompt), int(reply)) for prompt, reply in sizes])
 
 
 def made_rows(vocab: int, sizes: list[tuple[int, int]]) -> Rows:

@@ -23,9 +23,9 @@ from lima_ray import base
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.model.flops import step_flops
-from lima_ray.planning.lengths import RowLengths, lima_lengths
 from lima_ray.planning.measurement import peak_bytes, random_rows, reset_peak
-from lima_ray.planning.shape import read_shape
+from lima_ray.planning.sizes import RowLengths, read_shape
+from lima_ray.results.published.lima import draw_lengths
 from lima_ray.training.loop import build_engine, train_step
 from lima_ray.training.schedule import plan_epoch
 
@@ -109,7 +109,7 @@ def measure_workers(folder: str, workers: int, steps: int) -> list[WorkerSteps]:
 def steps_of_worker(folder: str, workers: int, steps: int) -> list[WorkerSteps]:
     collectives = Collectives()
     collectives.install()
-    prompts_R, replies_R = (lengths[:: len(lengths) // BATCH][:BATCH] for lengths in lima_lengths())
+    prompts_R, replies_R = (lengths[:: len(lengths) // BATCH][:BATCH] for lengths in draw_lengths())
     lengths_R = np.minimum(prompts_R + replies_R, LONGEST)
     supervised_R = np.minimum(replies_R, np.maximum(1, lengths_R - prompts_R))
     rows = random_rows(RowLengths(lengths_R, supervised_R, ""))

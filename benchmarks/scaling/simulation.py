@@ -14,9 +14,15 @@ from benchmarks.scaling.traffic import INFINIBAND, NETWORKS, NVLINK, Network, tr
 from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data.packing import Step
 from lima_ray.model.flops import step_flops
-from lima_ray.planning.lengths import RowLengths, cut, lima_lengths, load_of_steps
 from lima_ray.planning.memory import plan_memory
-from lima_ray.planning.shape import ModelShape, read_shape
+from lima_ray.planning.sizes import (
+    ModelShape,
+    RowLengths,
+    cut,
+    load_of_steps,
+    read_shape,
+)
+from lima_ray.results.published.lima import draw_lengths
 from lima_ray.training.schedule import plan_epoch
 
 MODELS = {"LLaMA 7B": "huggyllama/llama-7b", "LLaMA 65B": "huggyllama/llama-65b"}
@@ -92,7 +98,7 @@ def simulate(recording: Recording) -> None:
                 shape, rows = read_shape(recipe), rows_of(base)
                 steps = planned(base, workers)
                 load = load_of_steps(list(steps), rows)
-                memory = plan_memory(recipe, shape, load, gpu=True, bf16=True).peak / 2**30
+                memory = plan_memory(recipe, shape, load, gpu=True, precision="bf16").peak / 2**30
                 recording.figures.append(
                     at(f"{title}, planned memory of a GPU", f"ZeRO {stage}", "GiB", workers, memory)
                 )
@@ -205,7 +211,7 @@ def recipe_of(base: str, batch: int, workers: int, stage: int) -> Recipe:
 
 @lru_cache
 def rows_of(base: str) -> RowLengths:
-    return cut(*lima_lengths(), recipe_of(base, BATCH, 1, 3), "drawn from Table 1")
+    return cut(*draw_lengths(), recipe_of(base, BATCH, 1, 3), "drawn from Table 1")
 
 
 @lru_cache

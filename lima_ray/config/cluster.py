@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lima_ray.config.errors import UserError
@@ -25,6 +26,7 @@ RAY_DEFAULTS = {
 }
 """Ray's environment where it is not set otherwise; read when Ray is imported or started."""
 
+PRELOAD = "LD_PRELOAD"
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 """For processes that claim none: Ray shows them the machine's all the same."""
 FORWARDED = (
@@ -116,9 +118,39 @@ def forwarded_environment() -> dict[str, str]:
 
 
 def worker_environment(gpus: bool, cpus: int) -> dict[str, str]:
-    """Return environment variables of a worker, beside `forwarded_environment`."""
+    """Return environment variables of a worker, those of `forwarded_environment` too."""
     own = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
+    own |= forwarded_environment()
     return own if gpus else own | {"DS_ACCELERATOR": "cpu"} | NO_GPU
+
+
+def training_environment(gpus: bool, cpus: int) -> dict[str, str]:
+    """Return environment variables of a training's worker.
+
+    On CPUs memory is allocated by jemalloc, which is part of Ray: glibc keeps freed blocks, and a
+    worker then takes up to half as much again as its tensors (docs/benchmarks/cpu.md).
+    """
+    import ray
+
+    own = worker_environment(gpus, cpus)
+    jemalloc = Path(ray.__file__).parent / "core" / "libjemalloc.so"
+    if gpus or not jemalloc.exists():
+        return own
+    return own | {PRELOAD: ":".join(filter(None, (os.environ.get(PRELOAD), str(jemalloc))))}
+
+
+def scaling_config(workers: int | tuple[int, int], gpus: float, cpus: int) -> Any:
+    """Return Ray Train's settings of a group of workers.
+
+    Args:
+        workers: how many, or the fewest and the most.
+        gpus: of each; a share where it is not alone on one.
+        cpus: of each.
+    """
+    import ray.train
+
+    each = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    return ray.train.ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=each)
 
 
 def task_options(gpus: bool) -> dict[str, Any]:

@@ -4,15 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
-from lima_ray.model.loading import choose_dtype
+from lima_ray.model.loading import choose_precision
 from lima_ray.planning.hardware import Hardware
-from lima_ray.planning.lengths import RowLengths, largest_load
 from lima_ray.planning.memory import Memory, plan_memory
-from lima_ray.planning.shape import ModelShape
+from lima_ray.planning.sizes import ModelShape, RowLengths, largest_load
 from lima_ray.training.zero import resolve_zero_stage
 
 Verdict = Literal["fits", "tight", "does not fit", "unknown"]
@@ -42,8 +39,8 @@ class Candidate:
 
     recipe: Recipe
     """With every `auto` resolved."""
-    bf16: bool
-    """Of the weights in use; else fp32."""
+    precision: str
+    """`bf16`, `mixed` or `fp32`."""
     memory: Memory
     has: float | None
     """Bytes that each worker's tensors can have; none where it is not known."""
@@ -102,12 +99,12 @@ def plan_recipe(
     """Plan a recipe as it is; of what is still `auto`, only the ZeRO stage is resolved."""
     workers, device = recipe.cluster.workers, hardware.device
     recipe = resolve_zero_stage(recipe, workers, device)
-    bf16 = choose_dtype(recipe, device) == torch.bfloat16
+    precision = choose_precision(recipe, device)
     load = largest_load(recipe, rows, workers)
     return Candidate(
         recipe,
-        bf16,
-        plan_memory(recipe, shape, load, hardware.is_gpu, bf16),
+        precision,
+        plan_memory(recipe, shape, load, hardware.is_gpu, precision),
         hardware.bytes_of_worker(workers),
         hardware.host_bytes_of_worker(workers) if hardware.is_gpu else None,
     )

@@ -8,9 +8,8 @@ from rich.text import Text
 from lima_ray.config.recipe import Recipe
 from lima_ray.planning.candidates import Candidate, plan_recipe
 from lima_ray.planning.hardware import CARDS, GIB, PROCESS_GIB, named_hardware
-from lima_ray.planning.lengths import find_lengths
-from lima_ray.planning.report import Plan, describe_way, gib, make_plan
-from lima_ray.planning.shape import read_shape
+from lima_ray.planning.report import Plan, describe_way, gib, make_plan, way_name
+from lima_ray.planning.sizes import find_lengths, read_shape
 from lima_ray.results.units import format_bytes, format_duration
 
 COLOURS = {"fits": "green", "tight": "yellow", "does not fit": "red", "unknown": "dim"}
@@ -47,10 +46,13 @@ def print_plan(console: Console, plan: Plan, dollars_per_gpu_hour: float | None)
     if shape.trained < shape.parameters:
         what += f", {shape.trained / 1e6:,.0f} million of them trained"
     console.print(
-        f"{recipe.name}: {recipe.model.base}, {what}; {plan.hardware.source}\n", soft_wrap=True
+        f"{recipe.name}: {recipe.model.base}, {what}, in {own.precision}; {plan.hardware.source}\n",
+        soft_wrap=True,
     )
     console.print(Text(plan.verdict, style=f"bold {COLOURS[own.verdict]}"))
+    console.print(f"\none worker at its peak ({own.memory.moment}), GiB")
     console.print(memory_table(plan))
+    console.print("\nways to compute the same steps, the fastest first")
     console.print(ways_table(plan))
     print_advice(console, plan)
     disk = plan.disk
@@ -92,12 +94,15 @@ def print_plan(console: Console, plan: Plan, dollars_per_gpu_hour: float | None)
 def memory_table(plan: Plan) -> Table:
     """Lay out what one worker holds at its peak."""
     memory = plan.own.memory
-    shown = Table(title=f"one worker at its peak ({memory.moment})", title_justify="left", box=None)
-    shown.add_column("")
-    shown.add_column("GiB", justify="right")
+    shown = Table(box=None, show_header=False)
+    shown.add_column()
+    shown.add_column(justify="right")
     for name, count in memory.parts.items():
         if count:
             shown.add_row(name, f"{count / GIB:,.2f}")
+    shown.add_row("in all", f"{memory.peak / GIB:,.2f}", style="bold")
+    if plan.own.measured:
+        shown.add_row("measured", f"{plan.own.peak / GIB:,.2f}", style="bold")
     for name, count in memory.host.items():
         shown.add_row(f"{name}, in the node's memory", f"{count / GIB:,.2f}")
     return shown
@@ -105,18 +110,19 @@ def memory_table(plan: Plan) -> Table:
 
 def ways_table(plan: Plan) -> Table:
     """Lay out the ways to compute the same steps, the fastest first."""
-    shown = Table(title="ways to compute the same steps, the fastest first", title_justify="left")
-    shown.add_column("way")
+    shown = Table(box=box.SIMPLE_HEAD)
+    shown.add_column("way", min_width=len("checkpointing,"))
     host = any(one.memory.host_bytes for one in plan.candidates)
     of = "" if plan.own.has is None else f" of {gib(plan.own.has)}"
-    for heading in (f"GiB{of}", *(["of its node"] * host), "steps take"):
+    for heading in ("tokens", f"GiB{of}", *(["node's GiB"] * host), "steps take"):
         shown.add_column(heading, justify="right")
-    shown.add_column("")
+    shown.add_column(no_wrap=True)
     for one in plan.candidates[:SHOWN]:
         took = plan.duration(one)
         on_host = gib(one.memory.host_bytes) if one.memory.host_bytes else ""
         shown.add_row(
-            describe_way(one),
+            way_name(one),
+            f"{one.recipe.train.tokens_per_micro_batch:,}",
             gib(one.peak),
             *([on_host] * host),
             "" if took is None or took.seconds is None else format_duration(took.seconds),
@@ -146,6 +152,10 @@ def print_advice(console: Console, plan: Plan) -> None:
     else:
         reason = "fits" if own.verdict == "does not fit" else "is faster"
         console.print(f"this {reason}: {fastest.flags(plan.recipe)}", soft_wrap=True)
+    if fastest and fastest.memory.host_bytes:
+        node = fastest.memory.host_bytes * plan.hardware.workers_of_node(plan.workers)
+        known = "" if fastest.host_has else ", which is not known to be there (--host_gib)"
+        console.print(f"it takes {gib(node)} GiB of a machine's own memory{known}", soft_wrap=True)
     if own.verdict == "tight":
         console.print("tight: a plan may err by 15 %; --measure tells for certain")
 

@@ -30,6 +30,8 @@ CARDS = {
 PROCESS_GIB = 1.65
 """GiB of a GPU that a process takes beside its tensors: CUDA's context and the collectives' buffers
 (an H200's, by the out-of-memory errors in docs/benchmarks/gpu-training.json)."""
+CPU_PROCESS_GIB = 0.55
+"""GiB that a worker on a CPU takes before it loads a model: PyTorch, transformers, DeepSpeed."""
 ACCELERATOR = "accelerator_type:"
 THIS_DEVICE = torch.device("cpu")
 
@@ -81,7 +83,8 @@ class Hardware:
         if self.is_gpu:
             known = [node.gpu_bytes for node in self.nodes if node.is_gpu]
             return None if None in known else min(k for k in known if k is not None)
-        return self.host_bytes_of_worker(workers)
+        share = self.host_bytes_of_worker(workers)
+        return None if share is None else max(0.0, share - CPU_PROCESS_GIB * GIB)
 
     def host_bytes_of_worker(self, workers: int) -> float | None:
         """Return a worker's share of its node's own memory; none where it is not known."""

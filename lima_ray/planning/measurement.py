@@ -1,5 +1,6 @@
 """Three steps of each way to compute, run on the cluster's workers and kept for later plans."""
 
+import ctypes
 import gc
 import hashlib
 import json
@@ -17,7 +18,7 @@ import numpy as np
 import psutil
 import ray.train
 import torch
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import get_device
 from torch import distributed as dist
 
 from lima_ray.config import cluster
@@ -26,21 +27,23 @@ from lima_ray.config.errors import UserError
 from lima_ray.config.loading import with_absolute_paths
 from lima_ray.config.paths import output_path
 from lima_ray.config.recipe import Recipe, validate_recipe
+from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.model.loading import choose_precision
 from lima_ray.planning.candidates import Candidate, Measured
 from lima_ray.planning.hardware import Hardware
-from lima_ray.planning.lengths import RowLengths
-from lima_ray.planning.shape import ModelShape
+from lima_ray.planning.sizes import ModelShape, RowLengths
 from lima_ray.records.files import read_json, write_json
 from lima_ray.training.loop import build_engine, train_step
 from lima_ray.training.schedule import plan_epoch
+from lima_ray.training.trainer import ProcessGroup, Trainer
 
 STEPS = 3
 BUDGET_S = 60.0
 """No way is begun after so long."""
 TIMEOUT_S = 600
+JEMALLOC_ALL_ARENAS = 4096
 SIZES = ("parameters", "trained", "layers", "hidden", "query", "key", "mlp")
 DECIDES = ("torch", "transformers", "deepspeed", "peft")
 """Packages whose version decides a measurement."""
@@ -67,20 +70,19 @@ def measure_candidates(candidates: list[Candidate], rows: RowLengths) -> dict[in
         random_rows(rows).save(work / "rows")
         todo = {n: one for n, one in enumerate(candidates) if one.verdict != "does not fit"}
         plain = {n: with_absolute_paths(one.recipe).model_dump() for n, one in todo.items()}
-        environment = cluster.worker_environment(gpus, cpus) | cluster.forwarded_environment()
-        trainer = TorchTrainer(
+        trainer = Trainer(
             measure_worker,
-            train_loop_config={"recipes": plain, "folder": str(work)},
-            torch_config=TorchConfig(timeout_s=TIMEOUT_S),
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=recipe.cluster.workers,
-                use_gpu=gpus,
-                resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpus else {}),
-            ),
+            train_loop_config={
+                "recipes": plain,
+                "folder": str(work),
+                "secrets": SharedSecrets.of_driver(),
+            },
+            backend_config=ProcessGroup(TIMEOUT_S),
+            scaling_config=cluster.scaling_config(recipe.cluster.workers, int(gpus), cpus),
             run_config=ray.train.RunConfig(
                 name="ray",
                 storage_path=str(work),
-                worker_runtime_env={"env_vars": environment},
+                worker_runtime_env={"env_vars": cluster.training_environment(gpus, cpus)},
             ),
         )
         failed = ""
@@ -113,23 +115,30 @@ def random_rows(rows: RowLengths) -> Rows:
 
 def measure_worker(config: dict[str, Any]) -> None:
     """Run, as one worker of the group, recipe after recipe until the time is up."""
+    config["secrets"].enter_environment()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     folder, started = Path(config["folder"]), time.monotonic()
     rows, device = Rows.load(folder / "rows"), torch.device(get_device())
+    import_libraries()
+    before = reset_peak(device)
     for number, plain in config["recipes"].items():
         over = torch.tensor([time.monotonic() - started > BUDGET_S], device=device).float()
         dist.broadcast(over, src=0)
         if over.item():
             return
-        measured = measure(validate_recipe(plain), rows, device)
+        measured = measure(validate_recipe(plain), rows, device, before)
         if dist.get_rank() == 0:
             write_json(folder / f"{number}.json", asdict(measured))
 
 
-def measure(recipe: Recipe, rows: Rows, device: torch.device) -> Measured:
-    """Return what three steps of a recipe took, in a process group that is up."""
+def measure(recipe: Recipe, rows: Rows, device: torch.device, before: float) -> Measured:
+    """Return what three steps of a recipe took, in a process group that is up.
+
+    Args:
+        before: bytes that the process had before it measured anything.
+    """
     workers = dist.get_world_size()
-    before = reset_peak(device)
+    reset_peak(device)
     engine = build_engine(recipe, load_tokenizer(recipe.model.base), device)
     plan = (plan_epoch(recipe, rows, 0, workers) * STEPS)[:STEPS]
     results = [train_step(engine, step, rows, 1e-9) for step in plan]
@@ -145,13 +154,31 @@ def measure(recipe: Recipe, rows: Rows, device: torch.device) -> Measured:
     return Measured(peak.item(), sum(result.flops for result in warm) / seconds / workers)
 
 
+def import_libraries() -> None:
+    """Import what a training imports late, whose memory is not a recipe's."""
+    import deepspeed
+    from peft import get_peft_model
+
+    del deepspeed, get_peft_model
+
+
 def reset_peak(device: torch.device) -> float:
     """Begin a new peak, and return the bytes that are not of the training."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return 0.0
+    return_freed_memory()
     Path("/proc/self/clear_refs").write_text("5")
     return psutil.Process().memory_info().rss
+
+
+def return_freed_memory() -> None:
+    """Have the allocator give freed blocks back to the system: jemalloc, or glibc."""
+    allocator = ctypes.CDLL(None)
+    if hasattr(allocator, "mallctl"):
+        allocator.mallctl(f"arena.{JEMALLOC_ALL_ARENAS}.purge".encode(), None, None, None, 0)
+    elif hasattr(allocator, "malloc_trim"):
+        allocator.malloc_trim(0)
 
 
 def peak_bytes(device: torch.device) -> float:

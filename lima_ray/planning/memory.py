@@ -1,7 +1,8 @@
 """Memory of one worker at its peak: what DeepSpeed and PyTorch hold, counted from the shapes.
 
-Three moments can be the peak of a step, and the plan is the largest of them:
+Several moments can be the peak of a step, and the plan is the largest of them:
 
+- *forward*: in mixed precision, weights cast to bf16 before what recomputes drops them;
 - *loss*: everything that the backward pass needs is there, and the loss head's own;
 - *backward*: the gradients beside what is left of that;
 - *update*: gradients flattened for AdamW, and no activations.
@@ -14,10 +15,10 @@ from dataclasses import dataclass, field
 
 from lima_ray.config.recipe import Recipe
 from lima_ray.model.attention import head_width
-from lima_ray.planning.shape import ModelShape
+from lima_ray.planning.sizes import Load, ModelShape
 from lima_ray.training.zero import OPTIMIZER_BYTES, bucket_size
 
-FP32, FP64 = 4, 8
+BF16, FP32, FP64 = 2, 4, 8
 MOMENTS = 8
 """AdamW's two averages of a weight in fp32."""
 GATHERED = 1_000_000_000
@@ -31,22 +32,11 @@ SUBGROUP = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class Load:
-    """The largest micro-batch of a worker."""
-
-    tokens: int
-    supervised: int
-    """Positions that reach the vocabulary's matrix."""
-    several: bool = True
-    """Whether a step has more than one micro-batch, so that gradients wait for the next."""
-
-
-@dataclass(frozen=True)
 class Memory:
     """What one worker holds at its peak."""
 
     moment: str
-    """`loss`, `backward` or `update`."""
+    """`forward`, `loss`, `backward` or `update`."""
     parts: dict[str, float]
     """Bytes by what they are for, at that moment."""
     host: dict[str, float] = field(default_factory=dict)
@@ -61,15 +51,15 @@ class Memory:
         return sum(self.host.values())
 
 
-def plan_memory(recipe: Recipe, shape: ModelShape, load: Load, gpu: bool, bf16: bool) -> Memory:
+def plan_memory(recipe: Recipe, shape: ModelShape, load: Load, gpu: bool, precision: str) -> Memory:
     """Return a worker's memory at its peak.
 
     Args:
         recipe: with every `auto` resolved.
         gpu: it trains on a GPU, not on the CPU.
-        bf16: of the weights in use; else fp32.
+        precision: `bf16`, `mixed` or `fp32`, as `choose_precision` returns it.
     """
-    return WorkerMemory(recipe, shape, load, gpu, 2 if bf16 else FP32).plan()
+    return WorkerMemory(recipe, shape, load, gpu, precision).plan()
 
 
 @dataclass(frozen=True)
@@ -80,8 +70,21 @@ class WorkerMemory:
     shape: ModelShape
     load: Load
     gpu: bool
-    width: int
-    """Bytes of a weight in use."""
+    precision: str
+
+    @property
+    def width(self) -> int:
+        """Bytes of a weight in use, and of an element of the residual stream."""
+        return BF16 if self.precision == "bf16" else FP32
+
+    @property
+    def product(self) -> int:
+        """Bytes of an element that a matrix product takes and gives."""
+        return FP32 if self.precision == "fp32" else BF16
+
+    @property
+    def recomputes(self) -> bool:
+        return bool(self.recipe.train.activation_checkpointing)
 
     @property
     def stage(self) -> int:
@@ -97,18 +100,31 @@ class WorkerMemory:
         states, gradients = self.states(), self.gradients()
         waiting = gradients if self.load.several else 0.0
         gathered = self.gathered()
-        recomputing = self.recipe.train.activation_checkpointing
-        layer = self.layer() if recomputing else 0.0
+        casts, cached, layer = self.casts(), 0.0, 0.0
+        if self.recomputes:
+            own = BF16 * self.shape.matrices * (self.precision == "mixed")
+            layer = self.layer() + own / self.shape.layers
+            # What autocast keeps of weights that train, where `multiply_in_bf16` lets it.
+            if not self.recipe.model.lora_rank and self.stage != 3:
+                cached = own
         all_layers = self.activations()
         moments = {
+            "forward": {
+                "weights gathered": gathered,
+                "weights in bf16": cached,
+                "gradients": waiting,
+                "activations": all_layers,
+            },
             "loss": {
                 "weights gathered": gathered,
+                "weights in bf16": casts,
                 "gradients": waiting,
                 "activations": all_layers,
                 "loss head": self.head(),
             },
             "backward": {
                 "weights gathered": gathered,
+                "weights in bf16": casts,
                 "gradients": waiting + self.new_gradients(),
                 "activations": all_layers + layer,
                 "gradients of a layer": self.layer_gradients(),
@@ -144,6 +160,13 @@ class WorkerMemory:
         """Weights that ZeRO 3 holds whole for a while."""
         return self.width * min(self.shape.parameters, GATHERED) * (self.stage == 3)
 
+    def casts(self) -> float:
+        """Weights in bf16 that products in mixed precision keep for the backward pass."""
+        vocabulary = self.shape.config.vocab_size * self.shape.hidden  # no layer's
+        kept = vocabulary if self.recomputes else self.shape.matrices
+        kept *= self.stage != 3  # its linear layers keep the weights themselves
+        return BF16 * kept * (self.precision == "mixed")
+
     def new_gradients(self) -> float:
         """A micro-batch's own gradients, before they are added to those that wait."""
         if self.stage == 2 and self.width == FP32:
@@ -174,23 +197,21 @@ class WorkerMemory:
     def activations(self) -> float:
         """What all layers keep for the backward pass, with the last norm and the positions."""
         tokens = self.load.tokens
-        each = self.width * self.shape.hidden * tokens
-        if not self.recipe.train.activation_checkpointing:
-            each = self.layer()
-        return each * self.shape.layers + self.width * self.last_norm() * tokens + self.positions()
+        each = self.width * self.shape.hidden * tokens if self.recomputes else self.layer()
+        return each * self.shape.layers + tokens * (self.last_norm() + self.positions())
 
-    def last_norm(self) -> int:
-        """Elements that the norm after the layers keeps for a token: its input, and in bf16 that in
-        fp32, beside what its weight multiplies where it trains."""
+    def last_norm(self) -> float:
+        """What the norm after the layers keeps for a token: its input, and in bf16 that in fp32,
+        beside what its weight multiplies where it trains."""
         fused = self.recipe.model.liger if self.gpu else self.width == FP32  # by `cpu_layers`
         if fused:
-            return self.shape.hidden
+            return self.width * self.shape.hidden
         trains = not self.recipe.model.lora_rank
-        return self.shape.hidden * ((1 if self.width == FP32 else 2) + trains)
+        return self.width * self.shape.hidden * ((1 if self.width == FP32 else 2) + trains)
 
     def positions(self) -> float:
-        """Cosines and sines of the rotary embedding, which all layers share."""
-        return self.width * 2 * head_width(self.shape.config) * self.load.tokens
+        """Cosines and sines of the rotary embedding for a token, which all layers share."""
+        return self.width * 2 * head_width(self.shape.config)
 
     def layer(self) -> float:
         """What one layer keeps for its backward pass, where nothing is recomputed.
@@ -200,10 +221,6 @@ class WorkerMemory:
         """
         shape, fused = self.shape, self.gpu and self.recipe.model.liger
         hidden, query, key, mlp = shape.hidden, shape.query, shape.key, shape.mlp
-        norms = 2 * 2 * hidden
-        if not fused and self.width < FP32:
-            # The input is kept in fp32, and where the norm's weight trains, what it multiplies.
-            norms = 2 * (3 if self.recipe.model.lora_rank else 4) * hidden
         attended = 2 * query + 2 * key
         if not self.gpu:
             attended += query  # rows attended one by one, and all of them together
@@ -211,9 +228,20 @@ class WorkerMemory:
         dropped = 0.0
         if self.recipe.model.residual_dropout:
             dropped = 2 * hidden * (1 / self.width if self.gpu else 1)
-        elements = norms + attended + gated + dropped + shape.lora_outputs / shape.layers
+        elements = attended + gated + dropped + shape.lora_outputs / shape.layers
         sums = FP32 * shape.config.num_attention_heads
-        return self.load.tokens * (self.width * elements + sums)
+        return self.load.tokens * (self.norms() + self.product * elements + sums)
+
+    def norms(self) -> float:
+        """What a layer's two norms keep for a token, with what the products take of them."""
+        hidden = self.shape.hidden
+        if self.precision == "mixed":
+            # Autocast makes an input of each product its own: queries, keys, values; gate and up.
+            return hidden * (2 * FP32 + 5 * BF16)
+        if self.width == FP32 or (self.gpu and self.recipe.model.liger):
+            return self.width * 2 * 2 * hidden
+        # The input is kept in fp32, and where the norm's weight trains, what it multiplies.
+        return self.width * 2 * (3 if self.recipe.model.lora_rank else 4) * hidden
 
     def head(self) -> float:
         """Logits in fp32 as log-softmax, its gradient and the loss's, and the hidden states."""
@@ -224,7 +252,8 @@ class WorkerMemory:
         """Gradients of the MLP's activations as they are computed, and of one of its weights."""
         moved = self.load.tokens * 2 * (self.shape.mlp + self.shape.hidden)
         weight = 0 if self.recipe.model.lora_rank else self.shape.hidden * self.shape.mlp
-        return self.width * (moved + weight)
+        mixed = self.precision == "mixed"  # where a weight's are cast to its own fp32
+        return self.product * moved + (self.width + BF16 * mixed) * weight
 
     def host(self) -> dict[str, float]:
         """What a GPU's worker keeps in its node's memory."""

@@ -1,19 +1,23 @@
-"""A plan: what a recipe does as it is, what would be faster or fit, and what it costs."""
+"""A plan: what a recipe does as it is, what would be faster or fit, and what `auto` stands for."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lima_ray.config.cluster import connect, wants_gpus
+from lima_ray.config.errors import UserError
 from lima_ray.config.paths import output_path
 from lima_ray.config.recipe import Recipe
+from lima_ray.data.rows import Rows
 from lima_ray.planning.candidates import FIELDS, Candidate, choose, plan_candidates
-from lima_ray.planning.disk import Disk, free_bytes, plan_disk
-from lima_ray.planning.duration import Duration, plan_duration
-from lima_ray.planning.hardware import GIB, Hardware
-from lima_ray.planning.lengths import RowLengths
+from lima_ray.planning.cost import Disk, Duration, free_bytes, plan_disk, plan_duration
+from lima_ray.planning.hardware import GIB, THIS_DEVICE, Hardware, cluster_hardware
 from lima_ray.planning.measurement import with_measurement
-from lima_ray.planning.shape import ModelShape
+from lima_ray.planning.sizes import ModelShape, RowLengths, read_shape
+from lima_ray.training.zero import resolve_zero_stage
 
+ERROR = 1.15
+"""By how much a plan may be off; what needs more than that of what there is is refused."""
 BUDGET = "train.tokens_per_micro_batch"
 
 
@@ -100,7 +104,7 @@ def make_plan(recipe: Recipe, shape: ModelShape, rows: RowLengths | None, on: Ha
     candidates = plan_ways(recipe, shape, rows, on, keeps_budget)
     if choose(candidates) is None:
         candidates = plan_ways(recipe, shape, rows, on, FIELDS)
-    disk = plan_disk(recipe, shape, own.bf16)
+    disk = plan_disk(recipe, shape, own.precision == "bf16")
     free = free_bytes(output_path(Path(recipe.runs_dir)))
     return Plan(recipe, shape, on, rows, own, candidates, choose(candidates), disk, free)
 
@@ -114,14 +118,49 @@ def plan_ways(
 
 def describe_way(one: Candidate) -> str:
     """Return how a candidate computes, in words."""
+    return f"{way_name(one)}, {one.recipe.train.tokens_per_micro_batch:,} tokens"
+
+
+def way_name(one: Candidate) -> str:
     train = one.recipe.train
     parts = [f"ZeRO {train.zero_stage}"]
     parts += ["checkpointing"] * bool(train.activation_checkpointing)
     parts += ["AdamW offloaded"] * bool(train.offload_optimizer)
     parts += ["weights offloaded"] * bool(train.offload_params)
-    parts.append(f"{train.tokens_per_micro_batch:,} tokens")
     return ", ".join(parts)
 
 
 def gib(count: float) -> str:
     return f"{count / GIB:,.{1 if count > GIB else 2}f}"
+
+
+def resolve_auto(recipe: Recipe, rows: Rows) -> tuple[Recipe, str]:
+    """Join Ray, and return a recipe with each `auto` of `train` resolved, and a line about it.
+
+    Raises:
+        UserError: nothing that `auto` may stand for fits the GPUs; it names the smallest.
+    """
+    if not recipe.unresolved():
+        return recipe, ""
+    connect()
+    gpus = wants_gpus(recipe.cluster)
+    free, workers = recipe.unresolved(), recipe.cluster.workers
+    if free == ["train.zero_stage"] and not gpus:
+        return resolve_zero_stage(recipe, workers, THIS_DEVICE), ""
+    # An elastic run has to fit while workers are missing.
+    fewest = min(workers, max(2, recipe.cluster.min_workers or workers))
+    planned = recipe.override({"cluster.workers": fewest, "cluster.min_workers": None})
+    lengths = RowLengths(rows.lengths_R, rows.supervised_R, "")
+    on = cluster_hardware(None, "gpu" if gpus else "cpu")
+    ways = plan_ways(planned, read_shape(planned), lengths, on, free)
+    chosen = choose(ways) or min(ways, key=lambda one: (one.has is not None) * one.peak)
+    if gpus and chosen.has is not None and chosen.peak > ERROR * chosen.has:
+        raise UserError(
+            f"{', '.join(free)} is auto, and nothing that it may stand for fits: the smallest "
+            f"needs {gib(chosen.peak)} of {gib(chosen.has)} GiB of each GPU. Use more "
+            "--cluster.workers, or --model.lora_rank 16; python -m lima_ray.plan tells what fits"
+        )
+    train = chosen.recipe.train
+    resolved = recipe.override({name: getattr(train, name.partition(".")[2]) for name in free})
+    of = "" if chosen.has is None else f" of {gib(chosen.has)}"
+    return resolved, f"auto         {describe_way(chosen)}: {gib(chosen.peak)}{of} GiB a worker"

@@ -194,19 +194,16 @@ def build_engine(
     universal: bool = False,
 ) -> Any:
     """Load the model into a DeepSpeed engine with AdamW, for a `universal` checkpoint or not."""
-    import deepspeed
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-    if device.type == "cpu":
-        # Its shared-memory collectives, which training does not use, compile for minutes, and wait
-        # without end for a compilation that was killed. ZeRO 3 loads them with the model.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     recipe = resolve_zero_stage(recipe, dist.get_world_size(), device)
     if recipe.unresolved():
         raise ValueError(f"{', '.join(recipe.unresolved())} is auto; resolve it first")
     bf16 = choose_dtype(recipe, device) == torch.bfloat16
     config = deepspeed_config(recipe, bf16=bf16, universal=universal)
     torch.manual_seed(recipe.seed)
+    if device.type == "cpu":
+        use_gloo()  # ZeRO 3 joins the workers while it loads
     partitioned = HfDeepSpeedConfig(config) if recipe.train.zero_stage == 3 else None
     model = load_model(recipe, tokenizer, device)
     del partitioned
@@ -216,6 +213,8 @@ def build_engine(
 def initialize_engine(model: torch.nn.Module, recipe: Recipe, config: dict[str, Any]) -> Any:
     import deepspeed
 
+    if next(model.parameters()).device.type == "cpu":
+        use_gloo()
     optimizer = build_optimizer(model, recipe)
     trained = sum(count_elements(p) for group in optimizer.param_groups for p in group["params"])
     for bucket in ("reduce_bucket_size", "allgather_bucket_size"):
@@ -228,6 +227,16 @@ def initialize_engine(model: torch.nn.Module, recipe: Recipe, config: dict[str, 
         engine.clipping = clipping
         optimizer.register_step_pre_hook(clipping)
     return engine
+
+
+def use_gloo() -> None:
+    """Keep DeepSpeed from its shared-memory collectives.
+
+    They compile for minutes, and wait without end for a compilation that was killed.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def build_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -15,16 +15,16 @@ from collections.abc import Callable
 from typing import Any
 
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from lima_ray import train
-from lima_ray.config.cluster import forwarded_environment, worker_environment
+from lima_ray.config.cluster import scaling_config, training_environment
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import validate_recipe
 from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.config.storage.changing_files import forget, pull
 from lima_ray.config.storage.working_copy import from_reference, rays_folder
 from lima_ray.records.phases import Phases
+from lima_ray.training.trainer import ProcessGroup, Trainer
 from tune.training import Training
 from tune.workers.training_queue import get
 
@@ -64,22 +64,16 @@ class TrainingWorkers:
             secrets: of the sweep's driver.
         """
         path = rays_folder(from_reference(said))
-        TorchTrainer(
+        Trainer(
             train_from_queue,
             train_loop_config={"queue": queue, "group": group, "secrets": secrets},
-            torch_config=TorchConfig(timeout_s=train.COLLECTIVE_TIMEOUT_S),
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=workers,
-                use_gpu=gpus > 0,
-                resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
-            ),
+            backend_config=ProcessGroup(train.COLLECTIVE_TIMEOUT_S),
+            scaling_config=scaling_config(workers, gpus, cpus),
             run_config=ray.train.RunConfig(
                 name=f"{group}-{time.time_ns()}",  # a name used before would resume its run
                 storage_path=str(path),
                 failure_config=ray.train.FailureConfig(max_failures=GROUP_FAILURES),
-                worker_runtime_env={
-                    "env_vars": worker_environment(gpus > 0, cpus) | forwarded_environment()
-                },
+                worker_runtime_env={"env_vars": training_environment(gpus > 0, cpus)},
             ),
         ).fit()
 

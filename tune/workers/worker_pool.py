@@ -65,7 +65,7 @@ class WorkerPool(AbstractContextManager["WorkerPool"]):
     def __init__(self, cluster: Cluster, at_once: int, gpus: bool, path: Path) -> None:
         """Start the queue, worker groups and assessors; Ray Train's own files go to `path`."""
         share = 0 if not gpus else 0.5 if cluster.workers == 1 else 1
-        environment = worker_environment(gpus, 1) | forwarded_environment()
+        environment = worker_environment(gpus, 1)
         stays = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, "num_cpus": 0}
         # Of a sweep in a bucket the journal is written on the disk from which it is uploaded.
         here = {"label_selector": {NODE_ID_LABEL: ray.get_runtime_context().get_node_id()}}

@@ -21,9 +21,10 @@ from typing import Any
 from lima_ray.curation.candidate import Candidate
 from lima_ray.curation.card.lengths import CountTokens, measure, units
 from lima_ray.curation.card.licences import whole_licence
-from lima_ray.curation.card.paper_table import PAPER_TOKENS, compare_with_paper
+from lima_ray.curation.card.paper_table import compare_with_paper
 from lima_ray.curation.funnel import Funnel
 from lima_ray.curation.recipe import BEFORE_CHATGPT, Curation
+from lima_ray.results.published.lima import TRAINING_TOKENS
 
 COUNTING = (
     "Words are what white space separates. Each turn of the user is a prompt, each turn of the "
@@ -62,7 +63,7 @@ def collect_facts(
         "rows_file": describe_file(rows_file),
         "table_1": compare_with_paper(curation, chosen, count_tokens),
         "table_1_unit": "tokens" if count_tokens else "words",
-        "paper_tokens": PAPER_TOKENS,
+        "paper_tokens": TRAINING_TOKENS,
         "counting": COUNTING,
         "lengths": measure(rows, count_tokens),
         "dates": describe_dates(rows),

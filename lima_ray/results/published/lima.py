@@ -1,8 +1,34 @@
-"""What LIMA prints of its own replies (arXiv:2305.11206, sections 4 and 6), in percent."""
+"""What LIMA prints of its training data and its replies (arXiv:2305.11206, sections 2, 4 and 6)."""
 
 from dataclasses import dataclass
 
+import numpy as np
+
 Shares = tuple[float, float, float]
+"""In percent."""
+
+
+@dataclass(frozen=True)
+class TrainingSource:
+    """One source of the training data."""
+
+    rows: int
+    prompt_tokens: int
+    """Mean."""
+    reply_tokens: int
+    """Mean."""
+
+
+TABLE_1 = {
+    "Stack Exchange (STEM)": TrainingSource(200, 117, 523),
+    "Stack Exchange (other)": TrainingSource(200, 119, 530),
+    "wikiHow": TrainingSource(200, 12, 1811),
+    "Pushshift r/WritingPrompts": TrainingSource(150, 34, 274),
+    "Super-NaturalInstructions": TrainingSource(50, 236, 92),
+    "authored, group A": TrainingSource(200, 40, 334),
+}
+TRAINING_ROWS, TRAINING_TOKENS = 1000, 750_000
+"""Of all sources; the tokens about."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +70,18 @@ AGREEMENT = {
     "authors and GPT-4": 79,
 }
 """Tie-discounted accuracy on 50 shared items."""
+
+
+def draw_lengths() -> tuple[np.ndarray, np.ndarray]:
+    """Draw tokens of the prompt and of the reply of each training row, with table 1's means."""
+    generator = np.random.default_rng(0)
+    sizes = [
+        [int(generator.gamma(2.0, mean / 2)) + 1 for mean in (one.prompt_tokens, one.reply_tokens)]
+        for one in TABLE_1.values()
+        for _ in range(one.rows)
+    ]
+    prompts_R, replies_R = np.array(sizes).T
+    return prompts_R, replies_R
 
 
 def find_opponent(first: str, second: str) -> Opponent | None:

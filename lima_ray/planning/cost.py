@@ -1,19 +1,22 @@
-"""Steps, hours and money of a training, from what its arithmetic takes."""
+"""What a training takes beside memory: steps, hours and money, and bytes on disk."""
 
+import shutil
 import time
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
 from lima_ray.config.recipe import Recipe
 from lima_ray.data.rows import Rows
+from lima_ray.model.export import GROUP_BYTES
 from lima_ray.model.flops import named_peak, step_flops
 from lima_ray.planning.candidates import Candidate
 from lima_ray.planning.hardware import Hardware
-from lima_ray.planning.lengths import RowLengths
-from lima_ray.planning.shape import ModelShape
-from lima_ray.training.schedule import Schedule
+from lima_ray.planning.sizes import ModelShape, RowLengths
+from lima_ray.training.schedule import Schedule, kept_epochs
+from lima_ray.training.zero import resume_state_bytes
 
 UTILISATION = {True: 0.40, False: 0.51}
 """Share of a GPU's bf16 peak, by whether activations are recomputed, whose operations do not count:
@@ -85,3 +88,57 @@ def core_flops() -> float:
         return 2 * PROBE**3 * count / (time.perf_counter() - started)
     finally:
         torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes of one run."""
+
+    state: int
+    """A resume state."""
+    states: int
+    """Resume states at once, one of them being written."""
+    weights: int
+    """An epoch's weights; the export is links to one of them."""
+    epochs: int
+    """Epochs whose weights are kept."""
+    scratch: int
+    """Beside weights while they are gathered, where they are large."""
+
+    @property
+    def most(self) -> int:
+        """Bytes at any time."""
+        return self.state * self.states + self.weights * self.epochs + self.scratch
+
+    @property
+    def kept(self) -> int:
+        """Bytes at the end."""
+        return self.most - self.scratch
+
+
+def plan_disk(recipe: Recipe, shape: ModelShape, bf16: bool) -> Disk:
+    """Return what a run writes; the few megabytes of rows, tokenizer and metrics are left out."""
+    width = 2 if bf16 else 4
+    plain = shape.parameters - shape.lora
+    weights = plain * exported_width(recipe, bf16)
+    adapter = (shape.trained if recipe.model.lora_rank else 0) * width
+    return Disk(
+        state=resume_state_bytes(shape.trained, width),
+        states=max(2, recipe.checkpoint.keep_states),
+        weights=weights + adapter,
+        epochs=kept_epochs(recipe),
+        scratch=weights if weights > GROUP_BYTES else 0,
+    )
+
+
+def exported_width(recipe: Recipe, bf16: bool) -> int:
+    """Return bytes of an exported weight."""
+    if recipe.checkpoint.weights_dtype != "auto":
+        return 2 if recipe.checkpoint.weights_dtype == "bf16" else 4
+    return 2 if bf16 and not recipe.model.lora_rank else 4
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes free on the disk that a directory is on, or will be."""
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    return shutil.disk_usage(there).free

@@ -1,18 +1,29 @@
-"""A model's sizes without its weights: from its `config.json`, or known by its name on the hub."""
+"""Sizes that a plan follows from: of a model without its weights, of rows without their tokens.
 
-from dataclasses import dataclass
+A model's are read from its `config.json`, or known by its name on the hub. Rows are encoded where
+data and base are at hand; else their lengths are LIMA's, or as told.
+"""
+
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import resolve
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.sections import Model
+from lima_ray.data import training_data
+from lima_ray.data.packing import Step
+from lima_ray.data.rows import Rows
 from lima_ray.model.attention import head_width
 from lima_ray.model.families import find_family, load_config
 from lima_ray.model.lora import add_lora
+from lima_ray.results.published.lima import draw_lengths
+from lima_ray.training.schedule import plan_epoch
 
 LLAMA = {"vocab_size": 32000, "max_position_embeddings": 2048}
 LLAMA_7B = LLAMA | {
@@ -64,8 +75,9 @@ KNOWN: dict[str, dict[str, int]] = {
     },
 }
 """What the shipped recipes train, by its name on the hub: fields of its `config.json`."""
-PERSISTENT = 100_000
-"""Elements up to which ZeRO 3 keeps a tensor whole on every worker (DeepSpeed's default)."""
+LIMA = "GAIR/lima"
+PACKED_EPOCHS, MANY = 3, 10_000
+"""Epochs whose micro-batches are looked at for the largest; one of so many rows."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +91,8 @@ class ModelShape:
     """All of them, or LoRA's and the embeddings'."""
     largest: int
     """Of one trained weight."""
-    persistent: int
-    """Of weights that ZeRO 3 does not split."""
+    matrices: int
+    """Of weights that tokens are multiplied with: all but the norms' and the embedding."""
     lora: int
     """LoRA's own."""
     lora_outputs: int
@@ -152,7 +164,7 @@ def shape_of(config: Any, lora_rank: int = 0) -> ModelShape:
         parameters=count(weights),
         trained=count(trained),
         largest=max(w.numel() for w in trained.values()),
-        persistent=count({n: w for n, w in weights.items() if w.numel() <= PERSISTENT}),
+        matrices=sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear)),
         lora=count(lora),
         lora_outputs=sum(w.shape[0] for name, w in lora.items() if ".lora_A." in name),
     )
@@ -160,3 +172,88 @@ def shape_of(config: Any, lora_rank: int = 0) -> ModelShape:
 
 def count(weights: dict[str, torch.Tensor]) -> int:
     return sum(weight.numel() for weight in weights.values())
+
+
+@dataclass(frozen=True)
+class Load:
+    """The largest micro-batch of a worker."""
+
+    tokens: int
+    supervised: int
+    """Positions that reach the vocabulary's matrix."""
+    several: bool = True
+    """Whether a step has more than one micro-batch, so that gradients wait for the next."""
+
+
+@dataclass(frozen=True)
+class RowLengths:
+    """Tokens of each row, and those of them that are supervised."""
+
+    lengths_R: np.ndarray
+    supervised_R: np.ndarray
+    source: str
+    """Where they are from, for people."""
+    loads: dict[tuple[int, ...], Load] = field(default_factory=dict)
+    """The largest micro-batches that were found, by what decides them."""
+
+    def __len__(self) -> int:
+        return len(self.lengths_R)
+
+
+def find_lengths(recipe: Recipe, rows: int | None, tokens: int | None) -> RowLengths | None:
+    """Return the lengths of a recipe's rows; none where neither data nor counts are at hand.
+
+    Args:
+        rows: training rows, where the data is not read.
+        tokens: their mean tokens.
+    """
+    if rows is None and tokens is None:
+        if resolve(recipe.data.train) and resolve(recipe.model.base):
+            encoded = training_data.load(recipe)[2]
+            return RowLengths(encoded.lengths_R, encoded.supervised_R, recipe.data.train)
+        if recipe.data.train == LIMA:
+            return cut(*draw_lengths(), recipe, "drawn from the means of the paper's Table 1")
+    if rows is None or tokens is None:
+        return None
+    prompts_R, replies_R = (x[: rows + 1] for x in draw_lengths())
+    told = np.resize(prompts_R + replies_R, rows) * (tokens / (prompts_R + replies_R).mean())
+    share = np.resize(replies_R / (prompts_R + replies_R), rows)
+    lengths_R = np.maximum(2, told).astype(np.int64)
+    replies_R = np.clip(lengths_R * share, 1, lengths_R - 1).astype(np.int64)
+    return cut(lengths_R - replies_R, replies_R, recipe, f"{rows:,} rows of {tokens:,} tokens")
+
+
+def cut(prompts_R: np.ndarray, replies_R: np.ndarray, recipe: Recipe, source: str) -> RowLengths:
+    """Cut rows at `data.max_tokens`, as encoding does."""
+    lengths_R = np.minimum(prompts_R + replies_R, recipe.data.max_tokens)
+    learned_R = np.minimum(replies_R, np.maximum(1, lengths_R - prompts_R))
+    if recipe.data.loss_on == "all":
+        learned_R = lengths_R - 1
+    return RowLengths(lengths_R, learned_R, source)
+
+
+def largest_load(recipe: Recipe, rows: RowLengths | None, workers: int) -> Load:
+    """Return the largest micro-batch of a training; a full one where rows are not known."""
+    if rows is None:
+        return Load(recipe.token_budget, recipe.token_budget)
+    batch, epochs = recipe.optim.batch_examples, min(PACKED_EPOCHS, recipe.optim.epochs)
+    decides = (recipe.token_budget, workers, batch, epochs, recipe.seed)
+    if decides not in rows.loads:
+        steps = [
+            step
+            for epoch in range(epochs if len(rows) < MANY else 1)
+            for step in plan_epoch(recipe, rows, epoch, workers)
+        ]
+        rows.loads[decides] = load_of_steps(steps, rows)
+    return rows.loads[decides]
+
+
+def load_of_steps(steps: list[Step], rows: RowLengths | Rows, rank: int | None = None) -> Load:
+    """Return the largest micro-batch of some steps, of one worker or of all."""
+    own = [s.ranks if rank is None else [s.ranks[rank]] for s in steps]
+    batches = [list(batch) for ranks in own for rank in ranks for batch in rank]
+    return Load(
+        tokens=max(int(rows.lengths_R[batch].sum()) for batch in batches),
+        supervised=max(int(rows.supervised_R[batch].sum()) for batch in batches),
+        several=any(len(step.ranks[0]) > 1 for step in steps),
+    )
