@@ -102,10 +102,10 @@ def main(
             record(recording, name, planned, measured)
         recording.save(json, gpu_machine(recorded))
         return
-    os.environ.update(training_environment(gpus=False, cpus=1))  # of the processes to come
     with TemporaryDirectory() as folder:
         root = Path(folder)
         recipe = prepare(root, hidden, layers, vocab, tokens)
+        os.environ.update(training_environment(False, 1, recipe.model.base))  # of processes to come
         for group in cases.split(","):
             for case in CASES[group]:
                 tried = recipe.override(case)

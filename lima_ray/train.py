@@ -220,7 +220,9 @@ def run_workers(
             name=rays.name,
             storage_path=str(rays.parent),
             failure_config=ray.train.FailureConfig(max_failures=asked.max_failures),
-            worker_runtime_env={"env_vars": cluster.training_environment(gpus, cpus)},
+            worker_runtime_env={
+                "env_vars": cluster.training_environment(gpus, cpus, recipe.model.base)
+            },
             callbacks=[FailureLog(run)],
         ),
         validation_config=ray.train.ValidationConfig(

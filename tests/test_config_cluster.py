@@ -46,16 +46,24 @@ def test_addresses_that_answer_or_start_a_ray_pass(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray's wheel has jemalloc for Linux alone")
-def test_a_trainings_worker_on_a_cpu_allocates_by_jemalloc(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_of_a_large_base_on_a_cpu_allocates_by_jemalloc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HOME", "/hub")
-    on_cpu = cluster.training_environment(gpus=False, cpus=3)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"")
+    assert cluster.PRELOAD not in cluster.training_environment(False, 3, str(tmp_path))
+    os.truncate(weights, cluster.LARGE_BASE_BYTES)
+    on_cpu = cluster.training_environment(False, 3, str(tmp_path))
     asked = "print('jemalloc' in open('/proc/self/maps').read())"
     said = subprocess.check_output([sys.executable, "-c", asked], env=os.environ | on_cpu)
     assert said.split() == [b"True"]
     assert (on_cpu["OMP_NUM_THREADS"], on_cpu["HF_HOME"]) == ("3", "/hub")
-    assert cluster.PRELOAD not in cluster.training_environment(gpus=True, cpus=1)
+    assert cluster.PRELOAD not in cluster.training_environment(True, 1, str(tmp_path))
     monkeypatch.setenv(cluster.PRELOAD, "own.so")
-    assert cluster.training_environment(False, 1)[cluster.PRELOAD].startswith("own.so:")
+    assert cluster.training_environment(False, 1, "meta/llama")[cluster.PRELOAD].startswith(
+        "own.so:"
+    )
 
 
 def test_rays_environment_is_ours_unless_it_is_set(

@@ -1,6 +1,7 @@
 """Joining a Ray cluster, or starting one on this machine: checked before Ray waits, and quiet."""
 
 import logging
+import math
 import os
 import re
 import socket
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lima_ray.config.errors import UserError
+from lima_ray.config.paths import resolve
 from lima_ray.config.recipe import Recipe
 from lima_ray.config.secrets.sharing import SharedSecrets, warn_of_shown_secrets
 from lima_ray.config.sections import Cluster
+from lima_ray.config.storage.bucket import is_url
 
 ADDRESS_ENV = "RAY_ADDRESS"
 CONNECT_TIMEOUT_S = 5.0
@@ -27,6 +30,8 @@ RAY_DEFAULTS = {
 """Ray's environment where it is not set otherwise; read when Ray is imported or started."""
 
 PRELOAD = "LD_PRELOAD"
+LARGE_BASE_BYTES = 100 * 2**20
+"""Of weights from which a worker on CPUs saves memory at the price of some time."""
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 """For processes that claim none: Ray shows them the machine's all the same."""
 FORWARDED = (
@@ -124,19 +129,31 @@ def worker_environment(gpus: bool, cpus: int) -> dict[str, str]:
     return own if gpus else own | {"DS_ACCELERATOR": "cpu"} | NO_GPU
 
 
-def training_environment(gpus: bool, cpus: int) -> dict[str, str]:
+def training_environment(gpus: bool, cpus: int, base: str) -> dict[str, str]:
     """Return environment variables of a training's worker.
 
-    On CPUs memory is allocated by jemalloc, which is part of Ray: glibc keeps freed blocks, and a
-    worker then takes up to half as much again as its tensors (docs/benchmarks/cpu.md).
+    On CPUs the memory of a base that is large is allocated by jemalloc, which is part of Ray:
+    glibc keeps freed blocks, and a worker then takes up to half as much again as its tensors. It
+    costs time, so a small base does without (docs/benchmarks/cpu.md).
+
+    Args:
+        base: the model that is trained, as a recipe names it.
     """
     import ray
 
     own = worker_environment(gpus, cpus)
     jemalloc = Path(ray.__file__).parent / "core" / "libjemalloc.so"
-    if gpus or not jemalloc.exists():
+    if gpus or not jemalloc.exists() or weights_bytes(base) < LARGE_BASE_BYTES:
         return own
     return own | {PRELOAD: ":".join(filter(None, (os.environ.get(PRELOAD), str(jemalloc))))}
+
+
+def weights_bytes(base: str) -> float:
+    """Return the size of a base's weights; of one that is not at hand, and so a real one, more."""
+    folder = None if is_url(base) else resolve(base)
+    if folder is None:
+        return math.inf
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def scaling_config(workers: int | tuple[int, int], gpus: float, cpus: int) -> Any:

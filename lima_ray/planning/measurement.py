@@ -82,7 +82,9 @@ def measure_candidates(candidates: list[Candidate], rows: RowLengths) -> dict[in
             run_config=ray.train.RunConfig(
                 name="ray",
                 storage_path=str(work),
-                worker_runtime_env={"env_vars": cluster.training_environment(gpus, cpus)},
+                worker_runtime_env={
+                    "env_vars": cluster.training_environment(gpus, cpus, recipe.model.base)
+                },
             ),
         )
         failed = ""

@@ -17,7 +17,7 @@ from typing import Any
 import ray.train
 
 from lima_ray import train
-from lima_ray.config.cluster import scaling_config, training_environment
+from lima_ray.config.cluster import scaling_config, worker_environment
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import validate_recipe
 from lima_ray.config.secrets.sharing import SharedSecrets
@@ -73,7 +73,7 @@ class TrainingWorkers:
                 name=f"{group}-{time.time_ns()}",  # a name used before would resume its run
                 storage_path=str(path),
                 failure_config=ray.train.FailureConfig(max_failures=GROUP_FAILURES),
-                worker_runtime_env={"env_vars": training_environment(gpus > 0, cpus)},
+                worker_runtime_env={"env_vars": worker_environment(gpus > 0, cpus)},
             ),
         ).fit()
 
