@@ -152,7 +152,10 @@ def interval(found: list[Precision]) -> str:
     if not found:
         return ""
     values = [one.of_five for one in found]
-    low, high = intervals.mean_interval(values, [one.prompt for one in found])
+    prompts = [one.prompt for one in found]
+    if len(set(prompts)) == 1:
+        return percent(values)
+    low, high = intervals.mean_interval(values, prompts)
     return f"{percent(values)} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
