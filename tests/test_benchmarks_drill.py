@@ -1,5 +1,6 @@
 """The fault drill: its table and what it calls worse; its quickest faults, for real (slow)."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from benchmarks.drill.__main__ import FAULTS, TABLE, run_all
 from benchmarks.drill.outcome import Fault, NotHeldError, Outcome
 from benchmarks.drill.table import BEGIN, END, Row, is_worse, read_table, write_table
+from benchmarks.drill.trainings import Resumption, Training
 
 ROWS = [Row("a worker", "2 steps", 30, "equal"), Row("lost replies", "nothing", None, "equal")]
 
@@ -69,3 +71,16 @@ def test_a_quick_fault_is_survived(name: str, tmp_path: Path) -> None:
     (fault,) = (fault for fault in FAULTS if fault.name == name)
     rows, broken = run_all([fault], tmp_path)
     assert not broken and rows[0].seconds is not None
+
+
+def test_lost_steps_are_those_before_the_new_start_also_once_it_is_over(tmp_path: Path) -> None:
+    training = Training(tmp_path, "run", {})
+    training.run.path.mkdir()
+    times = {1: 11.0, 2: 12.0, 3: 13.0, 4: 21.0, 5: 22.0}
+    lines = [{"kind": "step", "step": step, "time": at} for step, at in times.items()]
+    lines.insert(3, {"kind": "start", "step": 3, "time": 20.0})
+    training.run.metrics_file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert training.wait_until_it_goes_on(10.0, 1) == Resumption(11.0, 3, 0)
+    lines[3]["step"] = 2
+    training.run.metrics_file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert training.wait_until_it_goes_on(10.0, 1).lost == 1

@@ -144,7 +144,7 @@ class Training:
         Args:
             fault_s: when it came, by time.time().
         """
-        reached = self.done()
+        reached = 0  # by the steps that a new start takes out of the metrics
 
         def first() -> Resumption | None:
             nonlocal reached
@@ -152,11 +152,13 @@ class Training:
             if not starts:
                 reached = max(reached, self.done())
                 return None
-            step = starts[0]["step"]
-            later = [m for m in self.records("step") if m["step"] > step]
+            step, steps = starts[0]["step"], self.records("step")
+            later = [m for m in steps if m["step"] > step]
             if not later:
                 return None
-            return Resumption(later[0]["time"] - fault_s, step, max(0, reached - step))
+            before = [m["step"] for m in steps if m["time"] < starts[0]["time"]]
+            lost = max(reached, *before, step) - step
+            return Resumption(later[0]["time"] - fault_s, step, lost)
 
         return wait_until(first, timeout_s, f"{self.name} goes on:\n{self.said}")
 
