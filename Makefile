@@ -33,7 +33,7 @@ reproduce: $(READY)  ## the paper's ablations on the miniature: about 45 minutes
 test: $(READY)  ## the tests, without those marked slow
 	@$(BIN)/python -m pytest -q
 
-drill: $(READY)  ## kill workers, nodes, heads, replicas ...; table in cluster/README.md, 30 minutes
+drill: $(READY)  ## kill workers, nodes, heads, replicas ...; table in cluster/README.md, 20 minutes
 	@$(BIN)/python -m benchmarks.drill --write
 
 bench: $(READY)  ## speed and memory beside others, into docs/benchmarks.md; 30 minutes
