@@ -43,20 +43,20 @@ def benchmarks(posts: str, lima: str, vllm_python: str) -> list[Benchmark]:
                 *("benchmarks.serve", "--work", f"{WORK}/serve", *serve, *contenders),
                 *given("--vllm_python", vllm_python),
             ),
-            360,
+            420,
         ),
         Benchmark(
-            "startup", ("benchmarks.startup", "--rounds", "2", "--out", f"{WORK}/startup"), 120
+            "startup", ("benchmarks.startup", "--rounds", "2", "--out", f"{WORK}/startup"), 80
         ),
         Benchmark("sweep", ("benchmarks.sweep", *sweep), 200),
         Benchmark(
             "miniature",
             ("benchmarks.miniature", "--seeds", "0", "--runs_dir", f"{WORK}/miniature"),
-            210,
+            160,
         ),
         Benchmark("scaling-workers", ("benchmarks.scaling", "workers"), 120),
-        Benchmark("scaling-sizes", ("benchmarks.scaling", "sizes"), 120),
-        Benchmark("simulation", ("benchmarks.scaling", "gpus"), 30),
+        Benchmark("scaling-sizes", ("benchmarks.scaling", "sizes"), 110),
+        Benchmark("simulation", ("benchmarks.scaling", "gpus"), 20),
         Benchmark("memory", ("benchmarks.memory", *zero), 90),
         Benchmark("memory-gpu", ("benchmarks.memory", "--gpu", recorded), 30),
         Benchmark(
