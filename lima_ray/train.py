@@ -252,10 +252,8 @@ def fit_on_nodes(trainer: Trainer, run: Run, max_failures: int) -> dict[str, str
             returned = trainer.fit().return_value or {}
         except ray.train.TrainingFailedError as error:
             raise UserError(explain_failure(error, run, max_failures)) from error
-        except (
-            RayActorError,
-            OutOfMemoryError,
-        ) as error:  # on this command's own node, or on the head
+        # The controller is on this command's own node, or on the head.
+        except (RayActorError, OutOfMemoryError) as error:
             raise UserError(
                 f"Ray's controller of the training was lost ({describe_exception(error)}). What is "
                 f"saved is in {run.place}; the same command goes on from there, once the cluster "

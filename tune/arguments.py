@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from lima_ray.config.sections import ReadPath, Section
+from lima_ray.config.sections import ReadPath, Section, Spending
 
 STUDIES = (
     *("quality", "diversity", "quantity", "dialogues", "structure"),
@@ -15,7 +15,7 @@ STUDIES = (
 """The paper's, in the order of their page."""
 
 
-class SweepCommand(Section):
+class SweepCommand(Spending):
     """Arguments of `python -m tune.sweep`."""
 
     sweep: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP")]
@@ -35,10 +35,6 @@ class SweepCommand(Section):
     """Seeds instead of the file's."""
     concurrent: int = Field(default=0, ge=0)
     """Trainings at once; 0 takes the file's, or as many as fit."""
-    limit_usd: float = Field(default=5, ge=0)
-    """Money that judges may cost without asking a person, by the prices given."""
-    yes: bool = False
-    """Accept more than limit_usd."""
 
 
 class ReportCommand(Section):
@@ -48,7 +44,7 @@ class ReportCommand(Section):
     """Directory of a sweep, such as runs/sweeps/quality."""
 
 
-class ReproduceCommand(Section):
+class ReproduceCommand(Spending):
     """Arguments of `python -m tune.reproduce`."""
 
     setting: str = ""
@@ -61,7 +57,3 @@ class ReproduceCommand(Section):
     """Folder of sweeps and trainings; empty takes the recipe's."""
     out: Path = Path("runs/reproduce")
     """Folder for the page and its pictures."""
-    limit_usd: float = Field(default=5, ge=0)
-    """Money that judges may cost without asking a person, by the prices given."""
-    yes: bool = False
-    """Accept more than limit_usd."""

@@ -16,6 +16,7 @@ from lima_ray.model.flops import named_peak
 from lima_ray.planning.cost import UTILISATION, core_flops, plan_disk, training_flops
 from lima_ray.planning.sizes import ModelShape, base_config, shape_of
 from lima_ray.results.units import format_duration
+from lima_ray.training.schedule import kept_epochs
 from tune.measurement import compared
 from tune.training import PreparedTraining
 
@@ -118,12 +119,11 @@ def judging_estimates(trainings: Iterable[PreparedTraining], times: int = 1) -> 
             continue
         parts = list[Estimate]()
         if not training.is_trained():
-            first = min(recipe.checkpoint.weights_from_epoch, recipe.optim.epochs)
             dev = dev_prompts(recipe)
             one = estimate_prompts(
                 recipe.select.model_dump_json(), dev.reference, dev.split, dev.samples
             )
-            parts.append(one.times(recipe.optim.epochs - first + 1))
+            parts.append(one.times(kept_epochs(recipe)))
         if not training.by_loss:
             select = compared(recipe, training.compared_with).select.model_dump_json()
             parts.append(estimate_prompts(select, training.prompts, "test", training.samples))

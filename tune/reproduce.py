@@ -15,7 +15,6 @@ if __name__ == "__main__":  # arguments first: the imports below take seconds
     sys.exit(run_command("reproduce"))
 
 import json
-import math
 import os
 import platform
 import shutil
@@ -58,7 +57,7 @@ def reproduce(command: Command) -> Path:
         plans[0].sweep, cluster, sum(len(plan.trainings) for plan in plans)
     )
     judging = [one for plan in plans for one in plan.judging_estimates()]
-    confirm(judging, math.inf if command.yes else command.limit_usd, sys.stdin.isatty())
+    confirm(judging, command.most_usd, sys.stdin.isatty())
     with (
         Stopwatch(path.with_name("reproduce.json")) as stopwatch,
         WorkerPool(cluster, at_once, gpus, path.parent / "workers") as pool,

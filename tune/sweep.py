@@ -102,13 +102,8 @@ def run(command: Command) -> Study:
 
     KeyboardInterrupt tells that it was stopped; what there is has been reported.
     """
-    planned = plan(command)
-    return run_plan(
-        planned,
-        resume=command.resume,
-        dry_run=command.dry_run,
-        limit_usd=math.inf if command.yes else command.limit_usd,
-    )
+    most = command.most_usd
+    return run_plan(plan(command), resume=command.resume, dry_run=command.dry_run, limit_usd=most)
 
 
 def run_plan(
@@ -132,10 +127,11 @@ def run_plan(
         directory.check(sweep, plan.base, plan.points, plan.ids, resume)
         tune_trials.connect()
         at_once, gpus = trainings_at_once(sweep, plan.base.cluster, len(plan.trainings))
-        print_plan(plan, at_once, gpus)
+        judging = plan.judging_estimates()
+        print_plan(plan, at_once, gpus, judging)
         if dry_run:
             return Study(sweep, plan.points, [], path, plan.base, [])
-        confirm(plan.judging_estimates(), limit_usd, sys.stdin.isatty())
+        confirm(judging, limit_usd, sys.stdin.isatty())
         directory.write()
         try:
             run_trainings(plan, directory, at_once, gpus, pool)
@@ -146,7 +142,7 @@ def run_plan(
     return study
 
 
-def print_plan(plan: SweepPlan, at_once: int, gpus: bool) -> None:
+def print_plan(plan: SweepPlan, at_once: int, gpus: bool, judging: list[Estimate]) -> None:
     """Print what is about to run and what it takes; refuse it where the disk has no room."""
     show = Console(highlight=False, soft_wrap=True).print
     kinds = [k.split(":")[1] for k in ray.cluster_resources() if k.startswith("accelerator_type:")]
@@ -163,8 +159,8 @@ def print_plan(plan: SweepPlan, at_once: int, gpus: bool) -> None:
         f"{forecast(plan, cost, at_once, gpu)}; weights of {format_bytes(cost.kept_bytes)} are "
         f"kept, {format_bytes(cost.most_bytes)} at most meanwhile ({format_bytes(free)} free)"
     )
-    for judging in plan.judging_estimates():
-        show(f"judge {judging.describe()}")
+    for one in judging:
+        show(f"judge {one.describe()}")
     if sweep.metric == "perplexity":
         show(f"note: {PERPLEXITY}")
     if cost.most_bytes > free:

@@ -24,7 +24,7 @@ from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.data.tokenizer import load_tokenizer
 from lima_ray.model.flops import step_flops
 from lima_ray.planning.measurement import peak_bytes, random_rows, reset_peak
-from lima_ray.planning.sizes import RowLengths, read_shape
+from lima_ray.planning.sizes import RowLengths, cut, read_shape
 from lima_ray.results.published.lima import draw_lengths
 from lima_ray.training.loop import build_engine, train_step
 from lima_ray.training.schedule import plan_epoch
@@ -110,9 +110,7 @@ def steps_of_worker(folder: str, workers: int, steps: int) -> list[WorkerSteps]:
     collectives = Collectives()
     collectives.install()
     prompts_R, replies_R = (lengths[:: len(lengths) // BATCH][:BATCH] for lengths in draw_lengths())
-    lengths_R = np.minimum(prompts_R + replies_R, LONGEST)
-    supervised_R = np.minimum(replies_R, np.maximum(1, lengths_R - prompts_R))
-    rows = random_rows(RowLengths(lengths_R, supervised_R, ""))
+    rows = random_rows(cut(prompts_R, replies_R, recipe_of(folder, BATCH, LONGEST), ""))
     results = []
     for stage in STAGES:
         recipe = recipe_of(folder, BATCH, LONGEST, workers, stage)
@@ -193,7 +191,6 @@ def measure_point(
     encoded: Any = random_rows(RowLengths(lengths_R, lengths_R // 2, ""))
     [step] = plan_epoch(recipe, encoded, 0, 1)
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
     device = torch.device("cpu")
     before = reset_peak(device)
     engine = build_engine(recipe, load_tokenizer(folder), device)

@@ -3,6 +3,7 @@
 The defaults are the values of the paper (LIMA section 3).
 """
 
+import math
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
@@ -180,6 +181,20 @@ class Sampling(Section):
     """Longest prompt and reply together, in tokens; never more than the model's positions."""
     seed: int = 0
     """Seed of the draws; the same seed gives the same reply whatever else is in the batch."""
+
+
+class Spending(Section):
+    """What a command may spend on judges."""
+
+    limit_usd: float = Field(default=5, ge=0)
+    """Money that may be spent without asking a person, by the prices given."""
+    yes: bool = False
+    """Accept more than limit_usd."""
+
+    @property
+    def most_usd(self) -> float:
+        """Money that may be spent without asking a person; infinite where more is accepted."""
+        return math.inf if self.yes else self.limit_usd
 
 
 class Decoding(Section):

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import Field
 
-from lima_ray.config.sections import ReadPath, Section
+from lima_ray.config.sections import ReadPath, Spending
 from lima_ray.judging.questions.design import Orders
 from lima_ray.judging.questions.item import ItemKind
 
 
-class JudgeCommand(Section):
+class JudgeCommand(Spending):
     """Whose replies are judged, by whom, and what it may cost."""
 
     replies: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME=REPLIES")]
@@ -45,10 +45,6 @@ class JudgeCommand(Section):
     """Where a model lacks replies: stop and name them, or drop these prompts for every model."""
     dry_run: bool = False
     """Tell calls, tokens and money, and ask nothing."""
-    limit_usd: float = Field(default=5, ge=0)
-    """Money that may be spent without asking a person, by the prices given."""
-    yes: bool = False
-    """Accept more than limit_usd."""
     allow_self: bool = False
     """Let a model judge its own replies."""
     unreadable: Literal["keep", "ask"] = "keep"

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field
-
 from lima_ray.config.command_line import parse_flags
 from lima_ray.config.errors import UserError
 from lima_ray.config.recipe import Recipe
-from lima_ray.config.sections import Sampling, Section, Select
+from lima_ray.config.sections import Sampling, Section, Select, Spending
 from lima_ray.config.storage.bucket import is_url
 from lima_ray.config.storage.working_copy import local_path
 from lima_ray.records.run import Run
@@ -24,15 +22,11 @@ class SelectionData(Section):
     """Dialogues never trained on, whose perplexity is drawn beside the grade."""
 
 
-class SelectionOptions(Section):
+class SelectionOptions(Spending):
     """What may differ from the run's own recipe when the epoch is chosen again."""
 
     dry_run: bool = False
     """Tell what the judge will take, calls, tokens and money, and ask nothing."""
-    limit_usd: float = Field(default=5, ge=0)
-    """Money that may be spent without asking a person, by the prices given."""
-    yes: bool = False
-    """Accept more than limit_usd."""
 
     select: Select = Select()
     sampling: Sampling = Sampling()

@@ -30,7 +30,6 @@ from lima_ray.config.recipe import Recipe, validate_recipe
 from lima_ray.config.secrets.sharing import SharedSecrets
 from lima_ray.data.rows import Rows
 from lima_ray.data.tokenizer import load_tokenizer
-from lima_ray.model.loading import choose_precision
 from lima_ray.planning.candidates import Candidate, Measured
 from lima_ray.planning.hardware import Hardware
 from lima_ray.planning.sizes import ModelShape, RowLengths
@@ -198,7 +197,7 @@ def measurement_key(candidate: Candidate, shape: ModelShape, on: Hardware) -> di
     return {
         "family": shape.config.model_type,
         "sizes": [getattr(shape, name) for name in SIZES] + [shape.config.vocab_size],
-        "train": recipe.train.model_dump() | {"precision": choose_precision(recipe, on.device)},
+        "train": recipe.train.model_dump() | {"precision": candidate.precision},
         "model": recipe.model.model_dump(include={"lora_rank", "attention", "liger"}),
         "dropout": recipe.model.residual_dropout > 0,
         "rows": [recipe.data.max_tokens, recipe.optim.batch_examples],
