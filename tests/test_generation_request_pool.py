@@ -3,10 +3,13 @@
 import time
 
 import pytest
-from chat_requests import chats
+from chat_requests import SAMPLING, chats
 
 from benchmarks.local_servers.chat_server import ChatServer, refused, serving
 from lima_ray.config.errors import UserError
+from lima_ray.generation.client import Client
+from lima_ray.generation.endpoint import Endpoint
+from lima_ray.generation.request_pool import request_all
 
 
 def test_others_on_their_way_do_not_hold_up_a_stop(server: ChatServer) -> None:
@@ -37,3 +40,17 @@ def test_concurrency_is_used_and_bounded(server: ChatServer) -> None:
     server.seconds = 0.05
     chats(server, [f"q{i}" for i in range(20)], concurrency=4)
     assert server.busiest == 4 and len(server.requests) == 20
+
+
+def test_answers_on_their_way_are_kept_when_another_request_is_refused_for_good() -> None:
+    answered, questions = list[str](), ["refused", "a", "b", "never asked"]
+
+    async def handle(client: Client, question: str) -> None:
+        await client.chat([{"role": "user", "content": question}], SAMPLING)
+        answered.append(question)
+
+    with serving(ChatServer(first={"refused": [refused(401)]}, seconds=0.3)) as server:
+        endpoint = Endpoint(url=server.url, concurrency=3)
+        with pytest.raises(UserError, match="401"):
+            request_all(endpoint, "m", questions, handle, lambda *_: None)
+        assert sorted(answered) == ["a", "b"] and "never asked" not in server.asked

@@ -17,6 +17,9 @@ from lima_ray.generation.endpoint import Endpoint
 MOST_FAILURES = 8
 """In a row, before the endpoint counts as down; at least as many as are asked at once."""
 
+LAST_ANSWERS_S = 5.0
+"""For requests on their way when the endpoint refuses one for good."""
+
 Item = TypeVar("Item")
 
 
@@ -47,14 +50,25 @@ async def request_concurrently(
 
     Raises:
         UserError: wrong URL, key, path or model; or so many failures in a row that the endpoint
-            must be down. Requests on their way are then dropped.
+            must be down. Requests on their way then have `LAST_ANSWERS_S` for their answers, which
+            may have been paid for.
     """
     waiting, failures = iter(items), 0
+    errors = list[Exception]()
     most_failures = max(MOST_FAILURES, endpoint.concurrency)
 
     async def worker() -> None:
+        try:
+            await ask()
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    async def ask() -> None:
         nonlocal failures
         for item in waiting:
+            if errors:
+                return
             try:
                 await handle(client, item)
                 failures = 0
@@ -67,9 +81,15 @@ async def request_concurrently(
                         f"{error}. What was answered is kept; the same command goes on there"
                     ) from error
 
-    try:
-        async with Client(endpoint, model) as client, asyncio.TaskGroup() as group:
-            for _ in range(endpoint.concurrency):
-                group.create_task(worker())
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
+    async with Client(endpoint, model) as client:
+        workers = [asyncio.create_task(worker()) for _ in range(endpoint.concurrency)]
+        try:
+            _, left = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+            if left:
+                await asyncio.wait(left, timeout=LAST_ANSWERS_S)
+        finally:
+            for one in workers:
+                one.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+    if errors:
+        raise errors[0]
