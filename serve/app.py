@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import BackpressureConfig, RequestRouterConfig
+from ray.serve.config import BackpressureConfig
 from ray.serve.context import _get_global_client
 
 from lima_ray.config.errors import UserError
@@ -36,7 +36,7 @@ from serve.arguments import Access, Args
 from serve.conversations.store import Store
 from serve.engines.pool import ModelPool
 from serve.engines.settings import EngineSettings
-from serve.page.reverse_proxy import ReverseProxy, run_app
+from serve.page.reverse_proxy import BY_SESSION, ReverseProxy, run_app
 
 PAGE_REQUESTS = 512
 """Requests of the page that a replica of the engine holds at once: an open window has two."""
@@ -55,7 +55,6 @@ PAGE_DRAIN_S = 5.0
 OPEN = "LIMA_SERVE_OPEN"
 """Environment variable that allows an open port without keys or logins."""
 log = logging.getLogger("ray.serve")
-ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
 
 def build(args: Args) -> Application:
@@ -207,7 +206,7 @@ class EngineClient:
     graceful_shutdown_timeout_s=PAGE_DRAIN_S,
     max_surge_percent=100,
     ray_actor_options={"num_cpus": 0},
-    request_router_config=RequestRouterConfig(request_router_class=ROUTER),  # pyright: ignore[reportArgumentType]
+    request_router_config=BY_SESSION,
 )
 class PageReplica:
     def __init__(self, title: str, login_file: str | None, database: str) -> None:

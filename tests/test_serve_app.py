@@ -3,6 +3,7 @@
 By way of HAProxy where RAY_SERVE_ENABLE_HA_PROXY=1, which Ray reads when it is imported.
 """
 
+import asyncio
 import os
 import re
 import secrets
@@ -24,13 +25,17 @@ import pytest
 import ray.serve
 from browser import CHROMIUM, FLAGS, free_port
 from conftest import ray_cluster
+from ray.serve._private.request_router.common import ReplicaQueueLengthCache
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 from served import export, wait_until
+from starlette.responses import PlainTextResponse
 
 from lima_ray import base
 from lima_ray.config.errors import UserError
+from lima_ray.web.middleware import COOKIE
 from serve import haproxy, promote
+from serve.page.reverse_proxy import BY_SESSION, ReverseProxy, run_app
 
 LONG: dict[str, Any] = {
     "model": "long",
@@ -393,6 +398,43 @@ def test_the_page_talks_and_leaving_it_frees_the_slots(app: App, tmp_path: Path)
             page.close()
             wait_until(lambda: app.ask(n=ROOM).status_code == 200, 10)
         browser.close()
+
+
+def test_a_sessions_requests_wait_for_its_replica(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that is too busy to say how many requests it has is not passed over."""
+    # What a router heard of a replica counts for ten seconds; here for none.
+    defaults: Any = ReplicaQueueLengthCache.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "staleness_timeout_s", 0.0)
+
+    async def answer(scope: Any, _: Any, send: Any) -> None:
+        if scope["path"] == "/busy":
+            sum(range(5 * 10**7))  # holds the interpreter's lock to its end
+        await PlainTextResponse(str(os.getpid()))(scope, _, send)
+
+    async def asgi(self: Any, scope: dict[str, Any], body: bytes) -> Any:
+        async for messages in run_app(answer, scope, body):
+            yield messages
+
+    async def ask_twice(handle: Any) -> list[str]:
+        transport = httpx.ASGITransport(ReverseProxy(handle))
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://page", cookies={COOKIE: "one"}, timeout=60
+        ) as client:
+            before = await client.get("/")
+            busy = asyncio.create_task(client.get("/busy"))
+            await asyncio.sleep(0.1)
+            return [before.text, (await client.get("/")).text, (await busy).text]
+
+    answers = type("Answers", (), {"asgi": asgi})
+    options: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0}, "num_replicas": 2}
+    deployment: Any = ray.serve.deployment(answers, request_router_config=BY_SESSION, **options)
+    try:
+        handle = ray.serve.run(deployment.bind(), name="answers", route_prefix=None)
+        assert len(set(asyncio.run(ask_twice(handle)))) == 1
+    finally:
+        ray.serve.delete("answers")
 
 
 def test_streams_under_way_are_finished_when_the_app_is_deleted(app: App) -> None:

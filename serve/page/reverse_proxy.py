@@ -7,13 +7,17 @@ page's own deployment by handle:
     api.mount("/chat", ReverseProxy(handle))              # in the engine's replica
     async for messages in run_app(app, scope, body): ...  # in the page's
 
-Requests with the same session cookie go to the same replica (consistent hashing).
+Requests with the same session cookie go to the same replica (consistent hashing), where the
+deployment has `BY_SESSION` as its `request_router_config`.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from ray.serve.config import RequestRouterConfig
+from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
+from ray.serve.request_router import PendingRequest, RunningReplica
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,6 +28,25 @@ CARRIED = ("type", "http_version", "method", "scheme", "path", "raw_path", "quer
 CARRIED += ("root_path", "headers", "client", "server")
 LEAVE_S = 1.0
 """What an app has for its own ending once the client left."""
+
+
+class SessionRouter(ConsistentHashRouter):
+    """Sends a session's requests to its own replica alone, for as long as that one lives."""
+
+    async def choose_replicas(
+        self,
+        candidate_replicas: list[RunningReplica],
+        pending_request: PendingRequest | None = None,
+    ) -> list[list[RunningReplica]]:
+        """Return the first replica on the ring that is alive, as the only candidate.
+
+        The others that Ray would try are for a replica that says nothing for 0.1 s; they know no
+        window of this session, and what was clicked would be answered to nobody.
+        """
+        return (await super().choose_replicas(candidate_replicas, pending_request))[:1]
+
+
+BY_SESSION = RequestRouterConfig(request_router_class=SessionRouter)
 
 
 class ReverseProxy:
