@@ -46,7 +46,7 @@ class SessionRouter(ConsistentHashRouter):
         return (await super().choose_replicas(candidate_replicas, pending_request))[:1]
 
 
-BY_SESSION = RequestRouterConfig(request_router_class=SessionRouter)
+BY_SESSION = RequestRouterConfig(request_router_class=SessionRouter)  # pyright: ignore[reportArgumentType]
 
 
 class ReverseProxy:
