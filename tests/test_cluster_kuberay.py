@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 from shell_commands import ROOT, check, commands
 
+from lima_ray.config.command_line import COMMANDS, parse_arguments
 from lima_ray.config.storage.bucket import parse_url
 from serve.arguments import Args
 
@@ -193,14 +194,42 @@ def test_the_end_of_what_a_folder_makes_leaves_runs_and_namespace(folder: str) -
     assert not kinds & {"Namespace", "PersistentVolumeClaim", "NetworkPolicy"}
 
 
-@pytest.mark.parametrize(("folder", "scheme"), [("train-s3", "s3"), ("train-gcs", "gs")])
-def test_all_of_a_bucket_s_training_is_in_it(folder: str, scheme: str) -> None:
-    (job,) = of_ray(f"overlays/{folder}")
-    named = re.findall(r"\S+://\S+", job["spec"]["entrypoint"])
-    assert [parse_url(name).scheme for name in named] == [scheme] * 3
-    for group in groups(job):
-        volumes = group["template"]["spec"]["volumes"]
-        assert not any("persistentVolumeClaim" in volume for volume in volumes)
+def test_all_of_a_bucket_s_training_is_in_it() -> None:
+    (job,) = of_ray("overlays/train-bucket")
+    words = job["spec"]["entrypoint"].split()
+    recipe = parse_arguments(COMMANDS["train"], words[3:]).recipe
+    names = [recipe.model.base, recipe.data.train, recipe.data.test, recipe.runs_dir]
+    assert [parse_url(name).scheme for name in names] == ["s3"] * 4
+    used = [recipe.data.dev, recipe.data.heldout, recipe.select.reference]
+    assert not any(used), "more to be brought to the bucket"
+
+
+def test_a_bucket_s_export_is_served_like_the_shared_one() -> None:
+    configs = [
+        yaml.safe_load(of_ray(folder)[0]["spec"]["serveConfigV2"])
+        for folder in ("serve", "overlays/serve-bucket")
+    ]
+    models = [config["applications"][0]["args"].pop("model") for config in configs]
+    assert configs[0] == configs[1]
+    runs_dir, run = "s3://example-lima/runs", "lima-7b/export"
+    assert models == [f"/shared/runs/{run}", f"{runs_dir}/{run}"]
+    (job,) = of_ray("overlays/train-bucket")
+    assert f" --runs_dir {runs_dir} " in job["spec"]["entrypoint"]
+
+
+@pytest.mark.parametrize("folder", ["train-bucket", "serve-bucket"])
+def test_pods_of_a_bucket_have_an_identity_and_room_instead_of_a_claim(folder: str) -> None:
+    (manifest,) = of_ray(f"overlays/{folder}")
+    (account,) = [m for m in rendered("common") if m["kind"] == "ServiceAccount"]
+    for group in groups(manifest):
+        pod = group["template"]["spec"]
+        assert pod["serviceAccountName"] == account["metadata"]["name"]
+        assert not any("persistentVolumeClaim" in volume for volume in pod["volumes"])
+        (container,) = pod["containers"]
+        assert "ephemeral-storage" in container["resources"]["requests"]
+        variables = {one["name"]: one.get("value") for one in container["env"]}
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        assert mounts[variables["LIMA_STORAGE_CACHE"]] in {v["name"] for v in pod["volumes"]}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -216,8 +245,7 @@ def test_entrypoints_are_commands_whose_paths_are_mounted(folder: str) -> None:
         assert in_bucket or "/shared" in paths
         for group in groups(manifest):
             container = group["template"]["spec"]["containers"][0]
-            if in_bucket:  # by the pod's identity, with room to work
-                assert group["template"]["spec"]["serviceAccountName"] == "lima"
+            if in_bucket:
                 variables = {one["name"]: one.get("value") for one in container["env"]}
                 paths = [variables["LIMA_STORAGE_CACHE"]]
             mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
@@ -225,7 +253,7 @@ def test_entrypoints_are_commands_whose_paths_are_mounted(folder: str) -> None:
 
 
 def test_a_training_is_tried_again_under_the_same_name() -> None:
-    for folder in ("train", "overlays/train-kueue", "overlays/train-s3", "overlays/train-gcs"):
+    for folder in ("train", "overlays/train-kueue", "overlays/train-bucket"):
         (job,) = of_ray(folder)
         assert job["spec"]["backoffLimit"] > 0 and " --name lima-7b " in job["spec"]["entrypoint"]
     (job,) = of_ray("overlays/train-kueue")

@@ -14,6 +14,7 @@ from ray.scripts.scripts import cli as ray_cli
 from ray.serve.scripts import cli as serve_cli
 
 from lima_ray.config.command_line import COMMANDS, parse_arguments
+from lima_ray.config.storage.bucket import parse_url
 from serve.arguments import Args
 
 ROOT = Path(__file__).parents[2]
@@ -182,6 +183,13 @@ def check_helm(args: list[str]) -> None:
     check_files(args, "--values")
     versions = [b for a, b in pairwise(args) if a == "--version"]
     assert args[0] == "repo" or versions, "helm installs whatever is newest"
+
+
+def check_aws(args: list[str]) -> None:
+    """Copies into the bucket are all that is asked of it."""
+    *command, local, remote = args
+    assert command in (["s3", "cp"], ["s3", "cp", "--recursive"]), f"unknown {command}"
+    assert parse_url(remote).scheme == "s3" and "://" not in local
 
 
 def check_docker(args: list[str]) -> None:
