@@ -103,6 +103,8 @@ def check(words: list[str]) -> None:
         check_kubectl(args)
     elif program == "helm":
         check_helm(args)
+    elif program == "aws":
+        check_aws(args)
     elif program == "docker":
         check_docker(args)
     elif program == "make":
