@@ -1,6 +1,7 @@
 """Imports go downwards from room to room, in no circle, and stand at the top of a file."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,6 +99,15 @@ def test_lower_rooms_import_no_torch_at_the_top() -> None:
 def test_clients_of_a_server_load_no_torch() -> None:
     said = "import lima_ray.chat, lima_ray.generate, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", said], check=True, cwd=ROOT)
+
+
+def test_a_command_that_starts_without_a_gpu_says_nothing_of_it() -> None:
+    environment = {name: v for name, v in os.environ.items() if name != "DS_ACCELERATOR"}
+    command = [sys.executable, "-c", "import lima_ray.train"]
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout + done.stderr == ""
 
 
 def test_a_room_holds_at_most_a_dozen_modules() -> None:
