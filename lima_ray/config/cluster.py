@@ -209,7 +209,9 @@ def check_resources(cluster: Cluster, gpus: bool, cpus: int) -> None:
             "grows on demand"
         )
     free = ray.available_resources()
-    if free and any(free.get(kind, 0) < n for kind, n in asked.items()):
+    if short:
+        print("waiting for machines: the workers need more than the cluster has yet", flush=True)
+    elif free and any(free.get(kind, 0) < n for kind, n in asked.items()):
         print("others are using this cluster; waiting until the workers have room", flush=True)
 
 
