@@ -219,7 +219,7 @@ class Bench:
         if llama and gguf:
             file = model.with_suffix(".gguf")
             if not file.exists():
-                subprocess.run([gguf, HERE / "to_gguf.py", model, file], check=True)
+                subprocess.run([gguf, HERE / "gguf_files" / "to_gguf.py", model, file], check=True)
             found["llama.cpp"] = served(
                 "llama.cpp", lambda port: servers.llama(llama.absolute(), file, port)
             )

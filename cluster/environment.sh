@@ -8,7 +8,8 @@ export PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}" # serve and tune are pa
 # Whoever talks to this Ray needs the token of ~/.ray/auth_token, the same on every node.
 export RAY_AUTH_MODE=token
 
-# HAProxy in the place of Ray's proxy. It opens Serve's port to all, so Serve asks for keys and logins.
+# HAProxy in the place of Ray's proxy. Where Serve is told no host it opens its port to all, and so asks for keys and
+# logins.
 RAY_SERVE_HAPROXY_BINARY_PATH=$(python -m serve.haproxy) || return 1
 export RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_HAPROXY_BINARY_PATH
 

@@ -241,11 +241,8 @@ class PageReplica:
 
 def refuse_open_port(lack: str, argument: str) -> None:
     """Refuse to serve to all, for lack of a key or login, where others reach the port."""
-    if haproxy.enabled():
-        host = "0.0.0.0"  # whatever Serve is told
-    else:
-        client = _get_global_client()
-        host = client.http_config.host if client else None
+    client = _get_global_client()
+    host = client.http_config.host if client else None
     if host is not None and not os.environ.get(OPEN) and not is_loopback(host):
         raise UserError(
             f"the port is open on {host or 'every interface'} and there is no {lack}. Set "

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx2 as httpx
 import psutil
 import pytest
 from cluster_jobs import BUSY_MACHINE, deployed
@@ -33,6 +34,7 @@ ROLES = {
     "monitor.py": "autoscaler",
     "ray.util.client.server": "Ray client",
     "haproxy": "HAProxy",
+    "ray::ProxyActor": "Ray's proxy",
     "ray::": "worker",
     "ray-dashboard": "dashboard",
 }
@@ -91,13 +93,15 @@ def started(more: dict[str, str], nodes: int = 0) -> Iterator[LocalCluster]:
 
 
 @contextmanager
-def serving(cluster: LocalCluster, folder: Path, model: Path) -> Iterator[str]:
-    """Serve a model behind keys and logins, its port open to others."""
+def serving(
+    cluster: LocalCluster, folder: Path, model: Path, host: str = "0.0.0.0"
+) -> Iterator[str]:
+    """Serve a model behind keys and logins."""
     (folder / "api_keys").write_text("a-key\n")
     (folder / "logins").write_text(f"{login_line('anna', 'sesame')}\n")
     args = {"model": str(model), "slots": 4, "threads": 1, "database": f"sqlite:///{folder}/chat"}
     args |= {"api_keys_file": f"{folder}/api_keys", "login_file": f"{folder}/logins"}
-    with deployed(cluster, folder, args, host="0.0.0.0") as url:
+    with deployed(cluster, folder, args, host) as url:
         yield url
 
 
@@ -130,7 +134,19 @@ def test_one_machine_opens_the_ports_of_serve_alone(
 ) -> None:
     with started(LOOPBACK) as cluster, serving(cluster, tmp_path, brief_dir):
         found = answers(cluster, other, other.host)
-    assert found == {"HAProxy": SERVE, "worker": SERVE}
+    assert found == {"HAProxy": SERVE, "worker": SERVE, "Ray's proxy": SERVE}
+
+
+def test_a_loopback_host_closes_all_of_serving_to_others(
+    other: OtherMachine, tmp_path: Path, brief_dir: Path
+) -> None:
+    with started(LOOPBACK) as cluster:
+        with serving(cluster, tmp_path, brief_dir, host="127.0.0.1") as url:
+            assert httpx.get(f"{url}/ready").status_code == 200
+            assert answers(cluster, other, other.host) == {}
+        args = {"model": str(brief_dir), "slots": 4, "threads": 1, "page": False}
+        with deployed(cluster, tmp_path, args) as url:  # needs no key
+            assert httpx.get(f"{url}/v1/models").status_code == 200
 
 
 def test_machines_open_ports_that_ask_for_the_token_and_metrics(
@@ -143,6 +159,7 @@ def test_machines_open_ports_that_ask_for_the_token_and_metrics(
     metrics = {"GET of any path 200"}
     assert {role: said for role, said in found.items() if role not in silent} == {
         "HAProxy": SERVE,
+        "Ray's proxy": SERVE,
         "worker": SERVE,
         "agent": metrics | HEALTH,
         "autoscaler": metrics,

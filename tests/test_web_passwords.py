@@ -17,7 +17,7 @@ def test_login_file_is_read_or_its_line_named(tmp_path: Path) -> None:
     path = tmp_path / "logins"
     path.write_text("# people\n\nanna:pass:word\nbert: x\n")
     assert read_logins(path) == {"anna": "pass:word", "bert": "x"}
-    for text, complaint in (("anna\n", ":1 "), ("a:b\na:c\n", ":2 "), ("# none\n", "no login")):
+    for text, complaint in (("anna\n", ":1 "), ("a:b\n:c\n", ":2 "), ("# none\n", "no login")):
         path.write_text(text)
         with pytest.raises(UserError, match=complaint):
             read_logins(path)
@@ -59,3 +59,11 @@ def test_the_command_makes_a_line_of_the_password_that_it_reads(
     path.write_text(capsys.readouterr().out)
     cookies = SessionCookies([KEY], read_logins(path))
     assert cookies.log_in("anna", "sesame and more") and not cookies.log_in("anna", "sesame")
+
+
+def test_one_more_line_of_a_name_changes_its_password(tmp_path: Path) -> None:
+    file = tmp_path / "logins"
+    lines = [login_line("anna", "sesame"), login_line("ben", "rose"), login_line("anna", "open")]
+    file.write_text("\n".join(lines))
+    logins = read_logins(file)
+    assert logins == {"anna": lines[2].partition(":")[2], "ben": lines[1].partition(":")[2]}

@@ -1,13 +1,14 @@
 """Formats of a model's weights on a CPU, side by side: speed, memory, and what quality they cost.
 
     python -m benchmarks.weights runs/NAME/export --heldout dialogues.jsonl [--grade]
+    python -m benchmarks.weights DIR --llama_server llama-server --gguf DIR.Q4_1.gguf
 
-The engine in each format and `generate` of `transformers` answer the same prompts in turn, round
-after round in one process, greedy; medians are printed. Tokens a CPU second count all threads, and
-tell more than tokens a second where others use the cores. Perplexity is that of held-out dialogues
-(lima_ray/judging/perplexity.py) by a copy in fp32 that has the values of the format, which are what
-the engine multiplies with. --grade has a model that was aligned on the miniature's rows reply to
-its 300 test prompts, which its exact judge grades.
+The engine in each format, `generate` of `transformers` and llama.cpp (benchmarks/serve.py tells how
+it is built) answer the same prompts in turn, round after round, greedy; medians are printed. Tokens
+a CPU second count all threads, and tell more than tokens a second where others use the cores.
+Perplexity is that of held-out dialogues (lima_ray/judging/perplexity.py) by a copy in fp32 that has
+the values of the format, which are what the engine multiplies with. --grade has a model that was
+aligned on the miniature's rows reply to its 300 test prompts, which its exact judge grades.
 """
 
 from pathlib import Path
@@ -28,6 +29,8 @@ def main(
     tokens: int = 64,
     heldout: str | None = None,
     grade: bool = False,
+    llama_server: Path | None = None,
+    gguf: tuple[Path, ...] = (),
 ) -> None:
     """Measure and print.
 
@@ -39,10 +42,13 @@ def main(
         tokens: of each reply.
         heldout: dialogues whose perplexity is told.
         grade: grade replies to the miniature's test prompts.
+        llama_server: llama.cpp's server.
+        gguf: files of the model for it.
     """
     if rounds:
         print(f"{torch.get_num_threads()} threads; tokens/s (tokens a CPU second)")
-        print("\n".join(speeds(model, formats, at_once, rounds, tokens)), flush=True)
+        for line in speeds(model, formats, at_once, rounds, tokens, llama_server, gguf):
+            print(line, flush=True)
     for name in formats:
         if heldout:
             print(f"{name}: perplexity {rounded_perplexity(model, name, heldout):.4f}", flush=True)

@@ -20,7 +20,10 @@ log = logging.getLogger("lima_ray")
 
 
 def read_logins(path: Path) -> dict[str, str]:
-    """Return hashes, or passwords in plain text, by name; refuse a missing file and a bad line."""
+    """Return hashes, or passwords in plain text, by name; refuse a missing file and a bad line.
+
+    Of several lines of a name the last counts, so a password is changed by one more.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -30,8 +33,8 @@ def read_logins(path: Path) -> dict[str, str]:
         if not line.strip() or line.startswith("#"):
             continue
         name, colon, kept = (part.strip() for part in line.partition(":"))
-        if not (name and colon and kept) or name in logins:
-            raise UserError(f"{path}:{number} is no new login; a line is name:hash")
+        if not (name and colon and kept):
+            raise UserError(f"{path}:{number} is no login; a line is name:hash")
         check_hash(kept, f"{path}:{number}")
         logins[name] = kept
     if not logins:

@@ -1,6 +1,7 @@
 """A Llama in GGUF, so that llama.cpp serves the weights that the others serve.
 
-    python -m benchmarks.to_gguf DIR out.gguf     # where `pip install gguf safetensors` was done
+    pip install gguf safetensors
+    python -m benchmarks.gguf_files.to_gguf DIR out.gguf
 
 llama.cpp's own converter refuses tokenizers that it does not know by name, and ours is trained on
 the spot. Its pieces are cut as GPT-2's are, and every tensor stays fp32.

@@ -1,0 +1,1 @@
+"""Models in GGUF, the files of llama.cpp: written from ours, and read into ours."""
