@@ -127,7 +127,7 @@ class EngineReplica:
     def __init__(self, settings: EngineSettings, access: Access, page: Any) -> None:
         self.keys = read_keys(access.api_keys_file)
         if not self.keys:
-            refuse_open_port("key", "api_keys_file")
+            refuse_open_port(served_host(), "key", "api_keys_file")
         self.pool = ModelPool(settings)
         self.settings, self.access, self.page = settings, access, page
 
@@ -214,7 +214,7 @@ class PageReplica:
         from serve.page.layout import PageSettings, build_page
 
         if not login_file:
-            refuse_open_port("login for the page", "login_file or page=false")
+            refuse_open_port(served_host(), "login for the page", "login_file or page=false")
         app_name = serve.get_replica_context().app_name
         client = EngineClient(serve.get_deployment_handle("Engine", app_name))
         settings = PageSettings(title=title, login_file=Path(login_file) if login_file else None)
@@ -239,10 +239,14 @@ class PageReplica:
                 self.started = True
 
 
-def refuse_open_port(lack: str, argument: str) -> None:
-    """Refuse to serve to all, for lack of a key or login, where others reach the port."""
+def served_host() -> str | None:
+    """Return the host that Serve binds, HAProxy in its place too."""
     client = _get_global_client()
-    host = client.http_config.host if client else None
+    return client.http_config.host if client else None
+
+
+def refuse_open_port(host: str | None, lack: str, argument: str) -> None:
+    """Refuse to serve to all, for lack of a key or login, where others reach the port."""
     if host is not None and not os.environ.get(OPEN) and not is_loopback(host):
         raise UserError(
             f"the port is open on {host or 'every interface'} and there is no {lack}. Set "

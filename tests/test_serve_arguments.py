@@ -72,10 +72,11 @@ def test_the_config_file_builds_its_app(brief_dir: Path) -> None:
 
 
 def test_an_open_port_needs_keys_and_logins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
-    with pytest.raises(
-        UserError, match=r"open on 0\.0\.0\.0 and there is no login.*LIMA_SERVE_OPEN"
-    ):
-        refuse_open_port("login for the page", "login_file")
+    monkeypatch.delenv("LIMA_SERVE_OPEN", raising=False)
+    for host in ("0.0.0.0", "::", "", "192.0.2.7"):
+        with pytest.raises(UserError, match=r"open on .* and there is no login.*LIMA_SERVE_OPEN"):
+            refuse_open_port(host, "login for the page", "login_file")
+    for host in ("127.0.0.1", "::1", "localhost", None):
+        refuse_open_port(host, "login for the page", "login_file")
     monkeypatch.setenv("LIMA_SERVE_OPEN", "1")
-    refuse_open_port("key", "api_keys_file")
+    refuse_open_port("0.0.0.0", "key", "api_keys_file")
