@@ -13,10 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-import ray
+from cluster_jobs import run
+from cluster_jobs import train as small_training
 from conftest import ray_cluster
-from ray.cluster_utils import Cluster
 
+from benchmarks.drill.nodes import local_cluster
 from benchmarks.local_servers.s3_server import S3Server, s3_store
 from benchmarks.servers import free_port
 from lima_ray import train
@@ -154,26 +155,17 @@ def test_a_kill_in_mid_upload_loses_nothing(
     assert [state.step for state in run.states()] == [9, 8]
 
 
-def test_nodes_of_a_cluster_need_no_common_disk(
-    recipe: Recipe, store: S3Server, tmp_path: Path
-) -> None:
+def test_nodes_of_a_cluster_need_no_common_disk(store: S3Server, tmp_path: Path) -> None:
     """The driver's node has no room for workers; each of two others has one, and its own disk."""
-    ray.shutdown()
-    cluster = Cluster()
-    for number, cpus in enumerate((0, 1, 1)):
-        disk = {CACHE: str(tmp_path / f"node-{number}")}
-        cluster.add_node(num_cpus=cpus, env_vars=disk, node_ip_address="127.0.0.1")
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv(CACHE, str(tmp_path / "node-0"))
-            ray.init(cluster.address, log_to_driver=False)
-            point = {"cluster.workers": 2, "runs_dir": store.url("runs"), "name": "spread"}
-            run = train.fit(recipe.override(point | {"train.zero_stage": 3}))
-            assert len(run.steps()) == 9 and run.has_export()
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-    held = [{file.name for file in (tmp_path / f"node-{n}").rglob("*.pt")} for n in range(3)]
+    disks = [tmp_path / f"node-{number}" for number in range(3)]
+    point = {"runs_dir": store.url("runs"), "train.zero_stage": 3}
+    with local_cluster() as nodes:
+        for disk in disks[1:]:
+            nodes.add_nodes(variables={CACHE: str(disk)})
+        ended = run(nodes, small_training(tmp_path, "spread", **point), {CACHE: str(disks[0])})
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert any("spread/export/" in name for name in store.names())
+    held = [{file.name for file in disk.rglob("*.pt")} for disk in disks]
     assert held[0] == set() and held[1] and held[2] and not held[1] & held[2]
 
 

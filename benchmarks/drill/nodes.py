@@ -165,12 +165,22 @@ class LocalCluster:
         self.head.start()
         self._wait_for(self.head)
 
-    def add_nodes(self, count: int = 1, cpus: int = 1, wait: bool = True) -> list[Node]:
-        """Start so many nodes at once, with so many cores each, and wait until they have joined."""
+    def add_nodes(
+        self,
+        count: int = 1,
+        cpus: int = 1,
+        wait: bool = True,
+        variables: dict[str, str] | None = None,
+    ) -> list[Node]:
+        """Start so many nodes at once, with so many cores each, and wait until they have joined.
+
+        Args:
+            variables: of their environment alone, such as a disk of their own.
+        """
         added = []
         for _ in range(count):
             name = f"node-{len(self.nodes) + 1}"
-            added.append(self._node(name, cpus, [f"--address={HOST}:{self.port}"], {}))
+            added.append(self._node(name, cpus, [f"--address={HOST}:{self.port}"], variables or {}))
             self.nodes.append(added[-1])
             added[-1].start()
         for node in added if wait else []:
