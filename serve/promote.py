@@ -26,6 +26,7 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
+from lima_ray.config.cluster import check_address
 from lima_ray.config.errors import UserError
 from serve.app import application
 from serve.arguments import Args, PromoteCommand
@@ -39,6 +40,7 @@ def main(given: PromoteCommand) -> None:
     """Change the models of a running app; refuse what is not there or cannot be loaded."""
     if bool(given.model) == given.rollback:
         raise UserError("give a MODEL, or --rollback")
+    check_address(given.address)
     try:
         ray.init(
             address=given.address,

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ray_cluster
+from ray._private.services import find_bootstrap_address
+from ray._private.utils import write_ray_address
 from ray.exceptions import OutOfMemoryError
 
 from lima_ray.config import cluster
@@ -37,12 +39,36 @@ def test_a_dead_address_is_refused_at_once(form: str, monkeypatch: pytest.Monkey
         cluster.check_address()
 
 
-def test_addresses_that_answer_or_start_a_ray_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_that_answer_or_start_a_ray_pass(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as open_port:
         answers = f"127.0.0.1:{open_port.getsockname()[1]}"
         for address in (answers, f"ray://{answers}", "local", "auto", ""):
             monkeypatch.setenv("RAY_ADDRESS", address)
             cluster.check_address()
+
+
+def test_a_cluster_that_this_machine_belonged_to_and_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray keeps its address in a file, which a killed one leaves behind."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert cluster.check_address() is None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        write_ray_address(address, str(tmp_path / "ray"))
+        assert find_bootstrap_address(None) == address
+        assert cluster.check_address() is None and cluster.check_address("auto") == "auto"
+    assert cluster.check_address() == "local"
+    with pytest.raises(UserError, match=rf"at {address}, does not answer .* `ray stop` here"):
+        cluster.check_address("auto")
+    write_ray_address("192.0.2.1:6379", str(tmp_path / "ray"))
+    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 0.5)
+    with pytest.raises(UserError, match=r"at 192\.0\.2\.1:6379, does not answer"):
+        cluster.check_address()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray's wheel has jemalloc for Linux alone")

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import resolve
 from lima_ray.config.recipe import Recipe
@@ -60,20 +62,46 @@ def set_ray_defaults() -> None:
     tokens.addFilter(lambda record: "is enabled for this Ray cluster" not in record.getMessage())
 
 
-def check_address() -> None:
-    """Refuse a `RAY_ADDRESS` where nobody answers; Ray itself would wait for minutes."""
-    given = os.environ.get(ADDRESS_ENV, "")
-    found = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d+)/?", given)
+def check_address(given: str | None = None) -> str | None:
+    """Refuse a Ray where nobody answers, for which Ray itself would wait without a word.
+
+    Args:
+        given: an address as `ray.init` takes it. As there, `RAY_ADDRESS` comes before it, and
+            without both counts the cluster that this machine last belonged to, by Ray's own file.
+
+    Returns:
+        the address to give to `ray.init`: `local` where the last Ray of this machine alone is gone.
+    """
+    from ray._private.services import find_bootstrap_address
+
+    of_environment = os.environ.get(ADDRESS_ENV)
+    named = of_environment or given or ""
+    last = find_bootstrap_address(None) if named in ("", "auto") else None
+    found = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d+)/?", last or named)
     if not found:
-        return  # local, auto, none
+        return given  # local, or none has been here
     try:
         place = found[1], int(found[2])
         socket.create_connection(place, timeout=CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
-        raise UserError(
-            f"{ADDRESS_ENV} is {given}, and no Ray cluster answers there ({error}). Start it, or "
-            f"`unset {ADDRESS_ENV}` to use a Ray of this machine's own"
-        ) from error
+        if last and not named and is_own_address(found[1]):
+            return "local"
+        if last:
+            way = "Start it again, or `ray stop` here to forget it"
+            told = f"the Ray cluster of this machine, at {last}, does not answer ({error})"
+        elif of_environment:
+            way = f"Start it, or `unset {ADDRESS_ENV}` to use a Ray of this machine's own"
+            told = f"{ADDRESS_ENV} is {named}, and no Ray cluster answers there ({error})"
+        else:
+            way, told = "Start it", f"no Ray cluster answers at {named} ({error})"
+        raise UserError(f"{told}. {way}") from error
+    return given
+
+
+def is_own_address(host: str) -> bool:
+    """Whether a host is this machine."""
+    own = {one.address for found in psutil.net_if_addrs().values() for one in found}
+    return host == "localhost" or host in own
 
 
 def connect(dashboard: bool = False) -> None:
@@ -83,10 +111,15 @@ def connect(dashboard: bool = False) -> None:
     for name, value in TRAIN_DEFAULTS.items():
         os.environ.setdefault(name, value)
     if not ray.is_initialized():
-        check_address()
+        address = check_address()
         set_ray_defaults()
         warn_of_shown_secrets()
-        ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=dashboard)
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            include_dashboard=dashboard,
+        )
     logging.getLogger("ray.train").setLevel(logging.WARNING)
 
 
