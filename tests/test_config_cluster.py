@@ -57,6 +57,7 @@ def test_a_cluster_that_this_machine_belonged_to_and_that_is_gone(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     assert cluster.check_address() is None
+    (tmp_path / "ray").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         write_ray_address(address, str(tmp_path / "ray"))
