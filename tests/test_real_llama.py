@@ -148,9 +148,10 @@ def test_a_real_llama_goes_through_every_step(smollm2: Path, tmp_path: Path) -> 
 
     with served(run.export_dir) as url:
         said: list[str] = []
+        model = httpx.get(f"{url}/models").json()["data"][0]["id"]
         for thing in THINGS[:HELD_OUT]:
             messages = [{"role": "user", "content": PROMPT.format(thing)}]
-            body: dict[str, Any] = {"messages": messages, "temperature": 0, "max_tokens": 40}
-            answer = httpx.post(f"{url}/chat/completions", json=body, timeout=120).json()
-            said.append(answer["choices"][0]["message"]["content"])
+            body: dict[str, Any] = {"model": model, "messages": messages, "temperature": 0}
+            answer = httpx.post(f"{url}/chat/completions", json=body | {"max_tokens": 40})
+            said.append(answer.raise_for_status().json()["choices"][0]["message"]["content"])
     assert greets(said) >= 0.75, said
