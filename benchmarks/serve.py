@@ -247,7 +247,7 @@ class Bench:
         command = [
             *(sys.executable, "-m", "benchmarks.load", f"{up.url}/v1", server.model, str(asks)),
             *("--concurrency", str(at_once), "--extra", dumps(server.fields)),
-            *("--limit_s", str(self.limit_s), "--key", server.key),
+            *("--limit_s", str(self.limit_s)),
             *(["--stream"] if stream else []),
         ]
         wait_for_quiet(self.quiet_s)

@@ -4,7 +4,6 @@ All listen on loopback. Whatever a server starts is ended with it.
 """
 
 import os
-import secrets
 import socket
 import subprocess
 import sys
@@ -54,7 +53,6 @@ class Server:
     environment: dict[str, str] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
     """What its requests have besides those of all; null takes one away."""
-    key: str = ""
 
 
 @dataclass
@@ -80,7 +78,7 @@ class Running:
 
 def ours(model: Path, work: Path, port: int, gpu: bool, by_haproxy: bool = False) -> Server:
     """Our app by `serve run`, without the page."""
-    key, environment = "", dict(PASSIVE)
+    environment = dict(PASSIVE)
     arguments: dict[str, Any] = {"model": {"bench": str(model)}, "page": False, "slots": SLOTS}
     arguments["gpus"] = int(gpu)
     if by_haproxy:
@@ -88,10 +86,6 @@ def ours(model: Path, work: Path, port: int, gpu: bool, by_haproxy: bool = False
         program = subprocess.check_output(told, cwd=ROOT, text=True).strip()
         environment["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
         environment["RAY_SERVE_HAPROXY_BINARY_PATH"] = program
-        # HAProxy listens on every interface, where the app insists on a key.
-        key = secrets.token_urlsafe(16)
-        (work / "key.txt").write_text(key)
-        arguments["api_keys_file"] = str(work / "key.txt")
     config = {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "127.0.0.1", "port": port},
@@ -106,7 +100,6 @@ def ours(model: Path, work: Path, port: int, gpu: bool, by_haproxy: bool = False
         ready="/ready",
         environment=environment,
         fields={"repetition_penalty": 1},
-        key=key,
     )
 
 
@@ -198,7 +191,7 @@ def running(
     up = Running(f"http://127.0.0.1:{port}", psutil.Process(process.pid))
     try:
         until_s = time.monotonic() + wait_s
-        while not is_ready(up.url + server.ready, server.key):
+        while not is_ready(up.url + server.ready):
             if process.poll() is not None or time.monotonic() > until_s:
                 said = log.read_text(errors="replace")[-2000:]
                 raise SystemExit(f"{' '.join(server.command)} is not ready; {log} ends:\n{said}")
@@ -208,10 +201,9 @@ def running(
         end(up, process)
 
 
-def is_ready(url: str, key: str) -> bool:
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+def is_ready(url: str) -> bool:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as got:
+        with urllib.request.urlopen(url, timeout=5) as got:
             return got.status == 200
     except (urllib.error.URLError, OSError):
         return False

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ray_cluster
+from ray._private import services
 from ray._private.services import find_bootstrap_address
 from ray._private.utils import write_ray_address
 from ray.exceptions import OutOfMemoryError
@@ -34,9 +36,13 @@ def test_a_dead_address_is_refused_at_once(form: str, monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match=rf"RAY_ADDRESS is {address}, and no Ray .*`unset RAY_ADD"):
         cluster.check_address()
     assert time.monotonic() - began_s < 2 * cluster.CONNECT_TIMEOUT_S
-    monkeypatch.setenv("RAY_ADDRESS", "no.such.host.invalid:6379")
-    with pytest.raises(UserError, match=r"no\.such\.host\.invalid:6379, and no Ray cluster"):
-        cluster.check_address()
+    for unknown in ("no.such.host.invalid:6379", "a..b:1"):
+        monkeypatch.setenv("RAY_ADDRESS", unknown)
+        with pytest.raises(UserError, match=rf"{re.escape(unknown)}, and no Ray cluster"):
+            cluster.check_address()
+    # As in `ray.init`, an address that is given counts before that of the environment.
+    with pytest.raises(UserError, match=r"no Ray cluster answers at 127\.0\.0\.1:1 .*Start it"):
+        cluster.check_address("127.0.0.1:1")
 
 
 def test_addresses_that_answer_or_start_a_ray_pass(
@@ -47,11 +53,13 @@ def test_addresses_that_answer_or_start_a_ray_pass(
         answers = f"127.0.0.1:{open_port.getsockname()[1]}"
         for address in (answers, f"ray://{answers}", "local", "auto", ""):
             monkeypatch.setenv("RAY_ADDRESS", address)
-            cluster.check_address()
+            assert cluster.check_address() is None
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+        assert cluster.check_address(answers) == answers
 
 
 def test_a_cluster_that_this_machine_belonged_to_and_that_is_gone(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ray keeps its address in a file, which a killed one leaves behind."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -64,6 +72,8 @@ def test_a_cluster_that_this_machine_belonged_to_and_that_is_gone(
         assert find_bootstrap_address(None) == address
         assert cluster.check_address() is None and cluster.check_address("auto") == "auto"
     assert cluster.check_address() == "local"
+    assert f"{address}) is gone" in capsys.readouterr().out
+    monkeypatch.setattr(services, "find_gcs_addresses", lambda: set[str]())
     with pytest.raises(UserError, match=rf"at {address}, does not answer .* `ray stop` here"):
         cluster.check_address("auto")
     write_ray_address("192.0.2.1:6379", str(tmp_path / "ray"))

@@ -103,6 +103,7 @@ def test_clients_of_a_server_load_no_torch() -> None:
 
 def test_a_command_that_starts_without_a_gpu_says_nothing_of_it() -> None:
     environment = {name: v for name, v in os.environ.items() if name != "DS_ACCELERATOR"}
+    environment["CUDA_VISIBLE_DEVICES"] = ""
     command = [sys.executable, "-c", "import lima_ray.train"]
     done = subprocess.run(
         command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True

@@ -403,36 +403,51 @@ def test_the_page_talks_and_leaving_it_frees_the_slots(app: App, tmp_path: Path)
 def test_a_sessions_requests_wait_for_its_replica(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A replica that is too busy to say how many requests it has is not passed over."""
+    """One that is too busy to say how many it has is not passed over, nor holds up another."""
     # What a router heard of a replica counts for ten seconds; here for none.
     defaults: Any = ReplicaQueueLengthCache.__init__.__kwdefaults__
     monkeypatch.setitem(defaults, "staleness_timeout_s", 0.0)
 
     async def answer(scope: Any, _: Any, send: Any) -> None:
         if scope["path"] == "/busy":
-            sum(range(5 * 10**7))  # holds the interpreter's lock to its end
+            sum(range(3 * 10**8))  # seconds; holds the interpreter's lock to its end
         await PlainTextResponse(str(os.getpid()))(scope, _, send)
 
     async def asgi(self: Any, scope: dict[str, Any], body: bytes) -> Any:
         async for messages in run_app(answer, scope, body):
             yield messages
 
-    async def ask_twice(handle: Any) -> list[str]:
+    async def ask(handle: Any) -> None:
         transport = httpx.ASGITransport(ReverseProxy(handle))
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://page", cookies={COOKIE: "one"}, timeout=60
-        ) as client:
-            before = await client.get("/")
-            busy = asyncio.create_task(client.get("/busy"))
-            await asyncio.sleep(0.1)
-            return [before.text, (await client.get("/")).text, (await busy).text]
+
+        def visitor(name: str) -> httpx.AsyncClient:
+            cookies = {COOKIE: name}
+            return httpx.AsyncClient(
+                transport=transport, base_url="http://page", cookies=cookies, timeout=60
+            )
+
+        first = visitor("0")
+        own = (await first.get("/")).text
+        for name in map(str, range(1, 100)):
+            second = visitor(name)
+            if (other := (await second.get("/")).text) != own:
+                break
+        else:
+            raise AssertionError("all sessions have one replica")
+        busy = asyncio.create_task(first.get("/busy"))
+        await asyncio.sleep(0.1)
+        waiting = [asyncio.create_task(first.get("/")) for _ in range(6)]
+        await asyncio.sleep(0.2)
+        assert (await second.get("/")).text == other
+        assert not busy.done(), "one replica holds up the other"
+        assert {(await task).text for task in (busy, *waiting)} == {own}
 
     answers = type("Answers", (), {"asgi": asgi})
     options: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0}, "num_replicas": 2}
     deployment: Any = ray.serve.deployment(answers, request_router_config=BY_SESSION, **options)
     try:
         handle = ray.serve.run(deployment.bind(), name="answers", route_prefix=None)
-        assert len(set(asyncio.run(ask_twice(handle)))) == 1
+        asyncio.run(ask(handle))
     finally:
         ray.serve.delete("answers")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -60,7 +61,8 @@ def speeds(
             if not llama_server:
                 raise SystemExit("--gguf needs --llama_server, which reads them")
             port = servers.free_port()
-            server = servers.llama(llama_server.absolute(), file.absolute(), port)
+            binary = Path(shutil.which(llama_server) or llama_server)
+            server = servers.llama(binary.absolute(), file.absolute(), port)
             log = file.with_suffix(".log")
             up = running.enter_context(servers.running(server, port, log, gpu=False))
             name = f"llama.cpp, {file.stem}, {file.stat().st_size / 2**20:.0f} MiB"
@@ -73,7 +75,7 @@ def speeds(
                     before_s = contender.cpu_s()
                     found = measures(asks, contender.answer(asks, count))
                     if found["errors"]:
-                        raise SystemExit(f"{name}: {found['errors']} of {count} failed")
+                        raise SystemExit(f"{name}: {found['errors'][0]}")
                     found["per_cpu_s"] = found["tokens"] / (contender.cpu_s() - before_s)
                     if number:
                         figures[name, count].append(found)

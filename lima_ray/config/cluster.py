@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
-
 from lima_ray.config.errors import UserError
 from lima_ray.config.paths import resolve
 from lima_ray.config.recipe import Recipe
@@ -66,25 +64,29 @@ def check_address(given: str | None = None) -> str | None:
     """Refuse a Ray where nobody answers, for which Ray itself would wait without a word.
 
     Args:
-        given: an address as `ray.init` takes it. As there, `RAY_ADDRESS` comes before it, and
-            without both counts the cluster that this machine last belonged to, by Ray's own file.
+        given: an address as `ray.init` takes it. As there, one that is none or `auto` stands for
+            that of `RAY_ADDRESS`, or for the cluster that this machine last belonged to.
 
     Returns:
-        the address to give to `ray.init`: `local` where the last Ray of this machine alone is gone.
+        the address to give to `ray.init`: `local` where that cluster was on this machine's loopback
+        and is gone.
     """
-    from ray._private.services import find_bootstrap_address
+    from ray._private.services import find_bootstrap_address, find_gcs_addresses
 
-    of_environment = os.environ.get(ADDRESS_ENV)
+    of_environment = os.environ.get(ADDRESS_ENV, "") if given in (None, "auto") else ""
     named = of_environment or given or ""
     last = find_bootstrap_address(None) if named in ("", "auto") else None
     found = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d+)/?", last or named)
-    if not found:
-        return given  # local, or none has been here
+    if not found or (named == "auto" and len(find_gcs_addresses()) == 1):
+        return given
     try:
         place = found[1], int(found[2])
         socket.create_connection(place, timeout=CONNECT_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:
-        if last and not named and is_own_address(found[1]):
+    except (OSError, OverflowError, UnicodeError) as error:
+        if last and not named and found[1].startswith(("127.", "localhost", "::1")):
+            print(
+                f"the Ray that was here ({last}) is gone; this command starts its own", flush=True
+            )
             return "local"
         if last:
             way = "Start it again, or `ray stop` here to forget it"
@@ -96,12 +98,6 @@ def check_address(given: str | None = None) -> str | None:
             way, told = "Start it", f"no Ray cluster answers at {named} ({error})"
         raise UserError(f"{told}. {way}") from error
     return given
-
-
-def is_own_address(host: str) -> bool:
-    """Whether a host is this machine."""
-    own = {one.address for found in psutil.net_if_addrs().values() for one in found}
-    return host == "localhost" or host in own
 
 
 def connect(dashboard: bool = False) -> None:

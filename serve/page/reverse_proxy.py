@@ -26,23 +26,32 @@ from lima_ray.web.requests import finish_or_leave, replay_body
 
 CARRIED = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string")
 CARRIED += ("root_path", "headers", "client", "server")
+ROUTED_AT_ONCE = 1024
+"""Requests that a router finds replicas for at once; as many as a page's replica answers."""
 LEAVE_S = 1.0
 """What an app has for its own ending once the client left."""
 
 
 class SessionRouter(ConsistentHashRouter):
-    """Sends a session's requests to its own replica alone, for as long as that one lives."""
+    """Sends a session's requests to one replica, by consistent hashing, and waits for it.
+
+    Ray's own goes on to the next replica where the first says nothing for 0.1 s. That one knows no
+    window of the session, and what was clicked would be answered to nobody.
+    """
+
+    @property
+    def max_num_routing_tasks(self) -> int:
+        # Of Ray's two for each replica, those that wait for one replica would hold up the others.
+        return ROUTED_AT_ONCE
 
     async def choose_replicas(
         self,
         candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
-        """Return the first replica on the ring that is alive, as the only candidate.
-
-        The others that Ray would try are for a replica that says nothing for 0.1 s; they know no
-        window of this session, and what was clicked would be answered to nobody.
-        """
+        """Return the first replica on the ring that is alive, as the only candidate."""
+        if pending_request is not None and pending_request.future.done():
+            return [candidate_replicas]  # its client has left, and any replica ends the task
         return (await super().choose_replicas(candidate_replicas, pending_request))[:1]
 
 
