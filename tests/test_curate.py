@@ -329,6 +329,7 @@ def test_selectors_are_compared_beside_a_dataset_of_other_choices(
     assert (out / "train.jsonl").read_bytes() == made
 
 
+@pytest.mark.slow
 def test_rows_are_the_same_over_ray(dumps: Path, recipe: Path, tmp_path: Path) -> None:
     here, ray = tmp_path / "here", tmp_path / "ray"
     curate(recipe, "--inputs", dumps, "--out", here, "--workers", 0)

@@ -62,6 +62,7 @@ def decisions(page: AnnotationPage) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_two_reviewers_a_reload_and_a_killed_server_lose_no_decision(
     browser: Browser, tmp_path: Path
 ) -> None:

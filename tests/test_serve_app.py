@@ -297,6 +297,7 @@ def test_promotion_to_a_broken_model_keeps_the_old_one(app: App, tmp_path: Path)
     assert {(status, revision) for status, revision, _ in load.answers} == {(200, old)}
 
 
+@pytest.mark.slow
 def test_a_killed_replica_takes_only_its_own_streams_along(app: App) -> None:
     app.deploy({"num_replicas": 2})
     wait_until(lambda: len(app.replicas()) == 2, 60)

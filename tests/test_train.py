@@ -69,6 +69,7 @@ def test_a_killed_worker_changes_nothing(recipe: Recipe) -> None:
         assert (run.export_dir / file).read_bytes() == (whole.export_dir / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_lost_controller_ends_with_the_way_on(recipe: Recipe) -> None:
     """As where the head dies, which it runs on."""
     recipe = recipe.override({"checkpoint.state_every_steps": 2, "optim.epochs": 8})
@@ -179,7 +180,10 @@ def test_a_finished_run_is_left_alone_and_another_recipe_refused(recipe: Recipe)
 
 @pytest.mark.parametrize(
     ("room", "told"),
-    [(1 << 19, r"no room for the resume state of step \d: it needs"), (0, "no room")],
+    [
+        (1 << 19, r"no room for the resume state of step \d: it needs"),
+        pytest.param(0, "no room", marks=pytest.mark.slow),
+    ],
 )
 def test_a_full_disk_keeps_the_last_state(
     recipe: Recipe, tmp_path: Path, room: int, told: str
@@ -246,6 +250,7 @@ def test_a_foreign_directory_is_refused(recipe: Recipe) -> None:
         train.fit(recipe)
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_every_step(recipe: Recipe) -> None:
     run = train.fit(recipe.override({"log.tracker": "tensorboard", "optim.epochs": 1}))
     events = b"".join(f.read_bytes() for f in (run.path / "tensorboard").iterdir())
@@ -266,6 +271,7 @@ def test_relative_paths_and_a_smaller_footprint_after_a_start(
     assert len(train.fit(smaller).steps()) == 3
 
 
+@pytest.mark.slow
 def test_elastic_runs_take_the_workers_there_are(recipe: Recipe) -> None:
     point = {"cluster.workers": 6, "cluster.min_workers": 2, "optim.epochs": 1}
     run = train.fit(recipe.override(point))

@@ -120,6 +120,7 @@ def test_workers_without_a_common_disk_resume_exactly(
             )
 
 
+@pytest.mark.slow
 def test_another_number_of_workers_goes_on_from_the_store(
     recipe: Recipe, store: S3Server, tmp_path: Path
 ) -> None:

@@ -68,6 +68,7 @@ def test_a_sweep_trains_judges_reports_and_repeats_nothing(
     assert (study.path / "report.md").exists() and list(study.path.glob("*.png"))
 
 
+@pytest.mark.slow
 def test_a_sweep_measures_the_win_rate_against_a_reference(cluster: None, tmp_path: Path) -> None:
     table, said = tmp_path / "other.json", "It is as it is."
     with serving(JudgeServer(decide=longer)) as server:

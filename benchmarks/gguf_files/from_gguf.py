@@ -19,9 +19,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 def convert(file: Path, out: Path) -> None:
     """Write `out`, a directory that `model.base` may name."""
     source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    tokenizer = AutoTokenizer.from_pretrained(**source)
+    tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
     model = AutoModelForCausalLM.from_pretrained(
-        **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        **source,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+        trust_remote_code=False,
     )
     tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()
     weights = {
