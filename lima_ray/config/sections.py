@@ -76,7 +76,8 @@ class Model(Section):
     liger: bool = True
     """Use Liger's fused layers on a GPU where liger-kernel is installed."""
     lora_rank: int = Field(default=0, ge=0)
-    """Rank of LoRA adapters on every linear layer, merged at export; 0 trains all weights."""
+    """Rank of LoRA adapters on every linear layer, merged at export, with embeddings and head
+    trained whole; 0 trains all weights."""
     lora_alpha: int = Field(default=16, gt=0)
     """LoRA scale: the update is multiplied by alpha / rank."""
 
