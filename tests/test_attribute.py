@@ -162,6 +162,7 @@ def test_what_is_known_is_not_computed_again(
     assert len(keys) == len(set(keys)) == 4
 
 
+@pytest.mark.slow
 def test_damaged_gradients_are_computed_again_and_by_one_process_at_a_time(
     run: Run, tmp_path: Path
 ) -> None:

@@ -534,6 +534,7 @@ def test_workers_reply_as_one_process_does_though_one_is_killed(
     assert replied(records) == replied(alone)
 
 
+@pytest.mark.slow
 def test_a_worker_without_claims_starts_beside_one_that_holds_everything(
     cluster: None, export_dir: Path, tmp_path: Path
 ) -> None:

@@ -7,12 +7,16 @@ from chat_requests import SAMPLING, chats
 
 from benchmarks.local_servers.chat_server import ChatServer, refused, serving
 from lima_ray.config.errors import UserError
+from lima_ray.generation import request_pool
 from lima_ray.generation.client import Client
 from lima_ray.generation.endpoint import Endpoint
 from lima_ray.generation.request_pool import request_all
 
 
-def test_others_on_their_way_do_not_hold_up_a_stop(server: ChatServer) -> None:
+def test_others_on_their_way_do_not_hold_up_a_stop(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_pool, "LAST_ANSWERS_S", 0.5)
     server.first = {"bad": [refused(401)]}
     server.held = lambda question: question != "bad"
     started = time.monotonic()

@@ -88,6 +88,7 @@ def finish(page: AnnotationPage) -> None:
         page.press("123"[number % 3])
 
 
+@pytest.mark.slow
 def test_two_annotators_a_reload_and_a_killed_server_lose_no_answer(
     browser: Browser, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

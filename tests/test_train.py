@@ -44,6 +44,7 @@ def wait_for(run: Run, kind: str, count: int, timeout_s: float = 120) -> list[di
     raise TimeoutError(f"{kind} x {count} never came")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_nothing(recipe: Recipe) -> None:
     recipe = recipe.override(
         {"cluster.workers": 2, "checkpoint.state_every_steps": 2, "optim.epochs": 4}
