@@ -1,6 +1,7 @@
 """Run one benchmark as a process of its own, up to its limit."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +41,8 @@ def run(one: Benchmark) -> str:
     words = [sys.executable, "-m", *one.words, "--json", str(file)]
     log_file = ROOT / WORK / f"{one.name}.log"
     before = file.stat().st_mtime_ns if file.exists() else 0
+    if one.anew:
+        shutil.rmtree(ROOT / WORK / one.name, ignore_errors=True)
     with log_file.open("w") as log:
         process = subprocess.Popen(
             words,
