@@ -220,9 +220,7 @@ class Bench:
             file = model.with_suffix(".gguf")
             if not file.exists():
                 subprocess.run([gguf, HERE / "gguf_files" / "to_gguf.py", model, file], check=True)
-            found["llama.cpp"] = served(
-                "llama.cpp", lambda port: servers.llama(llama.absolute(), file, port)
-            )
+            found["llama.cpp"] = served("llama.cpp", lambda port: servers.llama(llama, file, port))
         else:
             print("llama.cpp is left out: it needs --llama_server and --gguf_python")
         return found

@@ -4,6 +4,7 @@ All listen on loopback. Whatever a server starts is ended with it.
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -140,10 +141,11 @@ def vllm(python: Path, model: Path, port: int, gpu: bool) -> Server:
 
 
 def llama(binary: Path, model: Path, port: int) -> Server:
-    """llama.cpp's server, keys and values in fp32 as the others'."""
+    """llama.cpp's server, a path or on PATH, keys and values in fp32 as the others'."""
+    program = Path(shutil.which(binary) or binary).absolute()
     return Server(
         [
-            *(str(binary), "-m", str(model), "--host", "127.0.0.1", "--port", str(port)),
+            *(str(program), "-m", str(model), "--host", "127.0.0.1", "--port", str(port)),
             *(
                 "-np",
                 str(SLOTS),

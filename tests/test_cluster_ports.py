@@ -144,9 +144,8 @@ def test_a_loopback_host_closes_all_of_serving_to_others(
         with serving(cluster, tmp_path, brief_dir, host="127.0.0.1") as url:
             assert httpx.get(f"{url}/ready").status_code == 200
             found = answers(cluster, other, other.host)
-            assert not any(found.values()), (
-                found
-            )  # gRPC of replicas is open, and asks for the token
+            # The gRPC of replicas is open, and answers nobody without the token.
+            assert not any(found.values()), found
         args = {"model": str(brief_dir), "slots": 4, "threads": 1, "page": False}
         with deployed(cluster, tmp_path, args) as url:  # needs no key
             assert httpx.get(f"{url}/v1/models").status_code == 200

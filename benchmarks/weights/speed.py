@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -61,8 +60,7 @@ def speeds(
             if not llama_server:
                 raise SystemExit("--gguf needs --llama_server, which reads them")
             port = servers.free_port()
-            binary = Path(shutil.which(llama_server) or llama_server)
-            server = servers.llama(binary.absolute(), file.absolute(), port)
+            server = servers.llama(llama_server, file.absolute(), port)
             log = file.with_suffix(".log")
             up = running.enter_context(servers.running(server, port, log, gpu=False))
             name = f"llama.cpp, {file.stem}, {file.stat().st_size / 2**20:.0f} MiB"
